@@ -1,0 +1,31 @@
+"""
+The C extension, which setup.cfg cannot name; all else is in setup.cfg.
+"""
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError, ExecError, PlatformError
+
+
+class BuildExtension(build_ext):
+    """
+    Say in one sentence what is missing where nothing can be compiled.
+    """
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except (CCompilerError, ExecError, PlatformError) as error:
+            raise SystemExit(
+                f"txsignalfd has a part in C that could not be compiled ({error}):"
+                " install a C compiler and Python's headers"
+                " (Debian and Ubuntu: apt install gcc libc6-dev python3-dev;"
+                " Fedora: dnf install gcc python3-devel;"
+                " Alpine: apk add gcc musl-dev python3-dev) and try again."
+            ) from error
+
+
+setup(
+    cffi_modules=["txsignalfd/_native_build.py:ffibuilder"],
+    cmdclass={"build_ext": BuildExtension},
+)

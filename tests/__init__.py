@@ -1,0 +1,3 @@
+"""
+Tests for txsignalfd: real signals, real children, real reactors.
+"""

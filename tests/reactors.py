@@ -1,0 +1,128 @@
+"""
+Real reactors for tests: made, run and taken apart within one test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.defer import Deferred
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.pollreactor import PollReactor
+from twisted.internet.selectreactor import SelectReactor
+
+#: Seconds after which a test that waits has failed.
+DEADLINE = 30.0
+
+Main = Callable[[Any], Coroutine[Any, Any, object]]
+
+
+def _uvloop() -> AsyncioSelectorReactor:
+    import uvloop
+
+    return AsyncioSelectorReactor(uvloop.new_event_loop())
+
+
+#: How to make a reactor of each kind.
+KINDS: dict[str, Callable[[], Any]] = {
+    "select": SelectReactor,
+    "poll": PollReactor,
+    "epoll": EPollReactor,
+    "asyncio": lambda: AsyncioSelectorReactor(asyncio.new_event_loop()),
+    "uvloop": _uvloop,
+}
+
+
+@contextmanager
+def newReactor(kind: str = "epoll") -> Iterator[Any]:
+    """
+    A reactor that leaves no descriptor behind.
+    """
+    reactor = KINDS[kind]()
+    try:
+        yield reactor
+    finally:
+        for reader in list(reactor._internalReaders):
+            reactor.removeReader(reader)
+            reader.connectionLost(None)
+        reactor._internalReaders.clear()
+        if isinstance(reactor, EPollReactor):
+            reactor._poller.close()
+        if isinstance(reactor, AsyncioSelectorReactor):
+            reactor._asyncioEventloop.close()
+
+
+def runReactor(reactor: Any, main: Main, installSignalHandlers: bool = False) -> None:
+    """
+    Run C{main} in the reactor, stop the reactor when it is done, and raise
+    what it raised.
+    """
+    outcome: list[object] = []
+
+    def done(result: object) -> None:
+        outcome.append(result)
+        deadline.cancel()
+        if reactor.running:
+            reactor.stop()
+
+    def expired() -> None:
+        running.cancel()
+        raise AssertionError("the deadline has passed")
+
+    def start() -> None:
+        nonlocal running
+        running = Deferred.fromCoroutine(main(reactor))
+        running.addBoth(done)
+
+    running: Deferred[object]
+    deadline = reactor.callLater(DEADLINE, expired)
+    reactor.callWhenRunning(start)
+    reactor.run(installSignalHandlers=installSignalHandlers)
+    (result,) = outcome
+    if hasattr(result, "raiseException"):
+        result.raiseException()
+
+
+def spin(main: Main, kind: str = "epoll", inThread: bool = False) -> None:
+    """
+    Run C{main} in a new reactor of a kind, here or in a thread of its own.
+    """
+    with newReactor(kind) as reactor:
+        if not inThread:
+            runReactor(reactor, main)
+            return
+        raised: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                runReactor(reactor, main)
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        if raised:
+            raise raised[0]
+
+
+def sleep(reactor: Any, seconds: float = 0.0) -> Deferred[None]:
+    """
+    A turn of the reactor, or a time.
+    """
+    deferred: Deferred[None] = Deferred()
+    reactor.callLater(seconds, deferred.callback, None)
+    return deferred
+
+
+async def until(reactor: Any, condition: Callable[[], object]) -> None:
+    """
+    Let the reactor turn until something is so.
+    """
+    while not condition():
+        await sleep(reactor, 0.001)

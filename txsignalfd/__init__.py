@@ -1,0 +1,32 @@
+"""
+Signals as ordinary events of a Twisted reactor.
+"""
+
+from txsignalfd import lowlevel
+from txsignalfd._mask import SignalAlreadyWatched, SignalNotWatchable
+from txsignalfd.descriptor import SignalDescriptor, WatchedByParent
+from txsignalfd.dispatcher import DispatcherClosed, SignalDispatcher, dispatcherFor
+from txsignalfd.lowlevel import SignalfdUnavailable
+from txsignalfd.registration import Overlap, Registration
+from txsignalfd.service import SignalService
+from txsignalfd.siginfo import Child, Sender, SigInfo
+from txsignalfd.stream import SignalStream
+
+__all__ = [
+    "Child",
+    "DispatcherClosed",
+    "Overlap",
+    "Registration",
+    "Sender",
+    "SigInfo",
+    "SignalAlreadyWatched",
+    "SignalDescriptor",
+    "SignalDispatcher",
+    "SignalNotWatchable",
+    "SignalService",
+    "SignalStream",
+    "SignalfdUnavailable",
+    "WatchedByParent",
+    "dispatcherFor",
+    "lowlevel",
+]

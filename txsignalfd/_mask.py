@@ -1,0 +1,221 @@
+# -*- test-case-name: tests.test_mask -*-
+"""
+What the process blocks, and whose it is.
+
+A signalfd gives only signals that are blocked, and a mask belongs to one
+thread: the kernel hands a signal for the process to any thread that does not
+block it.  So a L{ProcessMask} does three things to take a signal.
+
+  1. It blocks the signal in the thread that calls, and later, by
+     L{ProcessMask.settle}, in the reactor's.  Threads that these start inherit
+     it.
+  2. It puts a handler in C beneath the signal's disposition, for every other
+     thread.  The handler blocks the signal in the thread that it interrupts
+     and sends it on to the process (see C{_native.c}), so a thread that was
+     there before can take each signal once, and then hands it on.
+  3. It has fork(2) undo both in the child.
+
+And it gives back what it took, in the other order.  A thread's mask can only
+be changed from within the thread.  So what is undone is the mask of the thread
+that gives back, and that of the main thread (as soon as it runs Python code).
+The others, if they were ever interrupted, or were started by a thread that
+blocked the signal, go on blocking it.  That is harmless: the kernel picks a
+thread that does not.
+
+Rejected: to block the signal in each thread by asking it (there is no way to
+ask a thread of a C library); to let the handler write siginfo to a pipe for
+good (a lost wakeup and a bound on the queue, where the kernel has neither).
+
+One signal has one owner in the process, for two signalfds on one signal would
+share out its records by chance.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from txsignalfd._native import ffi, lib
+from txsignalfd.lowlevel import SIG_BLOCK, SIG_UNBLOCK, sigprocmask, sigset
+from txsignalfd.siginfo import signalName
+
+_NOT_WATCHABLE: Final[dict[int, str]] = {
+    **dict.fromkeys(
+        (signal.SIGKILL, signal.SIGSTOP),
+        "the kernel lets no process block or catch it",
+    ),
+    **dict.fromkeys(
+        (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP),
+        "when the CPU raises it, it has to be dealt with on the spot, and cannot be"
+        " read from a descriptor later",
+    ),
+    **dict.fromkeys(
+        range(signal.SIGSYS + 1, signal.SIGRTMIN),
+        "the C library keeps it to itself, for its threads",
+    ),
+}
+
+
+class SignalNotWatchable(ValueError):
+    """
+    This signal cannot be read from a descriptor; the message says why.
+    """
+
+
+class SignalAlreadyWatched(RuntimeError):
+    """
+    Another dispatcher or descriptor of this process has the signal.
+    """
+
+
+def checkWatchable(signals: Iterable[int]) -> list[int]:
+    """
+    @return: The signals as plain numbers, each once, sorted.
+    @raise SignalNotWatchable: When one of them is no signal, or cannot be read.
+    @raise TypeError: When one of them is no number.
+    """
+    numbers = set()
+    for signo in signals:
+        if not isinstance(signo, int) or isinstance(signo, bool):
+            raise TypeError(f"{signo!r} is not a signal's number")
+        if not 0 < signo < lib.TXS_NSIG:
+            raise SignalNotWatchable(
+                f"there is no signal {int(signo)}: they are numbered 1 to"
+                f" {lib.TXS_NSIG - 1}"
+            )
+        if signo in _NOT_WATCHABLE:
+            raise SignalNotWatchable(
+                f"{signalName(signo)} cannot be watched: {_NOT_WATCHABLE[signo]}"
+            )
+        numbers.add(int(signo))
+    return sorted(numbers)
+
+
+#: Who has which signal; held with the lock.
+_owners: Final[dict[int, ProcessMask]] = {}
+_lock = threading.Lock()
+_forksAreTold = False
+
+
+def _forgetOwners() -> None:
+    """
+    In a forked child nothing is taken: C{_native.c} has undone it.
+    """
+    global _lock
+    _owners.clear()
+    _lock = threading.Lock()  # another thread may have held it at the fork
+
+
+class ProcessMask:
+    """
+    What one owner has taken hold of in the whole process.
+
+    Its methods may be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        #: What we have blocked, by the native id of the thread.
+        self._blocked: dict[int, set[int]] = {}
+        #: The signals that are held.
+        self.taken: frozenset[int] = frozenset()
+
+    def take(self, signals: Iterable[int]) -> None:
+        """
+        Take hold of these signals, all or none.
+
+        @raise SignalNotWatchable: When one cannot be.
+        @raise SignalAlreadyWatched: When one is another's.
+        @raise OSError: When the system refuses.
+        """
+        global _forksAreTold
+        wanted = checkWatchable(signals)
+        with _lock:
+            for signo in wanted:
+                if signo in _owners:
+                    raise SignalAlreadyWatched(
+                        f"{signalName(signo)} is watched already in this process:"
+                        " use the dispatcher that watches it (dispatcherFor), or"
+                        " have it unwatched there first"
+                    )
+            if not _forksAreTold:
+                os.register_at_fork(after_in_child=_forgetOwners)
+                _forksAreTold = True
+            before = self._block(wanted)
+            for count, signo in enumerate(wanted):
+                if lib.txs_hold(signo, signo in before) == -1:
+                    error = ffi.errno
+                    self._letGo(wanted[:count])
+                    self._unblock(wanted)
+                    raise OSError(error, f"{signalName(signo)}: {os.strerror(error)}")
+            _owners.update(dict.fromkeys(wanted, self))
+            self.taken |= frozenset(wanted)
+
+    def settle(self) -> None:
+        """
+        Take hold in the calling thread too, and once more of each disposition
+        that somebody has replaced; theirs becomes what is given back.
+        """
+        with _lock:
+            self._block(self.taken)
+            for signo in self.taken:
+                lib.txs_catch(signo)
+
+    def giveBack(self, signals: Iterable[int]) -> None:
+        """
+        Give these signals back, as they were.  One that is pending goes where
+        it would have gone without us.  Signals that were not taken are passed
+        over.
+
+        @raise OSError: When the main thread could not be asked to unblock
+            them; all else has been given back.
+        """
+        with _lock:
+            given = self.taken.intersection(signals)
+            self.taken -= given
+            for signo in given:
+                del _owners[signo]
+            self._letGo(given)
+            self._unblock(given)
+
+    def _letGo(self, signals: Iterable[int]) -> None:
+        for signo in signals:
+            lib.txs_let_go(signo)
+
+    def _block(self, signals: Collection[int]) -> frozenset[int]:
+        """
+        Block signals in this thread.
+
+        @return: Those that others than us had blocked in it.
+        """
+        before = sigprocmask(SIG_BLOCK, signals)
+        ours = self._blockedIn(threading.get_native_id(), signals)
+        ours.update(frozenset(signals).difference(before))
+        return frozenset(before) - ours
+
+    def _unblock(self, signals: Collection[int]) -> None:
+        """
+        Unblock what we have blocked of these, here and in the main thread.
+        """
+        here = threading.get_native_id()
+        ours = self._blockedIn(here, signals).intersection(signals)
+        self._blocked[here] -= ours
+        sigprocmask(SIG_UNBLOCK, ours)
+        main = threading.main_thread().native_id
+        assert main is not None, "the main thread runs"
+        ours = self._blockedIn(main, signals).intersection(signals)
+        self._blocked[main] -= ours
+        if ours and lib.txs_unblock_in_main(sigset(ours)) == -1:
+            raise OSError(ffi.errno, "the main thread still blocks signals")
+
+    def _blockedIn(self, thread: int, signals: Iterable[int]) -> set[int]:
+        """
+        What we have blocked in a thread, with what the handler in C has, if
+        it is among these signals.
+        """
+        bits = lib.txs_forget(thread, sum(1 << (signo - 1) for signo in signals))
+        ours = self._blocked.setdefault(thread, set())
+        ours.update(signo for signo in signals if bits >> (signo - 1) & 1)
+        return ours

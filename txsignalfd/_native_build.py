@@ -1,0 +1,58 @@
+"""
+Build C{txsignalfd._native} from C{_native.c}, with cffi in API mode.
+
+The compiler fills in what C{...} leaves open here, so that no number and no
+layout is copied by hand from a header.  Imported by C{setup.py} alone, and by
+path: it must not import the package that it builds.
+"""
+
+from pathlib import Path
+
+from cffi import FFI
+
+ffibuilder = FFI()
+
+ffibuilder.cdef(
+    """
+    typedef struct { ...; } sigset_t;
+    int sigemptyset(sigset_t *set);
+    int sigaddset(sigset_t *set, int signo);
+    int sigismember(const sigset_t *set, int signo);
+    int pthread_sigmask(int how, const sigset_t *set, sigset_t *old);
+
+    #define SIG_BLOCK ...
+    #define SIG_UNBLOCK ...
+    #define SIG_SETMASK ...
+    #define SFD_CLOEXEC ...
+    #define SFD_NONBLOCK ...
+    #define TXS_NSIG ...
+
+    struct txs_siginfo {
+        uint32_t signo; int32_t errno_; int32_t code; uint32_t pid;
+        uint32_t uid; int32_t fd; uint32_t tid; uint32_t band;
+        uint32_t overrun; uint32_t trapno; int32_t status; int32_t int_;
+        uint64_t ptr; uint64_t utime; uint64_t stime; uint64_t addr;
+        uint16_t addr_lsb; int32_t syscall; uint64_t call_addr;
+        uint32_t arch; ...;
+    };
+
+    int txs_signalfd(int fd, const sigset_t *mask, int flags);
+    int txs_sigqueue(int pid, int signo, int value);
+
+    int txs_hold(int signo, int was_blocked);
+    int txs_let_go(int signo);
+    int txs_catch(int signo);
+    int txs_caught(int signo);
+    unsigned long long txs_forget(int tid, unsigned long long signals);
+    int txs_unblock_in_main(const sigset_t *signals);
+
+    struct txs_code { int signo; int code; const char *name; ...; };
+    static const struct txs_code txs_codes[];
+    """
+)
+
+ffibuilder.set_source(
+    "txsignalfd._native",
+    (Path(__file__).parent / "_native.c").read_text(encoding="ascii"),
+    depends=["txsignalfd/_native.c"],
+)

@@ -1,0 +1,220 @@
+# -*- test-case-name: tests.test_descriptor -*-
+"""
+L{SignalDescriptor}: a signalfd(2) that a reactor can read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txsignalfd._mask import ProcessMask, checkWatchable
+from txsignalfd.lowlevel import SFD_CLOEXEC, SFD_NONBLOCK, signalfd
+from txsignalfd.siginfo import SIGINFO_SIZE, SigInfo, parse
+
+#: The most records that one read takes, so that a storm of signals leaves the
+#: reactor its other descriptors.
+RECORDS_PER_READ = 64
+
+
+class WatchedByParent(RuntimeError):
+    """
+    A forked child has used a descriptor or a dispatcher of its parent.
+    """
+
+
+@implementer(IReadDescriptor)
+class SignalDescriptor:
+    """
+    A signalfd for a reactor: C{reactor.addReader(SignalDescriptor(...))}.
+
+    It takes hold of its signals in the whole process, from its making until
+    L{close} or L{connectionLost}: no other thread takes them, and children of
+    fork(2) start without.  Use it from the thread in which its reactor runs.
+
+    It belongs to the process that made it.  A forked child must leave it, and
+    the reactor that has it, alone: see L{WatchedByParent}.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        signals: Iterable[int],
+        receive: Callable[[list[SigInfo]], object],
+        lost: Callable[[Failure], object] | None = None,
+    ) -> None:
+        """
+        @param signals: The numbers of the signals.
+        @param receive: Called with the signals of each read, in their order;
+            at most L{RECORDS_PER_READ} of them.  What it raises is logged.
+        @param lost: Called once if the reactor drops the descriptor, with the
+            reason; not after L{close}.
+        @raise SignalNotWatchable: For a signal that cannot be read.
+        @raise SignalAlreadyWatched: For one that is another descriptor's.
+        @raise SignalfdUnavailable: On a system without signalfd(2).
+        @raise OSError: When the system refuses.  Whatever is raised, nothing
+            has been taken.
+        """
+        self._receive = receive
+        self._lost = lost
+        self._pid = os.getpid()
+        self._mask = ProcessMask()
+        wanted = checkWatchable(signals)
+        self._mask.take(wanted)
+        try:
+            self._fd = signalfd(-1, wanted, SFD_CLOEXEC | SFD_NONBLOCK)
+        except BaseException:
+            self._mask.giveBack(wanted)
+            raise
+        self._broken = False
+
+    @property
+    def signals(self) -> frozenset[int]:
+        """
+        The signals that it has now.
+        """
+        return self._mask.taken
+
+    def watch(self, signals: Iterable[int]) -> None:
+        """
+        Take more signals, all or none.
+
+        @raise SignalNotWatchable: And the other errors of the constructor.
+        """
+        self.checkProcess()
+        new = frozenset(checkWatchable(signals)) - self.signals
+        self._mask.take(new)
+        try:
+            signalfd(self._fd, self.signals)
+        except BaseException:
+            self._mask.giveBack(new)
+            raise
+
+    def unwatch(self, signals: Iterable[int]) -> None:
+        """
+        Give signals back, after what is pending has been received.
+        """
+        self.checkProcess()
+        old = self.signals.intersection(signals)
+        self.drain()
+        signalfd(self._fd, self.signals - old)
+        self._mask.giveBack(old)
+
+    def settle(self) -> None:
+        """
+        Take hold again: in the thread that calls, which must be the one in
+        which the reactor runs, and of each disposition that was replaced
+        since, as Twisted does when a reactor starts.
+        """
+        self.checkProcess()
+        self._mask.settle()
+
+    def checkProcess(self) -> None:
+        """
+        @raise WatchedByParent: In a child that was forked since.
+        """
+        if os.getpid() != self._pid:
+            raise WatchedByParent(
+                f"process {self._pid} watches these signals, and this is its forked"
+                f" child {os.getpid()}: make a reactor and a dispatcher of your own"
+            )
+
+    def fileno(self) -> int:
+        """
+        The number of the signalfd, or -1 when it is closed.
+        """
+        return self._fd
+
+    def logPrefix(self) -> str:
+        """
+        What the reactor's log calls it.
+        """
+        return type(self).__name__
+
+    def doRead(self) -> Exception | None:
+        """
+        Receive what one read gives.
+
+        @return: C{None}, or why the descriptor is dead: the reactor then
+            calls L{connectionLost}.
+        """
+        try:
+            records = self._read()
+        except OSError as error:
+            self._broken = True
+            return error
+        self._receiveRecords(records)
+        return None
+
+    def drain(self) -> None:
+        """
+        Receive all that is pending now.
+
+        @raise OSError: When the descriptor is dead.
+        """
+        # Read first, receive then: reading is faster than any sender, and a
+        # receiver need not be, so that the other order might never end.
+        reads = []
+        while len(records := self._read()) == RECORDS_PER_READ * SIGINFO_SIZE:
+            reads.append(records)
+        for records in (*reads, records):
+            self._receiveRecords(records)
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._fd, RECORDS_PER_READ * SIGINFO_SIZE)
+        except BlockingIOError:
+            return b""
+
+    def _receiveRecords(self, records: bytes) -> None:
+        if not records:
+            return
+        infos = parse(records)
+        try:
+            self._receive(infos)
+        except BaseException:
+            # Passed on, it would have the reactor drop the descriptor, and
+            # all signals with it.
+            self._log.failure("receiving {infos} failed", infos=infos)
+
+    def close(self) -> None:
+        """
+        Close, and give back all signals, as they were.  What is pending goes
+        where it would have gone without us: L{drain} first to receive it.
+        Remove the descriptor from its reactor before.  A second call does
+        nothing.
+        """
+        self.checkProcess()
+        if self._fd == -1:
+            return
+        fd, self._fd = self._fd, -1
+        try:
+            os.close(fd)
+        finally:
+            self._mask.giveBack(self.signals)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The reactor has removed the descriptor: it stops, or reading failed.
+        Receive what can still be received, and give back what was taken.
+
+        @param reason: Why.
+        """
+        if self._fd == -1:
+            return
+        if self._broken:
+            # The number may be another file's by now, so leave it alone.
+            self._fd = -1
+            self._mask.giveBack(self.signals)
+        else:
+            self.drain()
+            self.close()
+        if self._lost is not None:
+            self._lost(reason)
+

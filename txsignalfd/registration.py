@@ -1,0 +1,283 @@
+# -*- test-case-name: tests.test_registration -*-
+"""
+L{Registration}: one handler of one signal, and what becomes of a signal that
+comes while the handler is still busy with the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+from enum import Enum
+from typing import Any, Final, Protocol, Union
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txsignalfd.siginfo import SigInfo, signalName
+
+#: What a handler may return.
+HandlerResult = Union[None, Deferred[Any], Awaitable[Any]]
+Handler = Callable[[SigInfo], HandlerResult]
+
+
+class Overlap(Enum):
+    """
+    What becomes of a signal while the Deferred that its handler has returned
+    for an earlier one has not fired.
+    """
+
+    #: It is kept, and handled after the earlier ones, in order.
+    QUEUE = "queue"
+    #: It is kept, in place of one that was kept before: however many come,
+    #: there is one more run, with the newest.
+    MERGE = "merge"
+    #: It is dropped, and counted in L{Registration.dropped}.
+    DROP = "drop"
+    #: It is handled at once, beside the earlier ones.
+    CONCURRENT = "concurrent"
+    #: The Deferred is cancelled, and then the signal is handled at once.
+    RESTART = "restart"
+
+
+class Run:
+    """
+    A call of a handler whose Deferred has not fired yet.
+
+    @ivar cancelled: It was cancelled for a newer signal.
+    @ivar closes: It has closed the dispatcher, and may wait for that; so the
+        closing must not wait for it.
+    """
+
+    __slots__ = ("cancelled", "closes", "deferred", "info")
+
+    def __init__(self, info: SigInfo, closes: bool) -> None:
+        self.info = info
+        self.closes = closes
+        self.cancelled = False
+        self.deferred: Deferred[Any] | None = None
+
+
+#: The run whose coroutine is being executed, for C{SignalDispatcher.close}.
+currentRun: Final[ContextVar[Run | None]] = ContextVar("currentRun", default=None)
+
+
+class Owner(Protocol):
+    """
+    What a L{Registration} needs of its dispatcher.
+
+    @ivar calling: The registration whose handler is on the stack.
+    @ivar runs: Every run of its registrations.
+    """
+
+    calling: Registration | None
+    runs: set[Run]
+
+    def isHeld(self, signo: int) -> bool:
+        """
+        Whether nothing of this signal may be handled now.
+        """
+
+    def isClosedBy(self, registration: Registration) -> bool:
+        """
+        Whether the last call of this handler has closed the dispatcher.
+        """
+
+    def runEnded(self) -> None:
+        """
+        One of the runs is over.
+        """
+
+    def forget(self, registration: Registration) -> None:
+        """
+        The registration was removed.
+        """
+
+
+class Registration:
+    """
+    A handler that L{SignalDispatcher.addHandler} has added.
+
+    @ivar signal: The number of its signal.
+    @ivar handler: What is called.
+    @ivar overlap: What is done with a signal while the handler is busy.
+    @ivar handled: How often the handler was called.
+    @ivar dropped: How many signals were dropped (L{Overlap.DROP}).
+    @ivar ready: Whether a signal goes to the handler without a look at what
+        else it does.
+    """
+
+    __slots__ = (
+        "_advancing",
+        "_owner",
+        "_removed",
+        "_waiting",
+        "dropped",
+        "handled",
+        "handler",
+        "overlap",
+        "ready",
+        "runs",
+        "signal",
+    )
+
+    _log = Logger()
+
+    def __init__(
+        self, owner: Owner, signal: int, handler: Handler, overlap: Overlap
+    ) -> None:
+        self._owner = owner
+        self.signal = signal
+        self.handler = handler
+        self.overlap = overlap
+        self.handled = 0
+        self.dropped = 0
+        self.ready = True
+        self.runs: set[Run] = set()
+        self._waiting: deque[SigInfo] = deque()
+        self._removed = False
+        self._advancing = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<Registration of {self.handler!r} for {signalName(self.signal)},"
+            f" {self.overlap.name}>"
+        )
+
+    @property
+    def waiting(self) -> int:
+        """
+        How many signals are kept for it.
+        """
+        return len(self._waiting)
+
+    def remove(self) -> None:
+        """
+        Call the handler no more, also not for signals that were kept for it.
+        A run that is out goes on.  The signal stays watched.  A second call
+        does nothing.
+        """
+        if not self._removed:
+            self._removed = True
+            self.ready = False
+            self._waiting.clear()
+            self._owner.forget(self)
+
+    def receive(self, info: SigInfo) -> None:
+        """
+        Take a signal while the registration is not L{ready}.
+        """
+        if self._removed:
+            return
+        if self.overlap is Overlap.DROP:
+            self.dropped += 1
+        elif self.overlap is Overlap.RESTART:
+            self._cancelRuns()
+            self.call(info)
+        else:
+            if self.overlap is Overlap.MERGE:
+                self._waiting.clear()
+            self._waiting.append(info)
+            self.advance()
+
+    def call(self, info: SigInfo) -> None:
+        """
+        Call the handler, and log what it raises.
+        """
+        self.handled += 1
+        owner = self._owner
+        outer, owner.calling = owner.calling, self
+        try:
+            result = self.handler(info)
+        except BaseException:
+            self.logFailure(info, Failure())
+            return
+        finally:
+            owner.calling = outer
+        if result is not None:
+            self.follow(info, result)
+
+    def follow(self, info: SigInfo, result: object) -> None:
+        """
+        Wait for what the handler has returned.
+        """
+        if not isinstance(result, (Deferred, Awaitable)):
+            return
+        run = Run(info, self._owner.isClosedBy(self))
+        self.runs.add(run)
+        self._owner.runs.add(run)
+        self.ready = self._mayRun()
+        if isinstance(result, Deferred):
+            run.deferred = result
+        else:
+            token = currentRun.set(run)
+            run.deferred = _toDeferred(result)
+            currentRun.reset(token)
+        run.deferred.addBoth(self._ended, run)
+
+    def advance(self) -> None:
+        """
+        Handle what was kept, as far as nothing stands in the way.
+        """
+        if self._advancing:
+            return
+        self._advancing = True
+        while self._waiting and self._mayRun():
+            self.call(self._waiting.popleft())
+        self._advancing = False
+        self.ready = self._mayRun()
+
+    def isBusy(self) -> bool:
+        """
+        Whether signals are kept for it that will still be handled before the
+        dispatcher may close.
+        """
+        return bool(self._waiting) and not any(run.closes for run in self.runs)
+
+    def logFailure(self, info: SigInfo, failure: Failure) -> None:
+        """
+        Log that the handler failed, with the signal.
+        """
+        self._log.failure(
+            "the handler {handler} failed on {info}",
+            failure=failure,
+            handler=self.handler,
+            info=info,
+        )
+
+    def _mayRun(self) -> bool:
+        if self._removed or self._owner.isHeld(self.signal):
+            return False
+        return not self.runs or self.overlap is Overlap.CONCURRENT
+
+    def _cancelRuns(self) -> None:
+        for run in list(self.runs):
+            run.cancelled = True
+            if run.deferred is not None:
+                run.deferred.cancel()
+
+    def _ended(self, result: object, run: Run) -> object:
+        self.runs.discard(run)
+        self._owner.runs.discard(run)
+        if isinstance(result, Failure):
+            if not (run.cancelled and result.check(CancelledError)):
+                self.logFailure(run.info, result)
+            result = None
+        self.advance()
+        self._owner.runEnded()
+        return result
+
+
+def _toDeferred(awaitable: Awaitable[Any]) -> Deferred[Any]:
+    if asyncio.isfuture(awaitable):
+        return Deferred.fromFuture(awaitable)
+
+    async def wait() -> Any:
+        return await awaitable
+
+    return Deferred.fromCoroutine(
+        awaitable if isinstance(awaitable, Coroutine) else wait()
+    )

@@ -1,0 +1,132 @@
+# -*- test-case-name: tests.test_service -*-
+"""
+L{SignalService}: handlers of signals as a part of an application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from signal import SIGINT, SIGTERM
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.logger import Logger
+
+from txsignalfd._mask import checkWatchable
+from txsignalfd.dispatcher import SignalDispatcher, dispatcherFor
+from txsignalfd.registration import Handler, Registration
+from txsignalfd.siginfo import SigInfo
+
+
+class SignalService(Service):
+    """
+    Watches signals while it runs, and stops the reactor in order on some.
+
+    Signals are watched from C{privilegedStartService} on, when twistd has
+    forked for the last time, and also while other services stop; when the
+    reactor has stopped they are as they were.  If the service is stopped
+    before that, it gives back what nobody else handles.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        handlers: Mapping[int, Handler] | None = None,
+        stopOn: Collection[int] = (SIGINT, SIGTERM),
+        reactor: Any = None,
+    ) -> None:
+        """
+        @param handlers: What to call for which signal, as
+            L{SignalDispatcher.addHandler} does.
+        @param stopOn: The signals that stop the reactor.  A process that
+            twistd runs is then killed by that signal, after all has stopped.
+        @param reactor: The reactor; by default the global one.
+        @raise TypeError: For a handler that cannot be called.
+        @raise SignalNotWatchable: For a signal that cannot be watched.
+        """
+        self._handlers = dict(handlers or {})
+        self._stopOn = checkWatchable(stopOn)
+        checkWatchable(self._handlers)
+        for handler in self._handlers.values():
+            if not callable(handler):
+                raise TypeError(f"the handler {handler!r} cannot be called")
+        self._reactor = reactor
+        self._dispatcher: SignalDispatcher | None = None
+        self._registrations: list[Registration] = []
+        self._reactorStops = False
+        self._stopTrigger: Any = None
+
+    def privilegedStartService(self) -> None:
+        """
+        Watch the signals.
+
+        @raise SignalAlreadyWatched: And the other errors of
+            L{SignalDispatcher.watch}.  Then none is watched.
+        """
+        if self._dispatcher is not None:
+            return
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        dispatcher = dispatcherFor(self._reactor)
+        self._foreign = dispatcher.watching
+        dispatcher.watch(*self._handlers, *self._stopOn)
+        self._registrations = [
+            dispatcher.addHandler(signo, handler)
+            for signo, handler in self._handlers.items()
+        ]
+        self._registrations += [
+            dispatcher.addHandler(signo, self._stop) for signo in self._stopOn
+        ]
+        self._dispatcher = dispatcher
+        # It comes before that of twistd, which calls stopService: triggers
+        # fire in the order in which they were added.
+        self._stopTrigger = self._reactor.addSystemEventTrigger(
+            "before", "shutdown", self._reactorWillStop
+        )
+
+    def startService(self) -> None:
+        """
+        Watch the signals, where that was not done with privileges.
+        """
+        self.privilegedStartService()
+        super().startService()
+
+    def stopService(self) -> None:
+        """
+        Call the handlers no more.
+        """
+        super().stopService()
+        dispatcher, self._dispatcher = self._dispatcher, None
+        if dispatcher is None:
+            return
+        for registration in self._registrations:
+            registration.remove()
+        if self._reactorStops:
+            # A signal that comes while other services stop must not kill the
+            # process; the dispatcher gives back all when the reactor is done.
+            return
+        self._reactor.removeSystemEventTrigger(self._stopTrigger)
+        ours = {registration.signal for registration in self._registrations}
+        dispatcher.unwatch(
+            *(
+                signo
+                for signo in ours - self._foreign
+                if not dispatcher.handlersOf(signo)
+            )
+        )
+
+    def _reactorWillStop(self) -> None:
+        self._reactorStops = True
+
+    def _stop(self, info: SigInfo) -> None:
+        if self._reactorStops:
+            self._log.info("{info}: stopping already", info=info)
+            return
+        self._log.info("{info}: stopping", info=info)
+        # These are what Twisted installs as its own handlers.  Besides
+        # stopping they keep the number, from which twistd has its exit status.
+        stop = self._reactor.sigInt if info.signo == SIGINT else self._reactor.sigTerm
+        stop(info.signo)

@@ -1,0 +1,403 @@
+# -*- test-case-name: tests.test_siginfo -*-
+"""
+Bytes in, L{SigInfo} out: the record of signalfd(2) as a value.
+
+Pure: no descriptor, no reactor, no system call.
+
+A signal is often only counted, or compared with one number, so a L{SigInfo}
+is no more than its record and its number, and decodes the rest when it is
+asked.  Decoding everything at once was tried: it doubles the cost of a
+record, for fields of which nearly all mean nothing in nearly all signals.
+
+What a field means depends on C{signo} and C{code} together (see
+sigaction(2), "The siginfo_t argument").  The attributes by the names of the
+man page give what the kernel wrote, whether it means something or not;
+L{SigInfo.sender}, L{SigInfo.child} and L{SigInfo.value} give what it means,
+and C{None} where it means nothing.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import re
+import struct
+from collections.abc import Iterable
+from operator import attrgetter
+from signal import SIGCHLD, SIGRTMAX, SIGRTMIN, Signals
+from typing import Final, NamedTuple, cast
+
+from txsignalfd._native import ffi, lib
+
+__all__ = [
+    "SIGINFO_SIZE",
+    "Child",
+    "Sender",
+    "SigInfo",
+    "describe",
+    "parse",
+    "signalName",
+    "signalNumber",
+]
+
+#: The size of one record, in bytes.
+SIGINFO_SIZE: Final = ffi.sizeof("struct txs_siginfo")
+
+_SIGNO_SIZE: Final = 4
+
+#: A record as its first field, the signal's number, and the rest.
+_RECORD: Final = struct.Struct(f"=I{SIGINFO_SIZE - _SIGNO_SIZE}s")
+
+_NAME: Final = re.compile(
+    r"(?:SIG)?(?P<base>RTMIN(?=\+)|RTMAX(?=-)|[A-Z]+[0-9]*$)(?P<offset>[+-][0-9]+)?",
+    re.IGNORECASE,
+)
+
+_FORMATS = {"uint16_t": "H", "int32_t": "i", "uint32_t": "I", "uint64_t": "Q"}
+
+#: Where each field is, and its format for L{struct}, as the compiler has it.
+_LAYOUT: Final[dict[str, tuple[int, str]]] = {
+    name.rstrip("_"): (field.offset, _FORMATS[field.type.cname])
+    for name, field in ffi.typeof("struct txs_siginfo").fields
+}
+
+
+def _readCodes() -> Iterable[tuple[tuple[int, int], str]]:
+    index = 0
+    while lib.txs_codes[index].name != ffi.NULL:
+        entry = lib.txs_codes[index]
+        yield (entry.signo, entry.code), ffi.string(entry.name).decode("ascii")
+        index += 1
+
+
+#: The names of the codes, by signal (0: any signal) and code.
+_CODE_NAMES: Final = dict(_readCodes())
+_CODES: Final = {name: code for (_, code), name in _CODE_NAMES.items()}
+_SIGNALS_WITH_CODES: Final = {signo for signo, _ in _CODE_NAMES} - {0}
+_POLL_CODES: Final = {
+    code: name for (_, code), name in _CODE_NAMES.items() if name.startswith("POLL_")
+}
+
+_SI_USER: Final = _CODES["SI_USER"]
+_SI_TKILL: Final = _CODES.get("SI_TKILL")
+_SI_QUEUE: Final = _CODES["SI_QUEUE"]
+_CLD_EXITED: Final = _CODES["CLD_EXITED"]
+_CLD_DUMPED: Final = _CODES["CLD_DUMPED"]
+
+#: The unit of C{utime} and C{stime}: this many are a second.
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+#: How a process sends a signal, by the name of the code that it gets.
+_SENT_BY: Final = {
+    "SI_USER": "kill",
+    "SI_TKILL": "tgkill",
+    "SI_QUEUE": "sigqueue",
+    "SI_MESGQ": "a message queue",
+    "SI_ASYNCIO": "asynchronous I/O",
+}
+
+_CHILD_DID: Final = {
+    "CLD_KILLED": "was killed by",
+    "CLD_DUMPED": "dumped core on",
+    "CLD_TRAPPED": "was trapped by",
+    "CLD_STOPPED": "was stopped by",
+    "CLD_CONTINUED": "was continued by",
+}
+
+
+def signalName(signo: int) -> str:
+    """
+    Name a signal as kill(1) does: C{SIGHUP}, C{SIGRTMIN+3}.
+
+    @param signo: The signal's number.
+    @return: Its name, or the number as text where it has none.
+    """
+    try:
+        return Signals(signo).name
+    except ValueError:
+        if SIGRTMIN < signo < lib.TXS_NSIG:
+            return f"SIGRTMIN+{signo - SIGRTMIN}"
+        return str(signo)
+
+
+def signalNumber(name: str) -> int:
+    """
+    The number of a signal that a user has named.
+
+    @param name: C{HUP}, C{SIGHUP}, C{RTMIN+3}, C{RTMAX-2}, in any case, or a
+        number.
+    @raise ValueError: When no signal has that name or number.
+    """
+    if name.isdecimal() and 0 < int(name) < lib.TXS_NSIG:
+        return int(name)
+    match = _NAME.fullmatch(name)
+    signo = match and Signals.__members__.get("SIG" + match["base"].upper())
+    if match and signo:
+        number = signo + int(match["offset"] or 0)
+        if not match["offset"] or SIGRTMIN <= number <= SIGRTMAX:
+            return number
+    raise ValueError(f"there is no signal {name!r}")
+
+
+def _signal(signo: int) -> Signals | int:
+    try:
+        return Signals(signo)
+    except ValueError:
+        return signo
+
+
+class Sender(NamedTuple):
+    """
+    The process that sent a signal.
+
+    @ivar pid: Its process id, as it is numbered here, or 0 where it cannot be
+        named: a process outside this pid namespace, or a signal whose siginfo
+        the kernel had no room for (RLIMIT_SIGPENDING).
+    @ivar uid: Its real user id; nothing when C{pid} is 0.
+    @ivar vouched: Whether the kernel wrote C{pid} and C{uid}.  Where it did
+        not, as with sigqueue(3), they are what the sender says of itself.
+    """
+
+    pid: int
+    uid: int
+    vouched: bool
+
+
+class Child(NamedTuple):
+    """
+    What happened to a child, as a C{SIGCHLD} tells it.
+
+    Of several children that end together only one is told: to learn of each,
+    wait for each.
+
+    @ivar pid: The child's process id.
+    @ivar exitCode: What it gave to exit(3), or C{None} if it did not exit.
+    @ivar signal: The signal that killed, stopped, trapped or continued it, or
+        C{None} if it exited.
+    @ivar coreDumped: Whether it left a core dump.
+    @ivar userTime: The CPU time it used, in seconds.
+    @ivar systemTime: The CPU time the system used for it, in seconds.
+    """
+
+    pid: int
+    exitCode: int | None
+    signal: Signals | int | None
+    coreDumped: bool
+    userTime: float
+    systemTime: float
+
+
+def _field(name: str) -> int:
+    """
+    The attribute that reads one field from the record.  A real C{property},
+    because the interpreter has a fast path for those; its type is told as
+    that of what it gives.
+    """
+    offset, format = _LAYOUT[name]
+    offset -= _SIGNO_SIZE
+    unpack = struct.Struct("=" + format).unpack_from
+    return cast(int, property(lambda self: unpack(self._rest, offset)[0]))
+
+
+class SigInfo:
+    """
+    One signal that was received: who sent it, and what it says.
+
+    Immutable, hashable, and equal to another with the same record.  The fields
+    of signalfd(2) are attributes without their C{ssi_}; the names with it
+    answer too.  L{parse} makes them, from what a signalfd gives.
+
+    @ivar signo: The signal's number.
+    @ivar errno: Unused by Linux.
+    @ivar code: How it came to be sent; L{codeName} is its name.
+    @ivar pid: The sender's process id, or the child's.
+    @ivar uid: The sender's real user id, or the child's.
+    @ivar fd: The descriptor that is ready (C{SIGIO}).
+    @ivar tid: The kernel's number of the timer (POSIX timers).
+    @ivar band: The events of poll(2) on C{fd} (C{SIGIO}).
+    @ivar overrun: How often a timer ran out unnoticed (POSIX timers).
+    @ivar trapno: The number of the trap.
+    @ivar status: The exit status, or a signal (C{SIGCHLD}).
+    @ivar int: The int that sigqueue(3), a timer or a message queue sent.
+    @ivar ptr: The pointer of the same.
+    @ivar utime: A child's user time, in ticks of C{SC_CLK_TCK} (C{SIGCHLD}).
+    @ivar stime: A child's system time, in the same.
+    @ivar addr: The address of a fault.
+    @ivar addr_lsb: The least significant bit of C{addr} (C{SIGBUS}).
+    @ivar syscall: The system call that was refused (C{SIGSYS}).
+    @ivar call_addr: The address of that call.
+    @ivar arch: The architecture of that call.
+    """
+
+    __slots__ = ("_rest", "_signo")
+
+    def __init__(self, signo: builtins.int, rest: bytes) -> None:
+        """
+        @param signo: The first field of the record.
+        @param rest: The bytes after it.
+        """
+        self._signo = signo
+        self._rest = rest
+
+    # Kept decoded: the dispatcher asks every signal for it.
+    signo: Final = cast(builtins.int, property(attrgetter("_signo")))
+    errno: Final = _field("errno")
+    code: Final = _field("code")
+    pid: Final = _field("pid")
+    uid: Final = _field("uid")
+    fd: Final = _field("fd")
+    tid: Final = _field("tid")
+    band: Final = _field("band")
+    overrun: Final = _field("overrun")
+    trapno: Final = _field("trapno")
+    status: Final = _field("status")
+    int: Final = _field("int")
+    ptr: Final = _field("ptr")
+    utime: Final = _field("utime")
+    stime: Final = _field("stime")
+    addr: Final = _field("addr")
+    addr_lsb: Final = _field("addr_lsb")
+    syscall: Final = _field("syscall")
+    call_addr: Final = _field("call_addr")
+    arch: Final = _field("arch")
+
+    def __getattr__(self, name: str) -> builtins.int:
+        """
+        The names with C{ssi_}, for programs written for python-signalfd.
+        """
+        field = name.removeprefix("ssi_")
+        if field != name and field in _LAYOUT:
+            return cast(builtins.int, getattr(self, field))
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, SigInfo):
+            return self._signo == other._signo and self._rest == other._rest
+        return NotImplemented
+
+    def __hash__(self) -> builtins.int:
+        return hash((self._signo, self._rest))
+
+    @property
+    def signal(self) -> Signals | builtins.int:
+        """
+        The signal as Python's enumeration has it, or its number.
+        """
+        return _signal(self._signo)
+
+    @property
+    def name(self) -> str:
+        """
+        The signal's name, as L{signalName} gives it.
+        """
+        return signalName(self._signo)
+
+    @property
+    def codeName(self) -> str:
+        """
+        The name of C{code} for this signal, such as C{SI_USER} or
+        C{CLD_EXITED}, or the number as text where it has none.
+        """
+        signo, code = self._signo, self.code
+        name = _CODE_NAMES.get((signo, code)) or _CODE_NAMES.get((0, code))
+        if name is None and signo not in _SIGNALS_WITH_CODES:
+            # F_SETSIG (fcntl(2)) gives the codes of SIGPOLL to any signal
+            # that has none of its own.
+            name = _POLL_CODES.get(code)
+        return name or str(code)
+
+    @property
+    def sender(self) -> Sender | None:
+        """
+        The process that sent it, or C{None} where the code names none: the
+        kernel did, or a timer.
+        """
+        if self.codeName not in _SENT_BY:
+            return None
+        pid, code = self.pid, self.code
+        # A process may send another any siginfo whose code is negative, but
+        # for that of tgkill(2): see rt_sigqueueinfo(2).
+        vouched = code == _SI_USER or code == _SI_TKILL
+        return Sender(pid, self.uid, vouched and pid != 0)
+
+    @property
+    def child(self) -> Child | None:
+        """
+        What happened to a child, or C{None} where no child is told of: also
+        for a C{SIGCHLD} that a process sent.
+        """
+        code = self.code
+        if self._signo != SIGCHLD or (SIGCHLD, code) not in _CODE_NAMES:
+            return None
+        exited = code == _CLD_EXITED
+        return Child(
+            pid=self.pid,
+            exitCode=self.status if exited else None,
+            signal=None if exited else _signal(self.status),
+            coreDumped=code == _CLD_DUMPED,
+            userTime=self.utime / _TICKS,
+            systemTime=self.stime / _TICKS,
+        )
+
+    @property
+    def value(self) -> builtins.int | None:
+        """
+        The int that sigqueue(3) sent, or C{None} where that was not the way.
+        """
+        return self.int if self.code == _SI_QUEUE else None
+
+    def __str__(self) -> str:
+        return describe(self)
+
+    def __repr__(self) -> str:
+        fields = ((name, getattr(self, name)) for name in _LAYOUT)
+        told = " ".join(f"{name}={value}" for name, value in fields if value)
+        return f"<SigInfo {self.name} {told}>"
+
+
+def describe(info: SigInfo, command: str | None = None) -> str:
+    """
+    A line for an operator: C{SIGHUP from pid 4242 (uid 1000) by kill}.
+
+    @param info: A signal.
+    @param command: What program its sender runs, to be told with its pid.
+    """
+    return f"{info.name} {_origin(info, command)}"
+
+
+def _origin(info: SigInfo, command: str | None) -> str:
+    code = info.codeName
+    if (sender := info.sender) is not None:
+        who = f"pid {sender.pid}" if sender.pid else "a process unknown here"
+        whose = f"{command}, uid" if command else "uid"
+        value = "" if info.value is None else f", value {info.value}"
+        return f"from {who} ({whose} {sender.uid}) by {_SENT_BY[code]}{value}"
+    if (child := info.child) is not None:
+        how = _CHILD_DID.get(code, "exited with status")
+        what = str(child.exitCode) if child.signal is None else signalName(child.signal)
+        return f"from the kernel: child {child.pid} {how} {what}"
+    if code == "SI_TIMER":
+        return f"from POSIX timer {info.tid}, overrun {info.overrun}, value {info.int}"
+    if code == "SI_KERNEL":
+        return "from the kernel"
+    if code.startswith("POLL_"):
+        return f"from the kernel: descriptor {info.fd} is ready ({code})"
+    return f"with code {code}"
+
+
+def parse(buffer: bytes | bytearray | memoryview) -> list[SigInfo]:
+    """
+    Take records apart, as read(2) gives them for a signalfd.
+
+    @param buffer: Any number of whole records.
+    @return: One L{SigInfo} for each, in order.
+    @raise ValueError: When the length is no multiple of L{SIGINFO_SIZE}.  Then
+        nothing is parsed.
+    """
+    try:
+        return [SigInfo(signo, rest) for signo, rest in _RECORD.iter_unpack(buffer)]
+    except struct.error:
+        raise ValueError(
+            f"{len(buffer)} bytes are no whole number of records"
+            f" of {SIGINFO_SIZE} bytes"
+        ) from None
