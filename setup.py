@@ -13,6 +13,9 @@ class BuildExtension(build_ext):
     """
 
     def run(self) -> None:
+        """
+        Compile.
+        """
         try:
             super().run()
         except (CCompilerError, ExecError, PlatformError) as error:

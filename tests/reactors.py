@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,6 +63,7 @@ def runReactor(reactor: Any, main: Main, installSignalHandlers: bool = False) ->
     what it raised.
     """
     outcome: list[object] = []
+    running: list[Deferred[object]] = []
 
     def done(result: object) -> None:
         outcome.append(result)
@@ -71,15 +72,13 @@ def runReactor(reactor: Any, main: Main, installSignalHandlers: bool = False) ->
             reactor.stop()
 
     def expired() -> None:
-        running.cancel()
+        running[0].cancel()
         raise AssertionError("the deadline has passed")
 
     def start() -> None:
-        nonlocal running
-        running = Deferred.fromCoroutine(main(reactor))
-        running.addBoth(done)
+        running.append(Deferred.fromCoroutine(main(reactor)))
+        running[0].addBoth(done)
 
-    running: Deferred[object]
     deadline = reactor.callLater(DEADLINE, expired)
     reactor.callWhenRunning(start)
     reactor.run(installSignalHandlers=installSignalHandlers)
@@ -113,11 +112,20 @@ def spin(main: Main, kind: str = "epoll", inThread: bool = False) -> None:
 
 def sleep(reactor: Any, seconds: float = 0.0) -> Deferred[None]:
     """
-    A turn of the reactor, or a time.
+    A time of the reactor's clock.
     """
     deferred: Deferred[None] = Deferred()
     reactor.callLater(seconds, deferred.callback, None)
     return deferred
+
+
+async def turn(reactor: Any) -> None:
+    """
+    Let the reactor look at each of its descriptors at least once.
+    """
+    # A turn calls what is due, and then looks at descriptors.
+    await sleep(reactor)
+    await sleep(reactor)
 
 
 async def until(reactor: Any, condition: Callable[[], object]) -> None:
@@ -126,3 +134,10 @@ async def until(reactor: Any, condition: Callable[[], object]) -> None:
     """
     while not condition():
         await sleep(reactor, 0.001)
+
+
+async def untilLength(reactor: Any, sized: Sized, length: int) -> None:
+    """
+    Let the reactor turn until something is as long as it should be.
+    """
+    await until(reactor, lambda: len(sized) == length)

@@ -10,7 +10,7 @@ from txsignalfd.lowlevel import SignalfdUnavailable
 from txsignalfd.registration import Overlap, Registration
 from txsignalfd.service import SignalService
 from txsignalfd.siginfo import Child, Sender, SigInfo
-from txsignalfd.stream import SignalStream
+from txsignalfd.waiting import SignalStream
 
 __all__ = [
     "Child",

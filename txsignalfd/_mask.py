@@ -40,7 +40,7 @@ from typing import Final
 
 from txsignalfd._native import ffi, lib
 from txsignalfd.lowlevel import SIG_BLOCK, SIG_UNBLOCK, sigprocmask, sigset
-from txsignalfd.siginfo import signalName
+from txsignalfd.names import signalName
 
 _NOT_WATCHABLE: Final[dict[int, str]] = {
     **dict.fromkeys(

@@ -318,6 +318,10 @@ static int txs_unblock_in_main(const sigset_t *signals)
 
 /* --- the names of si_code ----------------------------------------------- */
 
+#if defined __linux__ && !defined SYS_SECCOMP
+#define SYS_SECCOMP 1   /* asm-generic/siginfo.h; glibc before 2.39 hides it */
+#endif
+
 struct txs_code {
     int signo;          /* 0: a code that any signal may have */
     int code;
@@ -367,7 +371,7 @@ static const struct txs_code txs_codes[] = {
     OF(SIGBUS, BUS_MCEERR_AR) OF(SIGBUS, BUS_MCEERR_AO)
 #endif
     OF(SIGTRAP, TRAP_BRKPT) OF(SIGTRAP, TRAP_TRACE)
-#ifdef SYS_SECCOMP
+#ifdef __linux__
     OF(SIGSYS, SYS_SECCOMP)
 #endif
 #undef ANY

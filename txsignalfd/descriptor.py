@@ -86,8 +86,9 @@ class SignalDescriptor:
         Take more signals, all or none.
 
         @raise SignalNotWatchable: And the other errors of the constructor.
+        @raise ValueError: After L{close}.
         """
-        self.checkProcess()
+        self._checkOpen()
         new = frozenset(checkWatchable(signals)) - self.signals
         self._mask.take(new)
         try:
@@ -99,10 +100,14 @@ class SignalDescriptor:
     def unwatch(self, signals: Iterable[int]) -> None:
         """
         Give signals back, after what is pending has been received.
+
+        @raise ValueError: After L{close}.
         """
-        self.checkProcess()
-        old = self.signals.intersection(signals)
+        self._checkOpen()
         self.drain()
+        if self._fd == -1:  # closed by a receiver
+            return
+        old = self.signals.intersection(signals)
         signalfd(self._fd, self.signals - old)
         self._mask.giveBack(old)
 
@@ -125,6 +130,11 @@ class SignalDescriptor:
                 f" child {os.getpid()}: make a reactor and a dispatcher of your own"
             )
 
+    def _checkOpen(self) -> None:
+        self.checkProcess()
+        if self._fd == -1:
+            raise ValueError("this descriptor is closed")
+
     def fileno(self) -> int:
         """
         The number of the signalfd, or -1 when it is closed.
@@ -137,7 +147,8 @@ class SignalDescriptor:
         """
         return type(self).__name__
 
-    def doRead(self) -> Exception | None:
+    # IReadDescriptor says Failure; what its reactors take is the exception.
+    def doRead(self) -> Exception | None:  # type: ignore[override]
         """
         Receive what one read gives.
 
@@ -147,7 +158,6 @@ class SignalDescriptor:
         try:
             records = self._read()
         except OSError as error:
-            self._broken = True
             return error
         self._receiveRecords(records)
         return None
@@ -163,14 +173,17 @@ class SignalDescriptor:
         reads = []
         while len(records := self._read()) == RECORDS_PER_READ * SIGINFO_SIZE:
             reads.append(records)
-        for records in (*reads, records):
-            self._receiveRecords(records)
+        for each in (*reads, records):
+            self._receiveRecords(each)
 
     def _read(self) -> bytes:
         try:
             return os.read(self._fd, RECORDS_PER_READ * SIGINFO_SIZE)
         except BlockingIOError:
             return b""
+        except OSError:
+            self._broken = True
+            raise
 
     def _receiveRecords(self, records: bytes) -> None:
         if not records:
@@ -195,7 +208,10 @@ class SignalDescriptor:
             return
         fd, self._fd = self._fd, -1
         try:
-            os.close(fd)
+            # Of one that cannot be read the number is another file's by now,
+            # or nobody's.
+            if not self._broken:
+                os.close(fd)
         finally:
             self._mask.giveBack(self.signals)
 
@@ -208,13 +224,10 @@ class SignalDescriptor:
         """
         if self._fd == -1:
             return
-        if self._broken:
-            # The number may be another file's by now, so leave it alone.
-            self._fd = -1
-            self._mask.giveBack(self.signals)
-        else:
-            self.drain()
+        try:
+            if not self._broken:
+                self.drain()
+        finally:
             self.close()
         if self._lost is not None:
             self._lost(reason)
-

@@ -10,8 +10,8 @@ These calls change the mask of the calling thread alone, and nothing protects
 the process from its other threads: in a program with threads or children use
 L{txsignalfd.SignalDescriptor} or L{txsignalfd.SignalDispatcher}.
 
-Each error of the system is an L{OSError} with its errno.  PyPI's signalfd
-raises L{ValueError} for two of them, so those two are both:
+Each error of the system is an C{OSError} with its errno.  PyPI's signalfd
+raises C{ValueError} for two of them, so those two are both:
 L{InvalidArgument}.
 """
 
@@ -112,6 +112,14 @@ def sigset(signals: Iterable[int]) -> Any:
     return mask
 
 
+#: Those that the C library takes: its own are not among them.
+_SIGNALS: Final = [
+    signo
+    for signo in range(1, lib.TXS_NSIG)
+    if lib.sigaddset(ffi.new("sigset_t *"), signo) == 0
+]
+
+
 def signalfd(fd: int | HasFileno, signals: Iterable[int], flags: int = 0) -> int:
     """
     Make a descriptor that gives these signals to whoever reads it, or change
@@ -121,7 +129,7 @@ def signalfd(fd: int | HasFileno, signals: Iterable[int], flags: int = 0) -> int
         C{fileno}).
     @param signals: The numbers of the signals.  SIGKILL and SIGSTOP are
         dropped without an error.
-    @param flags: L{SFD_CLOEXEC}, L{SFD_NONBLOCK}, both (with C{|}), or 0.
+    @param flags: C{SFD_CLOEXEC}, C{SFD_NONBLOCK}, both (with C{|}), or 0.
         Ignored by the system when C{fd} is not -1.
     @return: The new descriptor's number, or that of C{fd}.
     @raise TypeError: For what is no signal number.
@@ -147,7 +155,7 @@ def sigprocmask(how: int, signals: Iterable[int]) -> list[int]:
     """
     Change which signals the calling thread blocks: pthread_sigmask(3).
 
-    @param how: L{SIG_BLOCK}, L{SIG_UNBLOCK} or L{SIG_SETMASK}.
+    @param how: C{SIG_BLOCK}, C{SIG_UNBLOCK} or C{SIG_SETMASK}.
     @param signals: The numbers of the signals.
     @return: The signals that were blocked before, sorted.
     @raise TypeError: For what is no signal number.
@@ -157,7 +165,7 @@ def sigprocmask(how: int, signals: Iterable[int]) -> list[int]:
     how, mask, old = _index(how), sigset(signals), ffi.new("sigset_t *")
     if lib.pthread_sigmask(how, mask, old) != 0:
         raise ValueError(f"value specified for how ({how}) invalid")
-    return [signo for signo in range(1, lib.TXS_NSIG) if lib.sigismember(old, signo) == 1]
+    return [signo for signo in _SIGNALS if lib.sigismember(old, signo) == 1]
 
 
 def create_signalfd(signals: Iterable[int], flags: int = 0) -> int:

@@ -11,16 +11,17 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from enum import Enum
-from typing import Any, Final, Protocol, Union
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txsignalfd.siginfo import SigInfo, signalName
+from txsignalfd.names import signalName
+from txsignalfd.siginfo import SigInfo
 
 #: What a handler may return.
-HandlerResult = Union[None, Deferred[Any], Awaitable[Any]]
+HandlerResult = Deferred[Any] | Awaitable[Any] | None
 Handler = Callable[[SigInfo], HandlerResult]
 
 
@@ -255,9 +256,9 @@ class Registration:
 
     def _cancelRuns(self) -> None:
         for run in list(self.runs):
+            assert run.deferred is not None, "no signal comes while a call begins"
             run.cancelled = True
-            if run.deferred is not None:
-                run.deferred.cancel()
+            run.deferred.cancel()
 
     def _ended(self, result: object, run: Run) -> object:
         self.runs.discard(run)

@@ -6,6 +6,7 @@ L{SignalService}: handlers of signals as a part of an application.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from signal import SIGINT, SIGTERM
 from typing import Any
 
@@ -13,7 +14,7 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 from txsignalfd._mask import checkWatchable
-from txsignalfd.dispatcher import SignalDispatcher, dispatcherFor
+from txsignalfd.dispatcher import DispatcherClosed, SignalDispatcher, dispatcherFor
 from txsignalfd.registration import Handler, Registration
 from txsignalfd.siginfo import SigInfo
 
@@ -53,7 +54,9 @@ class SignalService(Service):
                 raise TypeError(f"the handler {handler!r} cannot be called")
         self._reactor = reactor
         self._dispatcher: SignalDispatcher | None = None
+        self._foreign: frozenset[int] = frozenset()
         self._registrations: list[Registration] = []
+        self._stopAsked = False
         self._reactorStops = False
         self._stopTrigger: Any = None
 
@@ -110,21 +113,19 @@ class SignalService(Service):
             return
         self._reactor.removeSystemEventTrigger(self._stopTrigger)
         ours = {registration.signal for registration in self._registrations}
-        dispatcher.unwatch(
-            *(
-                signo
-                for signo in ours - self._foreign
-                if not dispatcher.handlersOf(signo)
-            )
-        )
+        idle = {signo for signo in ours if not dispatcher.handlersOf(signo)}
+        # A dispatcher that was closed has given back all.
+        with suppress(DispatcherClosed):
+            dispatcher.unwatch(*(idle - self._foreign))
 
     def _reactorWillStop(self) -> None:
         self._reactorStops = True
 
     def _stop(self, info: SigInfo) -> None:
-        if self._reactorStops:
+        if self._stopAsked:
             self._log.info("{info}: stopping already", info=info)
             return
+        self._stopAsked = True
         self._log.info("{info}: stopping", info=info)
         # These are what Twisted installs as its own handlers.  Besides
         # stopping they keep the number, from which twistd has its exit status.

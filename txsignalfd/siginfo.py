@@ -20,69 +20,23 @@ from __future__ import annotations
 
 import builtins
 import os
-import re
 import struct
-from collections.abc import Iterable
 from operator import attrgetter
-from signal import SIGCHLD, SIGRTMAX, SIGRTMIN, Signals
+from signal import SIGCHLD, Signals
 from typing import Final, NamedTuple, cast
 
-from txsignalfd._native import ffi, lib
+from txsignalfd._record import LAYOUT, RECORD, SIGINFO_SIZE, field
+from txsignalfd.names import CODES, codeName, signalName, toSignal
 
-__all__ = [
-    "SIGINFO_SIZE",
-    "Child",
-    "Sender",
-    "SigInfo",
-    "describe",
-    "parse",
-    "signalName",
-    "signalNumber",
-]
+__all__ = ["SIGINFO_SIZE", "Child", "Sender", "SigInfo", "describe", "parse"]
 
-#: The size of one record, in bytes.
-SIGINFO_SIZE: Final = ffi.sizeof("struct txs_siginfo")
+#: The codes that rt_sigqueueinfo(2) forbids to be forged for another process.
+_VOUCHED: Final = {CODES["SI_USER"], CODES.get("SI_TKILL")}
+_SI_QUEUE: Final = CODES["SI_QUEUE"]
+_CLD_EXITED: Final = CODES["CLD_EXITED"]
+_CLD_DUMPED: Final = CODES["CLD_DUMPED"]
 
-_SIGNO_SIZE: Final = 4
-
-#: A record as its first field, the signal's number, and the rest.
-_RECORD: Final = struct.Struct(f"=I{SIGINFO_SIZE - _SIGNO_SIZE}s")
-
-_NAME: Final = re.compile(
-    r"(?:SIG)?(?P<base>RTMIN(?=\+)|RTMAX(?=-)|[A-Z]+[0-9]*$)(?P<offset>[+-][0-9]+)?",
-    re.IGNORECASE,
-)
-
-_FORMATS = {"uint16_t": "H", "int32_t": "i", "uint32_t": "I", "uint64_t": "Q"}
-
-#: Where each field is, and its format for L{struct}, as the compiler has it.
-_LAYOUT: Final[dict[str, tuple[int, str]]] = {
-    name.rstrip("_"): (field.offset, _FORMATS[field.type.cname])
-    for name, field in ffi.typeof("struct txs_siginfo").fields
-}
-
-
-def _readCodes() -> Iterable[tuple[tuple[int, int], str]]:
-    index = 0
-    while lib.txs_codes[index].name != ffi.NULL:
-        entry = lib.txs_codes[index]
-        yield (entry.signo, entry.code), ffi.string(entry.name).decode("ascii")
-        index += 1
-
-
-#: The names of the codes, by signal (0: any signal) and code.
-_CODE_NAMES: Final = dict(_readCodes())
-_CODES: Final = {name: code for (_, code), name in _CODE_NAMES.items()}
-_SIGNALS_WITH_CODES: Final = {signo for signo, _ in _CODE_NAMES} - {0}
-_POLL_CODES: Final = {
-    code: name for (_, code), name in _CODE_NAMES.items() if name.startswith("POLL_")
-}
-
-_SI_USER: Final = _CODES["SI_USER"]
-_SI_TKILL: Final = _CODES.get("SI_TKILL")
-_SI_QUEUE: Final = _CODES["SI_QUEUE"]
-_CLD_EXITED: Final = _CODES["CLD_EXITED"]
-_CLD_DUMPED: Final = _CODES["CLD_DUMPED"]
+_CLD: Final = {code for name, code in CODES.items() if name.startswith("CLD_")}
 
 #: The unit of C{utime} and C{stime}: this many are a second.
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -103,47 +57,6 @@ _CHILD_DID: Final = {
     "CLD_STOPPED": "was stopped by",
     "CLD_CONTINUED": "was continued by",
 }
-
-
-def signalName(signo: int) -> str:
-    """
-    Name a signal as kill(1) does: C{SIGHUP}, C{SIGRTMIN+3}.
-
-    @param signo: The signal's number.
-    @return: Its name, or the number as text where it has none.
-    """
-    try:
-        return Signals(signo).name
-    except ValueError:
-        if SIGRTMIN < signo < lib.TXS_NSIG:
-            return f"SIGRTMIN+{signo - SIGRTMIN}"
-        return str(signo)
-
-
-def signalNumber(name: str) -> int:
-    """
-    The number of a signal that a user has named.
-
-    @param name: C{HUP}, C{SIGHUP}, C{RTMIN+3}, C{RTMAX-2}, in any case, or a
-        number.
-    @raise ValueError: When no signal has that name or number.
-    """
-    if name.isdecimal() and 0 < int(name) < lib.TXS_NSIG:
-        return int(name)
-    match = _NAME.fullmatch(name)
-    signo = match and Signals.__members__.get("SIG" + match["base"].upper())
-    if match and signo:
-        number = signo + int(match["offset"] or 0)
-        if not match["offset"] or SIGRTMIN <= number <= SIGRTMAX:
-            return number
-    raise ValueError(f"there is no signal {name!r}")
-
-
-def _signal(signo: int) -> Signals | int:
-    try:
-        return Signals(signo)
-    except ValueError:
-        return signo
 
 
 class Sender(NamedTuple):
@@ -185,18 +98,6 @@ class Child(NamedTuple):
     coreDumped: bool
     userTime: float
     systemTime: float
-
-
-def _field(name: str) -> int:
-    """
-    The attribute that reads one field from the record.  A real C{property},
-    because the interpreter has a fast path for those; its type is told as
-    that of what it gives.
-    """
-    offset, format = _LAYOUT[name]
-    offset -= _SIGNO_SIZE
-    unpack = struct.Struct("=" + format).unpack_from
-    return cast(int, property(lambda self: unpack(self._rest, offset)[0]))
 
 
 class SigInfo:
@@ -241,34 +142,36 @@ class SigInfo:
 
     # Kept decoded: the dispatcher asks every signal for it.
     signo: Final = cast(builtins.int, property(attrgetter("_signo")))
-    errno: Final = _field("errno")
-    code: Final = _field("code")
-    pid: Final = _field("pid")
-    uid: Final = _field("uid")
-    fd: Final = _field("fd")
-    tid: Final = _field("tid")
-    band: Final = _field("band")
-    overrun: Final = _field("overrun")
-    trapno: Final = _field("trapno")
-    status: Final = _field("status")
-    int: Final = _field("int")
-    ptr: Final = _field("ptr")
-    utime: Final = _field("utime")
-    stime: Final = _field("stime")
-    addr: Final = _field("addr")
-    addr_lsb: Final = _field("addr_lsb")
-    syscall: Final = _field("syscall")
-    call_addr: Final = _field("call_addr")
-    arch: Final = _field("arch")
+    errno: Final = field("errno")
+    code: Final = field("code")
+    pid: Final = field("pid")
+    uid: Final = field("uid")
+    fd: Final = field("fd")
+    tid: Final = field("tid")
+    band: Final = field("band")
+    overrun: Final = field("overrun")
+    trapno: Final = field("trapno")
+    status: Final = field("status")
+    int: Final = field("int")
+    ptr: Final = field("ptr")
+    utime: Final = field("utime")
+    stime: Final = field("stime")
+    addr: Final = field("addr")
+    addr_lsb: Final = field("addr_lsb")
+    syscall: Final = field("syscall")
+    call_addr: Final = field("call_addr")
+    arch: Final = field("arch")
 
     def __getattr__(self, name: str) -> builtins.int:
         """
         The names with C{ssi_}, for programs written for python-signalfd.
         """
-        field = name.removeprefix("ssi_")
-        if field != name and field in _LAYOUT:
-            return cast(builtins.int, getattr(self, field))
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        short = name.removeprefix("ssi_")
+        if short != name and short in LAYOUT:
+            return cast(builtins.int, getattr(self, short))
+        raise AttributeError(
+            f"{type(self).__name__!r} object has no attribute {name!r}"
+        )
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, SigInfo):
@@ -283,12 +186,12 @@ class SigInfo:
         """
         The signal as Python's enumeration has it, or its number.
         """
-        return _signal(self._signo)
+        return toSignal(self._signo)
 
     @property
     def name(self) -> str:
         """
-        The signal's name, as L{signalName} gives it.
+        The signal's name, as L{signalName <txsignalfd.names.signalName>} gives it.
         """
         return signalName(self._signo)
 
@@ -298,13 +201,8 @@ class SigInfo:
         The name of C{code} for this signal, such as C{SI_USER} or
         C{CLD_EXITED}, or the number as text where it has none.
         """
-        signo, code = self._signo, self.code
-        name = _CODE_NAMES.get((signo, code)) or _CODE_NAMES.get((0, code))
-        if name is None and signo not in _SIGNALS_WITH_CODES:
-            # F_SETSIG (fcntl(2)) gives the codes of SIGPOLL to any signal
-            # that has none of its own.
-            name = _POLL_CODES.get(code)
-        return name or str(code)
+        code = self.code
+        return codeName(self._signo, code) or str(code)
 
     @property
     def sender(self) -> Sender | None:
@@ -314,11 +212,7 @@ class SigInfo:
         """
         if self.codeName not in _SENT_BY:
             return None
-        pid, code = self.pid, self.code
-        # A process may send another any siginfo whose code is negative, but
-        # for that of tgkill(2): see rt_sigqueueinfo(2).
-        vouched = code == _SI_USER or code == _SI_TKILL
-        return Sender(pid, self.uid, vouched and pid != 0)
+        return Sender(self.pid, self.uid, self.code in _VOUCHED and self.pid != 0)
 
     @property
     def child(self) -> Child | None:
@@ -327,13 +221,13 @@ class SigInfo:
         for a C{SIGCHLD} that a process sent.
         """
         code = self.code
-        if self._signo != SIGCHLD or (SIGCHLD, code) not in _CODE_NAMES:
+        if self._signo != SIGCHLD or code not in _CLD:
             return None
         exited = code == _CLD_EXITED
         return Child(
             pid=self.pid,
             exitCode=self.status if exited else None,
-            signal=None if exited else _signal(self.status),
+            signal=None if exited else toSignal(self.status),
             coreDumped=code == _CLD_DUMPED,
             userTime=self.utime / _TICKS,
             systemTime=self.stime / _TICKS,
@@ -350,7 +244,7 @@ class SigInfo:
         return describe(self)
 
     def __repr__(self) -> str:
-        fields = ((name, getattr(self, name)) for name in _LAYOUT)
+        fields = ((name, getattr(self, name)) for name in LAYOUT)
         told = " ".join(f"{name}={value}" for name, value in fields if value)
         return f"<SigInfo {self.name} {told}>"
 
@@ -380,7 +274,7 @@ def _origin(info: SigInfo, command: str | None) -> str:
         return f"from POSIX timer {info.tid}, overrun {info.overrun}, value {info.int}"
     if code == "SI_KERNEL":
         return "from the kernel"
-    if code.startswith("POLL_"):
+    if code == "SI_SIGIO" or code.startswith("POLL_"):
         return f"from the kernel: descriptor {info.fd} is ready ({code})"
     return f"with code {code}"
 
@@ -395,7 +289,7 @@ def parse(buffer: bytes | bytearray | memoryview) -> list[SigInfo]:
         nothing is parsed.
     """
     try:
-        return [SigInfo(signo, rest) for signo, rest in _RECORD.iter_unpack(buffer)]
+        return [SigInfo(signo, rest) for signo, rest in RECORD.iter_unpack(buffer)]
     except struct.error:
         raise ValueError(
             f"{len(buffer)} bytes are no whole number of records"

@@ -30,8 +30,9 @@ from twisted.python.usage import UsageError
 
 from txsignalfd._mask import SignalNotWatchable, checkWatchable
 from txsignalfd._native import lib
+from txsignalfd.names import signalName, signalNumber
 from txsignalfd.service import SignalService
-from txsignalfd.siginfo import SigInfo, describe, signalName, signalNumber
+from txsignalfd.siginfo import SigInfo, describe
 
 _JOB_CONTROL: Final = frozenset({SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT})
 
@@ -93,17 +94,21 @@ class Options(UsageOptions):
             "signals",
             "s",
             None,
-            "What to watch, such as HUP,USR1,RTMIN+3: names with or without SIG,"
-            " or numbers. [default: all that can be watched, but for those of a"
-            " terminal's job control: TSTP, TTIN, TTOU and CONT]",
+            (
+                "What to watch, such as HUP,USR1,RTMIN+3: names with or without SIG,"
+                " or numbers. [default: all that can be watched, but for those of a"
+                " terminal's job control: TSTP, TTIN, TTOU and CONT]"
+            ),
             signalNumbers,
         ],
         [
             "format",
             "f",
             "text",
-            "text, a line in the log, or json, an object a line on stdout"
-            " (in the log where there is no stdout)",
+            (
+                "text, a line in the log, or json, an object a line on stdout"
+                " (in the log where there is no stdout)"
+            ),
         ],
     ]
 
@@ -213,14 +218,21 @@ class SignalLogService(SignalService):
     A L{SignalService} that says at its start what it watches.
     """
 
-    def __init__(self, signals: list[int], receive: Callable[[SigInfo], None]) -> None:
+    def __init__(
+        self,
+        signals: list[int],
+        receive: Callable[[SigInfo], None],
+        reactor: Any = None,
+    ) -> None:
         """
         @param signals: What to watch.
         @param receive: What to do with each.
+        @param reactor: The reactor; by default the global one.
         """
         super().__init__(
             dict.fromkeys(signals, receive),
             stopOn=[signo for signo in (SIGINT, SIGTERM) if signo in signals],
+            reactor=reactor,
         )
         self._signals = signals
 
@@ -244,5 +256,4 @@ def makeService(options: Options) -> IService:
     """
     stdout = sys.stdout if options.inForeground else None
     logger = SignalLogger(options["format"] == "json", stdout)
-    service: Any = SignalLogService(options["signals"], logger.receive)
-    return service
+    return SignalLogService(options["signals"], logger.receive)

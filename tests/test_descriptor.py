@@ -1,0 +1,275 @@
+"""
+L{SignalDescriptor}: a signalfd for any reactor.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from signal import SIGHUP, SIGRTMIN, SIGUSR1, SIGUSR2
+from typing import Any
+
+import pytest
+from twisted.internet.interfaces import ILoggingContext, IReadDescriptor
+from twisted.logger import LogEvent
+from twisted.python.failure import Failure
+from zope.interface.verify import verifyObject
+
+from tests.reactors import KINDS, spin, turn, until, untilLength
+from tests.test_dispatcher import failures, queue, send
+from txsignalfd import (
+    SigInfo,
+    SignalAlreadyWatched,
+    SignalDescriptor,
+    SignalNotWatchable,
+    WatchedByParent,
+)
+
+
+class Reads(list[list[SigInfo]]):
+    """
+    What each read gave.
+    """
+
+    @property
+    def infos(self) -> list[SigInfo]:
+        """
+        All of it.
+        """
+        return [info for infos in self for info in infos]
+
+
+@pytest.fixture
+def reads() -> Reads:
+    """
+    What the descriptor has received.
+    """
+    return Reads()
+
+
+@pytest.fixture
+def descriptor(reads: Reads) -> Iterator[SignalDescriptor]:
+    """
+    One for SIGUSR1 and a realtime signal.
+    """
+    descriptor = SignalDescriptor([SIGUSR1, SIGRTMIN], reads.append)
+    yield descriptor
+    descriptor.close()
+
+
+def test_itIsAReadDescriptor(descriptor: SignalDescriptor) -> None:
+    """
+    With what a reactor asks of one.
+    """
+    assert verifyObject(IReadDescriptor, descriptor)
+    assert verifyObject(ILoggingContext, descriptor)
+    assert descriptor.logPrefix() == "SignalDescriptor"
+    assert fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    assert not os.get_blocking(descriptor.fileno())
+    assert descriptor.signals == {SIGUSR1, SIGRTMIN}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_anyReactorReadsIt(kind: str, reads: Reads) -> None:
+    """
+    C{addReader}, and no more.
+    """
+
+    async def main(reactor: Any) -> None:
+        descriptor = SignalDescriptor([SIGUSR1], reads.append)
+        reactor.addReader(descriptor)
+        send(SIGUSR1)
+        await until(reactor, lambda: reads)
+        assert [info.signal for info in reads.infos] == [SIGUSR1]
+        reactor.removeReader(descriptor)
+        descriptor.close()
+
+    spin(main, kind)
+
+
+def test_aReadHasAtMost64Signals(descriptor: SignalDescriptor, reads: Reads) -> None:
+    """
+    The reactor has other things to do between.
+    """
+    queue(*range(150))
+    for expected in (64, 64, 22):
+        assert descriptor.doRead() is None
+        assert len(reads[-1]) == expected
+    assert descriptor.doRead() is None  # EAGAIN is no error
+    assert [info.value for info in reads.infos] == list(range(150))
+    assert len(reads) == 3
+
+
+def test_drainReceivesAllThatIsPending(
+    descriptor: SignalDescriptor, reads: Reads
+) -> None:
+    """
+    Also when that is a whole number of reads, or nothing.
+    """
+    for count in (0, 1, 63, 64, 65, 128):
+        queue(*range(count))
+        descriptor.drain()
+        assert [info.value for info in reads.infos] == list(range(count))
+        reads.clear()
+
+
+def test_aReceiverThatRaisesIsLoggedAndLosesNoOther(logged: list[LogEvent]) -> None:
+    """
+    The descriptor lives on.
+    """
+    received = []
+
+    def receive(infos: list[SigInfo]) -> None:
+        received.append(infos)
+        raise ZeroDivisionError
+
+    async def main(reactor: Any) -> None:
+        descriptor = SignalDescriptor([SIGUSR1], receive)
+        reactor.addReader(descriptor)
+        for expected in (1, 2):
+            send(SIGUSR1)
+            await untilLength(reactor, received, expected)
+        reactor.removeReader(descriptor)
+        descriptor.close()
+
+    spin(main)
+    assert [event["infos"] for event in logged if "infos" in event] == received
+    assert all(failure.check(ZeroDivisionError) for failure in failures(logged))
+
+
+def test_signalsAreAddedAndGivenBack(
+    descriptor: SignalDescriptor, reads: Reads
+) -> None:
+    """
+    While it is open; what is pending is received before it is given back.
+    """
+    descriptor.watch([SIGUSR2, SIGUSR1])
+    assert descriptor.signals == {SIGUSR1, SIGUSR2, SIGRTMIN}
+    send(SIGUSR2)
+    descriptor.unwatch([SIGUSR2, SIGHUP])
+    assert [info.signal for info in reads.infos] == [SIGUSR2]
+    assert descriptor.signals == {SIGUSR1, SIGRTMIN}
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {SIGUSR1, SIGRTMIN}
+
+
+def test_whatCannotBeAddedLeavesTheRest(descriptor: SignalDescriptor) -> None:
+    """
+    All or none.
+    """
+    with pytest.raises(SignalNotWatchable, match="SIGKILL"):
+        descriptor.watch([SIGUSR2, signal.SIGKILL])
+    other = SignalDescriptor([SIGHUP], print)
+    with pytest.raises(SignalAlreadyWatched, match="SIGHUP"):
+        descriptor.watch([SIGUSR2, SIGHUP])
+    other.close()
+    assert descriptor.signals == {SIGUSR1, SIGRTMIN}
+
+
+def test_theKernelsRefusalUndoesTheRest(descriptor: SignalDescriptor) -> None:
+    """
+    Its errno is told; here another file has taken the descriptor's place.
+    """
+    saved = os.dup(descriptor.fileno())
+    with open("/dev/null", "rb") as null:
+        os.dup2(null.fileno(), descriptor.fileno(), inheritable=False)
+    with pytest.raises(OSError, match="signalfd: Invalid argument"):
+        descriptor.watch([SIGUSR2])
+    os.dup2(saved, descriptor.fileno(), inheritable=False)
+    os.close(saved)
+    assert descriptor.signals == {SIGUSR1, SIGRTMIN}
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {SIGUSR1, SIGRTMIN}
+
+
+def test_aClosedDescriptorIsClosed(reads: Reads) -> None:
+    """
+    For who asks it for more; closing it again does nothing.
+    """
+    descriptor = SignalDescriptor([SIGUSR1], reads.append)
+    descriptor.close()
+    descriptor.close()
+    assert descriptor.fileno() == -1
+    assert descriptor.signals == frozenset()
+    with pytest.raises(ValueError, match="closed"):
+        descriptor.watch([SIGUSR1])
+    with pytest.raises(ValueError, match="closed"):
+        descriptor.unwatch([SIGUSR1])
+    descriptor.connectionLost(Failure(ZeroDivisionError()))
+
+
+def test_aReceiverMayCloseIt() -> None:
+    """
+    Also one that is called because signals are given back.
+    """
+
+    def close(infos: list[SigInfo]) -> None:
+        closing.close()
+
+    before = len(os.listdir("/proc/self/fd"))
+    closing = SignalDescriptor([SIGUSR1, SIGUSR2], close)
+    send(SIGUSR1)
+    closing.unwatch([SIGUSR2])
+    assert closing.signals == frozenset()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_aReceiverMayCloseItWhileTheReactorReads(kind: str) -> None:
+    """
+    Without a word from the reactor.
+    """
+
+    async def main(reactor: Any) -> None:
+        def close(infos: list[SigInfo]) -> None:
+            reactor.removeReader(closing)
+            closing.close()
+
+        lost: list[Failure] = []
+        closing = SignalDescriptor([SIGUSR1], close, lost.append)
+        reactor.addReader(closing)
+        send(SIGUSR1)
+        await until(reactor, lambda: closing.fileno() == -1)
+        await turn(reactor)
+        assert not lost
+
+    spin(main, kind)
+
+
+def test_theReactorsReasonIsToldOnce(reads: Reads) -> None:
+    """
+    After what was pending has been received, and all was given back.
+    """
+    lost: list[Failure] = []
+    reason = Failure(ZeroDivisionError())
+    descriptor = SignalDescriptor([SIGUSR1], reads.append, lost.append)
+    send(SIGUSR1)
+    descriptor.connectionLost(reason)
+    descriptor.connectionLost(reason)
+    assert lost == [reason]
+    assert [info.signal for info in reads.infos] == [SIGUSR1]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+    unheard = SignalDescriptor([SIGUSR1], reads.append)
+    unheard.connectionLost(reason)
+
+
+def test_aChildThatWasForkedMustLeaveItAlone(descriptor: SignalDescriptor) -> None:
+    """
+    By a named error.
+    """
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            for call in (
+                lambda: descriptor.watch([SIGUSR2]),
+                lambda: descriptor.unwatch([SIGUSR1]),
+                descriptor.settle,
+                descriptor.close,
+            ):
+                with pytest.raises(WatchedByParent, match="forked child"):
+                    call()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0) == (pid, 0)

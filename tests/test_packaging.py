@@ -1,0 +1,92 @@
+"""
+What is installed, and how it can be built.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import txsignalfd
+from tests.reactors import DEADLINE
+
+CHECKOUT = Path(__file__).parent.parent
+
+inCheckout = pytest.mark.skipif(
+    not (CHECKOUT / "setup.py").exists(),
+    reason="these tests run beside an installed package: there is no checkout",
+)
+
+RUN_TWISTD = "from twisted.scripts.twistd import run; run()"
+
+
+def run(directory: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
+    """
+    Run Python in a directory, with more environment than ours.
+    """
+    child = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=directory,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    return child.returncode, child.stdout, child.stderr
+
+
+@pytest.mark.parametrize("program", [("-c", RUN_TWISTD), ("-m", "twisted")])
+def test_commandIsListed(program: tuple[str, str], tmp_path: Path) -> None:
+    """
+    The command is one of twistd's and of twist's, among their own, wherever
+    they run.
+    """
+    status, out, err = run(tmp_path, *program, "--help")
+    commands = {line.split()[0] for line in out.splitlines() if line.strip()}
+    assert (status, err) == (0, "")
+    assert {"signalfd", "web"} <= commands
+
+
+@inCheckout
+def test_twistedsFolderIsNoPackage() -> None:
+    """
+    Twisted's own modules and plugins stay visible from a checkout.
+    """
+    assert list((CHECKOUT / "twisted").rglob("__init__.py")) == []
+
+
+def test_typesAreTold() -> None:
+    """
+    A user's type checker takes the annotations.
+    """
+    assert (Path(txsignalfd.__file__).parent / "py.typed").exists()
+
+
+@inCheckout
+def test_withoutCompilerOneSentenceSaysSo(tmp_path: Path) -> None:
+    """
+    Where there is no C compiler, the build ends with one sentence that says
+    what to install.
+    """
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "LICENSE", "README.rst"):
+        shutil.copy(CHECKOUT / name, tmp_path)
+    for name in ("txsignalfd", "twisted"):
+        shutil.copytree(
+            CHECKOUT / name,
+            tmp_path / name,
+            ignore=shutil.ignore_patterns("*.so", "__pycache__", "dropin.cache"),
+        )
+    compiler = str(tmp_path / "no-such-compiler")
+    status, _, err = run(tmp_path, "setup.py", "build_ext", CC=compiler)
+    sentence = err.splitlines()[-1]
+    assert status == 1
+    assert "Traceback" not in err
+    assert sentence.startswith("txsignalfd has a part in C that could not be compiled")
+    assert "install a C compiler and Python's headers" in sentence
+    assert sentence.endswith("and try again.")

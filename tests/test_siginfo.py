@@ -1,0 +1,949 @@
+"""
+L{txsignalfd.siginfo}: what an operator and a program learn from a signal.
+
+Most signals here are real, read from a real signalfd.  Those that no test can
+bring about are forged through the kernel with rt_sigqueueinfo(2), and the rest
+are records built by hand.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+import fcntl
+import os
+import pickle
+import re
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from signal import SIGCHLD, SIGHUP, SIGIO, SIGRTMAX, SIGRTMIN, SIGSYS, SIGUSR1, Signals
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.kernel import (
+    CLONE_NEWPID,
+    checked,
+    forge,
+    inChild,
+    libc,
+    listening,
+    nextSignal,
+    posixTimer,
+    waitFor,
+)
+from txsignalfd import lowlevel
+from txsignalfd.names import signalName, signalNumber
+from txsignalfd.siginfo import (
+    SIGINFO_SIZE,
+    Child,
+    Sender,
+    SigInfo,
+    describe,
+    parse,
+)
+
+#: Where each field is and its layout, written down from the man page and the
+#: kernel's header, and not from what the library asks the compiler.
+FIELDS = {
+    "signo": (0, "I"),
+    "errno": (4, "i"),
+    "code": (8, "i"),
+    "pid": (12, "I"),
+    "uid": (16, "I"),
+    "fd": (20, "i"),
+    "tid": (24, "I"),
+    "band": (28, "I"),
+    "overrun": (32, "I"),
+    "trapno": (36, "I"),
+    "status": (40, "i"),
+    "int": (44, "i"),
+    "ptr": (48, "Q"),
+    "utime": (56, "Q"),
+    "stime": (64, "Q"),
+    "addr": (72, "Q"),
+    "addr_lsb": (80, "H"),
+    "syscall": (84, "i"),
+    "call_addr": (88, "Q"),
+    "arch": (96, "I"),
+}
+
+#: The events of poll(2) that F_SETSIG tells with POLL_IN.
+READABLE = 0x41
+
+DERIVED = {"signal", "name", "codeName", "sender", "child", "value"}
+
+ME = Sender(os.getpid(), os.getuid(), vouched=True)
+CLAIMED = ME._replace(vouched=False)
+BY_ME = f"from pid {ME.pid} (uid {ME.uid}) by"
+
+
+def record(signo: int = SIGHUP, **fields: int) -> bytes:
+    """
+    A record with these fields; the others are 0.
+    """
+    buffer = bytearray(128)
+    for name, value in {"signo": signo, **fields}.items():
+        offset, layout = FIELDS[name]
+        struct.pack_into("=" + layout, buffer, offset, value)
+    return bytes(buffer)
+
+
+def info(signo: int = SIGHUP, **fields: int) -> SigInfo:
+    """
+    The one signal of a record with these fields.
+    """
+    (parsed,) = parse(record(signo, **fields))
+    return parsed
+
+
+def meant(received: SigInfo) -> tuple[object, ...]:
+    """
+    What a signal means.
+    """
+    return (
+        received.codeName,
+        received.sender,
+        received.child,
+        received.value,
+        str(received),
+    )
+
+
+def told(received: SigInfo, *names: str) -> dict[str, object]:
+    """
+    The fields that are not 0, and these; without the signal and its code.
+    """
+    fields = {name: getattr(received, name) for name in FIELDS}
+    return {
+        name: value
+        for name, value in fields.items()
+        if name in names or (value and name not in ("signo", "code"))
+    }
+
+
+# --- signals that the kernel gives ---------------------------------------------
+
+
+def sendToThread(signo: int) -> None:
+    """
+    Send with pthread_kill(3), to this thread.
+    """
+    signal.pthread_kill(threading.get_ident(), signo)
+
+
+def sendPidfd(signo: int) -> None:
+    """
+    Send with pidfd_send_signal(2).
+    """
+    fd = os.pidfd_open(os.getpid())
+    try:
+        signal.pidfd_send_signal(fd, signo)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("signo", [SIGUSR1, SIGCHLD, SIGRTMIN + 3])
+@pytest.mark.parametrize(
+    ("send", "code", "how"),
+    [
+        (lambda signo: os.kill(os.getpid(), signo), "SI_USER", "kill"),
+        (sendPidfd, "SI_USER", "kill"),
+        (signal.raise_signal, "SI_TKILL", "tgkill"),
+        (sendToThread, "SI_TKILL", "tgkill"),
+    ],
+    ids=["kill", "pidfd", "raise", "pthread_kill"],
+)
+def test_senderOfAPlainSignalIsVouchedFor(
+    send: Callable[[int], None], code: str, how: str, signo: int
+) -> None:
+    """
+    kill(2) and its kin tell a sender whom the kernel vouches for; a SIGCHLD
+    that a user sent is nobody's child.
+    """
+    with listening(signo) as fd:
+        send(signo)
+        received = nextSignal(fd)
+    assert told(received, "uid") == {"pid": ME.pid, "uid": ME.uid}
+    line = f"{signalName(signo)} {BY_ME} {how}"
+    assert meant(received) == (code, ME, None, None, line)
+
+
+@pytest.mark.parametrize("value", [0, 7, -7, 2**31 - 1, -(2**31)])
+def test_sigqueueTellsItsValue(value: int) -> None:
+    """
+    sigqueue(3) gives its int, and a sender that is only claimed.
+    """
+    with listening(SIGUSR1) as fd:
+        lowlevel.sigqueue(os.getpid(), SIGUSR1, value)
+        received = nextSignal(fd)
+    assert told(received, "uid", "int", "ptr") == {
+        "pid": ME.pid,
+        "uid": ME.uid,
+        "int": value,
+        "ptr": value % 2**32 if sys.byteorder == "little" else received.ptr,
+    }
+    line = f"SIGUSR1 {BY_ME} sigqueue, value {value}"
+    assert meant(received) == ("SI_QUEUE", CLAIMED, None, value, line)
+
+
+def test_posixTimerTellsHowOftenItRanOut() -> None:
+    """
+    A timer gives its number, its overruns and its value, and no sender.
+    """
+    with (
+        listening(SIGUSR1) as fd,
+        listening(signal.SIGALRM) as later,
+        posixTimer(SIGUSR1, -7, 0.001) as number,
+    ):
+        # Long enough for the timer to run out more than once.
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        nextSignal(later)
+        received = nextSignal(fd)
+        assert received.overrun > 0
+        assert told(received, "tid") == {
+            "tid": number,
+            "overrun": received.overrun,
+            "int": -7,
+            "ptr": received.ptr,
+        }
+        line = (
+            f"SIGUSR1 from POSIX timer {number}, overrun {received.overrun}, value -7"
+        )
+        assert meant(received) == ("SI_TIMER", None, None, None, line)
+
+
+def test_alarmComesFromTheKernel() -> None:
+    """
+    setitimer(2) and alarm(2) name no sender, although pid and uid are there.
+    """
+    with listening(signal.SIGALRM) as fd:
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        received = nextSignal(fd)
+    assert told(received, "pid", "uid") == {"pid": 0, "uid": 0}
+    line = "SIGALRM from the kernel"
+    assert meant(received) == ("SI_KERNEL", None, None, None, line)
+
+
+TERMINAL = """
+import fcntl, os, struct, termios
+from signal import SIGCONT, SIGHUP, SIGINT, SIGWINCH
+from tests.kernel import listening, nextSignal
+
+master, slave = os.openpty()
+fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+with listening(SIGINT, SIGWINCH, SIGHUP, SIGCONT) as fd:
+    os.write(master, b"\\x03")
+    print(nextSignal(fd))
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    print(nextSignal(fd))
+    os.close(master)
+    print(nextSignal(fd))
+    print(nextSignal(fd))
+"""
+
+
+def test_terminalSendsFromTheKernel() -> None:
+    """
+    ^C, a new window size and a hangup come from the kernel; after a hangup's
+    SIGHUP comes a SIGCONT.
+    """
+    printed = subprocess.run(
+        [sys.executable, "-c", TERMINAL],
+        cwd=Path(__file__).parent.parent,
+        start_new_session=True,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+    names = ["SIGINT", "SIGWINCH", "SIGHUP", "SIGCONT"]
+    assert printed.splitlines() == [f"{name} from the kernel" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("signo", "code"),
+    [
+        (SIGIO, "POLL_IN"),
+        (SIGUSR1, "POLL_IN"),
+        (SIGRTMIN + 2, "POLL_IN"),
+        # What has codes of its own is given this one in their place.
+        (SIGCHLD, "SI_SIGIO"),
+        (SIGSYS, "SI_SIGIO"),
+    ],
+)
+def test_descriptorThatIsReadyIsTold(signo: int, code: str) -> None:
+    """
+    F_SETSIG (fcntl(2)) gives the descriptor and its events, with any signal.
+    """
+    reader, writer = os.pipe()
+    with listening(signo) as fd:
+        fcntl.fcntl(reader, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(reader, fcntl.F_SETSIG, signo)
+        fcntl.fcntl(reader, fcntl.F_SETFL, os.O_ASYNC)
+        os.write(writer, b"x")
+        received = nextSignal(fd)
+        os.close(reader)
+        os.close(writer)
+    assert told(received) == {"fd": reader, "band": READABLE}
+    name = signalName(signo)
+    line = f"{name} from the kernel: descriptor {reader} is ready ({code})"
+    assert meant(received) == (code, None, None, None, line)
+
+
+def childOf(received: SigInfo) -> Child:
+    """
+    The child that a signal tells of.
+    """
+    assert received.child is not None
+    assert received.sender is None
+    assert received.value is None
+    assert received.uid == os.getuid()
+    return received.child
+
+
+def test_childThatExitsIsTold() -> None:
+    """
+    A child's exit code, and the CPU time that it has used.
+    """
+    busy = "import sys, time\nwhile time.process_time() < 0.1: pass\nsys.exit(7)"
+    with listening(SIGCHLD) as fd:
+        child = subprocess.Popen([sys.executable, "-c", busy])
+        received = nextSignal(fd)
+        assert child.wait() == 7
+    assert received.codeName == "CLD_EXITED"
+    told = childOf(received)
+    assert told[:4] == (child.pid, 7, None, False)
+    assert told.userTime + told.systemTime >= 0.05
+    line = f"SIGCHLD from the kernel: child {child.pid} exited with status 7"
+    assert str(received) == line
+
+
+def test_childThatIsStoppedContinuedAndKilledIsTold() -> None:
+    """
+    Which signal stopped a child, that it was continued, and what killed it.
+    """
+    with listening(SIGCHLD) as fd:
+        child = subprocess.Popen(["sleep", "60"])
+        for sent, code, did in [
+            (signal.SIGSTOP, "CLD_STOPPED", "was stopped by"),
+            (signal.SIGCONT, "CLD_CONTINUED", "was continued by"),
+            (signal.SIGKILL, "CLD_KILLED", "was killed by"),
+        ]:
+            child.send_signal(sent)
+            received = nextSignal(fd)
+            assert received.codeName == code
+            assert childOf(received)[:4] == (child.pid, None, sent, False)
+            line = f"SIGCHLD from the kernel: child {child.pid} {did} {sent.name}"
+            assert str(received) == line
+        child.wait()
+
+
+def test_childsCoreDumpIsTold(tmp_path: Path) -> None:
+    """
+    Whether there is a core dump, as wait(2) says too.  Not every system makes
+    one, and this asks for nothing but that the two agree.
+    """
+    with listening(SIGCHLD) as fd:
+        child = subprocess.Popen(["sleep", "60"], cwd=tmp_path)
+        _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.prlimit(child.pid, resource.RLIMIT_CORE, (hard, hard))
+        child.send_signal(signal.SIGABRT)
+        received = nextSignal(fd)
+        _, status = os.waitpid(child.pid, 0)
+        child.returncode = -signal.SIGABRT
+    told = childOf(received)
+    assert told[:3] == (child.pid, None, signal.SIGABRT)
+    assert told.coreDumped == os.WCOREDUMP(status)
+    assert received.codeName == ("CLD_DUMPED" if told.coreDumped else "CLD_KILLED")
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "exitCode", "by", "did"),
+    [
+        (1, "CLD_EXITED", 11, None, "exited with status 11"),
+        (2, "CLD_KILLED", None, 11, "was killed by SIGSEGV"),
+        (3, "CLD_DUMPED", None, 11, "dumped core on SIGSEGV"),
+        (4, "CLD_TRAPPED", None, 11, "was trapped by SIGSEGV"),
+        (5, "CLD_STOPPED", None, 11, "was stopped by SIGSEGV"),
+        (6, "CLD_CONTINUED", None, 11, "was continued by SIGSEGV"),
+    ],
+)
+def test_everyFateOfAChild(
+    code: int, name: str, exitCode: int | None, by: int | None, did: str
+) -> None:
+    """
+    What can happen to a child, with its times in seconds.
+    """
+    ticks = os.sysconf("SC_CLK_TCK")
+    fields = struct.pack("=IIixxxxQQ", 77, 1000, 11, 5 * ticks // 2, 3 * ticks)
+    with listening(SIGCHLD) as fd:
+        forge(SIGCHLD, code, fields)
+        received = nextSignal(fd)
+    child = Child(77, exitCode, by, code == 3, 2.5, 3.0)
+    line = f"SIGCHLD from the kernel: child 77 {did}"
+    assert meant(received) == (name, None, child, None, line)
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "how"),
+    [
+        (-3, "SI_MESGQ", "a message queue"),
+        (-4, "SI_ASYNCIO", "asynchronous I/O"),
+    ],
+)
+def test_messageQueueAndAsynchronousInputAndOutput(
+    code: int, name: str, how: str
+) -> None:
+    """
+    The process that is behind it is told, as a claim; what it sent is no
+    value of sigqueue(3).
+    """
+    with listening(SIGUSR1) as fd:
+        forge(SIGUSR1, code, struct.pack("=IIQ", 77, 1000, 9))
+        received = nextSignal(fd)
+    assert told(received) == {"pid": 77, "uid": 1000, "int": 9, "ptr": 9}
+    line = f"SIGUSR1 from pid 77 (uid 1000) by {how}"
+    sender = Sender(77, 1000, vouched=False)
+    assert meant(received) == (name, sender, None, None, line)
+
+
+@pytest.mark.parametrize("signo", [SIGHUP, SIGCHLD, SIGIO, SIGRTMIN + 1])
+@pytest.mark.parametrize("code", [99, 200, 2**31 - 1, -100, -(2**31)])
+def test_codeThatNobodyKnowsIsTolerated(signo: int, code: int) -> None:
+    """
+    A code of a kernel to come is told by its number, and claims nothing.
+    """
+    with listening(signo) as fd:
+        forge(signo, code, struct.pack("=IIQ", 77, 1000, 9))
+        received = nextSignal(fd)
+    assert received.code == code
+    line = f"{signalName(signo)} with code {code}"
+    assert meant(received) == (str(code), None, None, None, line)
+
+
+def test_refusedSystemCallIsTold() -> None:
+    """
+    SIGSYS tells which system call of which architecture was refused, and is
+    not taken for a descriptor that is ready.
+    """
+    with listening(SIGSYS) as fd:
+        forge(SIGSYS, 1, struct.pack("=QiI", 0xDEAD, 41, 0xC000003E))
+        received = nextSignal(fd)
+    assert told(received) == {
+        "syscall": 41,
+        "call_addr": 0xDEAD,
+        "arch": 0xC000003E,
+    }
+    line = "SIGSYS with code SYS_SECCOMP"
+    assert meant(received) == ("SYS_SECCOMP", None, None, None, line)
+
+
+@pytest.mark.parametrize("code", [2, 6])
+def test_otherCodesOfSigsysAreNoDescriptors(code: int) -> None:
+    """
+    A code of SIGSYS without a name is its number, and none of SIGPOLL's.
+    """
+    received = info(SIGSYS, code=code)
+    assert meant(received)[:4] == (str(code), None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("signo", "code", "name"),
+    [
+        (signal.SIGSEGV, 1, "SEGV_MAPERR"),
+        (signal.SIGBUS, 2, "BUS_ADRERR"),
+        (signal.SIGFPE, 1, "FPE_INTDIV"),
+        (signal.SIGILL, 1, "ILL_ILLOPC"),
+    ],
+)
+def test_faultIsTold(signo: int, code: int, name: str) -> None:
+    """
+    A fault gives its address; its codes are not taken for those of a child or
+    of a descriptor.
+    """
+    with listening(signo) as fd:
+        forge(signo, code, struct.pack("=Q", 0xDEAD000))
+        received = nextSignal(fd)
+    assert received.addr == 0xDEAD000
+    line = f"{signalName(signo)} with code {name}"
+    assert meant(received) == (name, None, None, None, line)
+
+
+def test_signalWithoutRoomForItsSenderIsTold() -> None:
+    """
+    Where the kernel has had no room to say who sent it (RLIMIT_SIGPENDING),
+    nobody is vouched for.
+    """
+
+    def overLimit() -> tuple[object, ...]:
+        resource.setrlimit(resource.RLIMIT_SIGPENDING, (0, 0))
+        with listening(SIGUSR1) as fd:
+            lowlevel.sigqueue(os.getpid(), SIGUSR1, 7)
+            return meant(nextSignal(fd))
+
+    line = "SIGUSR1 from a process unknown here (uid 0) by kill"
+    sender = Sender(0, 0, vouched=False)
+    assert inChild(overLimit) == ("SI_USER", sender, None, None, line)
+
+
+def test_senderOutsideThePidNamespaceIsUnknown() -> None:
+    """
+    In a container, a signal from outside has a sender that cannot be named.
+    """
+
+    def fromOutside() -> tuple[object, ...] | None:
+        try:
+            checked(libc.unshare(CLONE_NEWPID))
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EINVAL, errno.ENOSYS):
+                raise
+            return None
+        ready, isReady = os.pipe()
+        result, hasResult = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with listening(SIGHUP) as fd:
+                    os.write(isReady, b"x")
+                    os.write(hasResult, pickle.dumps(meant(nextSignal(fd))))
+            finally:
+                os._exit(0)
+        waitFor(ready)
+        os.kill(pid, SIGHUP)
+        waitFor(result)
+        os.waitpid(pid, 0)
+        outcome: tuple[object, ...] = pickle.loads(os.read(result, 4096))
+        return outcome
+
+    outcome = inChild(fromOutside)
+    if outcome is None:
+        pytest.skip("this system does not let us make a pid namespace")
+    code, sender, child, value, line = outcome
+    assert (code, child, value) == ("SI_USER", None, None)
+    assert isinstance(sender, Sender)
+    assert (sender.pid, sender.vouched) == (0, False)
+    assert line == f"SIGHUP from a process unknown here (uid {sender.uid}) by kill"
+
+
+# --- names ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("signo", "name"),
+    [
+        (1, "SIGHUP"),
+        (17, "SIGCHLD"),
+        (29, "SIGIO"),
+        (34, "SIGRTMIN"),
+        (35, "SIGRTMIN+1"),
+        (37, "SIGRTMIN+3"),
+        (63, "SIGRTMIN+29"),
+        (64, "SIGRTMAX"),
+        (32, "32"),
+        (33, "33"),
+        (0, "0"),
+        (65, "65"),
+        (-1, "-1"),
+        (2**32 - 1, "4294967295"),
+    ],
+)
+def test_signalsAreNamedAsKillNamesThem(signo: int, name: str) -> None:
+    """
+    Realtime signals have names too, and what has none is its number.
+    """
+    assert signalName(signo) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "signo"),
+    [
+        ("HUP", 1),
+        ("SIGHUP", 1),
+        ("hup", 1),
+        ("sighup", 1),
+        ("SigUsr1", 10),
+        ("USR2", 12),
+        ("CLD", 17),
+        ("POLL", 29),
+        ("15", 15),
+        ("32", 32),
+        ("64", 64),
+        ("RTMIN", 34),
+        ("SIGRTMIN+3", 37),
+        ("rtmin+0", 34),
+        ("RTMIN+30", 64),
+        ("RTMAX", 64),
+        ("RTMAX-2", 62),
+        ("sigrtmax-30", 34),
+    ],
+)
+def test_signalsAreFoundByAnyUsualName(name: str, signo: int) -> None:
+    """
+    With SIG or without, in any case, or by number.
+    """
+    assert signalNumber(name) == signo
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "SIG",
+        "NOPE",
+        "SIGSIGHUP",
+        "SIG_DFL",
+        "SIG1",
+        "DFL",
+        "BLOCK",
+        "0",
+        "65",
+        "-1",
+        "+15",
+        "1.0",
+        "1e1",
+        "0x1",
+        " HUP",
+        "HUP\n",
+        "15\n",
+        "HUP+1",
+        "RTMIN+",
+        "RTMIN-1",
+        "RTMIN+31",
+        "RTMAX+1",
+        "RTMAX-31",
+        "RTMIN3",
+        "RTMIN+3+1",
+        "RTMIN+\u0661",
+        "\u00b2",
+    ],
+)
+def test_whatNamesNoSignalIsRefusedByName(name: str) -> None:
+    """
+    A name that a user has mistyped is said in the error.
+    """
+    message = re.escape(f"there is no signal {name!r}")
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        signalNumber(name)
+
+
+def test_unicodeDigitsAreDigits() -> None:
+    """
+    A number is taken in every script, as C{int} takes it.
+    """
+    assert signalNumber("\u0661\u0665") == 15
+
+
+def test_everySignalIsFoundByItsOwnName() -> None:
+    """
+    What one part prints, the other reads.
+    """
+    for signo in range(1, 65):
+        assert signalNumber(signalName(signo)) == signo
+    for member in Signals.__members__:
+        assert signalNumber(member) == Signals[member]
+
+
+def test_signalIsAMemberOfPythonsEnumerationWhereItCanBe() -> None:
+    """
+    A program can compare with C{signal.SIGHUP}, and has a number otherwise.
+    """
+    assert info(SIGHUP).signal is Signals.SIGHUP
+    assert info(SIGRTMAX).signal is Signals.SIGRTMAX
+    realtime = info(SIGRTMIN + 3)
+    assert (realtime.signal, type(realtime.signal)) == (37, int)
+    assert realtime.name == "SIGRTMIN+3"
+    child = info(SIGCHLD, code=2, status=SIGRTMIN + 3).child
+    assert child is not None
+    assert (child.signal, type(child.signal)) == (37, int)
+
+
+# --- the line for an operator --------------------------------------------------
+
+
+def test_operatorReadsWhoSentIt() -> None:
+    """
+    The line of the documentation.
+    """
+    received = info(SIGHUP, pid=4242, uid=1000)
+    assert str(received) == "SIGHUP from pid 4242 (uid 1000) by kill"
+    assert f"{received}" == describe(received)
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({}, "SIGHUP from a process unknown here (init, uid 0) by kill"),
+        (
+            {"pid": 42, "uid": 5},
+            "SIGHUP from pid 42 (init, uid 5) by kill",
+        ),
+        (
+            {"pid": 42, "uid": 5, "code": -1, "int": -3},
+            "SIGHUP from pid 42 (init, uid 5) by sigqueue, value -3",
+        ),
+        ({"pid": 42, "uid": 5, "code": 128}, "SIGHUP from the kernel"),
+    ],
+)
+def test_operatorReadsTheSendersProgram(fields: dict[str, int], line: str) -> None:
+    """
+    The command of the sender is told where there is a sender.
+    """
+    assert describe(info(**fields), "init") == line
+
+
+# --- a value -------------------------------------------------------------------
+
+
+def test_fieldsAreWhereTheKernelPutsThem() -> None:
+    """
+    Every field is read from its own place, with its own size and sign, under
+    both of its names.
+    """
+    assert SIGINFO_SIZE == 128
+    for name, (_, layout) in FIELDS.items():
+        size = struct.calcsize("=" + layout) * 8
+        signed = layout.islower()
+        low, high = (-(2 ** (size - 1)), 2 ** (size - 1) - 1)
+        for value in (low, high) if signed else (1, 2**size - 1):
+            received = info(**{"signo": 0, name: value})
+            assert {n: v for n in FIELDS if (v := getattr(received, n))} == {
+                name: value
+            }
+            assert getattr(received, "ssi_" + name) == value
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["nope", "ssi_", "ssi_nope", "ssi_ssi_pid", "ssi_pad2", "ssi_name", "errno_"],
+)
+def test_nameThatIsNoFieldIsAnAttributeError(name: str) -> None:
+    """
+    A mistyped name is told in the error, and C{hasattr} works.
+    """
+    received = info()
+    assert not hasattr(received, name)
+    with pytest.raises(AttributeError) as caught:
+        getattr(received, name)
+    assert str(caught.value) == f"'SigInfo' object has no attribute {name!r}"
+
+
+def test_siginfoIsImmutable() -> None:
+    """
+    Nothing can be changed, added or removed.
+    """
+    received = info(pid=7)
+    before = hash(received), repr(received)
+    for name in (*FIELDS, *DERIVED, "ssi_pid", "something"):
+        with pytest.raises(AttributeError):
+            setattr(received, name, 1)
+        with pytest.raises(AttributeError):
+            delattr(received, name)
+    assert (hash(received), repr(received)) == before
+
+
+def test_siginfoIsEqualByValue() -> None:
+    """
+    Two of the same record are one key of a dictionary; a difference in any
+    byte makes two.
+    """
+    plain = record(pid=7)
+    (first,), (second,) = parse(plain), parse(bytearray(plain))
+    assert first == second
+    assert hash(first) == hash(second)
+    for position in range(SIGINFO_SIZE):
+        other = bytearray(plain)
+        other[position] ^= 0x80
+        (changed,) = parse(other)
+        assert first != changed
+        assert {first: 1, second: 2, changed: 3} == {first: 2, changed: 3}
+
+
+@pytest.mark.parametrize("other", [1, record(), None, "SIGHUP", (1, b""), object()])
+def test_siginfoIsEqualToNothingElse(other: object) -> None:
+    """
+    Comparing with anything else is no error, and lets the other side decide.
+    """
+    received = info()
+    assert received != other
+    assert other != received
+    assert received == mock.ANY
+
+
+def test_siginfosHaveNoOrder() -> None:
+    """
+    No order is made up for what has none.
+    """
+    with pytest.raises(TypeError):
+        sorted([info(1), info(2)])  # type: ignore[type-var]
+
+
+def test_reprTellsWhatTheKernelWrote() -> None:
+    """
+    The name, and the fields that are not 0, for a log and a failed test.
+    """
+    received = info(SIGRTMIN + 3, code=-1, pid=42, uid=5, int=-3)
+    assert repr(received) == "<SigInfo SIGRTMIN+3 signo=37 code=-1 pid=42 uid=5 int=-3>"
+    assert repr(info()) == "<SigInfo SIGHUP signo=1>"
+    assert repr(info(65)) == "<SigInfo 65 signo=65>"
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        copy.copy,
+        copy.deepcopy,
+        *(
+            lambda value, protocol=protocol: pickle.loads(pickle.dumps(value, protocol))
+            for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)
+        ),
+    ],
+)
+def test_siginfoCanBeCopiedAndPickled(again: Callable[[SigInfo], SigInfo]) -> None:
+    """
+    It can be sent to another process, and keeps every byte.
+    """
+    (received,) = parse(bytes(range(128)))
+    other = again(received)
+    assert type(other) is SigInfo
+    assert other == received
+    assert meant(other) == meant(received)
+    assert repr(other) == repr(received)
+
+
+def test_siginfoIsSmall() -> None:
+    """
+    It has no dictionary: many can be kept.
+    """
+    assert not hasattr(info(), "__dict__")
+
+
+# --- parse ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray, memoryview])
+def test_parseTakesAnyBuffer(
+    make: Callable[[bytes], bytes | bytearray | memoryview],
+) -> None:
+    """
+    Records come out in their order, from what any kind of read gives.
+    """
+    records = [record(signo, pid=signo * 100) for signo in (3, 1, 64, 1)]
+    parsed = parse(make(b"".join(records)))
+    assert [(i.signo, i.pid) for i in parsed] == [
+        (3, 300),
+        (1, 100),
+        (64, 6400),
+        (1, 100),
+    ]
+
+
+@pytest.mark.parametrize("empty", [b"", bytearray(), memoryview(b"")])
+def test_parseOfNothingIsNothing(empty: bytes | bytearray | memoryview) -> None:
+    """
+    An empty buffer holds no signals.
+    """
+    assert parse(empty) == []
+
+
+@pytest.mark.parametrize("length", [1, 4, 127, 129, 255, 257, 128 * 64 - 1])
+def test_parseOfATruncatedBufferParsesNothing(length: int) -> None:
+    """
+    Half a record is an error, also after whole ones; no part is handed out.
+    """
+    made = mock.Mock(wraps=SigInfo)
+    message = f"^{length} bytes are no whole number of records of 128 bytes$"
+    with (
+        mock.patch("txsignalfd.siginfo.SigInfo", made),
+        pytest.raises(ValueError, match=message),
+    ):
+        parse(bytes(length))
+    assert made.mock_calls == []
+
+
+def test_parsedSignalsOutliveTheirBuffer() -> None:
+    """
+    A buffer can be used again, and resized, as soon as it has been parsed.
+    """
+    buffer = bytearray(record(pid=7))
+    (received,) = parse(buffer)
+    buffer[:] = bytes(256)
+    assert received == info(pid=7)
+    assert hash(received) == hash(info(pid=7))
+
+
+records = st.binary(min_size=128, max_size=128)
+unhurried = settings(deadline=None, database=None)
+
+
+@unhurried
+@given(records)
+def test_anyRecordCanBeRead(data: bytes) -> None:
+    """
+    Whatever a kernel writes, nothing that one can ask for is an error.
+    """
+    (received,) = parse(data)
+    public = {name for name in dir(received) if not name.startswith("_")}
+    assert public == FIELDS.keys() | DERIVED
+    assert isinstance(received.codeName, str)
+    for answer, kind in (
+        (received.sender, Sender),
+        (received.child, Child),
+        (received.value, int),
+    ):
+        assert answer is None or isinstance(answer, kind)
+    assert received.signal == received.signo
+    assert str(received).startswith(received.name)
+    assert repr(received).startswith(f"<SigInfo {received.name} ")
+    for name, (offset, layout) in FIELDS.items():
+        (expected,) = struct.unpack_from("=" + layout, data, offset)
+        assert getattr(received, name) == expected
+
+
+@unhurried
+@given(
+    st.integers(1, 64),
+    st.integers(-7, 8) | st.integers(126, 130),
+    records,
+)
+def test_anyKnownSignalAndCodeCanBeRead(signo: int, code: int, data: bytes) -> None:
+    """
+    Where a code means something, no other field's value is an error.
+    """
+    (received,) = parse(struct.pack("=Iii", signo, 0, code) + data[12:])
+    assert str(received) == describe(received)
+    assert received.sender is None or received.child is None
+    assert (received.child is not None) == (signo == SIGCHLD and 1 <= code <= 6)
+    assert (received.value is not None) == (code == -1)
+    assert (received.sender is not None) == (code in (0, -1, -3, -4, -6))
+
+
+@unhurried
+@given(st.lists(records, max_size=70))
+def test_parseGivesAsManySignalsAsThereAreRecords(datas: list[bytes]) -> None:
+    """
+    Any number of records is parsed, each by itself and in order.
+    """
+    together = parse(b"".join(datas))
+    assert together == [parse(data)[0] for data in datas]
+    assert len(together) == len(datas)
+
+
+@unhurried
+@given(records, records)
+def test_signalsAreEqualExactlyWhenTheirRecordsAre(one: bytes, other: bytes) -> None:
+    """
+    Equality is that of the bytes, and the hash goes with it.
+    """
+    (first,), (second,), (again,) = parse(one), parse(other), parse(one)
+    assert (first == second) == (one == other)
+    assert (first != second) == (one != other)
+    assert first == again
+    assert hash(first) == hash(again)

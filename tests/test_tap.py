@@ -1,0 +1,395 @@
+"""
+C{twistd signalfd}: a real daemon, real signals.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGRTMIN, SIGTERM, SIGUSR1
+from typing import Any
+
+import pytest
+from twisted.logger import ILogObserver, LogEvent, formatEvent
+from twisted.python.reflect import namedAny
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError
+
+from tests.daemons import TWISTD, Program, adoptingOrphans, program, waitFor
+from tests.reactors import DEADLINE, spin, turn
+from txsignalfd import SignalService, lowlevel, tap
+from txsignalfd.siginfo import parse
+
+ME = Path("/proc/self/comm").read_text().strip()
+
+
+@contextmanager
+def twistd(directory: Path, *options: str) -> Iterator[Program]:
+    """
+    Run C{twistd -n signalfd}, and wait until it watches.
+    """
+    with program(directory, TWISTD, "-n", "signalfd", *options) as running:
+        running.waitForOutput(f"pid {running.pid} watches")
+        yield running
+
+
+def test_itTellsWhatEachSignalWas(tmp_path: Path) -> None:
+    """
+    And who sent it; and it ends by SIGTERM, in order.
+    """
+    with twistd(tmp_path) as daemon:
+        daemon.kill(SIGHUP)
+        daemon.waitForOutput(
+            f"] SIGHUP from pid {os.getpid()} ({ME}, uid {os.getuid()}) by kill\n"
+        )
+        lowlevel.sigqueue(daemon.pid, SIGRTMIN + 3, 7)
+        daemon.waitForOutput(
+            f"] SIGRTMIN+3 from pid {os.getpid()} ({ME}, uid {os.getuid()})"
+            " by sigqueue, value 7\n"
+        )
+        assert (tmp_path / "twistd.pid").read_text() == str(daemon.pid)
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+        assert f"SIGTERM from pid {os.getpid()} (uid" in daemon.output()
+        assert not (tmp_path / "twistd.pid").exists()
+        assert "Traceback" not in daemon.output()
+
+
+def test_byDefaultItWatchesAllButJobControl(tmp_path: Path) -> None:
+    """
+    What stops and continues a job at a terminal does so still.
+    """
+    with twistd(tmp_path) as daemon:
+        (line,) = re.findall("watches (.*)", daemon.output())
+        names = line.split()
+        assert {"SIGHUP", "SIGINT", "SIGTERM", "SIGCHLD", "SIGWINCH"} <= set(names)
+        assert names[-1] == "SIGRTMIN..SIGRTMAX"
+        for name in ("TSTP", "TTIN", "TTOU", "CONT", "KILL", "STOP", "SEGV"):
+            assert "SIG" + name not in names
+        daemon.kill(signal.SIGTSTP)
+        status = Path(f"/proc/{daemon.pid}/stat")
+        waitFor(lambda: ") T " in status.read_text(), "it stops")
+        daemon.kill(signal.SIGCONT)
+        daemon.kill(SIGUSR1)
+        daemon.waitForOutput("SIGUSR1 from pid")
+        daemon.kill(SIGINT)
+        assert daemon.wait() == -SIGINT
+
+
+def test_signalsAreChosenByNameOrNumber(tmp_path: Path) -> None:
+    """
+    With SIG or without, in any case.
+    """
+    with twistd(tmp_path, "--signals", "HUP,sigusr1,RTMIN+3, 12") as daemon:
+        daemon.waitForOutput("watches SIGHUP SIGUSR1 SIGUSR2 SIGRTMIN+3\n")
+        daemon.kill(signal.SIGUSR2)
+        daemon.waitForOutput("SIGUSR2 from pid")
+        # Not watched: Twisted's own handler stops it.
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("signals", "why"),
+    [
+        ("HUP,FOO", "there is no signal 'FOO'"),
+        ("HUP,KILL", "SIGKILL cannot be watched: the kernel lets no process"),
+        ("SEGV", "SIGSEGV cannot be watched: when the CPU raises it"),
+        ("32", "32 cannot be watched: the C library keeps it to itself"),
+        ("", "there is no signal ''"),
+    ],
+)
+def test_aBadSignalIsAUsageError(signals: str, why: str, tmp_path: Path) -> None:
+    """
+    That names it and says why, with exit status 1, before anything starts.
+    """
+    with program(tmp_path, TWISTD, "-n", "signalfd", "--signals", signals) as daemon:
+        assert daemon.wait() == 1
+        assert f"--signals: {why}" in daemon.output().splitlines()[-1]
+        assert not (tmp_path / "twistd.pid").exists()
+
+
+def test_aBadFormatIsAUsageError() -> None:
+    """
+    And so is what is no option.
+    """
+    with pytest.raises(UsageError, match="'xml' is neither text nor json"):
+        tap.Options().parseOptions(["--format", "xml"])
+
+
+def test_jsonIsAnObjectALineOnStdout(tmp_path: Path) -> None:
+    """
+    And nothing else is: twistd's log goes to stderr.
+    """
+    with twistd(tmp_path, "--format", "json") as daemon:
+        daemon.kill(SIGHUP)
+        lowlevel.sigqueue(daemon.pid, SIGRTMIN, -5)
+        waitFor(lambda: daemon.stdout.read_text().count("\n") == 2, "two lines")
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+        lines = [json.loads(line) for line in daemon.stdout.read_text().splitlines()]
+        assert "twistd" in daemon.stderr.read_text()
+    for line in lines:
+        age = datetime.now(timezone.utc) - datetime.fromisoformat(line.pop("time"))
+        assert timedelta() <= age < timedelta(seconds=DEADLINE)
+    by: dict[str, Any] = {"pid": os.getpid(), "uid": os.getuid(), "command": ME}
+    assert lines[:2] == [
+        {
+            "signal": 1,
+            "name": "SIGHUP",
+            "code": "SI_USER",
+            "sender": {**by, "vouched": True},
+            "child": None,
+            "value": None,
+        },
+        {
+            "signal": int(SIGRTMIN),
+            "name": "SIGRTMIN",
+            "code": "SI_QUEUE",
+            "sender": {**by, "vouched": False},
+            "child": None,
+            "value": -5,
+        },
+    ]
+    assert [line["name"] for line in lines[2:]] == ["SIGTERM"]
+
+
+def test_jsonLeavesTheLogWhereTheUserPutIt(tmp_path: Path) -> None:
+    """
+    In a file.
+    """
+    command = [TWISTD, "-n", "--logfile", "log", "signalfd", "--format", "json"]
+    with program(tmp_path, *command) as daemon:
+        log = tmp_path / "log"
+        waitFor(lambda: log.exists() and "watches" in log.read_text(), "it starts")
+        daemon.kill(SIGHUP)
+        waitFor(lambda: daemon.stdout.read_text().endswith("\n"), "a line")
+        assert json.loads(daemon.stdout.read_text())["name"] == "SIGHUP"
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+        assert daemon.stderr.read_text() == ""
+
+
+def test_aChildIsToldInJson() -> None:
+    """
+    What became of it, and what it used.
+    """
+    descriptor = lowlevel.create_signalfd([signal.SIGCHLD])
+    try:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(3)
+        (info,) = parse(os.read(descriptor, 128))
+        os.waitpid(pid, 0)
+    finally:
+        os.close(descriptor)
+        lowlevel.sigprocmask(lowlevel.SIG_UNBLOCK, [signal.SIGCHLD])
+    line = json.loads(tap.toJSON(info, None, datetime.now(timezone.utc)))
+    assert line["code"] == "CLD_EXITED"
+    assert line["sender"] is None
+    assert (line["child"]["pid"], line["child"]["exitCode"]) == (pid, 3)
+
+
+def test_aBrokenPipeIsNoStorm(tmp_path: Path) -> None:
+    """
+    As with C{twistd -n signalfd --format json | head -1}.  To tell of our own
+    SIGPIPE would raise the next; another's is told.
+    """
+    read, write = os.pipe()
+    command = [TWISTD, "-n", "signalfd", "--format", "json"]
+    with (tmp_path / "stderr").open("wb") as stderr:
+        daemon = subprocess.Popen(command, cwd=tmp_path, stdout=write, stderr=stderr)
+    os.close(write)
+    log = tmp_path / "stderr"
+
+    def failures() -> int:
+        return log.read_text().count("BrokenPipeError")
+
+    try:
+        waitFor(lambda: "watches" in log.read_text(), "it starts")
+        daemon.send_signal(signal.SIGPIPE)
+        assert json.loads(os.read(read, 4096))["name"] == "SIGPIPE"
+        os.close(read)
+        for count in range(1, 4):
+            daemon.send_signal(SIGHUP)
+            waitFor(lambda n=count: failures() >= n, "it fails")  # type: ignore[misc]
+        daemon.send_signal(SIGTERM)
+        assert daemon.wait(DEADLINE) == -SIGTERM
+        assert failures() == 4
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
+@pytest.mark.parametrize(
+    ("form", "stdout", "told"),
+    [
+        ("text", False, "SIGRTMIN+3 from pid"),
+        ("json", False, '"name": "SIGRTMIN+3"'),
+        ("json", True, '"name": "SIGRTMIN+3"'),
+    ],
+)
+def test_aSignalIsTold(
+    form: str,
+    stdout: bool,
+    told: str,
+    logged: list[LogEvent],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """
+    In words or as JSON, in the log or on stdout; not our own SIGPIPE.
+    """
+
+    async def main(reactor: Any) -> None:
+        options = tap.Options()
+        if not stdout:
+            options.parent = UsageOptions()
+        options.parseOptions(["--signals", "PIPE,RTMIN+3", "--format", form])
+        service = tap.makeService(options)
+        assert isinstance(service, SignalService)
+        service._reactor = reactor
+        service.startService()
+        os.kill(os.getpid(), signal.SIGPIPE)
+        lowlevel.sigqueue(os.getpid(), SIGRTMIN + 3)
+        written = ""
+        while told not in written:
+            await turn(reactor)
+            written += capsys.readouterr().out if stdout else lines(logged)
+        assert "SIGPIPE from" not in written
+        assert f"pid {os.getpid()} watches SIGPIPE SIGRTMIN+3" in lines(logged)
+        service.stopService()
+
+    def lines(events: list[LogEvent]) -> str:
+        return "\n".join(str(formatEvent(event)) for event in events)
+
+    spin(main)
+
+
+@pytest.mark.parametrize(
+    ("parent", "logger"),
+    [
+        ({"nodaemon": 1}, "txsignalfd.tap.logToStderr"),
+        ({"nodaemon": 1, "logfile": "log"}, None),
+        ({"nodaemon": 1, "syslog": 1}, None),
+        ({"nodaemon": 0}, None),
+    ],
+)
+def test_jsonChoosesALog(parent: dict[str, object], logger: str | None) -> None:
+    """
+    Only where stdout is needed, and the user has chosen none.
+    """
+    options = tap.Options()
+    options.parent = UsageOptions()
+    options.parent.update(parent)
+    options.parseOptions(["--format", "json"])
+    assert options.parent.get("logger") == logger
+    assert options["signals"] == tap.DEFAULT_SIGNALS
+    if logger:
+        assert ILogObserver.providedBy(namedAny(logger)())
+
+
+def test_allRealtimeSignalsAreNamedAsOne() -> None:
+    """
+    The line is long enough without them.
+    """
+    realtime = list(range(SIGRTMIN, signal.SIGRTMAX + 1))
+    assert tap.namesOf([1, 2, *realtime]) == "SIGHUP SIGINT SIGRTMIN..SIGRTMAX"
+    assert tap.namesOf(realtime[:2]) == "SIGRTMIN SIGRTMIN+1"
+
+
+def test_aBadSignalIsNamedInTheError() -> None:
+    """
+    With the option that it was given to.
+    """
+    with pytest.raises(UsageError, match=r"^--signals: there is no signal 'FOO'$"):
+        tap.Options().parseOptions(["--signals", "HUP,FOO"])
+
+
+def test_aSenderThatIsGoneHasNoCommand() -> None:
+    """
+    The rest is told all the same.
+    """
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert tap.commandOf(pid) is None
+    assert tap.commandOf(os.getpid()) == ME
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_itWorksDaemonized(form: str, tmp_path: Path) -> None:
+    """
+    With a log file and a pid file; JSON goes to the log, for there is no
+    stdout.  It ends by the signal, and the pid file goes.
+    """
+    pidfile, log = tmp_path / "daemon.pid", tmp_path / "daemon.log"
+    command = [TWISTD, "--pidfile", str(pidfile), "--logfile", str(log)]
+    with adoptingOrphans():
+        with program(tmp_path, *command, "signalfd", "--format", form) as launcher:
+            assert launcher.wait() == 0
+        pid = int(pidfile.read_text())
+        waitFor(lambda: f"pid {pid} watches" in log.read_text(), "it starts")
+        os.kill(pid, SIGHUP)
+        told = {"text": "] SIGHUP from pid", "json": '"name": "SIGHUP", "code"'}
+        waitFor(lambda: told[form] in log.read_text(), "SIGHUP is told")
+        os.kill(pid, SIGTERM)
+        _, status = os.waitpid(pid, 0)
+    assert os.WTERMSIG(status) == SIGTERM
+    assert not pidfile.exists()
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.skipif(
+    os.path.exists("/dev/log") or not os.access("/dev", os.W_OK),
+    reason="needs to put a socket at /dev/log, where none is",
+)
+def test_itWorksWithSyslog(tmp_path: Path) -> None:
+    """
+    A line for each signal.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind("/dev/log")
+        try:
+            syslog.settimeout(DEADLINE)
+            command = [TWISTD, "-n", "--syslog", "--prefix", "signals", "signalfd"]
+            with program(tmp_path, *command) as daemon:
+                lines = iter(lambda: syslog.recv(8192).decode(), "")
+                assert any(f"pid {daemon.pid} watches" in line for line in lines)
+                daemon.kill(SIGHUP)
+                line = next(line for line in lines if "SIGHUP" in line)
+                assert "signals" in line
+                assert f"SIGHUP from pid {os.getpid()}" in line
+                daemon.kill(SIGTERM)
+                assert daemon.wait() == -SIGTERM
+        finally:
+            os.unlink("/dev/log")
+
+
+def test_interruptFromATerminalIsTheKernels(tmp_path: Path) -> None:
+    """
+    ^C names no sender, and stops it.
+    """
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execv(TWISTD, [TWISTD, "-n", "signalfd"])
+    output = b""
+    while b"watches" not in output:
+        output += os.read(terminal, 4096)
+    os.write(terminal, b"\x03")
+    while b"Server Shut Down" not in output:
+        output += os.read(terminal, 4096)
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert b"] SIGINT from the kernel\r\n" in output
+    assert os.WTERMSIG(status) == SIGINT

@@ -1,0 +1,132 @@
+# -*- test-case-name: tests.test_dispatcher -*-
+"""
+L{SignalfdBackend}: a L{SignalDescriptor} in its reactor, as long as there is
+anything to watch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txsignalfd.descriptor import SignalDescriptor
+from txsignalfd.siginfo import SigInfo
+
+
+class SignalfdBackend:
+    """
+    Receives signals in the turns of a reactor, with signalfd(2).  What is
+    watched is taken from the system, and while nothing is, nothing is taken.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        receive: Callable[[list[SigInfo]], object],
+        lost: Callable[[Failure], object],
+    ) -> None:
+        """
+        @param reactor: Any reactor with C{addReader}.
+        @param receive: Called with the signals of each read.
+        @param lost: Called with the reason when the reactor has dropped the
+            descriptor, and all was given back.
+        """
+        self._reactor = reactor
+        self._receive = receive
+        self._lost = lost
+        self._descriptor: SignalDescriptor | None = None
+        self._startTrigger: Any = None
+
+    @property
+    def signals(self) -> frozenset[int]:
+        """
+        What is watched.
+        """
+        descriptor = self._descriptor
+        return frozenset() if descriptor is None else descriptor.signals
+
+    def checkProcess(self) -> None:
+        """
+        @raise WatchedByParent: In a child that was forked after a signal was
+            watched.
+        """
+        if self._descriptor is not None:
+            self._descriptor.checkProcess()
+
+    def watch(self, signals: Collection[int]) -> None:
+        """
+        Watch these signals too, all or none.
+        """
+        if self._descriptor is not None:
+            self._descriptor.watch(signals)
+        elif signals:
+            self._open(signals)
+
+    def _open(self, signals: Collection[int]) -> None:
+        descriptor = SignalDescriptor(signals, self._receive, self._descriptorLost)
+        try:
+            self._reactor.addReader(descriptor)
+        except BaseException:
+            descriptor.close()
+            raise
+        self._descriptor = descriptor
+        # The reactor may start in another thread than this, and Twisted
+        # installs handlers of its own when it does.
+        self._startTrigger = self._reactor.callWhenRunning(self._settle, descriptor)
+
+    def _settle(self, descriptor: SignalDescriptor) -> None:
+        self._startTrigger = None
+        descriptor.settle()
+
+    def unwatch(self, signals: Collection[int]) -> None:
+        """
+        Give these signals back, after what is pending has been received.
+        """
+        if (descriptor := self._descriptor) is None:
+            return
+        descriptor.unwatch(signals)
+        # Who has received what was pending may have closed us.
+        if self._descriptor is descriptor and not descriptor.signals:
+            self._removeReader(descriptor)
+            self.close()
+
+    def stop(self) -> None:
+        """
+        Receive what is pending, and then no more.
+        """
+        if (descriptor := self._descriptor) is not None:
+            self._removeReader(descriptor)
+            try:
+                descriptor.drain()
+            except OSError:
+                self._log.failure("what is pending cannot be read")
+
+    def _removeReader(self, descriptor: SignalDescriptor) -> None:
+        try:
+            self._reactor.removeReader(descriptor)
+        except OSError:
+            # Somebody has closed it behind our back, as with os.closerange.
+            # That must not keep the rest from being given back.
+            self._log.failure("the reactor cannot remove the signalfd")
+
+    def close(self) -> None:
+        """
+        Give everything back; L{stop} first.
+
+        @raise OSError: When the main thread could not be told.
+        """
+        trigger, self._startTrigger = self._startTrigger, None
+        if trigger is not None:
+            self._reactor.removeSystemEventTrigger(trigger)
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            descriptor.close()
+
+    def _descriptorLost(self, reason: Failure) -> None:
+        self._descriptor = None
+        self._lost(reason)

@@ -1,0 +1,193 @@
+# -*- test-case-name: tests.test_dispatcher -*-
+"""
+L{HandlerTable}: which handlers a signal goes to, and when.
+
+Pure Python objects: no descriptor and no reactor.  What it is given it hands
+out at once, each signal to every handler of its number, in the order in which
+they were added, and only then the next.  Four things keep a signal here, each
+in order: a handler that is still busy (L{Overlap}), a hold, and a handler on
+the stack that has had more signals read meanwhile, as by giving some back.
+
+A handler may do what it likes with the table.  Its entries are tuples that
+are replaced, never changed: a handler that is added while a signal is handed
+out gets the next one, and one that is removed gets no more.
+
+Rejected: to keep held signals back in the kernel, by its mask.  It gives what
+is pending in the order of the signals' numbers, and one for several of a
+standard signal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from twisted.logger import Logger
+
+from txsignalfd.registration import Handler, Overlap, Registration, Run, currentRun
+from txsignalfd.siginfo import SigInfo
+
+
+class HandlerTable:
+    """
+    Who wants which signal.
+
+    @ivar runs: Calls of handlers whose Deferred has not fired.
+    @ivar calling: The registration whose handler is on the stack.
+    @ivar receiving: Whether signals are being handed out.
+    """
+
+    _log = Logger()
+
+    def __init__(self, settled: Callable[[], None]) -> None:
+        """
+        @param settled: Called whenever what was received has been handed out,
+            or a run has ended.
+        """
+        self._settled = settled
+        self._entries: dict[int, tuple[Registration, ...]] = {}
+        self._held: dict[int, int] = {}
+        self._kept: list[SigInfo] = []
+        self._backlog: list[SigInfo] = []
+        self._unhandled: dict[int, int] = {}
+        self.receiving = False
+        self._closedBy: tuple[Registration, int] | None = None
+        self.runs: set[Run] = set()
+        self.calling: Registration | None = None
+
+    def add(self, signo: int, handler: Handler, overlap: Overlap) -> Registration:
+        """
+        Add a handler, behind the others of its signal.
+        """
+        registration = Registration(self, signo, handler, overlap)
+        self._entries[signo] = (*self.handlersOf(signo), registration)
+        self._unhandled.pop(signo, None)
+        return registration
+
+    def forget(self, registration: Registration) -> None:
+        """
+        Take a handler out; for L{Registration.remove}.
+        """
+        signo = registration.signal
+        self._entries[signo] = tuple(
+            each for each in self.handlersOf(signo) if each is not registration
+        )
+
+    def handlersOf(self, signo: int) -> tuple[Registration, ...]:
+        """
+        The handlers of a signal, in the order of their calls.
+        """
+        return self._entries.get(signo, ())
+
+    def receive(self, infos: list[SigInfo]) -> None:
+        """
+        Hand out signals.
+        """
+        if self.receiving:
+            self._backlog.extend(infos)
+            return
+        self.receiving = True
+        try:
+            self._handOut(infos)
+            while self._backlog:
+                infos, self._backlog = self._backlog, []
+                self._handOut(infos)
+        finally:
+            self.receiving = False
+        self._settled()
+
+    def _handOut(self, infos: list[SigInfo]) -> None:
+        entries, held = self._entries, self._held
+        for info in infos:
+            signo = info.signo
+            if held and signo in held:
+                self._kept.append(info)
+                continue
+            registrations = entries.get(signo)
+            if not registrations:
+                self._receiveUnhandled(info)
+                continue
+            for registration in registrations:
+                if registration.ready:
+                    registration.call(info)
+                else:
+                    registration.receive(info)
+
+    def _receiveUnhandled(self, info: SigInfo) -> None:
+        count = self._unhandled[info.signo] = self._unhandled.get(info.signo, 0) + 1
+        if count == 1:
+            self._log.warn(
+                "{info}: {name} is watched, and nothing handles it"
+                " (further ones are counted, and not logged)",
+                info=info,
+                name=info.name,
+            )
+
+    def isHeld(self, signo: int) -> bool:
+        """
+        Whether L{hold} keeps this signal back now.
+        """
+        return signo in self._held
+
+    @contextmanager
+    def hold(self, signals: Iterable[int]) -> Iterator[None]:
+        """
+        Keep these signals until the end of the C{with} statement.
+        """
+        signals = list(signals)
+        for signo in signals:
+            self._held[signo] = self._held.get(signo, 0) + 1
+        try:
+            yield
+        finally:
+            for signo in signals:
+                self._held[signo] -= 1
+                if not self._held[signo]:
+                    del self._held[signo]
+            self._release(signals)
+
+    def _release(self, signals: list[int]) -> None:
+        # What a busy handler had kept from before the hold comes first.
+        for signo in signals:
+            for registration in self.handlersOf(signo):
+                registration.advance()
+        # What is held still is kept again, in its order.
+        kept, self._kept = self._kept, []
+        self.receive(kept)
+
+    def isIdle(self) -> bool:
+        """
+        Whether nothing is kept here and no handler is busy, but for one that
+        has closed the dispatcher, and may wait for that.
+        """
+        if self.receiving or self._held:
+            return False
+        if not all(run.closes for run in self.runs):
+            return False
+        return not any(
+            registration.isBusy()
+            for registrations in self._entries.values()
+            for registration in registrations
+        )
+
+    def closing(self) -> None:
+        """
+        Note which handler closes the dispatcher, if one does.
+        """
+        run = currentRun.get()
+        if run in self.runs:
+            run.closes = True
+        elif self.calling is not None:
+            self._closedBy = self.calling, self.calling.handled
+
+    def isClosedBy(self, registration: Registration) -> bool:
+        """
+        Whether the last call of this handler has closed the dispatcher.
+        """
+        return self._closedBy == (registration, registration.handled)
+
+    def runEnded(self) -> None:
+        """
+        A run is over; for L{Registration}.
+        """
+        self._settled()
