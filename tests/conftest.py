@@ -41,8 +41,11 @@ def _descriptors() -> dict[str, str]:
 def _children() -> str:
     children = []
     for task in os.listdir("/proc/self/task"):
-        with open(f"/proc/self/task/{task}/children", encoding="ascii") as listed:
-            children.append(listed.read())
+        try:
+            with open(f"/proc/self/task/{task}/children", encoding="ascii") as listed:
+                children.append(listed.read())
+        except FileNotFoundError:
+            continue  # a thread that has just ended
     return "".join(children)
 
 

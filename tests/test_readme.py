@@ -54,7 +54,9 @@ def test_theApplicationExample(tmp_path: Path) -> None:
     """
     (tmp_path / "example.tac").write_text(example("setServiceParent"))
     with program(tmp_path, TWISTD, "-n", "-y", "example.tac") as twistd:
-        twistd.waitForOutput("reactor class")
+        # It is held from the moment that its service has started.
+        status = Path(f"/proc/{twistd.pid}/status")
+        waitFor(lambda: "SigBlk:\t0000000000004003" in status.read_text(), "it starts")
         twistd.kill(SIGHUP)
         twistd.waitForOutput("SIGHUP from pid")
         twistd.kill(SIGTERM)

@@ -114,7 +114,8 @@ def test_aBadSignalIsAUsageError(signals: str, why: str, tmp_path: Path) -> None
     """
     with program(tmp_path, TWISTD, "-n", "signalfd", "--signals", signals) as daemon:
         assert daemon.wait() == 1
-        assert f"--signals: {why}" in daemon.output().splitlines()[-1]
+        last = daemon.output().splitlines()[-1]
+        assert f"twistd signalfd: --signals: {why}" in last
         assert not (tmp_path / "twistd.pid").exists()
 
 
@@ -310,6 +311,10 @@ def test_aBadSignalIsNamedInTheError() -> None:
     """
     With the option that it was given to.
     """
+    inTwistd = tap.Options()
+    inTwistd.parent = UsageOptions()
+    with pytest.raises(SystemExit, match="twistd signalfd: --signals: .*'FOO'"):
+        inTwistd.parseOptions(["--signals", "FOO"])
     with pytest.raises(UsageError, match=r"^--signals: there is no signal 'FOO'$"):
         tap.Options().parseOptions(["--signals", "HUP,FOO"])
 

@@ -112,6 +112,21 @@ class Options(UsageOptions):
         ],
     ]
 
+    def parseOptions(self, options: list[str] | None = None) -> None:
+        """
+        Parse the command line.
+
+        @raise UsageError: When it is wrong.
+        @raise SystemExit: The same, in twistd, which in its older releases
+            took a usage error for a success.
+        """
+        try:
+            super().parseOptions(options)
+        except UsageError as error:
+            if self.parent is None:
+                raise
+            raise SystemExit(f"{self}\ntwistd signalfd: {error}") from error
+
     def postOptions(self) -> None:
         """
         Check the options together.
