@@ -23,6 +23,7 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent
 from twisted.python.reflect import namedAny
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
+from twisted.scripts._twistd_unix import ServerOptions
 
 from tests.daemons import TWISTD, Program, adoptingOrphans, program, waitFor
 from tests.reactors import DEADLINE, spin, turn
@@ -311,10 +312,8 @@ def test_aBadSignalIsNamedInTheError() -> None:
     """
     With the option that it was given to.
     """
-    inTwistd = tap.Options()
-    inTwistd.parent = UsageOptions()
-    with pytest.raises(SystemExit, match="twistd signalfd: --signals: .*'FOO'"):
-        inTwistd.parseOptions(["--signals", "FOO"])
+    with pytest.raises(SystemExit, match=r"twistd signalfd: --signals: .*'FOO'"):
+        ServerOptions().parseOptions(["signalfd", "--signals", "FOO"])
     with pytest.raises(UsageError, match=r"^--signals: there is no signal 'FOO'$"):
         tap.Options().parseOptions(["--signals", "HUP,FOO"])
 
