@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.interfaces import ILoggingContext, IReadDescriptor
-from twisted.logger import LogEvent
+from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
@@ -137,6 +137,36 @@ def test_aReceiverThatRaisesIsLoggedAndLosesNoOther(logged: list[LogEvent]) -> N
     spin(main)
     assert [event["infos"] for event in logged if "infos" in event] == received
     assert all(failure.check(ZeroDivisionError) for failure in failures(logged))
+
+
+def test_aHandlerThatIsInstalledOverOursIsToldOnce(
+    descriptor: SignalDescriptor, reads: Reads, logged: list[LogEvent]
+) -> None:
+    """
+    With who has the signal and whose it was to be; and other threads are held
+    again.  C{signal.getsignal} answers as its caller expects.
+    """
+
+    def theirs(signo: int, frame: object) -> None:
+        raise AssertionError("called")
+
+    saved = signal.signal(SIGUSR1, theirs)
+    try:
+        for _ in range(3):
+            send(SIGUSR1)
+            descriptor.doRead()
+        assert len(reads.infos) == 3
+        (event,) = logged
+        text = formatEvent(event)
+        assert text is not None
+        assert text.startswith(
+            "SIGUSR1 is watched, and goes to <built-in method append"
+        )
+        assert repr(theirs) in text
+        assert signal.getsignal(SIGUSR1) is theirs
+    finally:
+        signal.signal(SIGUSR1, saved)
+        descriptor.settle()
 
 
 def test_signalsAreAddedAndGivenBack(

@@ -330,7 +330,7 @@ def test_aMainThreadThatCannotBeAskedIsTold(monkeypatch: pytest.MonkeyPatch) -> 
             return -1
 
     real = lib
-    mask = ProcessMask()
+    mask = ProcessMask(print)
     mask.take([SIGUSR1])
     monkeypatch.setattr(_mask, "lib", Full())
 

@@ -4,6 +4,7 @@ Signals as ordinary events of a Twisted reactor.
 
 from txsignalfd import lowlevel
 from txsignalfd._mask import SignalAlreadyWatched, SignalNotWatchable
+from txsignalfd._spawn import spawning
 from txsignalfd.descriptor import SignalDescriptor, WatchedByParent
 from txsignalfd.dispatcher import DispatcherClosed, SignalDispatcher, dispatcherFor
 from txsignalfd.lowlevel import SignalfdUnavailable
@@ -29,4 +30,5 @@ __all__ = [
     "WatchedByParent",
     "dispatcherFor",
     "lowlevel",
+    "spawning",
 ]

@@ -13,7 +13,8 @@ block it.  So a L{ProcessMask} does three things to take a signal.
      thread.  The handler blocks the signal in the thread that it interrupts
      and sends it on to the process (see C{_native.c}), so a thread that was
      there before can take each signal once, and then hands it on.
-  3. It has fork(2) undo both in the child.
+  3. It has fork(2) undo both in the child (see C{_forking.py} and
+     C{_spawn.py} for children that are started in another way).
 
 And it gives back what it took, in the other order.  A thread's mask can only
 be changed from within the thread.  So what is undone is the mask of the thread
@@ -35,12 +36,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
+from txsignalfd._forking import switchBack, switchToFork, tellForks
 from txsignalfd._native import ffi, lib
 from txsignalfd.lowlevel import SIG_BLOCK, SIG_UNBLOCK, sigprocmask, sigset
 from txsignalfd.names import signalName
+from txsignalfd.siginfo import SIGINFO_SIZE, SigInfo, parse
 
 _NOT_WATCHABLE: Final[dict[int, str]] = {
     **dict.fromkeys(
@@ -97,7 +100,31 @@ def checkWatchable(signals: Iterable[int]) -> list[int]:
 #: Who has which signal; held with the lock.
 _owners: Final[dict[int, ProcessMask]] = {}
 _lock = threading.Lock()
-_forksAreTold = False
+
+
+def anyTaken() -> bool:
+    """
+    Whether any signal is taken by anybody.
+    """
+    return bool(_owners)
+
+
+def handOverKept() -> None:
+    """
+    Give each owner what the handler in C has kept for it while this thread's
+    mask was open.
+    """
+    if not lib.txs_count_kept():
+        return
+    records = ffi.new("struct txs_siginfo[]", lib.TXS_KEPT)
+    kept: dict[ProcessMask, list[SigInfo]] = {}
+    # An owner must not go between the one and the other.
+    with _lock:
+        size = lib.txs_take_kept(records) * SIGINFO_SIZE
+        for info in parse(bytes(ffi.buffer(records, size))):
+            kept.setdefault(_owners[info.signo], []).append(info)
+    for owner, infos in kept.items():
+        owner.keep(infos)
 
 
 def _forgetOwners() -> None:
@@ -116,7 +143,13 @@ class ProcessMask:
     Its methods may be called from any thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Callable[[list[SigInfo]], None]) -> None:
+        """
+        @param keep: Called, in any thread, with signals that came to a thread
+            while it started a child.  They are to be received before what is
+            still queued.
+        """
+        self.keep = keep
         #: What we have blocked, by the native id of the thread.
         self._blocked: dict[int, set[int]] = {}
         #: The signals that are held.
@@ -130,7 +163,6 @@ class ProcessMask:
         @raise SignalAlreadyWatched: When one is another's.
         @raise OSError: When the system refuses.
         """
-        global _forksAreTold
         wanted = checkWatchable(signals)
         with _lock:
             for signo in wanted:
@@ -140,9 +172,7 @@ class ProcessMask:
                         " use the dispatcher that watches it (dispatcherFor), or"
                         " have it unwatched there first"
                     )
-            if not _forksAreTold:
-                os.register_at_fork(after_in_child=_forgetOwners)
-                _forksAreTold = True
+            tellForks(_forgetOwners)
             before = self._block(wanted)
             for count, signo in enumerate(wanted):
                 if lib.txs_hold(signo, signo in before) == -1:
@@ -150,6 +180,8 @@ class ProcessMask:
                     self._letGo(wanted[:count])
                     self._unblock(wanted)
                     raise OSError(error, f"{signalName(signo)}: {os.strerror(error)}")
+            if wanted and not _owners:
+                switchToFork()
             _owners.update(dict.fromkeys(wanted, self))
             self.taken |= frozenset(wanted)
 
@@ -163,6 +195,14 @@ class ProcessMask:
             for signo in self.taken:
                 lib.txs_catch(signo)
 
+    def retake(self, signo: int) -> bool:
+        """
+        Take a disposition once more; see L{settle}.
+
+        @return: Whether somebody had replaced it.
+        """
+        return bool(lib.txs_catch(signo) == 1)
+
     def giveBack(self, signals: Iterable[int]) -> None:
         """
         Give these signals back, as they were.  One that is pending goes where
@@ -175,9 +215,11 @@ class ProcessMask:
         with _lock:
             given = self.taken.intersection(signals)
             self.taken -= given
+            self._letGo(given)
             for signo in given:
                 del _owners[signo]
-            self._letGo(given)
+            if given and not _owners:
+                switchBack()
             self._unblock(given)
 
     def _letGo(self, signals: Iterable[int]) -> None:

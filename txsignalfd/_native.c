@@ -19,6 +19,12 @@
  * from its return on, and hands the very siginfo back to the process's shared
  * queue, where the signalfd finds it.  Each thread costs one such bounce for
  * each signal, once in its life.
+ *
+ * While a child is started by posix_spawn(3) or vfork(2), which let no code of
+ * ours run in the child, the thread that starts it opens its mask for that
+ * moment.  Then the handler keeps what comes in that thread, to be read before
+ * all that is queued behind it.  To send it back instead would put it at the
+ * end of the queue, and so change the order of realtime signals.
  */
 
 #include <errno.h>
@@ -154,12 +160,37 @@ static void txs_note(int tid, int signo)
 }
 #endif
 
+static void txs_add(sigset_t *set, const sigset_t *signals)
+{
+    for (int signo = 1; signo < TXS_NSIG; signo++)
+        if (sigismember(signals, signo) == 1)
+            sigaddset(set, signo);
+}
+
+/*
+ * What came while a mask was open.  One thread at a time has opened its mask,
+ * and only its handler, in which all signals are blocked, appends.
+ */
+#define TXS_KEPT 4096
+
+static siginfo_t txs_kept[TXS_KEPT];
+static volatile sig_atomic_t txs_kept_count;
+static atomic_int txs_opener;           /* the thread's id; 0: none is open */
+static sigset_t txs_opened;             /* what it has unblocked */
+
 static void txs_handler(int signo, siginfo_t *info, void *context)
 {
     int saved_errno = errno;
 #ifdef __linux__
     int tid = (int)syscall(SYS_gettid);
 
+    if (tid == atomic_load(&txs_opener)) {
+        txs_kept[txs_kept_count] = *info;
+        /* When it is full the rest stays queued, and the mask is closed. */
+        if (++txs_kept_count == TXS_KEPT)
+            txs_add(&((ucontext_t *)context)->uc_sigmask, &txs_opened);
+        return;     /* errno was not touched: gettid cannot fail */
+    }
     sigaddset(&((ucontext_t *)context)->uc_sigmask, signo);
     txs_note(tid, signo);
     /*
@@ -195,7 +226,8 @@ static int txs_caught(int signo)
 
 /*
  * Install the handler, and keep what stood there.  What somebody else has
- * installed over ours meanwhile becomes what is given back.
+ * installed over ours meanwhile becomes what is given back.  1 when ours was
+ * not there, 0 when it was, -1 and errno.
  */
 static int txs_catch(int signo)
 {
@@ -211,7 +243,7 @@ static int txs_catch(int signo)
     ours.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK
                   | (old.sa_flags & (SA_NOCLDSTOP | SA_NOCLDWAIT));
     sigfillset(&ours.sa_mask);
-    return sigaction(signo, &ours, NULL);
+    return sigaction(signo, &ours, NULL) == -1 ? -1 : 1;
 }
 
 /* Give the disposition back, unless somebody has taken it from us. */
@@ -244,6 +276,8 @@ static void txs_after_fork_in_child(void)
     }
     pthread_sigmask(SIG_UNBLOCK, &blocked, NULL);
     memset(txs_threads, 0, sizeof txs_threads);
+    atomic_store(&txs_opener, 0);
+    txs_kept_count = 0;
 }
 
 /*
@@ -287,6 +321,157 @@ static unsigned long long txs_forget(int tid, unsigned long long signals)
         if (atomic_load(&txs_threads[i].tid) == tid)
             return atomic_fetch_and(&txs_threads[i].blocked, ~signals);
     return 0;
+}
+
+/* --- the open mask, while a child is started ----------------------------- */
+
+/*
+ * Unblock here what is held and was not blocked before, and keep what comes.
+ * One thread at a time; the caller sees to that.
+ */
+static int txs_open(void)
+{
+    sigset_t before;
+    int error;
+
+    pthread_sigmask(SIG_BLOCK, NULL, &before);
+    sigemptyset(&txs_opened);
+    for (int signo = 1; signo < TXS_NSIG; signo++)
+        if (txs_before[signo].held && !txs_before[signo].was_blocked
+            && sigismember(&before, signo) == 1)
+            sigaddset(&txs_opened, signo);
+#ifdef __linux__
+    atomic_store(&txs_opener, (int)syscall(SYS_gettid));
+#endif
+    error = pthread_sigmask(SIG_UNBLOCK, &txs_opened, NULL);
+    if (error == 0)
+        return 0;
+    atomic_store(&txs_opener, 0);
+    errno = error;
+    return -1;
+}
+
+/* Block again what was opened, but for what has been given back meanwhile. */
+static void txs_close(void)
+{
+    sigset_t again;
+
+    sigemptyset(&again);
+    for (int signo = 1; signo < TXS_NSIG; signo++)
+        if (sigismember(&txs_opened, signo) == 1 && txs_before[signo].held)
+            sigaddset(&again, signo);
+    pthread_sigmask(SIG_BLOCK, &again, NULL);
+    atomic_store(&txs_opener, 0);
+}
+
+/* How many signals are kept. */
+static int txs_count_kept(void)
+{
+    return txs_kept_count;
+}
+
+enum txs_layout { TXS_KILL, TXS_QUEUED, TXS_TIMER, TXS_POLL, TXS_CHILD, TXS_SYS };
+
+/* Which fields mean something: as siginfo_layout() in Linux's kernel/signal.c. */
+static enum txs_layout txs_layout(int signo, int code)
+{
+    if (code <= SI_USER || code >= 0x80) {
+        if (code == SI_TIMER)
+            return TXS_TIMER;
+#ifdef SI_SIGIO
+        if (code == SI_SIGIO)
+            return TXS_POLL;
+#endif
+        return code < 0 ? TXS_QUEUED : TXS_KILL;
+    }
+    if (signo == SIGCHLD && code <= CLD_CONTINUED)
+        return TXS_CHILD;
+#ifdef __linux__
+    if (signo == SIGSYS && code <= 2)
+        return TXS_SYS;
+#endif
+#ifdef POLL_HUP
+    if (code <= POLL_HUP)
+        return TXS_POLL;
+#endif
+    return TXS_KILL;
+}
+
+/* A siginfo as signalfd(2) tells it. */
+static void txs_record(const siginfo_t *info, struct txs_siginfo *record)
+{
+    memset(record, 0, sizeof *record);
+    record->signo = (uint32_t)info->si_signo;
+    record->errno_ = info->si_errno;
+    record->code = info->si_code;
+    switch (txs_layout(info->si_signo, info->si_code)) {
+#ifdef __linux__
+    case TXS_TIMER:
+        record->tid = (uint32_t)info->si_timerid;
+        record->overrun = (uint32_t)info->si_overrun;
+        record->ptr = (uint64_t)(uintptr_t)info->si_value.sival_ptr;
+        record->int_ = info->si_value.sival_int;
+        break;
+    case TXS_POLL:
+        record->band = (uint32_t)info->si_band;
+        record->fd = info->si_fd;
+        break;
+    case TXS_SYS:
+        record->call_addr = (uint64_t)(uintptr_t)info->si_call_addr;
+        record->syscall = info->si_syscall;
+        record->arch = info->si_arch;
+        break;
+#endif
+    case TXS_CHILD:
+        record->pid = (uint32_t)info->si_pid;
+        record->uid = (uint32_t)info->si_uid;
+        record->status = info->si_status;
+#ifdef __linux__
+        record->utime = (uint64_t)info->si_utime;
+        record->stime = (uint64_t)info->si_stime;
+#endif
+        break;
+    case TXS_QUEUED:
+        record->ptr = (uint64_t)(uintptr_t)info->si_value.sival_ptr;
+        record->int_ = info->si_value.sival_int;
+        /* fall through */
+    default:
+        record->pid = (uint32_t)info->si_pid;
+        record->uid = (uint32_t)info->si_uid;
+    }
+}
+
+/*
+ * Take what is kept, in order, into room for TXS_KEPT records, and tell how
+ * many they are.  What has been given back meanwhile goes to the process, as
+ * it would have.
+ */
+static int txs_take_kept(struct txs_siginfo *records)
+{
+    sigset_t all, before;
+    int taken = 0;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    for (int i = 0; i < txs_kept_count; i++) {
+        siginfo_t *info = &txs_kept[i];
+
+        if (txs_before[info->si_signo].held)
+            txs_record(info, &records[taken++]);
+#ifdef __linux__
+        else if (syscall(SYS_rt_sigqueueinfo, (int)syscall(SYS_gettid),
+                         info->si_signo, info) == -1)
+            kill(getpid(), info->si_signo);
+#endif
+    }
+    if (txs_kept_count == TXS_KEPT && atomic_load(&txs_opener) != 0)
+        /* its handler has closed the mask */
+        for (int signo = 1; signo < TXS_NSIG; signo++)
+            if (sigismember(&txs_opened, signo) == 1)
+                sigdelset(&before, signo);
+    txs_kept_count = 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return taken;
 }
 
 /* --- the main thread's mask --------------------------------------------- */

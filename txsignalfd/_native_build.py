@@ -44,6 +44,11 @@ ffibuilder.cdef(
     int txs_catch(int signo);
     int txs_caught(int signo);
     unsigned long long txs_forget(int tid, unsigned long long signals);
+    #define TXS_KEPT ...
+    int txs_open(void);
+    void txs_close(void);
+    int txs_count_kept(void);
+    int txs_take_kept(struct txs_siginfo *records);
     int txs_unblock_in_main(const sigset_t *signals);
 
     struct txs_code { int signo; int code; const char *name; ...; };

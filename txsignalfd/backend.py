@@ -12,6 +12,7 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txsignalfd._spawn import cleanSpawnProcess
 from txsignalfd.descriptor import SignalDescriptor
 from txsignalfd.siginfo import SigInfo
 
@@ -41,6 +42,7 @@ class SignalfdBackend:
         self._lost = lost
         self._descriptor: SignalDescriptor | None = None
         self._startTrigger: Any = None
+        self._leaveSpawnProcess: Callable[[], None]
 
     @property
     def signals(self) -> frozenset[int]:
@@ -68,16 +70,26 @@ class SignalfdBackend:
             self._open(signals)
 
     def _open(self, signals: Collection[int]) -> None:
-        descriptor = SignalDescriptor(signals, self._receive, self._descriptorLost)
+        descriptor = SignalDescriptor(
+            signals, self._receive, self._descriptorLost, self._wake
+        )
         try:
             self._reactor.addReader(descriptor)
         except BaseException:
             descriptor.close()
             raise
         self._descriptor = descriptor
+        self._leaveSpawnProcess = cleanSpawnProcess(self._reactor)
         # The reactor may start in another thread than this, and Twisted
         # installs handlers of its own when it does.
         self._startTrigger = self._reactor.callWhenRunning(self._settle, descriptor)
+
+    def _wake(self) -> None:
+        self._reactor.callFromThread(self._receiveKept)
+
+    def _receiveKept(self) -> None:
+        if self._descriptor is not None:
+            self._descriptor.receiveKept()
 
     def _settle(self, descriptor: SignalDescriptor) -> None:
         self._startTrigger = None
@@ -125,8 +137,10 @@ class SignalfdBackend:
             self._reactor.removeSystemEventTrigger(trigger)
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
+            self._leaveSpawnProcess()
             descriptor.close()
 
     def _descriptorLost(self, reason: Failure) -> None:
+        self._leaveSpawnProcess()
         self._descriptor = None
         self._lost(reason)

@@ -6,6 +6,8 @@ L{SignalDescriptor}: a signalfd(2) that a reactor can read.
 from __future__ import annotations
 
 import os
+import signal
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -14,7 +16,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txsignalfd._mask import ProcessMask, checkWatchable
+from txsignalfd._spawn import collect
 from txsignalfd.lowlevel import SFD_CLOEXEC, SFD_NONBLOCK, signalfd
+from txsignalfd.names import signalName
 from txsignalfd.siginfo import SIGINFO_SIZE, SigInfo, parse
 
 #: The most records that one read takes, so that a storm of signals leaves the
@@ -48,6 +52,7 @@ class SignalDescriptor:
         signals: Iterable[int],
         receive: Callable[[list[SigInfo]], object],
         lost: Callable[[Failure], object] | None = None,
+        wake: Callable[[], object] | None = None,
     ) -> None:
         """
         @param signals: The numbers of the signals.
@@ -55,6 +60,9 @@ class SignalDescriptor:
             at most L{RECORDS_PER_READ} of them.  What it raises is logged.
         @param lost: Called once if the reactor drops the descriptor, with the
             reason; not after L{close}.
+        @param wake: Called, in any thread, when there is something for
+            L{receiveKept} that the reactor does not see.  By default it waits
+            for the next read.
         @raise SignalNotWatchable: For a signal that cannot be read.
         @raise SignalAlreadyWatched: For one that is another descriptor's.
         @raise SignalfdUnavailable: On a system without signalfd(2).
@@ -63,8 +71,10 @@ class SignalDescriptor:
         """
         self._receive = receive
         self._lost = lost
+        self._wake = wake
+        self._kept: deque[list[SigInfo]] = deque()
         self._pid = os.getpid()
-        self._mask = ProcessMask()
+        self._mask = ProcessMask(self._keep)
         wanted = checkWatchable(signals)
         self._mask.take(wanted)
         try:
@@ -155,12 +165,30 @@ class SignalDescriptor:
         @return: C{None}, or why the descriptor is dead: the reactor then
             calls L{connectionLost}.
         """
+        self.receiveKept()
+        if self._fd == -1:  # closed by a receiver
+            return None
         try:
             records = self._read()
         except OSError as error:
             return error
-        self._receiveRecords(records)
+        infos = parse(records)
+        # What takes a signal may have changed since it last came.  Each read
+        # looks at one: to look at all would cost more than the read.
+        if infos and self._mask.retake(infos[0].signo):
+            self._tellOfReplacement(infos[0].signo)
+        self._receiveInfos(infos)
         return None
+
+    def _tellOfReplacement(self, signo: int) -> None:
+        self._log.warn(
+            "{name} is watched, and goes to {receiver}: the handler {handler}, which"
+            " was installed for it since, is not called. Add it to the dispatcher, or"
+            " unwatch the signal first",
+            name=signalName(signo),
+            receiver=self._receive,
+            handler=signal.getsignal(signo),
+        )
 
     def drain(self) -> None:
         """
@@ -168,13 +196,27 @@ class SignalDescriptor:
 
         @raise OSError: When the descriptor is dead.
         """
+        collect()
+        self.receiveKept()
         # Read first, receive then: reading is faster than any sender, and a
         # receiver need not be, so that the other order might never end.
         reads = []
         while len(records := self._read()) == RECORDS_PER_READ * SIGINFO_SIZE:
             reads.append(records)
         for each in (*reads, records):
-            self._receiveRecords(each)
+            self._receiveInfos(parse(each))
+
+    def receiveKept(self) -> None:
+        """
+        Receive what came to a thread while it started a child.
+        """
+        while self._kept:
+            self._receiveInfos(self._kept.popleft())
+
+    def _keep(self, infos: list[SigInfo]) -> None:
+        self._kept.append(infos)
+        if self._wake is not None:
+            self._wake()
 
     def _read(self) -> bytes:
         try:
@@ -185,10 +227,9 @@ class SignalDescriptor:
             self._broken = True
             raise
 
-    def _receiveRecords(self, records: bytes) -> None:
-        if not records:
+    def _receiveInfos(self, infos: list[SigInfo]) -> None:
+        if not infos:
             return
-        infos = parse(records)
         try:
             self._receive(infos)
         except BaseException:
@@ -206,6 +247,7 @@ class SignalDescriptor:
         self.checkProcess()
         if self._fd == -1:
             return
+        self.receiveKept()
         fd, self._fd = self._fd, -1
         try:
             # Of one that cannot be read the number is another file's by now,

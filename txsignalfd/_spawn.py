@@ -1,0 +1,157 @@
+# -*- test-case-name: tests.test_spawn -*-
+"""
+Start children that inherit nothing of what is watched.
+
+A child inherits the mask of the thread that starts it, through fork and exec.
+After fork(2) code of ours sets it right in the child; posix_spawn(3) and
+vfork(2) run none.  Twisted's C{reactor.spawnProcess} uses the one, and the C
+library's system(3) does.  So the thread opens its own mask for the moment of
+the start: L{spawning}.  What comes in that moment is kept by the handler in C,
+and received before all that is queued behind it, so that nothing is lost and
+nothing changes its place.
+
+Dispositions need no care: exec(2) sets those that are caught to the default.
+
+Rejected: to give posix_spawn(3) the mask by its C{setsigmask} (Twisted calls it
+without, and to replace C{os.posix_spawnp} for the whole process is more than
+we may); to have Twisted fork (the cost of that grows with the process).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import update_wrapper
+from typing import Any
+
+from txsignalfd._forking import tellForks
+from txsignalfd._mask import anyTaken, handOverKept
+from txsignalfd._native import ffi, lib
+
+#: When more is kept than this, it is taken before the child is started: what
+#: was pending when the mask was opened must not fill the room for what comes.
+_MUCH = lib.TXS_KEPT // 2
+
+_lock = threading.RLock()
+_depth = 0
+
+
+def _forget() -> None:
+    """
+    In a forked child no mask is open.
+    """
+    global _lock, _depth
+    _lock, _depth = threading.RLock(), 0
+
+
+@contextmanager
+def spawning() -> Iterator[None]:
+    """
+    Start children in this C{with} statement, by whatever means: they begin
+    with the mask that the process had before signals were watched.
+
+    C{reactor.spawnProcess}, C{os.fork}, C{multiprocessing} and C{subprocess}
+    do not need it; C{os.posix_spawn}, C{os.system} and C functions do::
+
+        with spawning():
+            os.system("make")
+
+    No signal is lost meanwhile; handlers get what came after it.  In the
+    reactor's thread realtime signals keep their order, too.  May be used in
+    any thread, by one at a time: others wait.  A signal that was ignored when
+    it was first watched is at its default in such a child, and ignored in one
+    of C{subprocess}.
+    """
+    global _depth
+    if not anyTaken():
+        yield
+        return
+    with _lock:
+        if _depth == 0:
+            _open()
+        _depth += 1
+        try:
+            yield
+        finally:
+            _depth -= 1
+            if _depth == 0:
+                lib.txs_close()
+                collect()
+
+
+def _open() -> None:
+    tellForks(_forget)
+    if lib.txs_open() == -1:
+        raise OSError(ffi.errno, os.strerror(ffi.errno))
+    while lib.txs_count_kept() > _MUCH:
+        collect()
+
+
+def collect() -> None:
+    """
+    Hand what is kept to its owners, if no other thread has its mask open: that
+    one will do so in the end.
+    """
+    if _lock.acquire(blocking=False):
+        try:
+            handOverKept()
+        finally:
+            _lock.release()
+
+
+class CleanSpawnProcess:
+    """
+    A reactor's C{spawnProcess}, whose children inherit nothing.  It stands in
+    its place as an attribute of the reactor, once for each reactor.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._replaced = vars(reactor).get("spawnProcess")
+        self._spawnProcess: Callable[..., Any] = reactor.spawnProcess
+        self._users = 0
+        update_wrapper(self, self._spawnProcess)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """
+        See C{IReactorProcess.spawnProcess}.
+        """
+        with spawning():
+            return self._spawnProcess(*args, **kwargs)
+
+    def use(self) -> None:
+        """
+        Take the place, if it was not taken.
+        """
+        self._users += 1
+        self._reactor.spawnProcess = self
+
+    def leave(self) -> None:
+        """
+        Leave the place as it was.  If somebody has taken it from us, they
+        call us still, and while nothing is watched we only pass that on.
+        """
+        self._users -= 1
+        if self._users or vars(self._reactor).get("spawnProcess") is not self:
+            return
+        if self._replaced is None:
+            del self._reactor.spawnProcess
+        else:
+            self._reactor.spawnProcess = self._replaced
+
+
+def cleanSpawnProcess(reactor: Any) -> Callable[[], None]:
+    """
+    Have a reactor's children inherit nothing.
+
+    @return: What undoes it.
+    """
+    if not hasattr(reactor, "spawnProcess"):
+        return lambda: None
+    clean = reactor.spawnProcess
+    if not isinstance(clean, CleanSpawnProcess):
+        clean = CleanSpawnProcess(reactor)
+    clean.use()
+    return clean.leave
