@@ -65,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     # Gives back what it found when -X faulthandler or -X dev had it enabled.
     faulthandler.disable()
-    status = main()
-    # As cat(1) ends, when nobody reads any more.
+    # When nobody reads any more we end as cat(1) does.  What SIGPIPE was
+    # before, nothing knows (see atStart).
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    sys.stdout.flush()
-    sys.exit(status)
+    sys.exit(main())
