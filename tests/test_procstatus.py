@@ -451,8 +451,8 @@ def test_whatEndsWhileItIsRead(
         raise error
 
     monkeypatch.setattr(procstatus, "_status", status)
-    with pytest.raises(ProcessLookupError, match="there is no process 1"):
-        ofProcess(1)
+    with pytest.raises(ProcessLookupError, match=f"there is no process {os.getpid()}"):
+        ofProcess(os.getpid())
 
 
 def test_aProcessThatMayNotBeLookedAt() -> None:

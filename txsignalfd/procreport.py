@@ -44,21 +44,16 @@ _WHY_UNKNOWN: Final = (
 _SHORTEST_RUN: Final = 3
 
 #: The rows, from what the process has chosen to what it has not.
-_ROWS: Final = {
-    (disposition, effect): number
-    for number, (disposition, effect) in enumerate(
-        [
-            (Disposition.CAUGHT, Effect.CAUGHT),
-            (Disposition.IGNORED, Effect.IGNORED),
-            (Disposition.UNKNOWN, Effect.UNKNOWN),
-            (Disposition.DEFAULT, Effect.DIES),
-            (Disposition.DEFAULT, Effect.DUMPS),
-            (Disposition.DEFAULT, Effect.STOPS),
-            (Disposition.DEFAULT, Effect.CONTINUES),
-            (Disposition.DEFAULT, Effect.IGNORED),
-        ]
-    )
-}
+_ROWS: Final = [
+    (Disposition.CAUGHT, Effect.CAUGHT),
+    (Disposition.IGNORED, Effect.IGNORED),
+    (Disposition.UNKNOWN, Effect.UNKNOWN),
+    (Disposition.DEFAULT, Effect.DIES),
+    (Disposition.DEFAULT, Effect.DUMPS),
+    (Disposition.DEFAULT, Effect.STOPS),
+    (Disposition.DEFAULT, Effect.CONTINUES),
+    (Disposition.DEFAULT, Effect.IGNORED),
+]
 
 
 def namesOf(signals: Iterable[int]) -> str:
@@ -116,8 +111,8 @@ def table(process: ProcessSignals) -> list[str]:
         lines.append(_row("pending", process.main.shared))
 
     def order(meaning: Meaning) -> tuple[bool, int]:
-        row = _ROWS[meaning.disposition, meaning.effect]
-        return not meaning.blocked, row
+        row = meaning.disposition, meaning.effect
+        return not meaning.blocked, _ROWS.index(row)
 
     for _, group in groupby(sorted(process.meanings(), key=order), order):
         meanings = list(group)
