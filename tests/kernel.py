@@ -26,8 +26,18 @@ T = TypeVar("T")
 
 #: The calls that the C library has no function for, by machine.
 SYSTEM_CALLS = {
-    "x86_64": {"rt_sigqueueinfo": 129, "rt_sigprocmask": 14, "signalfd4": 289},
-    "aarch64": {"rt_sigqueueinfo": 138, "rt_sigprocmask": 135, "signalfd4": 74},
+    "x86_64": {
+        "exit": 60,
+        "rt_sigqueueinfo": 129,
+        "rt_sigprocmask": 14,
+        "signalfd4": 289,
+    },
+    "aarch64": {
+        "exit": 93,
+        "rt_sigqueueinfo": 138,
+        "rt_sigprocmask": 135,
+        "signalfd4": 74,
+    },
 }
 
 SIGEV_SIGNAL = 0

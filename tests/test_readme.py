@@ -5,6 +5,8 @@ The README's examples work when they are pasted.
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from signal import SIGHUP, SIGTERM, SIGUSR1, SIGUSR2
@@ -12,6 +14,7 @@ from signal import SIGHUP, SIGTERM, SIGUSR1, SIGUSR2
 import pytest
 
 from tests.daemons import TWISTD, program, python, waitFor
+from tests.reactors import DEADLINE
 
 README = Path(__file__).parent.parent / "README.rst"
 
@@ -84,6 +87,64 @@ def test_theExampleOfHolding(tmp_path: Path) -> None:
     with python(tmp_path, example("signals.hold")) as running:
         assert running.wait() == 0
         assert running.output() == "not yet\nhandled\ndone\n"
+
+
+#: A program in the state that the README shows.
+SHOWN = """
+import os, threading
+from signal import *
+
+def name(text):
+    open(f"/proc/self/task/{threading.get_native_id()}/comm", "w").write(text)
+
+def work():
+    name("worker")
+    pthread_sigmask(SIG_BLOCK, {SIGUSR1})
+    pthread_kill(threading.get_ident(), SIGUSR1)
+    print("ready", threading.get_native_id(), flush=True)
+    threading.Event().wait()
+
+name("twistd")
+signal(SIGHUP, print)
+signal(SIGTERM, print)
+pthread_sigmask(SIG_BLOCK, {SIGHUP})
+os.kill(os.getpid(), SIGHUP)
+threading.Thread(target=work).start()
+"""
+
+
+def test_whatAProcessDoesIsToldAsShown(tmp_path: Path) -> None:
+    """
+    To the letter, but for numbers, and for what the C library has taken.
+    """
+    shown = re.search(
+        r"^    \$ python -m txsignalfd 4711\n((?:    .*\n)+)",
+        README.read_text(),
+        re.MULTILINE,
+    )
+    assert shown
+    with python(tmp_path, SHOWN) as running:
+        running.waitForOutput("ready")
+        pids = {str(running.pid): "4711", running.output().split()[1]: "4712"}
+        status = Path(f"/proc/{running.pid}/status")
+        waitFor(lambda: "S (sleeping)" in status.read_text(), "it sleeps")
+        child = subprocess.run(
+            [sys.executable, "-m", "txsignalfd", str(running.pid)],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=True,
+        )
+
+    def normal(text: str) -> list[str]:
+        text = re.sub(r"\d+ of \d+ signals queued for uid \d+", "queue", text)
+        # Python has a name for it since 3.11.
+        text = text.replace("SIGSTKFLT", "16")
+        # How lines are broken hangs on these: compare words.
+        words = re.sub(r"\b(32|33)\b", "", text).split()
+        return [re.sub(r"\d+", lambda n: pids.get(n[0], n[0]), word) for word in words]
+
+    assert normal(child.stdout) == normal(shown[1])
 
 
 def test_theCommandsAreThoseOfThisVersion() -> None:

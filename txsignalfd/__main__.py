@@ -1,0 +1,71 @@
+# -*- test-case-name: tests.test_main -*-
+"""
+C{python -m txsignalfd [--json] [PID]}: what a process does with each signal.
+
+What it prints is shown in L{txsignalfd.procreport}.  Without a PID it tells
+what it was itself started with, which is what the shell or the supervisor
+passes on to any program there.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import signal
+import sys
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Sequence
+
+from txsignalfd.procreport import startToText, toJSON, toText
+from txsignalfd.procstatus import atStart, ofProcess
+
+
+def _pid(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise ArgumentTypeError(f"{text!r} is no process id")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Print it.
+
+    @param arguments: The command line without the program; C{sys.argv}'s by
+        default.
+    @return: The exit status: 0, or 1 when it cannot be told.
+    @raise SystemExit: With status 2 for arguments that make no sense.
+    """
+    parser = ArgumentParser(
+        prog="python -m txsignalfd",
+        description="Tell what a process and its threads do with each signal: what is"
+        " caught, ignored, blocked or pending, and what the default would be.",
+    )
+    parser.add_argument(
+        "pid",
+        metavar="PID",
+        type=_pid,
+        nargs="?",
+        help="the process; by default what a program is started with here, from the"
+        " shell or the supervisor",
+    )
+    parser.add_argument("--json", action="store_true", help="as one object, a line")
+    options = parser.parse_args(arguments)
+    try:
+        process = atStart() if options.pid is None else ofProcess(options.pid)
+    except OSError as error:
+        print(f"{parser.prog}: {error.strerror}", file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps(toJSON(process)))
+    else:
+        print((startToText if options.pid is None else toText)(process))
+    return 0
+
+
+if __name__ == "__main__":
+    # Gives back what it found when -X faulthandler or -X dev had it enabled.
+    faulthandler.disable()
+    # When nobody reads any more we end as cat(1) does.  What SIGPIPE was
+    # before, nothing knows (see atStart).
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.exit(main())
