@@ -37,6 +37,7 @@ ORDER = [
     "_spawn",
     "descriptor",
     "backend",
+    "description",
     "registration",
     "handlers",
     "waiting",

@@ -299,15 +299,6 @@ def test_jsonChoosesALog(parent: dict[str, object], logger: str | None) -> None:
         assert ILogObserver.providedBy(namedAny(logger)())
 
 
-def test_allRealtimeSignalsAreNamedAsOne() -> None:
-    """
-    The line is long enough without them.
-    """
-    realtime = list(range(SIGRTMIN, signal.SIGRTMAX + 1))
-    assert tap.namesOf([1, 2, *realtime]) == "SIGHUP SIGINT SIGRTMIN..SIGRTMAX"
-    assert tap.namesOf(realtime[:2]) == "SIGRTMIN SIGRTMIN+1"
-
-
 def test_aBadSignalIsNamedInTheError() -> None:
     """
     With the option that it was given to.

@@ -5,6 +5,7 @@ Signals as ordinary events of a Twisted reactor.
 from txsignalfd import lowlevel
 from txsignalfd._mask import SignalAlreadyWatched, SignalNotWatchable
 from txsignalfd._spawn import spawning
+from txsignalfd.description import Description
 from txsignalfd.descriptor import SignalDescriptor, WatchedByParent
 from txsignalfd.dispatcher import DispatcherClosed, SignalDispatcher, dispatcherFor
 from txsignalfd.lowlevel import SignalfdUnavailable
@@ -15,6 +16,7 @@ from txsignalfd.waiting import SignalStream
 
 __all__ = [
     "Child",
+    "Description",
     "DispatcherClosed",
     "Overlap",
     "Registration",

@@ -31,7 +31,9 @@ from twisted.python.failure import Failure
 from txsignalfd._mask import checkWatchable
 from txsignalfd._native import lib
 from txsignalfd.backend import SignalfdBackend
+from txsignalfd.description import Description
 from txsignalfd.handlers import HandlerTable
+from txsignalfd.procstatus import ofProcess
 from txsignalfd.registration import Handler, Overlap, Registration
 from txsignalfd.siginfo import SigInfo
 from txsignalfd.waiting import SignalStream, Waiters
@@ -116,6 +118,17 @@ class SignalDispatcher:
         @param signal: Its number.
         """
         return self._table.handlersOf(signal)
+
+    def describe(self) -> Description:
+        """
+        What is watched, by which handlers, how often each was called, what is
+        held and what was dropped; and what the process and its threads do with
+        each signal.  C{print} shows it as text.
+
+        @raise ProcUnavailable: Where there is no proc(5).
+        """
+        watched = tuple(map(self._table.describe, sorted(self.watching)))
+        return Description(watched, ofProcess())
 
     def _check(self) -> None:
         if self._closing:

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 
 from twisted.logger import Logger
 
+from txsignalfd.description import WatchedSignal
 from txsignalfd.registration import Handler, Overlap, Registration, Run, currentRun
 from txsignalfd.siginfo import SigInfo
 
@@ -154,6 +155,18 @@ class HandlerTable:
         # What is held still is kept again, in its order.
         kept, self._kept = self._kept, []
         self.receive(kept)
+
+    def describe(self, signo: int) -> WatchedSignal:
+        """
+        What has become of a signal.
+        """
+        return WatchedSignal(
+            signo=signo,
+            handlers=tuple(each.describe() for each in self.handlersOf(signo)),
+            isHeld=self.isHeld(signo),
+            kept=sum(info.signo == signo for info in self._kept),
+            unhandled=self._unhandled.get(signo, 0),
+        )
 
     def isIdle(self) -> bool:
         """

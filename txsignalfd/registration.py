@@ -17,6 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txsignalfd.description import HandlerDescription
 from txsignalfd.names import signalName
 from txsignalfd.siginfo import SigInfo
 
@@ -154,6 +155,19 @@ class Registration:
         How many signals are kept for it.
         """
         return len(self._waiting)
+
+    def describe(self) -> HandlerDescription:
+        """
+        What it is, and has done.
+        """
+        return HandlerDescription(
+            handler=repr(self.handler),
+            overlap=self.overlap.name,
+            handled=self.handled,
+            running=len(self.runs),
+            waiting=self.waiting,
+            dropped=self.dropped,
+        )
 
     def remove(self) -> None:
         """

@@ -14,8 +14,6 @@ from signal import (
     SIGCONT,
     SIGINT,
     SIGPIPE,
-    SIGRTMAX,
-    SIGRTMIN,
     SIGTERM,
     SIGTSTP,
     SIGTTIN,
@@ -30,7 +28,8 @@ from twisted.python.usage import UsageError
 
 from txsignalfd._mask import SignalNotWatchable, checkWatchable
 from txsignalfd._native import lib
-from txsignalfd.names import signalName, signalNumber
+from txsignalfd.names import signalNumber
+from txsignalfd.procreport import namesOf
 from txsignalfd.service import SignalService
 from txsignalfd.siginfo import SigInfo, describe
 
@@ -64,18 +63,6 @@ def signalNumbers(names: str) -> list[int]:
         return checkWatchable(signalNumber(name.strip()) for name in names.split(","))
     except ValueError as error:
         raise UsageError(f"--signals: {error}") from None
-
-
-def namesOf(signals: list[int]) -> str:
-    """
-    Name signals for a line of log, and the realtime signals as one where they
-    are all among them.
-    """
-    realtime = range(SIGRTMIN, SIGRTMAX + 1)
-    if not set(realtime).issubset(signals):
-        return " ".join(map(signalName, signals))
-    others = (signalName(signo) for signo in signals if signo not in realtime)
-    return " ".join([*others, "SIGRTMIN..SIGRTMAX"])
 
 
 class Options(UsageOptions):
