@@ -524,10 +524,10 @@ def test_drainingDoesNotWaitForAnotherThreadsChild() -> None:
 
 def test_whileNothingIsWatchedNothingIsDone() -> None:
     """
-    The context manager costs next to nothing.
+    What the user has blocked stays so.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
-    with spawning():
+    with spawning(), spawning():
         assert blocked() == {SIGUSR1}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
 

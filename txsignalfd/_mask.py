@@ -101,12 +101,8 @@ def checkWatchable(signals: Iterable[int]) -> list[int]:
 _owners: Final[dict[int, ProcessMask]] = {}
 _lock = threading.Lock()
 
-
-def anyTaken() -> bool:
-    """
-    Whether any signal is taken by anybody.
-    """
-    return bool(_owners)
+#: Held by the thread that has its mask open, to start a child.
+openLock = threading.RLock()
 
 
 def handOverKept() -> None:
@@ -114,8 +110,6 @@ def handOverKept() -> None:
     Give each owner what the handler in C has kept for it while this thread's
     mask was open.
     """
-    if not lib.txs_count_kept():
-        return
     records = ffi.new("struct txs_siginfo[]", lib.TXS_KEPT)
     kept: dict[ProcessMask, list[SigInfo]] = {}
     # An owner must not go between the one and the other.
@@ -131,9 +125,10 @@ def _forgetOwners() -> None:
     """
     In a forked child nothing is taken: C{_native.c} has undone it.
     """
-    global _lock
+    global _lock, openLock
     _owners.clear()
-    _lock = threading.Lock()  # another thread may have held it at the fork
+    # Another thread may have held them at the fork.
+    _lock, openLock = threading.Lock(), threading.RLock()
 
 
 class ProcessMask:

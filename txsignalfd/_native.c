@@ -177,6 +177,7 @@ static siginfo_t txs_kept[TXS_KEPT];
 static volatile sig_atomic_t txs_kept_count;
 static atomic_int txs_opener;           /* the thread's id; 0: none is open */
 static sigset_t txs_opened;             /* what it has unblocked */
+static int txs_depth;                   /* how often it has opened it */
 
 static void txs_handler(int signo, siginfo_t *info, void *context)
 {
@@ -277,6 +278,7 @@ static void txs_after_fork_in_child(void)
     pthread_sigmask(SIG_UNBLOCK, &blocked, NULL);
     memset(txs_threads, 0, sizeof txs_threads);
     atomic_store(&txs_opener, 0);
+    txs_depth = 0;
     txs_kept_count = 0;
 }
 
@@ -327,13 +329,16 @@ static unsigned long long txs_forget(int tid, unsigned long long signals)
 
 /*
  * Unblock here what is held and was not blocked before, and keep what comes.
- * One thread at a time; the caller sees to that.
+ * May be nested; one thread at a time, the caller sees to that.  How many
+ * signals are kept already, or -1 and errno.
  */
 static int txs_open(void)
 {
     sigset_t before;
     int error;
 
+    if (txs_depth > 0)
+        return txs_depth++, txs_kept_count;
     pthread_sigmask(SIG_BLOCK, NULL, &before);
     sigemptyset(&txs_opened);
     for (int signo = 1; signo < TXS_NSIG; signo++)
@@ -345,23 +350,29 @@ static int txs_open(void)
 #endif
     error = pthread_sigmask(SIG_UNBLOCK, &txs_opened, NULL);
     if (error == 0)
-        return 0;
+        return txs_depth++, txs_kept_count;
     atomic_store(&txs_opener, 0);
     errno = error;
     return -1;
 }
 
-/* Block again what was opened, but for what has been given back meanwhile. */
-static void txs_close(void)
+/*
+ * Block again what was opened, but for what has been given back meanwhile.
+ * How many signals are kept.
+ */
+static int txs_close(void)
 {
     sigset_t again;
 
+    if (--txs_depth > 0)
+        return 0;
     sigemptyset(&again);
     for (int signo = 1; signo < TXS_NSIG; signo++)
         if (sigismember(&txs_opened, signo) == 1 && txs_before[signo].held)
             sigaddset(&again, signo);
     pthread_sigmask(SIG_BLOCK, &again, NULL);
     atomic_store(&txs_opener, 0);
+    return txs_kept_count;
 }
 
 /* How many signals are kept. */

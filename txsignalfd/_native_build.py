@@ -46,7 +46,7 @@ ffibuilder.cdef(
     unsigned long long txs_forget(int tid, unsigned long long signals);
     #define TXS_KEPT ...
     int txs_open(void);
-    void txs_close(void);
+    int txs_close(void);
     int txs_count_kept(void);
     int txs_take_kept(struct txs_siginfo *records);
     int txs_unblock_in_main(const sigset_t *signals);

@@ -20,34 +20,46 @@ we may); to have Twisted fork (the cost of that grows with the process).
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import update_wrapper
 from typing import Any
 
-from txsignalfd._forking import tellForks
-from txsignalfd._mask import anyTaken, handOverKept
+from txsignalfd import _mask
 from txsignalfd._native import ffi, lib
 
 #: When more is kept than this, it is taken before the child is started: what
 #: was pending when the mask was opened must not fill the room for what comes.
 _MUCH = lib.TXS_KEPT // 2
 
-_lock = threading.RLock()
-_depth = 0
 
-
-def _forget() -> None:
+class OpenMask:
     """
-    In a forked child no mask is open.
+    What L{spawning} gives.  A class, and one object of it, because each call
+    in Python is dear in the cold moment before a child is started.
     """
-    global _lock, _depth
-    _lock, _depth = threading.RLock(), 0
+
+    def __enter__(self) -> None:
+        _mask.openLock.acquire()
+        kept = lib.txs_open()
+        if kept == -1:
+            error = ffi.errno
+            _mask.openLock.release()
+            raise OSError(error, os.strerror(error))
+        while kept > _MUCH:
+            _mask.handOverKept()
+            kept = lib.txs_count_kept()
+
+    def __exit__(self, *_: object) -> None:
+        if lib.txs_close():
+            _mask.handOverKept()
+        _mask.openLock.release()
 
 
-@contextmanager
-def spawning() -> Iterator[None]:
+_openMask = OpenMask()
+
+
+def spawning() -> AbstractContextManager[None]:
     """
     Start children in this C{with} statement, by whatever means: they begin
     with the mask that the process had before signals were watched.
@@ -63,30 +75,10 @@ def spawning() -> Iterator[None]:
     any thread, by one at a time: others wait.  A signal that was ignored when
     it was first watched is at its default in such a child, and ignored in one
     of C{subprocess}.
+
+    @raise OSError: When the system refuses.
     """
-    global _depth
-    if not anyTaken():
-        yield
-        return
-    with _lock:
-        if _depth == 0:
-            _open()
-        _depth += 1
-        try:
-            yield
-        finally:
-            _depth -= 1
-            if _depth == 0:
-                lib.txs_close()
-                collect()
-
-
-def _open() -> None:
-    tellForks(_forget)
-    if lib.txs_open() == -1:
-        raise OSError(ffi.errno, os.strerror(ffi.errno))
-    while lib.txs_count_kept() > _MUCH:
-        collect()
+    return _openMask
 
 
 def collect() -> None:
@@ -94,11 +86,12 @@ def collect() -> None:
     Hand what is kept to its owners, if no other thread has its mask open: that
     one will do so in the end.
     """
-    if _lock.acquire(blocking=False):
+    if _mask.openLock.acquire(blocking=False):
         try:
-            handOverKept()
+            if lib.txs_count_kept():
+                _mask.handOverKept()
         finally:
-            _lock.release()
+            _mask.openLock.release()
 
 
 class CleanSpawnProcess:
@@ -118,7 +111,7 @@ class CleanSpawnProcess:
         """
         See C{IReactorProcess.spawnProcess}.
         """
-        with spawning():
+        with _openMask:
             return self._spawnProcess(*args, **kwargs)
 
     def use(self) -> None:

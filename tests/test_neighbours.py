@@ -1,0 +1,413 @@
+"""
+Beside threads of others, and others who care for signals.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from signal import SIGCHLD, SIGHUP, SIGRTMIN, SIGTERM, SIGUSR1, SIGUSR2
+from typing import Any
+
+import pytest
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from tests.daemons import TWISTD, program, python, waitFor
+from tests.reactors import DEADLINE, spin, until
+from tests.test_dispatcher import SENDER, Recorder, queue, send
+from tests.test_mask import blocked, descriptorOf
+from txsignalfd import dispatcherFor
+
+#: Sends standard signals, one at a time: each when the last was told by a byte.
+SPACED = """
+import os, sys
+for _ in range(int(sys.argv[3])):
+    os.kill(int(sys.argv[1]), int(sys.argv[2]))
+    assert os.read(0, 1)
+"""
+
+
+@contextmanager
+def busyThreads(count: int = 8) -> Iterator[list[threading.Thread]]:
+    """
+    Threads that block nothing, and do not rest.
+    """
+    end = threading.Event()
+
+    def run() -> None:
+        while not end.wait(0.0001):
+            sum(range(1000))
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield threads
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join()
+
+
+def sender(source: str, signo: int, count: int, **how: Any) -> subprocess.Popen[bytes]:
+    """
+    Another process, that sends us signals.
+    """
+    command = [sys.executable, "-c", source, str(os.getpid()), str(int(signo))]
+    return subprocess.Popen([*command, str(count)], **how)
+
+
+def test_realtimeSignalsReachTheHandlerPastBusyThreads() -> None:
+    """
+    10,000 from another process, with all that they say; in order once each
+    thread has been held.
+    """
+    count = 10_000
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        got = Recorder()
+        with busyThreads() as threads:
+            dispatcher.addHandler(SIGRTMIN, got)
+            while not all(SIGRTMIN in blocked(each.native_id) for each in threads):
+                queue(-1)
+                await until(reactor, lambda: got.infos)
+            before = len(got.infos)
+            with sender(SENDER, SIGRTMIN, count) as process:
+                await until(reactor, lambda: got.values[-1] == count - 1)
+            infos = [info for info in got.infos[before - 1 :] if info.value != -1]
+            assert [info.value for info in infos] == list(range(count))
+            assert {(info.pid, info.uid) for info in infos} == {
+                (process.pid, os.getuid())
+            }
+            assert {info.codeName for info in infos} == {"SI_QUEUE"}
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_standardSignalsReachTheHandlerPastBusyThreads() -> None:
+    """
+    10,000 of two kinds, spaced so that none is one with another.
+    """
+    count = 5_000
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        with busyThreads():
+            for signo in (SIGUSR1, SIGCHLD):
+                got = Recorder()
+                process = sender(SPACED, signo, count, stdin=subprocess.PIPE)
+                stdin = process.stdin
+                assert stdin is not None
+
+                def told(info: Any, got: Recorder = got, stdin: Any = stdin) -> None:
+                    if info.codeName == "SI_USER":
+                        got(info)
+                        stdin.write(b"x")
+                        stdin.flush()
+
+                registration = dispatcher.addHandler(signo, told)
+                await until(reactor, lambda got=got: len(got.infos) == count)  # type: ignore[misc]
+                stdin.close()
+                assert process.wait(DEADLINE) == 0
+                registration.remove()
+                assert {info.pid for info in got.infos} == {process.pid}
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_aChildsEndIsToldPastBusyThreads() -> None:
+    """
+    With its status.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        got = Recorder()
+        dispatcher.addHandler(SIGCHLD, got)
+        with busyThreads():
+            for status in range(50):
+                pid = os.fork()
+                if pid == 0:
+                    os._exit(status)
+                await until(reactor, lambda status=status: len(got.infos) > status)  # type: ignore[misc]
+                child = got.infos[-1].child
+                assert child is not None
+                assert (child.pid, child.exitCode) == (pid, status)
+                os.waitpid(pid, 0)
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_aBusyThreadPoolStealsNothing() -> None:
+    """
+    Twisted's, whose threads were there before.
+    """
+
+    async def main(reactor: Any) -> None:
+        pool = ThreadPool(minthreads=8, maxthreads=8)
+        pool.start()
+        end = threading.Event()
+        work = [deferToThreadPool(reactor, pool, end.wait, DEADLINE) for _ in range(8)]
+        dispatcher = dispatcherFor(reactor)
+        got = Recorder()
+        dispatcher.addHandler(SIGUSR1, got)
+        for expected in range(1, 101):
+            send(SIGUSR1)
+            await until(reactor, lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
+        end.set()
+        for deferred in work:
+            assert await deferred
+        pool.stop()
+        await dispatcher.close()
+
+    spin(main)
+
+
+OPENBLAS = """
+import os, signal, subprocess, sys, threading
+import numpy
+matrix = numpy.ones((150, 150))
+matrix @ matrix
+threads = len(os.listdir("/proc/self/task"))
+from twisted.internet import reactor
+from txsignalfd import dispatcherFor
+got = []
+dispatcher = dispatcherFor(reactor)
+def received(info):
+    got.append(info.value)
+    matrix @ matrix
+    if len(got) == 1000:
+        print(threads > 1, sorted(got) == list(range(1000)), flush=True)
+        reactor.stop()
+dispatcher.addHandler(signal.SIGRTMIN, received)
+print("ready", flush=True)
+reactor.run()
+"""
+
+
+def test_openblasThreadsStealNothing(tmp_path: Path) -> None:
+    """
+    A C library's, of which Python knows nothing.
+    """
+    pytest.importorskip("numpy", reason="numpy is not installed")
+    if len(os.sched_getaffinity(0)) == 1:
+        pytest.skip("with one CPU OpenBLAS starts no threads")
+    with python(tmp_path, OPENBLAS) as running:
+        running.waitForOutput("ready")
+        command = [sys.executable, "-c", SENDER, str(running.pid), str(int(SIGRTMIN))]
+        subprocess.run([*command, "1000"], check=True, timeout=DEADLINE)
+        assert running.wait() == 0
+        assert running.output() == "ready\nTrue True\n"
+
+
+TRACKER = """
+import os, signal
+from multiprocessing import resource_tracker
+from twisted.internet import reactor
+from txsignalfd import dispatcherFor
+def stop(info):
+    print(info.name, flush=True)
+    reactor.stop()
+dispatcherFor(reactor).addHandler(signal.SIGTERM, stop)
+resource_tracker.ensure_running()
+print("unblocked" if signal.SIGTERM not in signal.pthread_sigmask(0, []) else "blocked")
+reactor.callWhenRunning(os.kill, os.getpid(), signal.SIGTERM)
+reactor.run(installSignalHandlers=False)
+"""
+
+
+def test_theResourceTrackerTakesNothingAway(tmp_path: Path) -> None:
+    """
+    C{multiprocessing}'s, which up to Python 3.13 unblocks SIGTERM behind our
+    back.
+    """
+    with python(tmp_path, TRACKER) as running:
+        assert running.wait() == 0
+        state, name = running.output().split()
+        assert name == "SIGTERM"
+        if sys.version_info < (3, 14):
+            assert state == "unblocked"
+
+
+def test_theWakeupDescriptorServesTheOtherSignals() -> None:
+    """
+    C{signal.set_wakeup_fd}.
+    """
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    saved = signal.signal(SIGUSR2, lambda signo, frame: None)
+    wakeup = signal.set_wakeup_fd(write)
+    try:
+        with descriptorOf(SIGUSR1) as (descriptor, reads):
+            send(SIGUSR1)
+            send(SIGUSR2)
+            assert os.read(read, 10) == bytes([SIGUSR2])
+            descriptor.drain()
+            assert len(reads.infos) == 1
+            assert signal.set_wakeup_fd(write) == write
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(SIGUSR2, saved)
+        os.close(read)
+        os.close(write)
+
+
+def test_faulthandlerStillDumps(tmp_path: Path) -> None:
+    """
+    On its alternate stack, for the signals that it was given; those that it
+    has from before and that are watched it gets back.
+    """
+    with (tmp_path / "dump").open("w+") as dump:
+        faulthandler.register(SIGUSR1, dump)
+        faulthandler.register(SIGUSR2, dump)
+        try:
+            with descriptorOf(SIGUSR1) as (descriptor, reads):
+                send(SIGUSR1, SIGUSR2)
+                descriptor.drain()
+                assert len(reads.infos) == 1
+            once = (tmp_path / "dump").read_text().count("Current thread")
+            assert once == 1
+            send(SIGUSR1)
+            assert (tmp_path / "dump").read_text().count("Current thread") == 2
+        finally:
+            faulthandler.unregister(SIGUSR1)
+            faulthandler.unregister(SIGUSR2)
+
+
+@pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+def test_aDebuggerMayAttach(tmp_path: Path) -> None:
+    """
+    Signals come on when it has left.
+    """
+    with program(tmp_path, TWISTD, "-n", "signalfd") as daemon:
+        daemon.waitForOutput("watches")
+        gdb = ["gdb", "-nx", "-batch", "-p", str(daemon.pid), "-ex", "info threads"]
+        result = subprocess.run(
+            gdb,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        if "ptrace" in result.stderr:
+            pytest.skip("this system does not allow a debugger to attach")
+        assert "Thread" in result.stdout or "LWP" in result.stdout, result
+        daemon.kill(SIGHUP)
+        daemon.waitForOutput("SIGHUP from pid")
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+
+
+def pkillHasH() -> bool:
+    """
+    Whether there is a pkill(1) that knows C{-H}.
+    """
+    pkill = shutil.which("pkill")
+    if pkill is None:
+        return False
+    shown = subprocess.run([pkill, "--help"], capture_output=True, check=False)
+    return b"-H" in shown.stdout
+
+
+@pytest.mark.skipif(not pkillHasH(), reason="there is no pkill that knows -H")
+def test_pkillTakesUsForAProgramThatHandlesTheSignal(tmp_path: Path) -> None:
+    """
+    C{pkill -H -HUP} passes over a process that would die of it.
+    """
+    with program(tmp_path, TWISTD, "-n", "signalfd", "--signals", "HUP,TERM") as daemon:
+        daemon.waitForOutput("watches")
+        command = ["pkill", "-H", "-HUP", "-P", str(os.getpid()), "twistd"]
+        subprocess.run(command, check=True, timeout=DEADLINE)
+        daemon.waitForOutput("SIGHUP from pid")
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+
+
+def test_othersSeeThatTheSignalIsCaught(tmp_path: Path) -> None:
+    """
+    In SigCgt, at which pkill(1) and systemd look; and no longer when it is
+    given back.
+    """
+    status = Path("/proc/self/status")
+
+    def caught() -> bool:
+        (mask,) = re.findall("SigCgt:\t(.*)", status.read_text("ascii", "replace"))
+        return bool(int(mask, 16) >> (SIGHUP - 1) & 1)
+
+    assert not caught()
+    with descriptorOf(SIGHUP):
+        assert caught()
+    assert not caught()
+
+
+STRESS = Path(__file__).parent / "native_stress.c"
+
+
+def test_theHandlerHoldsUnderASanitizer(tmp_path: Path) -> None:
+    """
+    Eight threads, two processes, and masks that open and close.  (Not that for
+    threads: it calls handlers later, with a ucontext to which nobody returns.)
+    """
+    sanitizer = "address,undefined"
+    source = STRESS.parent.parent / "txsignalfd" / "_native.c"
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None or not source.exists():
+        pytest.skip("needs a C compiler, and the source beside the tests")
+    binary = tmp_path / "stress"
+    build = [compiler, "-g", "-O1", "-pthread", f"-fsanitize={sanitizer}"]
+    built = subprocess.run(
+        [*build, f'-DNATIVE_C="{source}"', str(STRESS), "-o", str(binary)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "cannot find" in built.stderr:
+        pytest.skip(f"this compiler has no -fsanitize={sanitizer}")
+    assert built.returncode == 0, built.stderr
+    result = subprocess.run(
+        [str(binary)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    assert result.stdout.endswith("nothing lost\n")
+
+
+def test_signalsThatComeWhileThreadsStartAndEndAreNotLost() -> None:
+    """
+    Each thread starts with the mask of who starts it, or takes one signal.
+    """
+    waitForThread = threading.Event()
+    with busyThreads(2), descriptorOf(SIGRTMIN) as (descriptor, reads):
+
+        def churn() -> None:
+            for _ in range(200):
+                thread = threading.Thread(target=waitForThread.is_set)
+                thread.start()
+                thread.join()
+
+        starter = threading.Thread(target=churn)
+        starter.start()
+        for value in range(5000):
+            queue(value)
+        starter.join()
+
+        def read() -> bool:
+            descriptor.drain()
+            return len(reads.infos) >= 5000
+
+        waitFor(read, "all have come")
+        assert sorted(info.int for info in reads.infos) == list(range(5000))
