@@ -187,19 +187,25 @@ def test_aSignalThatCameBeforeTheReactorStartedIsHandled() -> None:
         runReactor(reactor, main)
 
 
-def test_twistedsOwnHandlersDoNotTakeASignalAway() -> None:
+@pytest.mark.parametrize("first", ["we", "Twisted"])
+def test_twistedsOwnHandlersDoNotTakeASignalAway(
+    first: str, logged: list[LogEvent]
+) -> None:
     """
     Twisted installs handlers of SIGTERM, SIGINT and SIGCHLD when its reactor
-    starts, after ours.
+    starts, before or after ours.  That is nothing to be told of.
     """
     saved = {signo: signal.getsignal(signo) for signo in (SIGTERM, signal.SIGINT)}
     try:
         with newReactor() as reactor:
             got = Recorder()
             dispatcher = dispatcherFor(reactor)
-            dispatcher.addHandler(SIGTERM, got)
+            if first == "we":
+                dispatcher.addHandler(SIGTERM, got)
 
             async def main(reactor: Any) -> None:
+                if first == "Twisted":
+                    dispatcher.addHandler(SIGTERM, got)
                 send(SIGTERM)
                 await until(reactor, lambda: got.infos)
                 assert reactor.running
@@ -211,6 +217,7 @@ def test_twistedsOwnHandlersDoNotTakeASignalAway() -> None:
 
             runReactor(reactor, main, installSignalHandlers=True)
             assert len(got.infos) == 1
+            assert not any("is watched" in event["log_format"] for event in logged)
     finally:
         for signo, handler in saved.items():
             signal.signal(signo, handler)
@@ -240,6 +247,31 @@ def test_handlersOfOneSignalRunInTheOrderInWhichTheyWereAdded() -> None:
         await dispatcher.close()
 
     spin(main)
+
+
+def test_aPlainFunctionCostsNoDeferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    However many signals it handles.
+    """
+    made: list[object] = []
+    init = Deferred.__init__
+
+    def counted(self: Deferred[Any], *args: Any) -> None:
+        made.append(self)
+        init(self, *args)
+
+    with newReactor() as reactor:
+        dispatcher = dispatcherFor(reactor)
+        got = Recorder()
+        dispatcher.addHandler(SIGRTMIN, got)
+        queue(*range(100))
+        (reader,) = (each for each in reactor.getReaders() if hasattr(each, "signals"))
+        with monkeypatch.context() as patched:
+            patched.setattr(Deferred, "__init__", counted)
+            reader.drain()
+        assert len(got.infos) == 100
+        assert not made
+        dispatcher.close()
 
 
 def test_aHandlerThatRaisesIsLoggedAndStopsNoOther(logged: list[LogEvent]) -> None:

@@ -5,10 +5,11 @@
  *
  * Rules of the handler, which may interrupt any thread at any instruction:
  *   - it calls nothing that is not async-signal-safe (signal-safety(7)):
- *     sigaddset(3), kill(2), getpid(2), and the raw system calls gettid and
- *     rt_sigqueueinfo;
+ *     sigaddset(3), sigismember(3), kill(2), getpid(2), and the raw system
+ *     calls gettid and rt_sigqueueinfo;
  *   - it allocates nothing, takes no lock, and touches no Python object;
- *   - what it writes is its thread's own ucontext, and lock-free atomics;
+ *   - what it writes is its thread's own ucontext, lock-free atomics, and what
+ *     is kept, which is its thread's own while the mask is open;
  *   - it leaves errno as it found it.
  *
  * Why there is a handler at all, when everything is read from a signalfd: a
