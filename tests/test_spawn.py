@@ -503,6 +503,30 @@ def test_aChildThatIsForkedMeanwhileStartsClean() -> None:
         assert os.waitpid(pid, 0) == (pid, 0)
 
 
+def test_aForkedChildMayLeaveTheWithStatement() -> None:
+    """
+    And start children of its own after it.
+    """
+    with descriptorOf(SIGUSR1):
+        with spawning(), spawning():
+            pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                with descriptorOf(SIGUSR1):
+                    assert blocked() == {SIGUSR1}
+                    with spawning():
+                        with spawning():
+                            assert blocked() == set()
+                        assert blocked() == set()
+                    assert blocked() == {SIGUSR1}
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(pid, 0) == (pid, 0)
+        assert blocked() == {SIGUSR1}
+
+
 def test_drainingDoesNotWaitForAnotherThreadsChild() -> None:
     """
     It might wait for us.

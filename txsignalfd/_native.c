@@ -365,7 +365,8 @@ static int txs_close(void)
 {
     sigset_t again;
 
-    if (--txs_depth > 0)
+    /* In a child that was forked meanwhile it is 0 already. */
+    if (txs_depth == 0 || --txs_depth > 0)
         return 0;
     sigemptyset(&again);
     for (int signo = 1; signo < TXS_NSIG; signo++)

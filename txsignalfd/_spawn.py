@@ -35,16 +35,20 @@ _MUCH = lib.TXS_KEPT // 2
 
 class OpenMask:
     """
-    What L{spawning} gives.  A class, and one object of it, because each call
-    in Python is dear in the cold moment before a child is started.
+    What L{spawning} gives.  A class, and no generator, because each call in
+    Python is dear in the cold moment before a child is started.
     """
 
+    __slots__ = ("_lock",)
+
     def __enter__(self) -> None:
-        _mask.openLock.acquire()
+        # Kept, for a child that is forked meanwhile gets a new one.
+        self._lock = _mask.openLock
+        self._lock.acquire()
         kept = lib.txs_open()
         if kept == -1:
             error = ffi.errno
-            _mask.openLock.release()
+            self._lock.release()
             raise OSError(error, os.strerror(error))
         while kept > _MUCH:
             _mask.handOverKept()
@@ -53,10 +57,7 @@ class OpenMask:
     def __exit__(self, *_: object) -> None:
         if lib.txs_close():
             _mask.handOverKept()
-        _mask.openLock.release()
-
-
-_openMask = OpenMask()
+        self._lock.release()
 
 
 def spawning() -> AbstractContextManager[None]:
@@ -78,7 +79,7 @@ def spawning() -> AbstractContextManager[None]:
 
     @raise OSError: When the system refuses.
     """
-    return _openMask
+    return OpenMask()
 
 
 def collect() -> None:
@@ -111,7 +112,7 @@ class CleanSpawnProcess:
         """
         See C{IReactorProcess.spawnProcess}.
         """
-        with _openMask:
+        with OpenMask():
             return self._spawnProcess(*args, **kwargs)
 
     def use(self) -> None:
