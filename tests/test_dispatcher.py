@@ -598,6 +598,29 @@ def test_noQueuedRunStartsDuringAHold() -> None:
     spin(main)
 
 
+def test_aHoldThatAHandlerEndsKeepsTheOrder() -> None:
+    """
+    What was kept comes before what was read after it.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        got = Recorder()
+        dispatcher.addHandler(SIGRTMIN, got)
+        hold = dispatcher.hold(SIGRTMIN)
+        hold.__enter__()
+        queue(1)
+        await turn(reactor)
+        dispatcher.addHandler(SIGUSR1, lambda _: hold.__exit__(None, None, None))
+        send(SIGUSR1)  # a lower number, so it is read before the next
+        queue(2)
+        await until(reactor, lambda: got.infos)
+        assert got.values == [1, 2]
+        await dispatcher.close()
+
+    spin(main)
+
+
 def test_holdingWhatCannotBeWatchedIsAnError() -> None:
     """
     It would promise what it cannot do.

@@ -19,6 +19,7 @@ standard signal.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -49,7 +50,7 @@ class HandlerTable:
         self._entries: dict[int, tuple[Registration, ...]] = {}
         self._held: dict[int, int] = {}
         self._kept: list[SigInfo] = []
-        self._backlog: list[SigInfo] = []
+        self._queue: deque[SigInfo] = deque()
         self._unhandled: dict[int, int] = {}
         self.receiving = False
         self._closedBy: tuple[Registration, int] | None = None
@@ -84,35 +85,33 @@ class HandlerTable:
         """
         Hand out signals.
         """
+        self._queue.extend(infos)
+        self._handOut()
+
+    def _handOut(self) -> None:
         if self.receiving:
-            self._backlog.extend(infos)
             return
         self.receiving = True
+        entries, held, queue = self._entries, self._held, self._queue
         try:
-            self._handOut(infos)
-            while self._backlog:
-                infos, self._backlog = self._backlog, []
-                self._handOut(infos)
+            while queue:
+                info = queue.popleft()
+                signo = info.signo
+                if held and signo in held:
+                    self._kept.append(info)
+                    continue
+                registrations = entries.get(signo)
+                if not registrations:
+                    self._receiveUnhandled(info)
+                    continue
+                for registration in registrations:
+                    if registration.ready:
+                        registration.call(info)
+                    else:
+                        registration.receive(info)
         finally:
             self.receiving = False
         self._settled()
-
-    def _handOut(self, infos: list[SigInfo]) -> None:
-        entries, held = self._entries, self._held
-        for info in infos:
-            signo = info.signo
-            if held and signo in held:
-                self._kept.append(info)
-                continue
-            registrations = entries.get(signo)
-            if not registrations:
-                self._receiveUnhandled(info)
-                continue
-            for registration in registrations:
-                if registration.ready:
-                    registration.call(info)
-                else:
-                    registration.receive(info)
 
     def _receiveUnhandled(self, info: SigInfo) -> None:
         count = self._unhandled[info.signo] = self._unhandled.get(info.signo, 0) + 1
@@ -154,7 +153,8 @@ class HandlerTable:
                 registration.advance()
         # What is held still is kept again, in its order.
         kept, self._kept = self._kept, []
-        self.receive(kept)
+        self._queue.extendleft(reversed(kept))
+        self._handOut()
 
     def describe(self, signo: int) -> WatchedSignal:
         """
