@@ -611,7 +611,9 @@ def test_aHoldThatAHandlerEndsKeepsTheOrder() -> None:
         hold.__enter__()
         queue(1)
         await turn(reactor)
-        dispatcher.addHandler(SIGUSR1, lambda _: hold.__exit__(None, None, None))
+        dispatcher.addHandler(
+            SIGUSR1, lambda _: ignore(hold.__exit__(None, None, None))
+        )
         send(SIGUSR1)  # a lower number, so it is read before the next
         queue(2)
         await until(reactor, lambda: got.infos)
