@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from signal import SIGHUP, SIGRTMIN, SIGUSR1, SIGUSR2
@@ -26,6 +27,7 @@ from txsignalfd import (
     SignalNotWatchable,
     WatchedByParent,
 )
+from txsignalfd.descriptor import _mostReads
 
 
 class Reads(list[list[SigInfo]]):
@@ -66,6 +68,7 @@ def test_itIsAReadDescriptor(descriptor: SignalDescriptor) -> None:
     assert verifyObject(IReadDescriptor, descriptor)
     assert verifyObject(ILoggingContext, descriptor)
     assert descriptor.logPrefix() == "SignalDescriptor"
+    assert repr(descriptor).endswith(" of SIGUSR1 SIGRTMIN>")
     assert fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
     assert not os.get_blocking(descriptor.fileno())
     assert descriptor.signals == {SIGUSR1, SIGRTMIN}
@@ -113,6 +116,22 @@ def test_drainReceivesAllThatIsPending(
         descriptor.drain()
         assert [info.value for info in reads.infos] == list(range(count))
         reads.clear()
+
+
+def test_drainReadsNoMoreThanCanHaveBeenPending(
+    descriptor: SignalDescriptor, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Senders may be faster than the reader.
+    """
+    assert _mostReads() >= resource.getrlimit(resource.RLIMIT_SIGPENDING)[0] // 64
+    with monkeypatch.context() as patched:
+        patched.setattr("txsignalfd.descriptor._mostReads", lambda: 2)
+        queue(*range(200))
+        descriptor.drain()
+        assert len(reads.infos) == 128
+    descriptor.drain()
+    assert len(reads.infos) == 200
 
 
 def test_aReceiverThatRaisesIsLoggedAndLosesNoOther(logged: list[LogEvent]) -> None:

@@ -890,6 +890,7 @@ def test_afterCloseNothingCanBeAskedOfIt() -> None:
             lambda: dispatcher.unwatch(SIGHUP),
             lambda: dispatcher.addHandler(SIGHUP, Recorder()),
             lambda: dispatcher.whenReceived(SIGHUP),
+            lambda: dispatcher.hold(SIGHUP),
         ):
             with pytest.raises(DispatcherClosed, match="was closed"):
                 call()
@@ -1230,6 +1231,8 @@ def test_aForkedChildIsToldThatTheDispatcherIsItsParents() -> None:
                     lambda: dispatcher.unwatch(SIGHUP),
                     lambda: dispatcher.addHandler(SIGHUP, got),
                     lambda: dispatcher.whenReceived(SIGHUP),
+                    lambda: dispatcher.hold(SIGHUP),
+                    lambda: dispatcher.watching,
                     dispatcher.close,
                 ):
                     with pytest.raises(WatchedByParent, match=f"process {ME} watches"):
@@ -1266,3 +1269,83 @@ def test_aDispatcherMadeBeforeAForkWatchesAfterIt() -> None:
                 os._exit(status)
         assert os.waitpid(pid, 0) == (pid, 0)
         dispatcher.close()
+
+
+FLOOD = """
+import os, sys, time
+from txsignalfd.lowlevel import sigqueue
+end = time.monotonic() + 20
+while time.monotonic() < end and os.getppid() == int(sys.argv[1]):
+    try:
+        sigqueue(int(sys.argv[1]), int(sys.argv[2]), 0)
+    except BlockingIOError:
+        pass
+"""
+
+
+def test_aFloodDoesNotKeepUnwatchFromItsEnd() -> None:
+    """
+    Three processes send as fast as they can; what they send later goes where
+    it would have gone without us.
+    """
+    saved = signal.signal(SIGRTMIN, lambda signo, frame: None)
+    command = [sys.executable, "-c", FLOOD, str(ME), str(int(SIGRTMIN))]
+    senders: list[subprocess.Popen[bytes]] = []
+    try:
+        with newReactor() as reactor:
+            dispatcher = dispatcherFor(reactor)
+            got = Recorder()
+            dispatcher.addHandler(SIGRTMIN, got)
+            senders += [subprocess.Popen(command) for _ in range(3)]
+
+            async def main(reactor: Any) -> None:
+                await until(reactor, lambda: len(got.infos) > 1000)
+                dispatcher.unwatch(SIGRTMIN)
+                assert all(sender.poll() is None for sender in senders)
+                await dispatcher.close()
+
+            runReactor(reactor, main)
+    finally:
+        for sender in senders:
+            sender.kill()
+            sender.wait()
+        signal.signal(SIGRTMIN, saved)
+
+
+def test_readersThatWereRemovedAreAddedAgain() -> None:
+    """
+    As trial removes those of a test that did not close: the next use works.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        dispatcher.watch(SIGHUP)
+        reactor.removeAll()
+        waiting = dispatcherFor(reactor).whenReceived(SIGHUP)
+        send(SIGHUP)
+        assert (await waiting).signal is SIGHUP
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_whatIsHeldWhenTheReactorStopsIsTold(logged: list[LogEvent]) -> None:
+    """
+    It will not be handled, also when the hold ends.
+    """
+    with newReactor() as reactor:
+        dispatcher = dispatcherFor(reactor)
+        got = Recorder()
+        hold = dispatcher.hold(SIGHUP)
+
+        async def main(reactor: Any) -> None:
+            dispatcher.addHandler(SIGHUP, got)
+            hold.__enter__()
+            send(SIGHUP)
+            await turn(reactor)
+
+        runReactor(reactor, main)
+        (event,) = (event for event in logged if "in a hold" in event["log_format"])
+        assert event["kept"].startswith("SIGHUP from pid")
+        hold.__exit__(None, None, None)
+        assert not got.infos

@@ -313,3 +313,83 @@ def test_aRegistrationTellsWhatItIs() -> None:
         await busy.close()
 
     spin(main)
+
+
+def test_aCancellerThatRaisesStopsNoOther(logged: list[LogEvent]) -> None:
+    """
+    It is logged, with the signal whose handling it was to end.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        one, two = Recorder(), Recorder()
+
+        def bad(_: object) -> None:
+            raise ZeroDivisionError
+
+        def handler(info: SigInfo) -> Deferred[None]:
+            one(info)
+            return Deferred(bad)
+
+        registration = dispatcher.addHandler(SIGRTMIN, handler, Overlap.RESTART)
+        dispatcher.addHandler(SIGRTMIN, two)
+        queue(*range(5))
+        await until(reactor, lambda: len(two.infos) == 5)
+        assert one.values == two.values == list(range(5))
+        assert all(failure.check(ZeroDivisionError) for failure in failures(logged))
+        closed = dispatcher.close()
+        for run in list(registration.runs):
+            assert run.deferred is not None
+            run.deferred.callback(None)
+        await closed
+
+    spin(main)
+
+
+def test_whatIsCancelledMayRemoveItsHandler() -> None:
+    """
+    It is then called no more.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        got = Recorder()
+
+        def handler(info: SigInfo) -> Deferred[None]:
+            got(info)
+            deferred: Deferred[None] = Deferred()
+            deferred.addErrback(lambda _: registration.remove())
+            return deferred
+
+        registration = dispatcher.addHandler(SIGRTMIN, handler, Overlap.RESTART)
+        queue(1, 2)
+        await turn(reactor)
+        assert got.values == [1]
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_aFutureOfAsyncioIsCancelledWithoutAWord(logged: list[LogEvent]) -> None:
+    """
+    Its own CancelledError is no failure either.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        futures: list[Any] = []
+
+        def handler(info: SigInfo) -> Any:
+            futures.append(reactor._asyncioEventloop.create_future())
+            return futures[-1]
+
+        registration = dispatcher.addHandler(SIGRTMIN, handler, Overlap.RESTART)
+        queue(1, 2)
+        await until(reactor, lambda: len(futures) == 2)
+        futures[1].set_result(None)
+        await until(reactor, lambda: not registration.runs)
+        assert futures[0].cancelled()
+        await dispatcher.close()
+
+    spin(main, "asyncio")
+    assert not failures(logged)

@@ -661,3 +661,30 @@ def test_aProgramMayEndWhileItWatches(tmp_path: Path) -> None:
     with python(tmp_path, SPAWN_AT_EXIT) as running:
         assert running.wait() == 0
         assert running.output() == ""
+
+
+def test_aChildHasTheMaskOfTheThreadThatForkedIt() -> None:
+    """
+    Not that of the thread that watches, which blocked the signal before.
+    """
+
+    def watch() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        watched.append(SignalDescriptor([SIGUSR1], infos.extend))
+
+    watched: list[SignalDescriptor] = []
+    infos: list[SigInfo] = []
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(watch).result(DEADLINE)
+    signal.raise_signal(SIGUSR1)  # it is handed on, and blocked here
+    assert blocked() == {SIGUSR1}
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if blocked() == set() else 1)
+    assert os.waitpid(pid, 0) == (pid, 0)
+    with spawning():
+        assert blocked() == set()
+    watched[0].drain()
+    assert len(infos) == 1
+    watched[0].close()
+    assert blocked() == set()

@@ -119,3 +119,27 @@ def test_leavingAStreamEndsIt() -> None:
         await dispatcher.close()
 
     spin(main)
+
+
+def test_whoWaitsHasWhatIsHeldAtTheClosing(logged: list[LogEvent]) -> None:
+    """
+    Closing waits for the end of the hold, and says so.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        waiting = dispatcher.whenReceived(SIGRTMIN)
+        with dispatcher.stream(SIGRTMIN) as infos:
+            reading = Deferred.fromCoroutine(collect(infos))
+            with dispatcher.hold(SIGRTMIN):
+                queue(1)
+                await turn(reactor)
+                closed = dispatcher.close()
+                assert not waiting.called
+            await closed
+            assert (await waiting).value == 1
+            assert [info.value for info in await reading] == [1]
+
+    spin(main)
+    assert any("closing waits" in event["log_format"] for event in logged)
+    assert not any("log_failure" in event for event in logged)

@@ -41,7 +41,13 @@ from typing import Final
 
 from txsignalfd._forking import switchBack, switchToFork, tellForks
 from txsignalfd._native import ffi, lib
-from txsignalfd.lowlevel import SIG_BLOCK, SIG_UNBLOCK, sigprocmask, sigset
+from txsignalfd.lowlevel import (
+    SIG_BLOCK,
+    SIG_UNBLOCK,
+    VALID_SIGNALS,
+    sigprocmask,
+    sigset,
+)
 from txsignalfd.names import signalName
 from txsignalfd.siginfo import SIGINFO_SIZE, SigInfo, parse
 
@@ -56,7 +62,7 @@ _NOT_WATCHABLE: Final[dict[int, str]] = {
         " read from a descriptor later",
     ),
     **dict.fromkeys(
-        range(signal.SIGSYS + 1, signal.SIGRTMIN),
+        sorted(set(range(1, lib.TXS_NSIG)).difference(VALID_SIGNALS)),
         "the C library keeps it to itself, for its threads",
     ),
 }
@@ -145,8 +151,6 @@ class ProcessMask:
             still queued.
         """
         self.keep = keep
-        #: What we have blocked, by the native id of the thread.
-        self._blocked: dict[int, set[int]] = {}
         #: The signals that are held.
         self.taken: frozenset[int] = frozenset()
 
@@ -227,32 +231,37 @@ class ProcessMask:
 
         @return: Those that others than us had blocked in it.
         """
-        before = sigprocmask(SIG_BLOCK, signals)
-        ours = self._blockedIn(threading.get_native_id(), signals)
-        ours.update(frozenset(signals).difference(before))
-        return frozenset(before) - ours
+        before = frozenset(sigprocmask(SIG_BLOCK, signals))
+        thread = threading.get_native_id()
+        ours = _noted(thread)
+        for signo in frozenset(signals) - before:
+            lib.txs_note(thread, signo)
+        return before - ours
 
     def _unblock(self, signals: Collection[int]) -> None:
         """
         Unblock what we have blocked of these, here and in the main thread.
         """
-        here = threading.get_native_id()
-        ours = self._blockedIn(here, signals).intersection(signals)
-        self._blocked[here] -= ours
-        sigprocmask(SIG_UNBLOCK, ours)
+        sigprocmask(SIG_UNBLOCK, _forget(threading.get_native_id(), signals))
         main = threading.main_thread().native_id
         assert main is not None, "the main thread runs"
-        ours = self._blockedIn(main, signals).intersection(signals)
-        self._blocked[main] -= ours
+        ours = _forget(main, signals)
         if ours and lib.txs_unblock_in_main(sigset(ours)) == -1:
             raise OSError(ffi.errno, "the main thread still blocks signals")
 
-    def _blockedIn(self, thread: int, signals: Iterable[int]) -> set[int]:
-        """
-        What we have blocked in a thread, with what the handler in C has, if
-        it is among these signals.
-        """
-        bits = lib.txs_forget(thread, sum(1 << (signo - 1) for signo in signals))
-        ours = self._blocked.setdefault(thread, set())
-        ours.update(signo for signo in signals if bits >> (signo - 1) & 1)
-        return ours
+
+def _noted(thread: int) -> frozenset[int]:
+    """
+    What was blocked in a thread by us, or by the handler in C.
+    """
+    bits = lib.txs_forget(thread, 0)
+    return frozenset(n for n in range(1, lib.TXS_NSIG) if bits >> (n - 1) & 1)
+
+
+def _forget(thread: int, signals: Collection[int]) -> frozenset[int]:
+    """
+    The same of these signals, and forget it.
+    """
+    noted = _noted(thread).intersection(signals)
+    lib.txs_forget(thread, sum(1 << (signo - 1) for signo in noted))
+    return noted

@@ -119,7 +119,13 @@ static int txs_sigqueue(int pid, int signo, int value)
 
     memset(&payload, 0, sizeof payload);
     payload.sival_int = value;
+#if defined _POSIX_REALTIME_SIGNALS && _POSIX_REALTIME_SIGNALS > 0
     return sigqueue((pid_t)pid, signo, payload);
+#else
+    (void)pid, (void)signo;
+    errno = ENOSYS;
+    return -1;
+#endif
 }
 
 /* --- the handler -------------------------------------------------------- */
@@ -135,9 +141,9 @@ static struct {
 } txs_before[TXS_NSIG];
 
 /*
- * Which threads the handler has blocked signals in, so that they can be told
- * and undone: a bit for each signal.  A thread for which there is no room is
- * served like the others, and only not noted.
+ * Which threads we have blocked signals in, the handler or _mask.py, so that
+ * it can be undone: a bit for each signal.  A thread for which there is no room
+ * is served like the others, and only not noted.
  */
 #define TXS_THREADS 512
 
@@ -146,7 +152,6 @@ static struct {
     atomic_ullong blocked;
 } txs_threads[TXS_THREADS];
 
-#ifdef __linux__
 static void txs_note(int tid, int signo)
 {
     for (int i = 0; i < TXS_THREADS; i++) {
@@ -159,7 +164,24 @@ static void txs_note(int tid, int signo)
         }
     }
 }
-#endif
+
+/*
+ * The signals that were noted for a thread, as bits; those of them that are in
+ * the argument are forgotten.
+ */
+static unsigned long long txs_forget(int tid, unsigned long long signals)
+{
+    for (int i = 0; i < TXS_THREADS; i++)
+        if (atomic_load(&txs_threads[i].tid) == tid) {
+            unsigned long long noted
+                = atomic_fetch_and(&txs_threads[i].blocked, ~signals);
+
+            if (signals != 0 && (noted & ~signals) == 0)
+                atomic_store(&txs_threads[i].tid, 0);
+            return noted;
+        }
+    return 0;
+}
 
 static void txs_add(sigset_t *set, const sigset_t *signals)
 {
@@ -259,6 +281,34 @@ static int txs_release(int signo)
 }
 
 /*
+ * Whether we have blocked a signal in a thread.  It was not blocked there
+ * before, or it was not where it was first taken, and the thread has it from
+ * that one.
+ */
+static int txs_blocked_by_us(int tid, int signo)
+{
+    return !txs_before[signo].was_blocked
+           || (txs_forget(tid, 0) >> (signo - 1) & 1);
+}
+
+static int txs_tid(void)
+{
+#ifdef __linux__
+    return (int)syscall(SYS_gettid);
+#else
+    return (int)getpid();
+#endif
+}
+
+/* The thread that forks, told to its child, in which it has another number. */
+static __thread int txs_forking;
+
+static void txs_before_fork(void)
+{
+    txs_forking = txs_tid();
+}
+
+/*
  * In a child that fork(2) made, before any of its code runs: what the process
  * had before.  The child has one thread and nothing pending.  It is not told
  * to vfork(2) and posix_spawn(3), which run no code of ours.
@@ -272,7 +322,7 @@ static void txs_after_fork_in_child(void)
         if (!txs_before[signo].held)
             continue;
         txs_release(signo);
-        if (!txs_before[signo].was_blocked)
+        if (txs_blocked_by_us(txs_forking, signo))
             sigaddset(&blocked, signo);
         txs_before[signo].held = 0;
     }
@@ -292,7 +342,7 @@ static int txs_hold(int signo, int was_blocked)
     static int watching_forks;
 
     if (!watching_forks) {
-        int error = pthread_atfork(NULL, NULL, txs_after_fork_in_child);
+        int error = pthread_atfork(txs_before_fork, NULL, txs_after_fork_in_child);
 
         if (error != 0) {
             errno = error;
@@ -314,18 +364,6 @@ static int txs_let_go(int signo)
     return txs_release(signo);
 }
 
-/*
- * The signals that the handler has blocked in a thread, as bits; those of
- * them that are in the argument are forgotten.
- */
-static unsigned long long txs_forget(int tid, unsigned long long signals)
-{
-    for (int i = 0; i < TXS_THREADS; i++)
-        if (atomic_load(&txs_threads[i].tid) == tid)
-            return atomic_fetch_and(&txs_threads[i].blocked, ~signals);
-    return 0;
-}
-
 /* --- the open mask, while a child is started ----------------------------- */
 
 /*
@@ -343,12 +381,10 @@ static int txs_open(void)
     pthread_sigmask(SIG_BLOCK, NULL, &before);
     sigemptyset(&txs_opened);
     for (int signo = 1; signo < TXS_NSIG; signo++)
-        if (txs_before[signo].held && !txs_before[signo].was_blocked
+        if (txs_before[signo].held && txs_blocked_by_us(txs_tid(), signo)
             && sigismember(&before, signo) == 1)
             sigaddset(&txs_opened, signo);
-#ifdef __linux__
-    atomic_store(&txs_opener, (int)syscall(SYS_gettid));
-#endif
+    atomic_store(&txs_opener, txs_tid());
     error = pthread_sigmask(SIG_UNBLOCK, &txs_opened, NULL);
     if (error == 0)
         return txs_depth++, txs_kept_count;

@@ -43,6 +43,7 @@ ffibuilder.cdef(
     int txs_let_go(int signo);
     int txs_catch(int signo);
     int txs_caught(int signo);
+    void txs_note(int tid, int signo);
     unsigned long long txs_forget(int tid, unsigned long long signals);
     #define TXS_KEPT ...
     int txs_open(void);

@@ -66,6 +66,9 @@ class SignalfdBackend:
         """
         if self._descriptor is not None:
             self._descriptor.watch(signals)
+            # Nothing, unless somebody has taken all readers from the reactor,
+            # as trial does with one that a test has left unclean.
+            self._reactor.addReader(self._descriptor)
         elif signals:
             self._open(signals)
 

@@ -6,7 +6,9 @@ L{SignalDescriptor}: a signalfd(2) that a reactor can read.
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -16,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txsignalfd._mask import ProcessMask, checkWatchable
+from txsignalfd._native import lib
 from txsignalfd._spawn import collect
 from txsignalfd.lowlevel import SFD_CLOEXEC, SFD_NONBLOCK, signalfd
 from txsignalfd.names import signalName
@@ -24,6 +27,15 @@ from txsignalfd.siginfo import SIGINFO_SIZE, SigInfo, parse
 #: The most records that one read takes, so that a storm of signals leaves the
 #: reactor its other descriptors.
 RECORDS_PER_READ = 64
+
+
+def _mostReads() -> int:
+    """
+    How many reads all signals take that can be pending.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_SIGPENDING)
+    most = sys.maxsize if limit == resource.RLIM_INFINITY else limit
+    return int(most + lib.TXS_NSIG) // RECORDS_PER_READ + 1
 
 
 class WatchedByParent(RuntimeError):
@@ -83,6 +95,10 @@ class SignalDescriptor:
             self._mask.giveBack(wanted)
             raise
         self._broken = False
+
+    def __repr__(self) -> str:
+        names = " ".join(map(signalName, sorted(self.signals)))
+        return f"<SignalDescriptor {self._fd} of {names or 'nothing'}>"
 
     @property
     def signals(self) -> frozenset[int]:
@@ -198,13 +214,13 @@ class SignalDescriptor:
         """
         collect()
         self.receiveKept()
-        # Read first, receive then: reading is faster than any sender, and a
-        # receiver need not be, so that the other order might never end.
-        reads = []
-        while len(records := self._read()) == RECORDS_PER_READ * SIGINFO_SIZE:
-            reads.append(records)
-        for each in (*reads, records):
-            self._receiveInfos(parse(each))
+        # Senders may be faster than we: no more is read than can have been
+        # pending when it began.
+        for _ in range(_mostReads()):
+            records = self._read()
+            self._receiveInfos(parse(records))
+            if self._fd == -1 or len(records) < RECORDS_PER_READ * SIGINFO_SIZE:
+                break
 
     def receiveKept(self) -> None:
         """

@@ -80,7 +80,10 @@ class SignalDispatcher:
     def watching(self) -> frozenset[int]:
         """
         The numbers of the signals that are watched.
+
+        @raise WatchedByParent: In a forked child.
         """
+        self._backend.checkProcess()
         return self._backend.signals
 
     def watch(self, *signals: int) -> None:
@@ -101,15 +104,15 @@ class SignalDispatcher:
 
     def unwatch(self, *signals: int) -> None:
         """
-        Give signals back, after what is pending has been handed to handlers.
+        Give signals back, after what is pending has been handed to handlers
+        (or, in a handler, has been read; it is handed on when that returns).
         Their handlers stay, and are called again if they are watched again.
 
         @param signals: Their numbers.  What is not watched is passed over.
-        @raise DispatcherClosed: After L{close}.
-        @raise WatchedByParent: In a forked child.
+        @raise SignalNotWatchable: And the other errors of L{watch}.
         """
         self._check()
-        self._backend.unwatch(signals)
+        self._backend.unwatch(checkWatchable(signals))
 
     def handlersOf(self, signal: int) -> tuple[Registration, ...]:
         """
@@ -121,9 +124,8 @@ class SignalDispatcher:
 
     def describe(self) -> Description:
         """
-        What is watched, by which handlers, how often each was called, what is
-        held and what was dropped; and what the process and its threads do with
-        each signal.  C{print} shows it as text.
+        What is watched, by which handlers and how often, what is held and what
+        was dropped; and what the process does.  C{print} shows it as text.
 
         @raise ProcUnavailable: Where there is no proc(5).
         """
@@ -132,9 +134,7 @@ class SignalDispatcher:
 
     def _check(self) -> None:
         if self._closing:
-            raise DispatcherClosed(
-                "this dispatcher was closed, or its reactor has stopped"
-            )
+            raise DispatcherClosed("it was closed, or its reactor has stopped")
         self._backend.checkProcess()
 
     def addHandler(
@@ -197,12 +197,14 @@ class SignalDispatcher:
 
     def hold(self, *signals: int) -> AbstractContextManager[None]:
         """
-        A critical section: no handler of these signals is called in it.  What
-        comes meanwhile is handled after it, in order.  May be nested.
+        A critical section: no signal of these is handed out in it.  What comes
+        meanwhile is handled after it, in order.  May be nested.  Do not wait
+        in it for L{close}, which waits for its end.
 
         @param signals: Their numbers; none for every signal.
-        @raise SignalNotWatchable: For a number that cannot be watched.
+        @raise SignalNotWatchable: And the other errors of L{watch}.
         """
+        self._check()
         return self._table.hold(checkWatchable(signals) or range(1, lib.TXS_NSIG))
 
     def close(self) -> Deferred[None]:
@@ -229,6 +231,8 @@ class SignalDispatcher:
                 "after", "shutdown", self._stopWaiting
             )
             self._backend.stop()
+            if self._table.isHolding:
+                self._log.info("closing waits until the signals that are held are not")
         self._finishIfIdle()
         return deferred
 
@@ -242,6 +246,8 @@ class SignalDispatcher:
     def _finishIfIdle(self) -> None:
         if not self._closing or self._closed or self._table.receiving:
             return
+        if self._table.isHolding:  # who waits shall have what is held
+            return
         self._endWaiters()
         # Ending those may have ended a handler, and so all.
         if self._table.isIdle() and not self._closed:
@@ -252,6 +258,7 @@ class SignalDispatcher:
 
     def _finish(self) -> None:
         self._closed = True
+        self._table.abandon()
         trigger, self._stopTrigger = self._stopTrigger, None
         if trigger is not None:
             self._reactor.removeSystemEventTrigger(trigger)
@@ -273,8 +280,7 @@ class SignalDispatcher:
         if not reason.check(ConnectionLost):
             self._log.failure("signals are received no more", failure=reason)
         self._endWaiters()
-        # Ending those may have ended a handler, and so all.
-        if not self._closed:
+        if not self._closed:  # by the end of a handler that has waited
             self._finish()
 
 

@@ -129,6 +129,24 @@ class HandlerTable:
         """
         return signo in self._held
 
+    @property
+    def isHolding(self) -> bool:
+        """
+        Whether anything is held.
+        """
+        return bool(self._held)
+
+    def abandon(self) -> None:
+        """
+        Keep nothing any more: the reactor has stopped.
+        """
+        kept, self._kept = self._kept, []
+        if kept:
+            self._log.warn(
+                "the reactor has stopped in a hold, and these are not handled: {kept}",
+                kept=", ".join(map(str, kept)),
+            )
+
     @contextmanager
     def hold(self, signals: Iterable[int]) -> Iterator[None]:
         """
@@ -170,11 +188,9 @@ class HandlerTable:
 
     def isIdle(self) -> bool:
         """
-        Whether nothing is kept here and no handler is busy, but for one that
-        has closed the dispatcher, and may wait for that.
+        Whether no handler is busy, but for one that has closed the dispatcher,
+        and may wait for that.
         """
-        if self.receiving or self._held:
-            return False
         if not all(run.closes for run in self.runs):
             return False
         return not any(

@@ -113,7 +113,7 @@ def sigset(signals: Iterable[int]) -> Any:
 
 
 #: Those that the C library takes: its own are not among them.
-_SIGNALS: Final = [
+VALID_SIGNALS: Final = [
     signo
     for signo in range(1, lib.TXS_NSIG)
     if lib.sigaddset(ffi.new("sigset_t *"), signo) == 0
@@ -165,7 +165,7 @@ def sigprocmask(how: int, signals: Iterable[int]) -> list[int]:
     how, mask, old = _index(how), sigset(signals), ffi.new("sigset_t *")
     if lib.pthread_sigmask(how, mask, old) != 0:
         raise ValueError(f"value specified for how ({how}) invalid")
-    return [signo for signo in _SIGNALS if lib.sigismember(old, signo) == 1]
+    return [signo for signo in VALID_SIGNALS if lib.sigismember(old, signo) == 1]
 
 
 def create_signalfd(signals: Iterable[int], flags: int = 0) -> int:

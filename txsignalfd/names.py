@@ -8,11 +8,17 @@ The codes are as the compiler sees them: see C{txs_codes} in C{_native.c}.
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
-from signal import SIGRTMAX, SIGRTMIN, Signals
+from signal import Signals
 from typing import Final
 
 from txsignalfd._native import ffi, lib
+
+#: The first and the last realtime signal; beyond the last of all where there
+#: are none.
+SIGRTMIN: Final[int] = getattr(signal, "SIGRTMIN", lib.TXS_NSIG)
+SIGRTMAX: Final[int] = getattr(signal, "SIGRTMAX", lib.TXS_NSIG)
 
 _NAME: Final = re.compile(
     r"(?:SIG)?(?P<base>RTMIN(?=\+)|RTMAX(?=-)|[A-Z]+[0-9]*$)(?P<offset>[+-][0-9]+)?",
@@ -63,7 +69,7 @@ def signalNumber(name: str) -> int:
         number.
     @raise ValueError: When no signal has that name or number.
     """
-    if name.isdecimal() and 0 < int(name) < lib.TXS_NSIG:
+    if name.isdecimal() and name.isascii() and 0 < int(name) < lib.TXS_NSIG:
         return int(name)
     match = _NAME.fullmatch(name)
     signo = match and Signals.__members__.get("SIG" + match["base"].upper())

@@ -24,11 +24,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from signal import SIGRTMAX, SIGRTMIN
 from typing import Any, Final
 
 from txsignalfd.actions import Disposition, Effect, Meaning
-from txsignalfd.names import signalName
+from txsignalfd.names import SIGRTMAX, SIGRTMIN, signalName
 from txsignalfd.procstatus import ProcessSignals, ThreadSignals
 
 _WIDTH: Final = 79

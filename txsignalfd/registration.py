@@ -21,9 +21,11 @@ from txsignalfd.description import HandlerDescription
 from txsignalfd.names import signalName
 from txsignalfd.siginfo import SigInfo
 
-#: What a handler may return.
 HandlerResult = Deferred[Any] | Awaitable[Any] | None
 Handler = Callable[[SigInfo], HandlerResult]
+
+
+_CANCELLED: Final = (CancelledError, asyncio.CancelledError)
 
 
 class Overlap(Enum):
@@ -47,11 +49,10 @@ class Overlap(Enum):
 
 class Run:
     """
-    A call of a handler whose Deferred has not fired yet.
+    A call of a handler whose Deferred has not fired.
 
     @ivar cancelled: It was cancelled for a newer signal.
-    @ivar closes: It has closed the dispatcher, and may wait for that; so the
-        closing must not wait for it.
+    @ivar closes: It has closed the dispatcher, and closing must not wait for it.
     """
 
     __slots__ = ("cancelled", "closes", "deferred", "info")
@@ -105,11 +106,10 @@ class Registration:
 
     @ivar signal: The number of its signal.
     @ivar handler: What is called.
-    @ivar overlap: What is done with a signal while the handler is busy.
-    @ivar handled: How often the handler was called.
+    @ivar overlap: What is done while it is busy.
+    @ivar handled: How often it was called.
     @ivar dropped: How many signals were dropped (L{Overlap.DROP}).
-    @ivar ready: Whether a signal goes to the handler without a look at what
-        else it does.
+    @ivar ready: Whether it may be called at once.
     """
 
     __slots__ = (
@@ -172,8 +172,7 @@ class Registration:
     def remove(self) -> None:
         """
         Call the handler no more, also not for signals that were kept for it.
-        A run that is out goes on.  The signal stays watched.  A second call
-        does nothing.
+        A run that is out goes on, and the signal stays watched.
         """
         if not self._removed:
             self._removed = True
@@ -191,7 +190,8 @@ class Registration:
             self.dropped += 1
         elif self.overlap is Overlap.RESTART:
             self._cancelRuns()
-            self.call(info)
+            if not self._removed:  # by what it has cancelled
+                self.call(info)
         else:
             if self.overlap is Overlap.MERGE:
                 self._waiting.clear()
@@ -235,7 +235,7 @@ class Registration:
 
     def advance(self) -> None:
         """
-        Handle what was kept, as far as nothing stands in the way.
+        Handle what was kept, unless something stands in the way.
         """
         if self._advancing:
             return
@@ -247,14 +247,13 @@ class Registration:
 
     def isBusy(self) -> bool:
         """
-        Whether signals are kept for it that will still be handled before the
-        dispatcher may close.
+        Whether signals are kept for it that closing must wait for.
         """
         return bool(self._waiting) and not any(run.closes for run in self.runs)
 
     def logFailure(self, info: SigInfo, failure: Failure) -> None:
         """
-        Log that the handler failed, with the signal.
+        Log a failure, with the signal.
         """
         self._log.failure(
             "the handler {handler} failed on {info}",
@@ -272,13 +271,16 @@ class Registration:
         for run in list(self.runs):
             assert run.deferred is not None, "no signal comes while a call begins"
             run.cancelled = True
-            run.deferred.cancel()
+            try:
+                run.deferred.cancel()
+            except BaseException:
+                self.logFailure(run.info, Failure())
 
     def _ended(self, result: object, run: Run) -> object:
         self.runs.discard(run)
         self._owner.runs.discard(run)
         if isinstance(result, Failure):
-            if not (run.cancelled and result.check(CancelledError)):
+            if not (run.cancelled and result.check(*_CANCELLED)):
                 self.logFailure(run.info, result)
             result = None
         self.advance()

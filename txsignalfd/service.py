@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from signal import SIGINT, SIGTERM
-from typing import Any
+from typing import Any, Final
+from weakref import WeakSet
 
 from twisted.application.service import Service
 from twisted.logger import Logger
@@ -17,6 +19,9 @@ from txsignalfd._mask import checkWatchable
 from txsignalfd.dispatcher import DispatcherClosed, SignalDispatcher, dispatcherFor
 from txsignalfd.registration import Handler, Registration
 from txsignalfd.siginfo import SigInfo
+
+#: The dispatchers whose reactors were told to stop, each by one service.
+_stopping: Final[WeakSet[SignalDispatcher]] = WeakSet()
 
 
 class SignalService(Service):
@@ -56,7 +61,7 @@ class SignalService(Service):
         self._dispatcher: SignalDispatcher | None = None
         self._foreign: frozenset[int] = frozenset()
         self._registrations: list[Registration] = []
-        self._stopAsked = False
+        self._stopRegistrations: list[Registration] = []
         self._reactorStops = False
         self._stopTrigger: Any = None
 
@@ -80,8 +85,9 @@ class SignalService(Service):
             dispatcher.addHandler(signo, handler)
             for signo, handler in self._handlers.items()
         ]
-        self._registrations += [
-            dispatcher.addHandler(signo, self._stop) for signo in self._stopOn
+        self._stopRegistrations = [
+            dispatcher.addHandler(signo, partial(self._stop, dispatcher))
+            for signo in self._stopOn
         ]
         self._dispatcher = dispatcher
         # It comes before that of twistd, which calls stopService: triggers
@@ -111,8 +117,10 @@ class SignalService(Service):
             # A signal that comes while other services stop must not kill the
             # process; the dispatcher gives back all when the reactor is done.
             return
+        for registration in self._stopRegistrations:
+            registration.remove()
         self._reactor.removeSystemEventTrigger(self._stopTrigger)
-        ours = {registration.signal for registration in self._registrations}
+        ours = {*self._handlers, *self._stopOn}
         idle = {signo for signo in ours if not dispatcher.handlersOf(signo)}
         # A dispatcher that was closed has given back all.
         with suppress(DispatcherClosed):
@@ -121,11 +129,11 @@ class SignalService(Service):
     def _reactorWillStop(self) -> None:
         self._reactorStops = True
 
-    def _stop(self, info: SigInfo) -> None:
-        if self._stopAsked:
+    def _stop(self, dispatcher: SignalDispatcher, info: SigInfo) -> None:
+        if dispatcher in _stopping:
             self._log.info("{info}: stopping already", info=info)
             return
-        self._stopAsked = True
+        _stopping.add(dispatcher)
         self._log.info("{info}: stopping", info=info)
         # These are what Twisted installs as its own handlers.  Besides
         # stopping they keep the number, from which twistd has its exit status.

@@ -263,9 +263,10 @@ def _origin(info: SigInfo, command: str | None) -> str:
     code = info.codeName
     if (sender := info.sender) is not None:
         who = f"pid {sender.pid}" if sender.pid else "a process unknown here"
-        whose = f"{command}, uid" if command else "uid"
         value = "" if info.value is None else f", value {info.value}"
-        return f"from {who} ({whose} {sender.uid}) by {_SENT_BY[code]}{value}"
+        whose = f"{command}, " if command else ""
+        claim = ", it says" if sender.pid and not sender.vouched else ""
+        return f"from {who} ({whose}uid {sender.uid}{claim}) by {_SENT_BY[code]}{value}"
     if (child := info.child) is not None:
         how = _CHILD_DID.get(code, "exited with status")
         what = str(child.exitCode) if child.signal is None else signalName(child.signal)

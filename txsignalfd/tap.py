@@ -204,15 +204,22 @@ class SignalLogger:
             # Our own write failed, and the writer knows.  To write of it
             # would raise the next one, without end.
             return
-        command = commandOf(info.sender.pid) if info.sender else None
+        sender = info.sender
+        command = commandOf(sender.pid) if sender and sender.vouched else None
         if not self._json:
             self._log.info("{line}", line=describe(info, command), info=info)
             return
         line = toJSON(info, command, datetime.now(timezone.utc))
-        if self._stdout is None:
+        if self._stdout is None or not self._print(line, self._stdout):
             self._log.info("{line}", line=line, info=info)
-        else:
-            print(line, file=self._stdout, flush=True)
+
+    def _print(self, line: str, stdout: TextIO) -> bool:
+        try:
+            print(line, file=stdout, flush=True)
+        except BrokenPipeError:
+            self._log.warn("nobody reads stdout any more: JSON goes to this log")
+            self._stdout = None
+        return self._stdout is not None
 
 
 class SignalLogService(SignalService):

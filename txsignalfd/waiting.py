@@ -73,8 +73,8 @@ class Waiters:
             of them and raises.
         """
         self._addHandlers = addHandlers
-        self._pending: set[Deferred[SigInfo]] = set()
-        self._streams: set[SignalStream] = set()
+        self._pending: dict[Deferred[SigInfo], list[Registration]] = {}
+        self._streams: dict[SignalStream, list[Registration]] = {}
 
     def whenReceived(self, signals: Iterable[int]) -> Deferred[SigInfo]:
         """
@@ -83,17 +83,14 @@ class Waiters:
         """
 
         def stop(_: object) -> None:
-            self._pending.discard(deferred)
-            for registration in registrations:
-                registration.remove()
+            _remove(self._pending.pop(deferred, []))
 
         def received(info: SigInfo) -> None:
             stop(None)
             deferred.callback(info)
 
         deferred: Deferred[SigInfo] = Deferred(stop)
-        registrations = self._addHandlers(signals, received)
-        self._pending.add(deferred)
+        self._pending[deferred] = self._addHandlers(signals, received)
         return deferred
 
     @contextmanager
@@ -102,14 +99,11 @@ class Waiters:
         See L{SignalDispatcher.stream <txsignalfd.SignalDispatcher.stream>}.
         """
         stream = SignalStream()
-        registrations = self._addHandlers(signals, stream.receive)
-        self._streams.add(stream)
+        self._streams[stream] = self._addHandlers(signals, stream.receive)
         try:
             yield stream
         finally:
-            self._streams.discard(stream)
-            for registration in registrations:
-                registration.remove()
+            _remove(self._streams.pop(stream, []))
             if unread := stream.unread():
                 self._log.info(
                     "{count} signals were left unread in a stream: {unread}",
@@ -124,6 +118,15 @@ class Waiters:
         has received.  So a handler that waits for another signal ends.
         """
         while self._pending:
-            self._pending.pop().errback(error)
+            deferred, registrations = self._pending.popitem()
+            _remove(registrations)
+            deferred.errback(error)
         while self._streams:
-            self._streams.pop().end()
+            stream, registrations = self._streams.popitem()
+            _remove(registrations)
+            stream.end()
+
+
+def _remove(registrations: list[Registration]) -> None:
+    for registration in registrations:
+        registration.remove()
