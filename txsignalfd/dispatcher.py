@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -52,6 +52,8 @@ class SignalDispatcher:
     Applications and libraries share the one that L{dispatcherFor} gives.  Call
     it from the thread in which the reactor runs, or will run; that may be any
     thread of the process.
+
+    @ivar reactor: The reactor.
     """
 
     _log = Logger()
@@ -67,7 +69,7 @@ class SignalDispatcher:
         """
         if backend not in (None, "signalfd"):
             raise ValueError(f"unknown backend {backend!r}: there is 'signalfd'")
-        self._reactor = reactor
+        self.reactor = reactor
         self._table = HandlerTable(self._finishIfIdle)
         self._backend = SignalfdBackend(reactor, self._table.receive, self._lost)
         self._waiters = Waiters(self._addHandlers)
@@ -216,20 +218,28 @@ class SignalDispatcher:
             gives another, for the same closing.
         @raise WatchedByParent: In a forked child.
         """
-        deferred: Deferred[None] = Deferred()
         if self._closed:
-            deferred.callback(None)
-            return deferred
+            return self.whenClosed()
         self._backend.checkProcess()
-        self._whenClosed.append(deferred)
+        deferred = self.whenClosed()
         self._table.closing()
         if not self._closing:
             self._closing = True
-            self._stopTrigger = self._reactor.addSystemEventTrigger(
+            self._stopTrigger = self.reactor.addSystemEventTrigger(
                 "after", "shutdown", self._stopWaiting
             )
             self._backend.stop()
         self._finishIfIdle()
+        return deferred
+
+    def whenClosed(self) -> Deferred[None]:
+        """
+        @return: A Deferred that fires when all is given back, as L{close}'s.
+        """
+        if self._closed:
+            return succeed(None)
+        deferred: Deferred[None] = Deferred()
+        self._whenClosed.append(deferred)
         return deferred
 
     def _stopWaiting(self) -> None:
@@ -254,9 +264,9 @@ class SignalDispatcher:
         self._closed = True
         trigger, self._stopTrigger = self._stopTrigger, None
         if trigger is not None:
-            self._reactor.removeSystemEventTrigger(trigger)
-        if _dispatchers.get(self._reactor) is self:
-            del _dispatchers[self._reactor]
+            self.reactor.removeSystemEventTrigger(trigger)
+        if _dispatchers.get(self.reactor) is self:
+            del _dispatchers[self.reactor]
         result: Failure | None = None
         try:
             self._backend.close()
