@@ -555,6 +555,7 @@ async def main(lazy):
         for protocol in protocols:
             await protocol.ended
         ended += len(protocols)
+        await deferLater(reactor, 0)
     assert ended >= 300, ended
     assert await waiting[0] == list(range(COUNT))
     assert await waiting[1] == [0, 0, 1]

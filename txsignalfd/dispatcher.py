@@ -50,10 +50,8 @@ class SignalDispatcher:
     Hands the signals of the process to handlers, in the turns of a reactor.
 
     Applications and libraries share the one that L{dispatcherFor} gives.  Call
-    it from the thread in which the reactor runs, or will run; that may be any
+    it from the thread in which C{reactor} runs, or will run; that may be any
     thread of the process.
-
-    @ivar reactor: The reactor.
     """
 
     _log = Logger()
@@ -238,9 +236,8 @@ class SignalDispatcher:
         """
         if self._closed:
             return succeed(None)
-        deferred: Deferred[None] = Deferred()
-        self._whenClosed.append(deferred)
-        return deferred
+        self._whenClosed.append(Deferred())
+        return self._whenClosed[-1]
 
     def _stopWaiting(self) -> None:
         """
