@@ -59,7 +59,7 @@ def test_theApplicationExample(tmp_path: Path) -> None:
     with program(tmp_path, TWISTD, "-n", "-y", "example.tac") as twistd:
         # It is held from the moment that its service has started.
         status = Path(f"/proc/{twistd.pid}/status")
-        waitFor(lambda: "SigBlk:\t0000000000004003" in status.read_text(), "it starts")
+        waitFor(lambda: "SigBlk:\t0000000000014003" in status.read_text(), "it starts")
         twistd.kill(SIGHUP)
         twistd.waitForOutput("SIGHUP from pid")
         twistd.kill(SIGTERM)
@@ -145,6 +145,15 @@ def test_whatAProcessDoesIsToldAsShown(tmp_path: Path) -> None:
         return [re.sub(r"\d+", lambda n: pids.get(n[0], n[0]), word) for word in words]
 
     assert normal(child.stdout) == normal(shown[1])
+
+
+def test_theExampleOfChildren(tmp_path: Path) -> None:
+    """
+    The end is told, and the reactor stops.
+    """
+    with python(tmp_path, example("ReactorSignals")) as running:
+        assert running.wait() == 0
+        assert running.output() == "ended: 3\n"
 
 
 def test_theCommandsAreThoseOfThisVersion() -> None:

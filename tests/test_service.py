@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1
+from signal import SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from twisted.application.service import IService, MultiService
 from zope.interface.verify import verifyObject
 
 from tests.daemons import TWISTD, program, python
+from tests.processes import spawn
 from tests.reactors import newReactor, runReactor, spin, until, untilLength
 from tests.test_dispatcher import Recorder, send
 from txsignalfd import (
@@ -46,7 +47,8 @@ def test_itsHandlersAreCalledWhileItRuns() -> None:
         for expected in (1, 2):
             parent.privilegedStartService()
             parent.startService()
-            assert dispatcher.watching == {SIGHUP, SIGUSR1, SIGINT, SIGTERM}
+            watched = {SIGHUP, SIGUSR1, SIGINT, SIGTERM, SIGCHLD}
+            assert dispatcher.watching == watched
             send(SIGHUP)
             await untilLength(reactor, got.infos, expected)
             parent.stopService()
@@ -83,7 +85,7 @@ def test_signalsStayWatchedWhileTheReactorStops() -> None:
                 reactor.addSystemEventTrigger("before", "shutdown", function)
 
         runReactor(reactor, main)
-        assert watched == [{SIGHUP, SIGINT, SIGTERM}]
+        assert watched == [{SIGHUP, SIGINT, SIGTERM, SIGCHLD}]
         assert dispatcherFor(reactor).watching == frozenset()
 
 
@@ -123,6 +125,43 @@ def test_aServiceThatCannotWatchTakesNothing() -> None:
             service.startService()
         assert dispatcherFor(reactor).watching == frozenset()
         assert not dispatcherFor(reactor).handlersOf(SIGHUP)
+        other.close()
+
+
+def test_itReapsChildrenUnlessToldNotTo() -> None:
+    """
+    Processes tell their ends while it runs.
+    """
+
+    async def main(reactor: Any) -> None:
+        service = SignalService(reactor=reactor)
+        service.startService()
+        protocol = spawn(reactor, "true")
+        await protocol.ended
+        service.stopService()
+        service = SignalService(reapChildren=False, reactor=reactor)
+        service.startService()
+        assert dispatcherFor(reactor).watching == {SIGINT, SIGTERM}
+        service.stopService()
+        await dispatcherFor(reactor).close()
+
+    spin(main)
+
+
+@pytest.mark.parametrize("reapChildren", [True, False])
+def test_aServiceWhoseSignalsAreAnothersTakesNothing(reapChildren: bool) -> None:
+    """
+    Nor SIGCHLD.
+    """
+    with newReactor() as reactor, newReactor() as elsewhere:
+        other = SignalDispatcher(elsewhere)
+        other.watch(SIGHUP)
+        service = SignalService(
+            {SIGHUP: print}, reapChildren=reapChildren, reactor=reactor
+        )
+        with pytest.raises(SignalAlreadyWatched, match="SIGHUP"):
+            service.startService()
+        assert dispatcherFor(reactor).watching == frozenset()
         other.close()
 
 

@@ -31,10 +31,12 @@ from txsignalfd._native import ffi, lib
 
 from tests.daemons import python
 from tests.kernel import forge
+from tests.processes import SLEEP, Ending
 from tests.reactors import DEADLINE, newReactor, spin, turn, until
 from tests.test_dispatcher import SENDER, Recorder, queue, send
 from tests.test_mask import blocked, descriptorOf
 from txsignalfd import (
+    ChildReaper,
     SigInfo,
     SignalDescriptor,
     _forking,
@@ -688,3 +690,29 @@ def test_aChildHasTheMaskOfTheThreadThatForkedIt() -> None:
     assert len(infos) == 1
     watched[0].close()
     assert blocked() == set()
+
+
+@pytest.mark.parametrize("forkOnly", [False, True])
+def test_aMethodThatWasKeptFromBeforeStartsCleanChildren(forkOnly: bool) -> None:
+    """
+    It gets round us, and then the reactor forks; afterwards it may do as
+    before, and one that was told to fork only goes on to.
+    """
+
+    async def main(reactor: Any) -> None:
+        if forkOnly:
+            reactor._neverUseSpawn = True
+        kept = reactor.spawnProcess
+        dispatcher = dispatcherFor(reactor)
+        dispatcher.watch(SIGTERM)
+        ChildReaper(dispatcher)
+        for spawnProcess in (kept, reactor.spawnProcess):
+            protocol = Ending()
+            spawnProcess(protocol, "sleep", SLEEP, os.environ, childFDs={})
+            os.kill(protocol.transport.pid, SIGTERM)
+            await protocol.ended
+            assert protocol.status == (None, SIGTERM)
+        await dispatcher.close()
+        assert getattr(reactor, "_neverUseSpawn", False) is forkOnly
+
+    spin(main)

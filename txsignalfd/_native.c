@@ -36,9 +36,12 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #ifdef __linux__
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -612,3 +615,61 @@ static const struct txs_code txs_codes[] = {
 #undef OF
     {0, 0, NULL}        /* the end */
 };
+
+/* --- children ----------------------------------------------------------- */
+
+/*
+ * Look at the end of a child, and leave its status to whoever waits for it.
+ * 1 when it has ended, with the record that its SIGCHLD has; 0 while it runs;
+ * -1 and errno, ECHILD when it is no child of ours.
+ */
+static int txs_peek_child(int pid, struct txs_siginfo *record)
+{
+#ifdef __linux__
+    siginfo_t info;
+    struct rusage usage;
+    unsigned long long ticks = (unsigned long long)sysconf(_SC_CLK_TCK);
+
+    memset(&info, 0, sizeof info);
+    memset(&usage, 0, sizeof usage);
+    memset(record, 0, sizeof *record);
+    /* waitid(3) has no rusage; the system call has. */
+    if (syscall(SYS_waitid, P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT, &usage)
+        == -1)
+        return -1;
+    record->signo = SIGCHLD;
+    record->code = info.si_code;
+    record->pid = (uint32_t)info.si_pid;
+    record->uid = info.si_uid;
+    record->status = info.si_status;
+    record->utime = (uint64_t)usage.ru_utime.tv_sec * ticks
+                  + (uint64_t)usage.ru_utime.tv_usec * ticks / 1000000;
+    record->stime = (uint64_t)usage.ru_stime.tv_sec * ticks
+                  + (uint64_t)usage.ru_stime.tv_usec * ticks / 1000000;
+    return info.si_pid != 0;
+#else
+    (void)pid, (void)record;
+    errno = ENOSYS;
+    return -1;
+#endif
+}
+
+/*
+ * Whether orphans among our descendants become our children.  Returns what
+ * was so before, or -1 and errno.
+ */
+static int txs_set_subreaper(int wanted)
+{
+#ifdef __linux__
+    int before;
+
+    if (prctl(PR_GET_CHILD_SUBREAPER, &before, 0, 0, 0) == -1
+        || prctl(PR_SET_CHILD_SUBREAPER, wanted, 0, 0, 0) == -1)
+        return -1;
+    return before;
+#else
+    (void)wanted;
+    errno = ENOSYS;
+    return -1;
+#endif
+}

@@ -54,6 +54,9 @@ ffibuilder.cdef(
 
     struct txs_code { int signo; int code; const char *name; ...; };
     static const struct txs_code txs_codes[];
+
+    int txs_peek_child(int pid, struct txs_siginfo *record);
+    int txs_set_subreaper(int wanted);
     """
 )
 

@@ -99,6 +99,10 @@ class CleanSpawnProcess:
     """
     A reactor's C{spawnProcess}, whose children inherit nothing.  It stands in
     its place as an attribute of the reactor, once for each reactor.
+
+    Who has kept the reactor's own method from before gets round it.  So the
+    reactor is told to use fork(2), whose children are set right in any case,
+    but for the moment of a call that comes through here.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -106,6 +110,7 @@ class CleanSpawnProcess:
         self._replaced = vars(reactor).get("spawnProcess")
         self._spawnProcess: Callable[..., Any] = reactor.spawnProcess
         self._users = 0
+        self._maySpawn = not getattr(reactor, "_neverUseSpawn", False)
         update_wrapper(self, self._spawnProcess)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -113,7 +118,16 @@ class CleanSpawnProcess:
         See C{IReactorProcess.spawnProcess}.
         """
         with OpenMask():
-            return self._spawnProcess(*args, **kwargs)
+            self._setForkOnly(False)
+            try:
+                return self._spawnProcess(*args, **kwargs)
+            finally:
+                self._setForkOnly(self._users > 0)
+
+    def _setForkOnly(self, forkOnly: bool) -> None:
+        # A user may have told the reactor the same, for good.
+        if self._maySpawn:
+            vars(self._reactor)["_neverUseSpawn"] = forkOnly
 
     def use(self) -> None:
         """
@@ -121,6 +135,7 @@ class CleanSpawnProcess:
         """
         self._users += 1
         self._reactor.spawnProcess = self
+        self._setForkOnly(True)
 
     def leave(self) -> None:
         """
@@ -128,6 +143,8 @@ class CleanSpawnProcess:
         call us still, and while nothing is watched we only pass that on.
         """
         self._users -= 1
+        if not self._users:
+            self._setForkOnly(False)
         if self._users or vars(self._reactor).get("spawnProcess") is not self:
             return
         if self._replaced is None:

@@ -182,7 +182,9 @@ class SignalDescriptor:
             calls L{connectionLost}.
         """
         self.receiveKept()
-        if self._fd == -1:  # closed by a receiver
+        if self._kept or self._fd == -1:
+            # A receiver has started a child meanwhile: what came then is
+            # first, in the next turn.  Or it has closed us.
             return None
         try:
             records = self._read()
@@ -226,7 +228,7 @@ class SignalDescriptor:
         """
         Receive what came to a thread while it started a child.
         """
-        while self._kept:
+        for _ in range(len(self._kept)):
             self._receiveInfos(self._kept.popleft())
 
     def _keep(self, infos: list[SigInfo]) -> None:
@@ -263,7 +265,8 @@ class SignalDescriptor:
         self.checkProcess()
         if self._fd == -1:
             return
-        self.receiveKept()
+        while self._kept:
+            self.receiveKept()
         fd, self._fd = self._fd, -1
         try:
             # Of one that cannot be read the number is another file's by now,

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -50,7 +50,7 @@ class SignalDispatcher:
     Hands the signals of the process to handlers, in the turns of a reactor.
 
     Applications and libraries share the one that L{dispatcherFor} gives.  Call
-    it from the thread in which the reactor runs, or will run; that may be any
+    it from the thread in which C{reactor} runs, or will run; that may be any
     thread of the process.
     """
 
@@ -67,7 +67,7 @@ class SignalDispatcher:
         """
         if backend not in (None, "signalfd"):
             raise ValueError(f"unknown backend {backend!r}: there is 'signalfd'")
-        self._reactor = reactor
+        self.reactor = reactor
         self._table = HandlerTable(self._finishIfIdle)
         self._backend = SignalfdBackend(reactor, self._table.receive, self._lost)
         self._waiters = Waiters(self._addHandlers)
@@ -88,8 +88,7 @@ class SignalDispatcher:
 
     def watch(self, *signals: int) -> None:
         """
-        Take hold of signals in the whole process, all or none.  What is
-        watched already stays so.
+        Take hold of these signals too in the whole process, all or none.
 
         @param signals: Their numbers.
         @raise SignalNotWatchable: For one that cannot be read.
@@ -198,8 +197,8 @@ class SignalDispatcher:
     def hold(self, *signals: int) -> AbstractContextManager[None]:
         """
         A critical section: no signal of these is handed out in it.  What comes
-        meanwhile is handled after it, in order.  May be nested.  Do not wait
-        in it for L{close}, which waits for its end.
+        meanwhile is handled after it, in order.  May be nested.  L{close}
+        waits for its end.
 
         @param signals: Their numbers; none for every signal.
         @raise SignalNotWatchable: And the other errors of L{watch}.
@@ -218,16 +217,14 @@ class SignalDispatcher:
             gives another, for the same closing.
         @raise WatchedByParent: In a forked child.
         """
-        deferred: Deferred[None] = Deferred()
         if self._closed:
-            deferred.callback(None)
-            return deferred
+            return self.whenClosed()
         self._backend.checkProcess()
-        self._whenClosed.append(deferred)
+        deferred = self.whenClosed()
         self._table.closing()
         if not self._closing:
             self._closing = True
-            self._stopTrigger = self._reactor.addSystemEventTrigger(
+            self._stopTrigger = self.reactor.addSystemEventTrigger(
                 "after", "shutdown", self._stopWaiting
             )
             self._backend.stop()
@@ -236,10 +233,17 @@ class SignalDispatcher:
         self._finishIfIdle()
         return deferred
 
+    def whenClosed(self) -> Deferred[None]:
+        """
+        Do not close, and wait as L{close} does.
+        """
+        if self._closed:
+            return succeed(None)
+        self._whenClosed.append(Deferred())
+        return self._whenClosed[-1]
+
     def _stopWaiting(self) -> None:
-        """
-        The reactor has stopped, and no Deferred that needs it will fire.
-        """
+        # The reactor has stopped, and no Deferred that needs it will fire.
         self._stopTrigger = None
         self._finish()
 
@@ -261,9 +265,9 @@ class SignalDispatcher:
         self._table.abandon()
         trigger, self._stopTrigger = self._stopTrigger, None
         if trigger is not None:
-            self._reactor.removeSystemEventTrigger(trigger)
-        if _dispatchers.get(self._reactor) is self:
-            del _dispatchers[self._reactor]
+            self.reactor.removeSystemEventTrigger(trigger)
+        if _dispatchers.get(self.reactor) is self:
+            del _dispatchers[self.reactor]
         result: Failure | None = None
         try:
             self._backend.close()
@@ -273,9 +277,7 @@ class SignalDispatcher:
             deferred.callback(result)
 
     def _lost(self, reason: Failure) -> None:
-        """
-        The reactor stops, or the descriptor is dead; all was given back.
-        """
+        # The reactor stops, or the descriptor is dead; all was given back.
         self._closing = True
         if not reason.check(ConnectionLost):
             self._log.failure("signals are received no more", failure=reason)

@@ -6,7 +6,7 @@ L{SignalService}: handlers of signals as a part of an application.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from contextlib import suppress
+from contextlib import ExitStack
 from functools import partial
 from signal import SIGINT, SIGTERM
 from typing import Any, Final
@@ -16,8 +16,10 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 from txsignalfd._mask import checkWatchable
-from txsignalfd.dispatcher import DispatcherClosed, SignalDispatcher, dispatcherFor
-from txsignalfd.registration import Handler, Registration
+from txsignalfd.children import ChildReaper
+from txsignalfd.dispatcher import SignalDispatcher, dispatcherFor
+from txsignalfd.group import HandlerGroup
+from txsignalfd.registration import Handler
 from txsignalfd.siginfo import SigInfo
 
 #: The dispatchers whose reactors were told to stop, each by one service.
@@ -40,6 +42,7 @@ class SignalService(Service):
         self,
         handlers: Mapping[int, Handler] | None = None,
         stopOn: Collection[int] = (SIGINT, SIGTERM),
+        reapChildren: bool = True,
         reactor: Any = None,
     ) -> None:
         """
@@ -47,6 +50,8 @@ class SignalService(Service):
             L{SignalDispatcher.addHandler} does.
         @param stopOn: The signals that stop the reactor.  A process that
             twistd runs is then killed by that signal, after all has stopped.
+        @param reapChildren: Whether to tell the processes of C{spawnProcess}
+            of their ends, by a L{ChildReaper}.
         @param reactor: The reactor; by default the global one.
         @raise TypeError: For a handler that cannot be called.
         @raise SignalNotWatchable: For a signal that cannot be watched.
@@ -57,11 +62,11 @@ class SignalService(Service):
         for handler in self._handlers.values():
             if not callable(handler):
                 raise TypeError(f"the handler {handler!r} cannot be called")
+        self._reapChildren = reapChildren
         self._reactor = reactor
-        self._dispatcher: SignalDispatcher | None = None
-        self._foreign: frozenset[int] = frozenset()
-        self._registrations: list[Registration] = []
-        self._stopRegistrations: list[Registration] = []
+        self._group: HandlerGroup | None = None
+        self._stops: HandlerGroup | None = None
+        self._reaper: ChildReaper | None = None
         self._reactorStops = False
         self._stopTrigger: Any = None
 
@@ -72,24 +77,24 @@ class SignalService(Service):
         @raise SignalAlreadyWatched: And the other errors of
             L{SignalDispatcher.watch}.  Then none is watched.
         """
-        if self._dispatcher is not None:
+        if self._group is not None:
             return
         if self._reactor is None:
             from twisted.internet import reactor
 
             self._reactor = reactor
         dispatcher = dispatcherFor(self._reactor)
-        self._foreign = dispatcher.watching
-        dispatcher.watch(*self._handlers, *self._stopOn)
-        self._registrations = [
-            dispatcher.addHandler(signo, handler)
-            for signo, handler in self._handlers.items()
-        ]
-        self._stopRegistrations = [
-            dispatcher.addHandler(signo, partial(self._stop, dispatcher))
-            for signo in self._stopOn
-        ]
-        self._dispatcher = dispatcher
+        stop = partial(self._stop, dispatcher)
+        with ExitStack() as undo:
+            # Before the handlers, one of which may wait for whatever has ended.
+            reaper = ChildReaper(dispatcher) if self._reapChildren else None
+            if reaper is not None:
+                undo.callback(reaper.close)
+            group = HandlerGroup(dispatcher, self._handlers.items())
+            undo.callback(group.giveBack)
+            stops = HandlerGroup(dispatcher, [(signo, stop) for signo in self._stopOn])
+            undo.pop_all()
+        self._group, self._stops, self._reaper = group, stops, reaper
         # It comes before that of twistd, which calls stopService: triggers
         # fire in the order in which they were added.
         self._stopTrigger = self._reactor.addSystemEventTrigger(
@@ -108,23 +113,20 @@ class SignalService(Service):
         Call the handlers no more.
         """
         super().stopService()
-        dispatcher, self._dispatcher = self._dispatcher, None
-        if dispatcher is None:
+        group, self._group = self._group, None
+        if group is None or self._stops is None:
             return
-        for registration in self._registrations:
-            registration.remove()
         if self._reactorStops:
             # A signal that comes while other services stop must not kill the
-            # process; the dispatcher gives back all when the reactor is done.
+            # process, and their children end.  The dispatcher gives back all
+            # when the reactor is done.
+            group.remove()
             return
-        for registration in self._stopRegistrations:
-            registration.remove()
         self._reactor.removeSystemEventTrigger(self._stopTrigger)
-        ours = {*self._handlers, *self._stopOn}
-        idle = {signo for signo in ours if not dispatcher.handlersOf(signo)}
-        # A dispatcher that was closed has given back all.
-        with suppress(DispatcherClosed):
-            dispatcher.unwatch(*(idle - self._foreign))
+        self._stops.giveBack()
+        group.giveBack()
+        if self._reaper is not None:
+            self._reaper.close()
 
     def _reactorWillStop(self) -> None:
         self._reactorStops = True

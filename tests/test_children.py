@@ -1,0 +1,844 @@
+"""
+L{ChildReaper}: each end is told, to whom it concerns, and at what cost.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from signal import SIGABRT, SIGCHLD, SIGCONT, SIGKILL, SIGSTOP
+from typing import Any
+
+import pytest
+from twisted.internet import process
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.logger import LogEvent
+
+from tests.daemons import program
+from tests.processes import SLEEP, Ending, foreign, kill, spawn, untilZombie, zombie
+from tests.reactors import newReactor, runReactor, spin, turn, until, untilLength
+from tests.test_dispatcher import (
+    Recorder,
+    everyReactor,
+    failures,
+    inEachThread,
+)
+from txsignalfd import (
+    ChildReaper,
+    DispatcherClosed,
+    SigInfo,
+    SignalAlreadyWatched,
+    SignalDispatcher,
+    dispatcherFor,
+)
+
+
+@contextmanager
+def noPidfds() -> Iterator[None]:
+    """
+    A kernel without pidfd_open(2).
+    """
+
+    def pidfdOpen(pid: int) -> int:
+        raise OSError(38, "no such system call")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "pidfd_open", pidfdOpen)
+        yield
+
+
+@pytest.fixture(params=["pidfds", "none"])
+def anyKernel(request: pytest.FixtureRequest) -> Iterator[None]:
+    """
+    With pidfds, and without.
+    """
+    if request.param == "pidfds":
+        yield
+    else:
+        with noPidfds():
+            yield
+
+
+async def ended(*protocols: Ending) -> None:
+    """
+    Wait for the ends of processes.
+    """
+    await gatherResults([protocol.ended for protocol in protocols])
+
+
+# -- processes of spawnProcess
+
+
+@everyReactor
+@inEachThread
+@pytest.mark.parametrize(
+    "options", [{}, {"childFDs": None}, {"usePTY": True}], ids=["none", "pipes", "pty"]
+)
+def test_eachEndIsTold(kind: str, inThread: bool, options: dict[str, Any]) -> None:
+    """
+    With its status, in each kind of reactor, in any thread, by exit and by
+    signal, without pipes, with pipes and with a PTY.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        ChildReaper(dispatcher)
+        done = spawn(reactor, "true", **options)
+        failed = spawn(reactor, "sh", "-c", "exit 3", **options)
+        killed = spawn(reactor, *SLEEP, **options)
+        killed.transport.signalProcess("KILL")
+        await ended(done, failed, killed)
+        assert [done.status, failed.status, killed.status] == [
+            (0, None),
+            (3, None),
+            (None, SIGKILL),
+        ]
+        await dispatcher.close()
+
+    spin(main, kind, inThread)
+
+
+def test_aCoreDumpIsTold(tmp_path: Path) -> None:
+    """
+    As the kernel tells it; whether one is written is the system's affair.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        reaper = ChildReaper(dispatcher)
+        command = "ulimit -c unlimited; kill -ABRT $$"
+        aborted = spawn(reactor, "sh", "-c", command, path=str(tmp_path))
+        child = await reaper.whenExited(aborted.transport.pid)
+        await ended(aborted)
+        assert aborted.status == (None, SIGABRT)
+        assert child is not None
+        ends: list[Any] = [reason.value for reason in aborted.reasons]
+        status = ends[0].status
+        assert child.coreDumped == os.WCOREDUMP(status)
+        assert child.signal == SIGABRT
+        await dispatcher.close()
+
+    spin(main)
+
+
+@inEachThread
+@pytest.mark.parametrize("lying", [False, True], ids=["alone", "beside a zombie"])
+@pytest.mark.usefixtures("anyKernel")
+def test_hundredsThatEndInOneInstantAreAllTold(inThread: bool, lying: bool) -> None:
+    """
+    One SIGCHLD stands for many, and a zombie that another leaves lying hides
+    none of them.
+    """
+    count = 300
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        ChildReaper(dispatcher)
+        got = Recorder()
+        dispatcher.addHandler(SIGCHLD, got)
+        protocols = [spawn(reactor, *SLEEP) for _ in range(count)]
+        await turn(reactor)
+        # Half of them are known to have been there when one ended.
+        with foreign("true"):
+            await until(reactor, lambda: got.infos)
+            protocols += [spawn(reactor, *SLEEP) for _ in range(count)]
+            kill(*protocols)
+            await ended(*protocols)
+        assert {each.status for each in protocols} == {(None, SIGKILL)}
+        assert len(got.infos) < count
+        await dispatcher.close()
+
+    def run() -> None:
+        spin(main, "epoll", inThread)
+
+    if lying:
+        with zombie():
+            run()
+    else:
+        run()
+
+
+def test_aChildThatEndsBeforeItIsRegisteredIsTold() -> None:
+    """
+    Twisted itself asks for it when it registers it; that is not done twice.
+    """
+
+    class Late(Ending):
+        def connectionMade(self) -> None:
+            untilZombie(self.transport.pid)
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        ChildReaper(dispatcher)
+        protocol = Late()
+        reactor.spawnProcess(protocol, "true", ["true"], os.environ, childFDs={})
+        assert protocol.status == (0, None)
+        await turn(reactor)
+        assert len(protocol.reasons) == 2
+        await dispatcher.close()
+
+    spin(main)
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["before", "while"])
+def test_aChildThatEndedBeforeSigchldWasWatchedIsTold(running: bool) -> None:
+    """
+    Nobody else has told its process.  Before the reactor runs nobody is told.
+    """
+    with newReactor() as reactor:
+        protocol = spawn(reactor, *SLEEP)
+        kill(protocol)
+
+        async def main(reactor: Any) -> None:
+            if running:
+                ChildReaper(dispatcherFor(reactor))
+            await ended(protocol)
+            await dispatcherFor(reactor).close()
+
+        if not running:
+            ChildReaper(dispatcherFor(reactor))
+            assert not protocol.reasons
+        runReactor(reactor, main)
+        assert protocol.status == (None, SIGKILL)
+
+
+def test_aChildWhosePipesCloseFirstIsToldOnce() -> None:
+    """
+    Then Twisted asks for it before there is a SIGCHLD to be read, and its
+    number is free for another.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        reaper = ChildReaper(dispatcher)
+        got = Recorder()
+        dispatcher.addHandler(SIGCHLD, got)
+        first = spawn(reactor, *SLEEP, childFDs=None)
+        with foreign("true"):
+            await until(reactor, lambda: got.infos)
+        with dispatcher.hold(SIGCHLD):
+            kill(first)
+            await ended(first)
+        await until(reactor, lambda: first.transport.pid is None)
+        await turn(reactor)
+        assert len(first.reasons) == 2
+        assert not reaper._met
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_aStoppedChildHasNotEnded() -> None:
+    """
+    Its SIGCHLD tells something else.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        reaper = ChildReaper(dispatcher)
+        got = Recorder()
+        dispatcher.addHandler(SIGCHLD, got)
+        protocol = spawn(reactor, *SLEEP)
+        pid = protocol.transport.pid
+        waiting = reaper.whenExited(pid)
+        for signo in (SIGSTOP, SIGCONT):
+            os.kill(pid, signo)
+            await until(reactor, lambda: got.infos)
+            (info,) = got.infos
+            assert (
+                info.codeName
+                == {SIGSTOP: "CLD_STOPPED", SIGCONT: "CLD_CONTINUED"}[signo]
+            )
+            got.infos.clear()
+        assert not protocol.reasons
+        assert not waiting.called
+        kill(protocol)
+        await ended(protocol)
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_theCostDoesNotGrowWithTheLiving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    With fifty living children and a zombie that another leaves lying, the end
+    of one costs one waitpid(2): that of its own process.
+    """
+    asked: list[int] = []
+    waitpid, waitid = os.waitpid, os.waitid
+
+    def countedWaitpid(pid: int, options: int) -> tuple[int, int]:
+        asked.append(pid)
+        return waitpid(pid, options)
+
+    def countedWaitid(idtype: int, pid: int, options: int) -> Any:
+        asked.append(pid)
+        return waitid(idtype, pid, options)
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        ChildReaper(dispatcher)
+        living = [spawn(reactor, *SLEEP) for _ in range(50)]
+        with zombie(), monkeypatch.context() as patch:
+            for each in (living.pop(0), spawn(reactor, *SLEEP)):
+                await turn(reactor)
+                pid = each.transport.pid
+                kill(each)
+                patch.setattr(os, "waitpid", countedWaitpid)
+                patch.setattr(os, "waitid", countedWaitid)
+                await ended(each)
+                patch.undo()
+                assert asked == [pid]
+                asked.clear()
+        kill(*living)
+        await ended(*living)
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_aProcessOfAnotherReactorIsToldInItsThread() -> None:
+    """
+    There is one SIGCHLD for all reactors of the process.
+    """
+    threads: list[int] = []
+
+    class Threaded(Ending):
+        def processExited(self, reason: Any) -> None:
+            threads.append(threading.get_ident())
+            super().processExited(reason)
+
+    async def other(reactor: Any) -> None:
+        protocols = []
+        ways: list[dict[str, Any]] = [{"childFDs": {}}, {"usePTY": True}]
+        for options in ways:
+            protocols.append(Threaded())
+            reactor.spawnProcess(
+                protocols[-1], "sleep", ["sleep", "0.1"], os.environ, **options
+            )
+        await ended(*protocols)
+        assert {each.status for each in protocols} == {(0, None)}
+        assert threads == [threading.get_ident()] * 2
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        ChildReaper(dispatcher)
+        thread = threading.Thread(target=run)
+        thread.start()
+        await until(reactor, lambda: not thread.is_alive())
+        thread.join()
+        await dispatcher.close()
+
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            spin(other)
+        except BaseException as error:
+            raised.append(error)
+
+    spin(main)
+    assert not raised
+
+
+def test_anotherThreadMayStartProcessesMeanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    What Twisted keeps its processes in then changes under our hands.
+    """
+
+    class Shared(dict[int, Any]):
+        changed = 0
+
+        def items(self) -> Any:
+            items = super().items()
+            if self.changed or not self:
+                return items
+            self.changed += 1
+
+            class Changing:
+                def __reversed__(self) -> Iterator[tuple[int, Any]]:
+                    iterator = reversed(items)
+                    shared[another] = object()
+                    yield from iterator
+
+            return Changing()
+
+    shared = Shared()
+    monkeypatch.setattr(process, "reapProcessHandlers", shared)
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        ChildReaper(dispatcher)
+        protocols = [spawn(reactor, *SLEEP) for _ in range(3)]
+        kill(*protocols)
+        await ended(*protocols)
+        assert list(shared) == [another]
+        assert shared.changed == 1
+        await dispatcher.close()
+
+    with foreign(*SLEEP) as another:
+        spin(main)
+
+
+def test_whatTwistedKeepsItsProcessesInIsWhatWeTakeItFor() -> None:
+    """
+    The one name of Twisted's that is used, and is not public.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        ChildReaper(dispatcher)
+        protocols = [spawn(reactor, *SLEEP) for _ in range(3)]
+        assert list(process.reapProcessHandlers.items()) == [
+            (protocol.transport.pid, protocol.transport) for protocol in protocols
+        ]
+        kill(*protocols)
+        await ended(*protocols)
+        assert process.reapProcessHandlers == {}
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_aProcessThatRaisesKeepsNoOtherFromBeingTold(logged: list[LogEvent]) -> None:
+    """
+    It is logged.
+    """
+
+    class Broken:
+        def reapProcess(self) -> None:
+            del process.reapProcessHandlers[pid]
+            raise ZeroDivisionError
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        ChildReaper(dispatcher)
+        protocol = spawn(reactor, *SLEEP)
+        process.reapProcessHandlers[pid] = Broken()  # type: ignore[assignment]
+        os.kill(pid, SIGKILL)
+        kill(protocol)
+        await ended(protocol)
+        await until(reactor, lambda: failures(logged))
+        (failure,) = failures(logged)
+        assert failure.check(ZeroDivisionError)
+        await dispatcher.close()
+
+    with foreign(*SLEEP) as pid:
+        spin(main)
+
+
+# -- handlers of SIGCHLD
+
+
+def test_reapingGoesOnWhateverAUsersHandlerDoes(logged: list[LogEvent]) -> None:
+    """
+    Before it was added and after; and it sees who has ended.
+    """
+
+    def bad(info: SigInfo) -> None:
+        raise ZeroDivisionError
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        before, after = Recorder(busy=True), Recorder()
+        dispatcher.addHandler(SIGCHLD, before)
+        dispatcher.addHandler(SIGCHLD, bad)
+        ChildReaper(dispatcher)
+        dispatcher.addHandler(SIGCHLD, bad)
+        dispatcher.addHandler(SIGCHLD, after)
+        for code in (1, 2):
+            protocol = spawn(reactor, "sh", "-c", f"sleep 0.05; exit {code}")
+            pid = protocol.transport.pid
+            await ended(protocol)
+            assert protocol.status == (code, None)
+            await untilLength(reactor, after.infos, code)
+            child = after.infos[-1].child
+            assert child is not None
+            assert (child.pid, child.exitCode) == (pid, code)
+        assert len(before.infos) == 1
+        assert len(failures(logged)) == 4
+        before.busy = False
+        before.out[0].callback(None)
+        await dispatcher.close()
+
+    spin(main)
+
+
+@pytest.mark.parametrize("how", ["reaper", "dispatcher"])
+def test_whoIsToldMayCloseEverything(how: str) -> None:
+    """
+    The others that have ended at the same time are told, or are Twisted's to
+    find; nothing is left behind.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        reaper = ChildReaper(dispatcher)
+        protocols = [spawn(reactor, *SLEEP) for _ in range(5)]
+        closing: list[Deferred[None]] = []
+
+        def close(_: None) -> None:
+            if how == "reaper":
+                reaper.close()
+            else:
+                closing.append(dispatcher.close())
+
+        for each in protocols:
+            each.ended.addCallback(close)
+        kill(*protocols)
+        await until(reactor, lambda: not reaper._group._registrations[0].ready)
+        process.reapAllProcesses()
+        await ended(*protocols)
+        await dispatcher.close()
+        await gatherResults(closing)
+
+    spin(main)
+
+
+# -- children of others
+
+OTHERS = """
+import ctypes, multiprocessing, os, subprocess, sys, threading
+from concurrent.futures import ProcessPoolExecutor
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from tests.processes import SLEEP, kill, spawn
+from txsignalfd import ChildReaper, dispatcherFor
+
+libc = ctypes.CDLL(None, use_errno=True)
+COUNT = 30
+
+def popen():
+    return [subprocess.run(["sh", "-c", f"exit {n}"]).returncode for n in range(COUNT)]
+
+def pools():
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as pool:
+        pool.submit(abs, 1).result()
+        processes = list(pool._processes.values())
+    codes = [process.exitcode for process in processes]
+    for number in range(2):
+        process = context.Process(target=sys.exit, args=(number,))
+        process.start()
+        process.join()
+        codes.append(process.exitcode)
+    return codes
+
+def native():
+    codes = []
+    for number in range(COUNT):
+        command = ["sh", "-c", f"exit {number}"]
+        pid = os.posix_spawnp("sh", command, os.environ)
+        status = ctypes.c_int()
+        assert libc.waitpid(pid, ctypes.byref(status), 0) == pid
+        codes.append(os.waitstatus_to_exitcode(status.value))
+    return codes
+
+async def main(lazy):
+    dispatcher = dispatcherFor(reactor)
+    ChildReaper(dispatcher)
+    waiting = [deferToThread(function) for function in (popen, pools, native)]
+    ended = 0
+    while not all(deferred.called for deferred in waiting):
+        protocols = [spawn(reactor, *SLEEP) for _ in range(30)]
+        kill(*protocols)
+        for protocol in protocols:
+            await protocol.ended
+        ended += len(protocols)
+        await deferLater(reactor, 0)
+    assert ended >= 300, ended
+    assert await waiting[0] == list(range(COUNT))
+    assert await waiting[1] == [0, 0, 1]
+    assert await waiting[2] == list(range(COUNT))
+    assert lazy.poll() == 5
+    await dispatcher.close()
+    print("all is well", flush=True)
+
+if __name__ == "__main__":
+    lazy = subprocess.Popen(["sh", "-c", "exit 5"])
+    reactor.callWhenRunning(
+        lambda: Deferred.fromCoroutine(main(lazy)).addErrback(
+            lambda failure: failure.printTraceback()
+        ).addCallback(lambda _: reactor.stop())
+    )
+    reactor.run(installSignalHandlers=False)
+"""
+
+
+def test_childrenOfOthersAreTheirs(tmp_path: Path) -> None:
+    """
+    Of subprocess, multiprocessing, concurrent.futures and a library in C, while
+    hundreds of Twisted's end; and one that its owner leaves lying until then.
+    """
+    root = str(Path(__file__).parent.parent)
+    source = f"import sys; sys.path.insert(0, {root!r})\n{OTHERS}"
+    (tmp_path / "others.py").write_text(source)
+    with program(tmp_path, sys.executable, "others.py") as running:
+        running.waitForOutput("all is well")
+        assert running.wait() == 0, running.output()
+
+
+# -- whenExited
+
+
+def test_whenExitedTellsOfAnyChild() -> None:
+    """
+    Of Twisted's and of others', and leaves their statuses to them.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        reaper = ChildReaper(dispatcher)
+        ours = spawn(reactor, *SLEEP)
+        pid = ours.transport.pid
+        waiting = [reaper.whenExited(pid), reaper.whenExited(pid)]
+        kill(ours)
+        for each in waiting:
+            child = await each
+            assert child is not None
+            assert (child.pid, child.exitCode, child.signal) == (pid, None, SIGKILL)
+        await ended(ours)
+        assert ours.status == (None, SIGKILL)
+        with subprocess.Popen(["sh", "-c", "exit 3"]) as theirs:
+            child = await reaper.whenExited(theirs.pid)
+            assert child is not None
+            assert (child.pid, child.exitCode, child.signal) == (theirs.pid, 3, None)
+            assert not child.coreDumped
+            # And once more: it has ended already.
+            assert await reaper.whenExited(theirs.pid) == child
+            assert theirs.wait() == 3
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_whenExitedTellsTheTimeThatWasUsed() -> None:
+    """
+    As the owner is told it.
+    """
+    busy = "import time\nwhile time.process_time() < 0.2: pass"
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        reaper = ChildReaper(dispatcher)
+        pid = os.posix_spawn(sys.executable, [sys.executable, "-c", busy], os.environ)
+        child = await reaper.whenExited(pid)
+        _, _, usage = os.wait4(pid, 0)
+        assert child is not None
+        assert abs(child.userTime - usage.ru_utime) < 0.02
+        assert abs(child.systemTime - usage.ru_stime) < 0.02
+        assert child.userTime + child.systemTime > 0.1
+        await dispatcher.close()
+
+    spin(main)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "not named"])
+@pytest.mark.usefixtures("anyKernel")
+def test_whenExitedFiresWhenTheOwnerWasFaster(named: bool) -> None:
+    """
+    With what the SIGCHLD says if it names the child, and else with nothing.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        reaper = ChildReaper(dispatcher)
+        got = Recorder()
+        dispatcher.addHandler(SIGCHLD, got)
+        with foreign(*SLEEP) as other:
+            owned = os.posix_spawnp("sleep", SLEEP, os.environ)
+            waiting = reaper.whenExited(owned)
+            # What is pending names the first of them.
+            for pid in (owned, other) if named else (other, owned):
+                os.kill(pid, SIGKILL)
+                untilZombie(pid)
+            os.waitpid(owned, 0)
+            child = await waiting
+            await until(reactor, lambda: got.infos)
+        assert got.infos[0].pid == (owned if named else other)
+        assert child == (got.infos[0].child if named else None)
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_whenExitedFailsForWhatIsNoChild() -> None:
+    """
+    And for one that was waited for, and for what is no process id.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        reaper = ChildReaper(dispatcher)
+        with foreign("true") as pid:
+            pass
+        for nobody in (os.getpid(), 1, pid):
+            with pytest.raises(ChildProcessError, match=str(nobody)):
+                await reaper.whenExited(nobody)
+        for nonsense in (0, -1):
+            with pytest.raises(OSError, match=str(nonsense)):
+                await reaper.whenExited(nonsense)
+        await dispatcher.close()
+
+    spin(main)
+
+
+@pytest.mark.usefixtures("anyKernel")
+def test_whenExitedMayBeCancelled() -> None:
+    """
+    One of two, or both, also by the other's callback.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        reaper = ChildReaper(dispatcher)
+        got = Recorder()
+        dispatcher.addHandler(SIGCHLD, got)
+        protocol = spawn(reactor, *SLEEP)
+        with foreign("true"):
+            await until(reactor, lambda: got.infos)
+        with foreign(*SLEEP) as pid:
+            for child in (pid, protocol.transport.pid):
+                only = reaper.whenExited(child)
+                only.cancel()
+                with pytest.raises(CancelledError):
+                    await only
+            first, second = reaper.whenExited(pid), reaper.whenExited(pid)
+            reaper.whenExited(pid).addErrback(lambda _: None).cancel()
+            first.addCallback(lambda child: second.cancel())
+            os.kill(pid, SIGKILL)
+            await first
+            with pytest.raises(CancelledError):
+                await second
+        kill(protocol)
+        await ended(protocol)
+        await dispatcher.close()
+
+    spin(main)
+
+
+@pytest.mark.parametrize("how", ["reaper", "dispatcher"])
+def test_whenExitedFailsWhenNobodyTellsAnyMore(how: str) -> None:
+    """
+    The reaper was closed, or its dispatcher.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        reaper = ChildReaper(dispatcher)
+        with foreign(*SLEEP) as pid:
+            waiting = [reaper.whenExited(pid), reaper.whenExited(pid)]
+            if how == "reaper":
+                reaper.close()
+                reaper.close()
+                assert dispatcher.watching == frozenset()
+            else:
+                await dispatcher.close()
+            waiting.append(reaper.whenExited(pid))
+            for each in waiting:
+                with pytest.raises(DispatcherClosed):
+                    await each
+        await dispatcher.close()
+        reaper.close()
+
+    spin(main)
+
+
+# -- taking and giving back
+
+
+def test_whenItIsClosedTwistedTellsEndsAgain() -> None:
+    """
+    Where Twisted has handlers of its own.
+    """
+    saved = {signo: signal.getsignal(signo) for signo in signal.Signals}
+
+    async def main(reactor: Any) -> None:
+        reaper = ChildReaper(dispatcherFor(reactor))
+        for close in (reaper.close, lambda: None):
+            protocol = spawn(reactor, "true")
+            await ended(protocol)
+            assert protocol.status == (0, None)
+            close()
+        await dispatcherFor(reactor).close()
+
+    try:
+        with newReactor() as reactor:
+            runReactor(reactor, main, installSignalHandlers=True)
+    finally:
+        for signo in (signal.SIGINT, signal.SIGTERM, SIGCHLD):
+            signal.signal(signo, saved[signo])
+
+
+def test_whatIsPendingWhenItIsClosedIsTold() -> None:
+    """
+    A child that has ended before.
+    """
+
+    async def main(reactor: Any) -> None:
+        reaper = ChildReaper(dispatcherFor(reactor))
+        protocol = spawn(reactor, *SLEEP)
+        kill(protocol)
+        reaper.close()
+        assert protocol.status == (None, SIGKILL)
+        await dispatcherFor(reactor).close()
+
+    spin(main)
+
+
+def test_itIsClosedBeforeTheReactorRuns() -> None:
+    """
+    Then it does nothing when it does.
+    """
+    with newReactor() as reactor:
+        reaper = ChildReaper(dispatcherFor(reactor))
+        protocol = spawn(reactor, *SLEEP)
+        kill(protocol)
+        reaper.close()
+        assert len(protocol.reasons) == 2
+
+        async def main(reactor: Any) -> None:
+            await turn(reactor)
+
+        runReactor(reactor, main)
+
+
+def test_aSignalThatIsAnothersIsNotTaken() -> None:
+    """
+    And nothing else is.
+    """
+    with newReactor() as reactor, newReactor() as elsewhere:
+        other = SignalDispatcher(elsewhere)
+        other.watch(SIGCHLD)
+        with pytest.raises(SignalAlreadyWatched, match="SIGCHLD"):
+            ChildReaper(dispatcherFor(reactor), subreaper=True)
+        other.close()
+
+
+def test_theReactorStopsWithChildrenAlive() -> None:
+    """
+    Nothing is left behind but the children.
+    """
+    protocols: list[Ending] = []
+
+    async def main(reactor: Any) -> None:
+        ChildReaper(dispatcherFor(reactor))
+        protocols.extend(spawn(reactor, *SLEEP) for _ in range(3))
+        first = protocols.pop()
+        kill(first)
+        await ended(first)
+
+    spin(main)
+    kill(*protocols)
+    process.reapAllProcesses()
+    assert {each.status for each in protocols} == {(None, SIGKILL)}

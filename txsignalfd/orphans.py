@@ -1,0 +1,108 @@
+# -*- test-case-name: tests.test_orphans -*-
+"""
+L{OrphanReaper}: the ends of orphans that have become our children.
+
+When a process ends, its children go to its nearest ancestor that is a
+subreaper (PR_SET_CHILD_SUBREAPER, prctl(2)), or to PID 1.  If nobody waits for
+them there, they stay as zombies.
+
+The kernel does not tell an orphan from a child that this process has started:
+from its adoption on they are the same.  What tells them apart is that nobody
+here waits for an orphan.  So what is looked for are zombies that are nobody's
+in Twisted, and have been lying for a while: L{GRACE} seconds, in which their
+owner, if they have one, has had the time to wait for them.
+
+Rejected: to take what ends and is not Twisted's at once, as an init does (it
+would take the statuses from subprocess and from libraries in C).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from txsignalfd._native import ffi, lib
+from txsignalfd.ends import findEnded, isRunning
+
+#: Seconds for which a zombie must have been lying, at the least.
+GRACE: Final = 2.0
+
+
+def _setSubreaper(wanted: bool) -> bool:
+    before = lib.txs_set_subreaper(wanted)
+    if before == -1:
+        raise OSError(ffi.errno, f"subreaper: {os.strerror(ffi.errno)}")
+    return bool(before)
+
+
+def _children() -> set[int]:
+    found: set[int] = set()
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{thread}/children", "rb") as children:
+                found.update(map(int, children.read().split()))
+        except FileNotFoundError:
+            continue  # the thread has ended
+    return found
+
+
+class OrphanReaper:
+    """
+    Makes this process a subreaper, and reaps the orphans that it gets.  Use it
+    in the reactor's thread.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, isOwned: Callable[[int], bool]) -> None:
+        """
+        @param reactor: Gives the time.
+        @param isOwned: Whether a child has an owner, by its process id.
+        @raise OSError: On another system than Linux.
+        """
+        self._reactor = reactor
+        self._isOwned = isOwned
+        self._wasSubreaper = _setSubreaper(True)
+        self._lying: set[int] = set()
+        self._call: IDelayedCall | None = None
+
+    def look(self) -> None:
+        """
+        A child has ended: see whether it is left lying.
+        """
+        if self._call is None:
+            self._lying = self._findLying()
+            if self._lying:
+                self._call = self._reactor.callLater(GRACE, self._lookAgain)
+
+    def _lookAgain(self) -> None:
+        self._call = None
+        for pid in self._findLying() & self._lying:
+            # Its owner may have come in this very moment.
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+                self._log.debug("reaped the orphan {pid}", pid=pid)
+        self.look()
+
+    def _findLying(self) -> set[int]:
+        # Most often there is none, and this says so without a look at each.
+        if findEnded() is None:
+            return set()
+        return {
+            pid for pid in _children() if not self._isOwned(pid) and not isRunning(pid)
+        }
+
+    def close(self) -> None:
+        """
+        Reap no more, and be what the process was before.
+        """
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        if not self._wasSubreaper:
+            _setSubreaper(False)
