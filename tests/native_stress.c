@@ -83,7 +83,7 @@ int main(void)
             return 3;
         usleep(50);
         txs_close();
-        for (int i = 0, count = txs_take_kept(kept); i < count; i++)
+        for (int i = 0, count = txs_take_kept(kept, TXS_KEPT); i < count; i++)
             note(kept[i].int_);
         poll(&ready, 1, 1);
         while ((size = read(fd, read_, sizeof read_)) > 0)

@@ -353,7 +353,7 @@ def test_whatIsPendingWhenAChildStartsIsReadFirst() -> None:
     """
     More than there is room for beside the queue.
     """
-    count = 2 * lib.TXS_KEPT + 100
+    count = lib.TXS_KEPT // 16 + 100
 
     async def main(reactor: Any) -> None:
         dispatcher = dispatcherFor(reactor)
@@ -362,14 +362,15 @@ def test_whatIsPendingWhenAChildStartsIsReadFirst() -> None:
         queue(*range(count))
         with spawning():
             assert blocked() == set()
-            queue(*range(count, 2 * count))
+            assert lib.txs_count_kept() < count
+            queue(*range(count, lib.TXS_KEPT + count))
             # It is full, and the rest stays in the queue.
             assert lib.txs_count_kept() == lib.TXS_KEPT
             assert blocked() == {SIGRTMIN}
-        queue(2 * count)
+        queue(lib.TXS_KEPT + count)
         assert blocked() == {SIGRTMIN}
-        await until(reactor, lambda: len(got.infos) > 2 * count)
-        assert got.values == list(range(2 * count + 1))
+        await until(reactor, lambda: len(got.infos) > lib.TXS_KEPT + count)
+        assert got.values == list(range(lib.TXS_KEPT + count + 1))
         await dispatcher.close()
 
     spin(main)

@@ -116,11 +116,12 @@ def handOverKept() -> None:
     Give each owner what the handler in C has kept for it while this thread's
     mask was open.
     """
-    records = ffi.new("struct txs_siginfo[]", lib.TXS_KEPT)
+    room = lib.txs_count_kept()
+    records = ffi.new("struct txs_siginfo[]", room)
     kept: dict[ProcessMask, list[SigInfo]] = {}
     # An owner must not go between the one and the other.
     with _lock:
-        size = lib.txs_take_kept(records) * SIGINFO_SIZE
+        size = lib.txs_take_kept(records, room) * SIGINFO_SIZE
         for info in parse(bytes(ffi.buffer(records, size))):
             kept.setdefault(_owners[info.signo], []).append(info)
     for owner, infos in kept.items():

@@ -197,7 +197,7 @@ static void txs_add(sigset_t *set, const sigset_t *signals)
  * What came while a mask was open.  One thread at a time has opened its mask,
  * and only its handler, in which all signals are blocked, appends.
  */
-#define TXS_KEPT 4096
+#define TXS_KEPT 65536      /* of which memory has only what was ever used */
 
 static siginfo_t txs_kept[TXS_KEPT];
 static volatile sig_atomic_t txs_kept_count;
@@ -494,18 +494,19 @@ static void txs_record(const siginfo_t *info, struct txs_siginfo *record)
 }
 
 /*
- * Take what is kept, in order, into room for TXS_KEPT records, and tell how
- * many they are.  What has been given back meanwhile goes to the process, as
- * it would have.
+ * Take what is kept, in order, as far as there is room for its records, and
+ * tell how many they are.  What has been given back meanwhile goes to the
+ * process, as it would have.
  */
-static int txs_take_kept(struct txs_siginfo *records)
+static int txs_take_kept(struct txs_siginfo *records, int room)
 {
     sigset_t all, before;
-    int taken = 0;
+    int taken = 0, count, left;
 
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
-    for (int i = 0; i < txs_kept_count; i++) {
+    count = txs_kept_count < room ? txs_kept_count : room;
+    for (int i = 0; i < count; i++) {
         siginfo_t *info = &txs_kept[i];
 
         if (txs_before[info->si_signo].held)
@@ -521,7 +522,9 @@ static int txs_take_kept(struct txs_siginfo *records)
         for (int signo = 1; signo < TXS_NSIG; signo++)
             if (sigismember(&txs_opened, signo) == 1)
                 sigdelset(&before, signo);
-    txs_kept_count = 0;
+    left = txs_kept_count - count;
+    memmove(txs_kept, txs_kept + count, (size_t)left * sizeof txs_kept[0]);
+    txs_kept_count = left;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return taken;
 }

@@ -49,7 +49,7 @@ ffibuilder.cdef(
     int txs_open(void);
     int txs_close(void);
     int txs_count_kept(void);
-    int txs_take_kept(struct txs_siginfo *records);
+    int txs_take_kept(struct txs_siginfo *records, int room);
     int txs_unblock_in_main(const sigset_t *signals);
 
     struct txs_code { int signo; int code; const char *name; ...; };

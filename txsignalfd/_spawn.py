@@ -30,7 +30,7 @@ from txsignalfd._native import ffi, lib
 
 #: When more is kept than this, it is taken before the child is started: what
 #: was pending when the mask was opened must not fill the room for what comes.
-_MUCH = lib.TXS_KEPT // 2
+_MUCH = lib.TXS_KEPT // 16
 
 
 class OpenMask:

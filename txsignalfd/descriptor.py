@@ -228,8 +228,11 @@ class SignalDescriptor:
         """
         Receive what came to a thread while it started a child.
         """
+        # Not more than there is now: a receiver that starts children may make
+        # more of it each time, and others want their turn.
         for _ in range(len(self._kept)):
-            self._receiveInfos(self._kept.popleft())
+            if self._kept:  # or a receiver has received it
+                self._receiveInfos(self._kept.popleft())
 
     def _keep(self, infos: list[SigInfo]) -> None:
         self._kept.append(infos)

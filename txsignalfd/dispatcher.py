@@ -61,8 +61,7 @@ class SignalDispatcher:
         Nothing is taken from the system before the first signal is watched.
 
         @param reactor: Any reactor with C{addReader}.
-        @param backend: How to receive signals: C{"signalfd"}, or C{None} for
-            the best that the system has.
+        @param backend: C{"signalfd"}, or C{None} for the best there is.
         @raise ValueError: For an unknown backend.
         """
         if backend not in (None, "signalfd"):
