@@ -125,9 +125,14 @@ class CleanSpawnProcess:
                 self._setForkOnly(self._users > 0)
 
     def _setForkOnly(self, forkOnly: bool) -> None:
-        # A user may have told the reactor the same, for good.
-        if self._maySpawn:
-            vars(self._reactor)["_neverUseSpawn"] = forkOnly
+        # Private to Twisted, and its only switch; spawnProcess looks at it each
+        # time.  A user may have told the reactor the same, for good.
+        if not self._maySpawn:
+            return
+        if forkOnly:
+            self._reactor._neverUseSpawn = True
+        else:
+            vars(self._reactor).pop("_neverUseSpawn", None)
 
     def use(self) -> None:
         """
