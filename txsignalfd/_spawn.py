@@ -130,7 +130,7 @@ class CleanSpawnProcess:
         if not self._maySpawn:
             return
         if forkOnly:
-            self._reactor._neverUseSpawn = True
+            vars(self._reactor)["_neverUseSpawn"] = True
         else:
             vars(self._reactor).pop("_neverUseSpawn", None)
 
