@@ -215,7 +215,10 @@ class SignalLogger:
 
     def _print(self, line: str, stdout: TextIO) -> bool:
         try:
-            print(line, file=stdout, flush=True)
+            # In one piece: unbuffered, print makes two, and a reader may be gone
+            # after the first.
+            stdout.write(line + "\n")
+            stdout.flush()
         except BrokenPipeError:
             self._log.warn("nobody reads stdout any more: JSON goes to this log")
             self._stdout = None
