@@ -14,7 +14,7 @@ Dispositions need no care: exec(2) sets those that are caught to the default.
 
 Rejected: to give posix_spawn(3) the mask by its C{setsigmask} (Twisted calls it
 without, and to replace C{os.posix_spawnp} for the whole process is more than
-we may); to have Twisted fork (the cost of that grows with the process).
+we may); to have Twisted always fork (the cost of that grows with the process).
 """
 
 from __future__ import annotations

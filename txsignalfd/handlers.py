@@ -4,7 +4,7 @@ L{HandlerTable}: which handlers a signal goes to, and when.
 
 Pure Python objects: no descriptor and no reactor.  What it is given it hands
 out at once, each signal to every handler of its number, in the order in which
-they were added, and only then the next.  Four things keep a signal here, each
+they were added, and only then the next.  Three things keep a signal here, each
 in order: a handler that is still busy (L{Overlap}), a hold, and a handler on
 the stack that has had more signals read meanwhile, as by giving some back.
 
