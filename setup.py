@@ -12,6 +12,14 @@ class BuildExtension(build_ext):
     Say in one sentence what is missing where nothing can be compiled.
     """
 
+    def finalize_options(self) -> None:
+        """
+        Compile each time: what C{TXSIGNALFD_NO_LINUX} changes is in no file
+        whose date could tell that an earlier build will not do.
+        """
+        super().finalize_options()
+        self.force = True
+
     def run(self) -> None:
         """
         Compile.

@@ -1,11 +1,13 @@
 """
-What an end costs: python benchmarks/children.py [--quick]
+What an end costs: C{python -m benchmarks.children [--quick] [--json]}.
 
 For 0 to 5,000 living children, in one interleaved run:
 
-  - finding out whose end it was: CPU time from the SIGCHLD (when its handlers
-    are called, and before it is read) to the call of that process's own
-    C{reapProcess}, and what C{reapAllProcesses} takes for the same;
+  - finding out whose end it was: CPU time from the call of the descriptor's
+    C{doRead}, which the reactor makes when there was a SIGCHLD, to the call of
+    that process's own C{reapProcess}.  Ours is the signalfd's, and Twisted's
+    the one of its pipe.  And the same from where SIGCHLD has been read: from
+    its handlers, and from C{reapAllProcesses};
   - a whole end: CPU time of this process from the kill to C{processEnded}.
 
 Pin it to one CPU (taskset -c 0), and have RLIMIT_NOFILE at 6,000 or more.
@@ -13,24 +15,36 @@ Pin it to one CPU (taskset -c 0), and have RLIMIT_NOFILE at 6,000 or more.
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from signal import SIGCHLD, SIGKILL
 from typing import Any
 
 from twisted.internet import process
+from twisted.internet._signals import _SIGCHLDWaker
 from twisted.internet.defer import Deferred
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
-from txsignalfd import ChildReaper, dispatcherFor
+from benchmarks.measuring import Comparison, Row, module, onOneCPU, output
+from txsignalfd import ChildReaper, SignalDescriptor, dispatcherFor
 
 QUICK = "--quick" in sys.argv
+JSON = "--json" in sys.argv
 LIVING = [0, 1, 10, 100] if QUICK else [0, 1, 10, 100, 1000, 5000]
 ROUNDS = 5 if QUICK else 25
+
+FOUND, FOUND_BY_TWISTED = "found", "found, Twisted"
+READ, READ_BY_TWISTED = "read and found", "read and found, Twisted"
+WHOLE = "a whole end"
+LIMITED = "an end, 1,000 living children"
 
 now = time.process_time_ns
 
@@ -96,9 +110,9 @@ async def whole(reactor: Any) -> float:
 
 async def found(reactor: Any, descriptor: Any) -> tuple[float, float]:
     """
-    Microseconds to the call of C{reapProcess}, ours: from the handler of
-    SIGCHLD on, and from before the signalfd is read.  One end has been read
-    just before, so that neither way has to find its code in memory.
+    Microseconds to the call of C{reapProcess}, ours: from the handlers of
+    SIGCHLD on, and from C{doRead}.  One end has been read just before, so that
+    neither way has to find its code in memory.
     """
     first, second = await pair(reactor)
     kill(first)
@@ -106,29 +120,52 @@ async def found(reactor: Any, descriptor: Any) -> tuple[float, float]:
     times: list[int] = []
     called(second, times)
     kill(second)
+    read.clear()
     before = now()
-    handled.clear()
     descriptor.doRead()
     await second.ended
-    return (times[0] - handled[0]) / 1000, (times[0] - before) / 1000
+    return (times[0] - read[0]) / 1000, (times[0] - before) / 1000
 
 
-async def foundByTwisted(reactor: Any, dispatcher: Any) -> float:
+async def foundByTwisted(reactor: Any, dispatcher: Any) -> tuple[float, float]:
     """
-    Microseconds that C{reapAllProcesses} takes to the call of C{reapProcess}
-    of the one that has ended, which is the last as it was started last.
+    The same with Twisted, of the one that was started last: from
+    C{reapAllProcesses} on, and from C{doRead}.
     """
     first, second = await pair(reactor)
+    waker = _SIGCHLDWaker()
     with dispatcher.hold(SIGCHLD):
         kill(first)
-        process.reapAllProcesses()
+        os.write(waker.o, b"x")  # as Python does when there is a signal
+        waker.doRead()
         times: list[int] = []
         called(second, times)
         kill(second)
+        os.write(waker.o, b"x")
+        read.clear()
         before = now()
-        process.reapAllProcesses()
+        waker.doRead()
         await second.ended
-    return (times[0] - before) / 1000
+    waker.connectionLost(None)
+    return (times[0] - read[0]) / 1000, (times[0] - before) / 1000
+
+
+@contextmanager
+def noted() -> Iterator[None]:
+    """
+    C{reapAllProcesses} notes when it is called.
+    """
+    reapAll = process.reapAllProcesses
+
+    def reapAllProcesses() -> None:
+        read.append(now())
+        reapAll()
+
+    process.reapAllProcesses = reapAllProcesses
+    try:
+        yield
+    finally:
+        process.reapAllProcesses = reapAll
 
 
 async def pair(reactor: Any) -> tuple[Ending, Ending]:
@@ -140,15 +177,15 @@ async def pair(reactor: Any) -> tuple[Ending, Ending]:
     return started
 
 
-#: When the handler of SIGCHLD was called.
-handled: list[int] = []
+#: When SIGCHLD had been read.
+read: list[int] = []
 
 
 def row(*cells: object) -> None:
     """
     Print a line of the table.
     """
-    print("".join(f"{cell!s:>24}" for cell in cells), flush=True)
+    print("".join(f"{cell!s:>25}" for cell in cells), flush=True)
 
 
 def spread(values: list[float]) -> str:
@@ -165,12 +202,16 @@ async def main(reactor: Any) -> None:
     """
     dispatcher = dispatcherFor(reactor)
     # Handlers run in the order in which they were added.
-    dispatcher.addHandler(SIGCHLD, lambda info: handled.append(now()))
+    dispatcher.addHandler(SIGCHLD, lambda info: read.append(now()))
     ChildReaper(dispatcher)
-    descriptor = dispatcher._backend._descriptor
+    (descriptor,) = (
+        each for each in reactor.getReaders() if isinstance(each, SignalDescriptor)
+    )
     living: list[Ending] = []
-    print("microseconds of CPU time: median (middle half)")
-    row("living", "found", "read and found", "reapAllProcesses", "whole end")
+    told: dict[int, dict[str, list[float]]] = {}
+    say = (lambda *cells: None) if JSON else row
+    say("microseconds of CPU time: median (middle half)")
+    say("living", "found", "Twisted", "read, found", "Twisted", "ratio", "whole end")
     for count in LIVING:
         while len(living) < count:
             living.append(start(reactor))
@@ -178,15 +219,59 @@ async def main(reactor: Any) -> None:
         ours, theirs, wholes = [], [], []
         for _ in range(ROUNDS):
             ours.append(await found(reactor, descriptor))
-            theirs.append(await foundByTwisted(reactor, dispatcher))
+            with noted():
+                theirs.append(await foundByTwisted(reactor, dispatcher))
             wholes.append(await whole(reactor))
-        alone, withRead = ([each[n] for each in ours] for n in (0, 1))
-        row(count, *map(spread, (alone, withRead, theirs, wholes)))
+        told[count] = {
+            FOUND: [each[0] for each in ours],
+            FOUND_BY_TWISTED: [each[0] for each in theirs],
+            READ: [each[1] for each in ours],
+            READ_BY_TWISTED: [each[1] for each in theirs],
+            WHOLE: wholes,
+        }
+        cells: list[str] = []
+        for number in (0, 1):  # found, and read and found
+            each = [[pair[number] for pair in pairs] for pairs in (ours, theirs)]
+            cells += map(spread, each)
+            ratio = statistics.median(each[1]) / statistics.median(each[0])
+        say(count, *cells, f"{ratio:.1f}", spread(wholes))
     for protocol in living:
         os.kill(protocol.transport.pid, SIGKILL)
     for protocol in living:
         await protocol.ended
     await dispatcher.close()
+    if JSON:
+        print(json.dumps(told))
+
+
+def measure(quick: bool) -> list[Comparison]:
+    """
+    In a process of its own; quick means fewer children, and fewer times.
+    """
+    with onOneCPU():
+        command = module("children", "--json", *["--quick"][: int(quick)])
+        told = json.loads(output(command))
+    comparisons = []
+    for living, samples in told.items():
+        name = f"an end, {int(living):,} living children"
+        turns = [
+            {way: [value] for way, value in zip(samples, values, strict=True)}
+            for values in zip(*samples.values(), strict=True)
+        ]
+        comparisons.append(Comparison(name, "µs of CPU", turns))
+    return comparisons
+
+
+def rows(*ends: Comparison) -> Iterator[Row]:
+    """
+    Ours to Twisted's.
+    """
+    for end in ends:
+        most = 1 / 50 if end.name == LIMITED else None
+        ratio = end.ratio(FOUND, FOUND_BY_TWISTED)
+        yield Row(f"{end.name}: {FOUND}, to Twisted", ratio, most)
+        ratio = end.ratio(READ, READ_BY_TWISTED)
+        yield Row(f"{end.name}: {READ}, to Twisted", ratio, most)
 
 
 if __name__ == "__main__":
@@ -194,7 +279,7 @@ if __name__ == "__main__":
     reactor.callWhenRunning(
         lambda: (
             Deferred.fromCoroutine(main(reactor))
-            .addErrback(lambda failure: failure.printTraceback())
+            .addErrback(Failure.printTraceback)
             .addBoth(lambda _: reactor.stop())
         )
     )

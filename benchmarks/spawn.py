@@ -1,31 +1,33 @@
 """
 What starting a child costs while signals are watched, and without.
 
-    python benchmarks/spawn.py [--rounds 400]
-
-In one run and interleaved: each round starts a child of reactor.spawnProcess
+C{python -m benchmarks.spawn ROUNDS} starts a child of C{reactor.spawnProcess}
 with nothing watched, and one with five signals watched, in changing order, and
-takes the time that the call takes.
+prints how many microseconds each call has taken.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
-import statistics
+import json
+import sys
 import time
+from collections.abc import Iterator
 from signal import SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2
+from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.process import reapAllProcesses
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater, react
 
+from benchmarks.measuring import Comparison, Row, module, output
 from txsignalfd import dispatcherFor
 
 SIGNALS = (SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2)
+WAYS = NOTHING, WATCHED = "nothing watched", "five signals watched"
+
+#: So many rounds are one turn.
+TOGETHER = 20
 
 
 class Ended(ProcessProtocol):
@@ -43,45 +45,59 @@ class Ended(ProcessProtocol):
         self.ended.callback(None)
 
 
-async def spawn() -> float:
+async def spawn(reactor: Any) -> float:
     """
     Start a child, wait for its end, and tell how long the start took.
     """
     protocol = Ended()
     before = time.perf_counter()
-    reactor.spawnProcess(protocol, "/bin/true", ["true"])  # type: ignore[attr-defined]
+    reactor.spawnProcess(protocol, "/bin/true", ["true"])
     taken = time.perf_counter() - before
     while not protocol.ended.called:
         reapAllProcesses()
-        await deferLater(reactor, 0.0005)  # type: ignore[arg-type]
-    return taken
+        await deferLater(reactor, 0.0005)
+    return taken * 1e6
 
 
-async def main(rounds: int) -> None:
+async def main(reactor: Any, rounds: int) -> None:
     """
-    Measure, and print medians, spread and ratio.
+    Measure, and print.
     """
     dispatcher = dispatcherFor(reactor)
-    times: dict[bool, list[float]] = {False: [], True: []}
+    turns = []
     for number in range(rounds):
-        for watched in (False, True) if number % 2 else (True, False):
+        turn = {}
+        for way in (NOTHING, WATCHED) if number % 2 else (WATCHED, NOTHING):
             # The same is done before each, so that caches are as warm.
             dispatcher.watch(*SIGNALS)
-            if not watched:
+            if way == NOTHING:
                 dispatcher.unwatch(*SIGNALS)
-            times[watched].append(await spawn())
+            turn[way] = await spawn(reactor)
             dispatcher.unwatch(*SIGNALS)
-    print(f"{platform.python_version()}, {os.cpu_count()} CPUs, {rounds} rounds")
-    medians = {}
-    for watched, name in ((False, "nothing watched"), (True, "five signals watched")):
-        low, median, high = statistics.quantiles(times[watched], n=4)
-        medians[watched] = median
-        print(f"{name:22} {median * 1e6:6.0f} us ({low * 1e6:.0f} to {high * 1e6:.0f})")
-    print(f"ratio                  {medians[True] / medians[False]:.3f}")
+        turns.append(turn)
+    print(json.dumps(turns))
+
+
+def measure(quick: bool) -> list[Comparison]:
+    """
+    In a process of its own.
+    """
+    rounds = json.loads(output(module("spawn", 20 if quick else 600)))
+    # One alone differs by more than what is looked for.
+    turns = [
+        {way: [each[way] for each in rounds[start : start + TOGETHER]] for way in WAYS}
+        for start in range(0, len(rounds), TOGETHER)
+    ]
+    return [Comparison("a spawn", "µs", turns)]
+
+
+def rows(spawns: Comparison) -> Iterator[Row]:
+    """
+    With signals watched, to without.
+    """
+    ratio = spawns.ratio(WATCHED, NOTHING)
+    yield Row(f"{spawns.name}: {WATCHED}, to {NOTHING}", ratio, 1.05)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=400)
-    arguments = parser.parse_args()
-    react(lambda _: Deferred.fromCoroutine(main(arguments.rounds)))
+    react(lambda reactor: Deferred.fromCoroutine(main(reactor, int(sys.argv[1]))))

@@ -5,16 +5,27 @@ Each test leaves the process as it found it.
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import signal
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import cast
 
 import pytest
+from hypothesis import settings
+from twisted.internet import tcp
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from tests.reactors import KINDS, newReactor
+from tests.worlds import WORLDS, using
+from txsignalfd.reload import ReloadService
+
+# How long an example takes is up to who else has the CPU.
+settings.register_profile("unhurried", deadline=None, database=None)
+settings.load_profile("unhurried")
 
 
 def _signalState() -> dict[str, str]:
@@ -70,8 +81,10 @@ def whatIsKeptForGood() -> None:
     for kind in KINDS:
         with newReactor(kind):
             gc.collect()
-    # What exists by now is not looked at again: it made each test slower.
-    gc.freeze()
+    # Twisted's TLS has the clock of the global one.
+    importlib.import_module("twisted.internet.reactor")
+    # Twisted's descriptor for accepting when there are no others left.
+    tcp._reservedFD.reserve()
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +94,8 @@ def nothingLeftBehind() -> Iterator[None]:
     what they were before.
     """
     gc.collect()
+    # What exists by now is not looked at again: it made each test slower.
+    gc.freeze()
     before = _state()
     yield
     gc.collect()
@@ -97,3 +112,70 @@ def logged() -> Iterator[list[LogEvent]]:
     globalLogPublisher.addObserver(observer)
     yield events
     globalLogPublisher.removeObserver(observer)
+
+
+@pytest.fixture
+def withoutRest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Reloads follow each other at once; that they do not is told by the tests of
+    L{Pace}.
+    """
+    monkeypatch.setattr(ReloadService, "share", 1.0)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """
+    A test that takes a world runs in each that it can.
+    """
+    if "world" in metafunc.fixturenames:
+        kernelOnly = metafunc.definition.get_closest_marker("kernelOnly")
+        metafunc.parametrize(
+            "world", ["kernel"] if kernelOnly else WORLDS, indirect=True
+        )
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest) -> Iterator[None]:
+    """
+    Signals are real, or those of L{MemorySignals}.
+    """
+    with using(WORLDS[request.param]()):
+        yield
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    A key and its certificate for C{localhost}, in one file.
+    """
+    reason = "needs cryptography, as TLS in Twisted does"
+    pytest.importorskip("OpenSSL", reason=reason)
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(timezone.utc)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + made.public_bytes(serialization.Encoding.PEM)
+    )
+    return path

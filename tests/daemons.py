@@ -11,11 +11,13 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from signal import SIGHUP
 
 from tests.reactors import DEADLINE
+from txsignalfd.procstatus import ofProcess
 
 #: The twistd of this environment.
 TWISTD = str(Path(sysconfig.get_path("scripts"), "twistd"))
@@ -31,6 +33,13 @@ def waitFor(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"the deadline has passed: {what}"
         select.select([], [], [], 0.005)
+
+
+def caught(pid: int) -> frozenset[int]:
+    """
+    The signals that a process catches.
+    """
+    return ofProcess(pid).main.caught
 
 
 class Program:
@@ -49,6 +58,8 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
+                # In an orphaned group, as ours may be, SIGTSTP stops nobody.
+                preexec_fn=os.setpgrp,
             )
         self.pid = self.process.pid
 
@@ -104,6 +115,72 @@ def python(directory: Path, source: str) -> Iterator[Program]:
 
 
 @contextmanager
+def serving(
+    directory: Path,
+    *command: str,
+    twistd: Collection[str] = (),
+    before: Collection[str] = (),
+) -> Iterator[Program]:
+    """
+    Run C{twistd -n signalfd}, and wait until its service serves.
+
+    @param command: What follows C{signalfd}.
+    @param twistd: Options of twistd itself.
+    @param before: A command that executes it, such as env(1).
+    """
+    whole = commandFor(directory, *command, twistd=twistd)
+    with program(directory, *before, *whole) as running:
+        running.waitForOutput(f"pid {running.pid} serves")
+        yield running
+
+
+def commandFor(
+    directory: Path,
+    *command: str,
+    twistd: Collection[str] = (),
+    foreground: bool = True,
+) -> list[str]:
+    """
+    Have the plugin of L{tests.served} in a directory, and tell the command for
+    C{twistd signalfd} there.
+    """
+    _writePlugin(directory)
+    where = ["-n"] if foreground else []
+    return [*_ENV, TWISTD, *where, *twistd, "signalfd", *command]
+
+
+#: Where a plugin is found, and the module that it names.
+_ENV = ["env", f"PYTHONPATH=.:{Path(__file__).parent.parent}"]
+
+
+def _writePlugin(directory: Path) -> None:
+    plugins = directory / "twisted" / "plugins"
+    plugins.mkdir(parents=True, exist_ok=True)
+    plugins.joinpath("served_plugin.py").write_text(
+        "from twisted.application.service import ServiceMaker\n"
+        "import tests.measured\n"
+        "served = ServiceMaker('served', 'tests.served', 'For tests.', 'served')\n"
+    )
+
+
+def reload(daemon: Program, count: int = 1) -> None:
+    """
+    Have a daemon reload, some times in a row.
+    """
+    done = daemon.output().count(RELOADED)
+    for number in range(1, count + 1):
+        daemon.kill(SIGHUP)
+        waitFor(
+            lambda: daemon.output().count(RELOADED) == done + number,  # noqa: B023
+            f"reload {number} of {daemon.output()[-2000:]}",
+        )
+
+
+#: What the log says after each reload.
+RELOADED = "] reloaded in "
+
+
+@contextmanager
 def adoptingOrphans() -> Iterator[None]:
     """
     A daemon becomes our child, whose end we can wait for: see
@@ -119,3 +196,24 @@ def adoptingOrphans() -> Iterator[None]:
         with suppress(ChildProcessError):
             while True:
                 os.waitpid(-1, 0)
+
+
+def endOf(pid: int) -> int:
+    """
+    Wait for the end of a daemon while L{adoptingOrphans}, and tell its status,
+    as waitpid(2) does.
+    """
+
+    def ended() -> bool:
+        try:
+            return (
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+                is not None
+            )
+        except ChildProcessError:
+            # It ran faster than the one that forked it, which saves what
+            # coverage measured in it before it ends, and leaves it to us.
+            return False
+
+    waitFor(ended, f"the end of {pid}")
+    return os.waitpid(pid, 0)[1]

@@ -150,13 +150,20 @@ def posixTimer(signo: int, value: int, seconds: float) -> Iterator[int]:
 
 def refuseSignalfd(error: int) -> None:
     """
-    Have the system refuse signalfd(2) to this process, for good: seccomp(2).
+    Have the system refuse signalfd(2) to this process, for good.
+    """
+    refuse("signalfd4", error)
+
+
+def refuse(name: str, error: int) -> None:
+    """
+    Have the system refuse a call to this process, for good: seccomp(2).
     """
     program = b"".join(
         struct.pack("=HBBI", *instruction)
         for instruction in (
             (0x20, 0, 0, 0),  # load the number of the system call
-            (0x15, 0, 1, systemCall("signalfd4")),  # is it this one?
+            (0x15, 0, 1, systemCall(name)),  # is it this one?
             (0x06, 0, 0, SECCOMP_RET_ERRNO | error),
             (0x06, 0, 0, SECCOMP_RET_ALLOW),
         )

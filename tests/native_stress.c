@@ -2,9 +2,9 @@
  * The handler of _native.c under load, for a sanitizer: without Python, of
  * which it needs but one function.
  *
- * Threads that block nothing, a thread that reads a signalfd, and opens and
- * closes its mask in between as for a child, and a process that sends.  Every
- * value must come once.
+ * Threads that block nothing, a thread that reads a signalfd, and then a pipe,
+ * and opens and closes its mask in between as for a child, and a process that
+ * sends.  Every value must come once.
  */
 
 #define _GNU_SOURCE
@@ -17,7 +17,7 @@ static int Py_AddPendingCall(int (*function)(void *), void *argument)
 
 #include NATIVE_C
 
-#include <poll.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/wait.h>
 
@@ -45,57 +45,120 @@ static void note(int value)
     total++;
 }
 
-static void send_all(pid_t pid, int signo)
+static void start_sender(int signo)
 {
+    pid_t pid = getpid();
+
+    if (fork() != 0)
+        return;
     for (int value = 0; value < COUNT; value++)
         while (txs_sigqueue(pid, signo, value) == -1)
             usleep(100);    /* RLIMIT_SIGPENDING: the reader will catch up */
     _exit(0);
 }
 
-int main(void)
+static void open_and_close(void)
 {
     static struct txs_siginfo kept[TXS_KEPT];
-    struct signalfd_siginfo read_[64];
-    pthread_t threads[THREADS];
-    int signo = SIGRTMIN, fd, status;
-    sigset_t set;
-    pid_t child;
 
-    for (int i = 0; i < THREADS; i++)
-        pthread_create(&threads[i], NULL, busy, NULL);
+    if (txs_open() == -1)
+        exit(3);
+    usleep(50);
+    txs_close();
+    for (int i = 0, count = txs_take_kept(kept, TXS_KEPT); i < count; i++)
+        note(kept[i].int_);
+}
+
+/* Every value comes once from a signalfd, and from masks that are opened. */
+#if TXS_LINUX
+static void read_signalfd(int signo)
+{
+    struct signalfd_siginfo records[64];
+    sigset_t set;
+    int fd;
+
     sigemptyset(&set);
     sigaddset(&set, signo);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     fd = txs_signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (fd == -1 || txs_hold(signo, 0) == -1)
-        return 2;
-
-    child = fork();
-    if (child == 0)
-        send_all(getppid(), signo);
-
+    if (fd == -1 || txs_hold(signo, 0, -1, 0) == -1)
+        exit(2);
+    start_sender(signo);
     while (total < COUNT) {
         struct pollfd ready = {fd, POLLIN, 0};
         ssize_t size;
 
-        if (txs_open() == -1)
-            return 3;
-        usleep(50);
-        txs_close();
-        for (int i = 0, count = txs_take_kept(kept, TXS_KEPT); i < count; i++)
-            note(kept[i].int_);
+        open_and_close();
         poll(&ready, 1, 1);
-        while ((size = read(fd, read_, sizeof read_)) > 0)
-            for (size_t i = 0; i < (size_t)size / sizeof read_[0]; i++)
-                note(read_[i].ssi_int);
+        while ((size = read(fd, records, sizeof records)) > 0)
+            for (size_t i = 0; i < (size_t)size / sizeof records[0]; i++)
+                note(records[i].ssi_int);
     }
-    waitpid(child, &status, 0);
+    if (txs_let_go(signo) == -1 || txs_caught(signo) != 0)
+        exit(4);
+    close(fd);
+}
+#endif
+
+/* And from a pipe that is always full; those that found no room are counted. */
+static void read_pipe(int signo)
+{
+    static struct txs_siginfo records[64 + TXS_NSIG];
+    unsigned long untold = 0;
+    sigset_t set;
+    int fds[2];
+
+    sigemptyset(&set);
+    sigaddset(&set, signo);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (pipe(fds) == -1 || fcntl(fds[0], F_SETFL, O_NONBLOCK) == -1
+        || fcntl(fds[1], F_SETFL, O_NONBLOCK) == -1
+        || fcntl(fds[1], F_SETPIPE_SZ, 4096) == -1
+        || txs_hold(signo, 0, fds[1], 0) == -1)
+        exit(2);
+    txs_listen(fds[1]);
+    start_sender(signo);
+    while (total + (int)untold < COUNT) {
+        struct pollfd ready = {fds[0], POLLIN, 0};
+        int count;
+
+        open_and_close();
+        poll(&ready, 1, 1);
+        while ((count = txs_read(fds[0], fds[1], records, 64, &untold)) > 0)
+            for (int i = 0; i < count; i++)
+                if (records[i].code == SI_QUEUE)
+                    note(records[i].int_);
+        txs_go_on(fds[1]);
+    }
+    txs_stop_listening(fds[1]);
+    if (TXS_LINUX && untold != 0)
+        printf("%lu were not told\n", untold), exit(5);
+    if (txs_let_go(signo) == -1 || txs_caught(signo) != 0)
+        exit(4);
+    close(fds[0]);
+    close(fds[1]);
+    printf("%lu without room, ", untold);
+}
+
+int main(void)
+{
+    pthread_t threads[THREADS];
+    int status;
+
+    for (int i = 0; i < THREADS; i++)
+        pthread_create(&threads[i], NULL, busy, NULL);
+#if TXS_LINUX
+    read_signalfd(SIGRTMIN);
+    total = 0;
+    memset(seen, 0, sizeof seen);
+#endif
+    read_pipe(SIGRTMIN + 1);
+    while (wait(&status) > 0)
+        if (status != 0)
+            return 6;
     atomic_store(&stop, 1);
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
-    if (txs_let_go(signo) == -1 || txs_caught(signo) != 0)
-        return 4;
     printf("%d signals, nothing lost\n", total);
     return 0;
 }

@@ -29,6 +29,11 @@ class Ending(ProcessProtocol):
     def __init__(self) -> None:
         self.reasons: list[Failure] = []
         self.ended: Deferred[None] = Deferred()
+        #: Its transport has it only until it is reaped.
+        self.pid = 0
+
+    def connectionMade(self) -> None:
+        self.pid = self.transport.pid
 
     def processExited(self, reason: Failure) -> None:
         self.reasons.append(reason)

@@ -67,7 +67,8 @@ def runReactor(reactor: Any, main: Main, installSignalHandlers: bool = False) ->
 
     def done(result: object) -> None:
         outcome.append(result)
-        deadline.cancel()
+        if deadline.active():
+            deadline.cancel()
         if reactor.running:
             reactor.stop()
 

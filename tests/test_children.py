@@ -4,31 +4,44 @@ L{ChildReaper}: each end is told, to whom it concerns, and at what cost.
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from signal import SIGABRT, SIGCHLD, SIGCONT, SIGKILL, SIGSTOP
+from signal import SIGABRT, SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from typing import Any
 
 import pytest
 from twisted.internet import process
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import LogEvent
+from txsignalfd._native import lib
 
-from tests.daemons import program
+from tests.daemons import program, waitFor
 from tests.processes import SLEEP, Ending, foreign, kill, spawn, untilZombie, zombie
-from tests.reactors import newReactor, runReactor, spin, turn, until, untilLength
+from tests.reactors import (
+    DEADLINE,
+    newReactor,
+    runReactor,
+    spin,
+    turn,
+    until,
+    untilLength,
+)
 from tests.test_dispatcher import (
     Recorder,
     everyReactor,
     failures,
     inEachThread,
 )
+from tests.worlds import needsLinux
 from txsignalfd import (
     ChildReaper,
     DispatcherClosed,
@@ -112,9 +125,12 @@ def test_aCoreDumpIsTold(tmp_path: Path) -> None:
     async def main(reactor: Any) -> None:
         dispatcher = dispatcherFor(reactor)
         reaper = ChildReaper(dispatcher)
-        command = "ulimit -c unlimited; kill -ABRT $$"
-        aborted = spawn(reactor, "sh", "-c", command, path=str(tmp_path))
-        child = await reaper.whenExited(aborted.transport.pid)
+        command = "ulimit -c unlimited; read line; kill -ABRT $$"
+        options: dict[str, Any] = {"path": str(tmp_path), "childFDs": {0: "w"}}
+        aborted = spawn(reactor, "sh", "-c", command, **options)
+        waiting = reaper.whenExited(aborted.pid)
+        aborted.transport.write(b"go\n")
+        child = await waiting
         await ended(aborted)
         assert aborted.status == (None, SIGABRT)
         assert child is not None
@@ -228,7 +244,7 @@ def test_aChildWhosePipesCloseFirstIsToldOnce() -> None:
         await until(reactor, lambda: first.transport.pid is None)
         await turn(reactor)
         assert len(first.reasons) == 2
-        assert not reaper._met
+        assert not reaper._reaping._spawned.met
         await dispatcher.close()
 
     spin(main)
@@ -260,6 +276,109 @@ def test_aStoppedChildHasNotEnded() -> None:
         assert not waiting.called
         kill(protocol)
         await ended(protocol)
+        await dispatcher.close()
+
+    spin(main)
+
+
+#: Takes hold of a process as a debugger does, until it is told to let go.
+TRACER = """
+import ctypes, os, signal, sys
+PTRACE_SEIZE, WALL = 0x4206, 0x40000000
+signal.alarm(60)
+pid = int(sys.argv[1])
+if ctypes.CDLL(None, use_errno=True).ptrace(PTRACE_SEIZE, pid, 0, 0) == -1:
+    sys.exit(os.strerror(ctypes.get_errno()))
+print("seized", flush=True)
+input()
+os.waitpid(pid, WALL)
+print("let go", flush=True)
+"""
+
+
+@pytest.mark.usefixtures("anyKernel")
+def test_oneThatADebuggerHasIsToldWhenThatLetsGo() -> None:
+    """
+    It has ended before, and its status could not be had.  The C{SIGCHLD} that
+    comes then may name another.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        reaper = ChildReaper(dispatcher)
+        traced, *others = (spawn(reactor, *SLEEP) for _ in range(4))
+        pid = traced.transport.pid
+        waiting = reaper.whenExited(pid)
+        with subprocess.Popen(
+            [sys.executable, "-c", TRACER, str(pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as tracer:
+            assert tracer.stdin
+            assert tracer.stdout
+            assert tracer.stderr
+            seized = tracer.stdout.readline()
+            os.kill(pid, SIGKILL)
+            if seized:
+                stat = Path(f"/proc/{pid}/stat")
+                waitFor(lambda: ") Z" in stat.read_text(), "it ends")
+            for each in others[:2]:
+                kill(each)
+                if each is others[1] and seized:
+                    tracer.stdin.write("\n")
+                    tracer.stdin.flush()
+                    assert tracer.stdout.readline() == "let go\n"
+                await ended(each)
+                await turn(reactor)
+                assert bool(traced.reasons) == (each is others[1] or not seized)
+            refusal = tracer.stderr.read()
+        await ended(traced)
+        assert traced.status == (None, SIGKILL)
+        child = await waiting
+        assert child is not None
+        assert child.signal == SIGKILL
+        kill(others[2])
+        await ended(others[2])
+        await dispatcher.close()
+        if not seized:
+            pytest.skip(f"no process may be traced here: {refusal}")
+
+    spin(main)
+
+
+def test_anEndWhoseStatusAnotherHasTakenIsNotAskedForAgain() -> None:
+    """
+    As by a handler that waits for whatever there is.  Then nobody can tell it,
+    and it costs nothing any more.
+    """
+
+    def takeAll(info: SigInfo) -> None:
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        taker = dispatcher.addHandler(SIGCHLD, takeAll)
+        reaper = ChildReaper(dispatcher)
+        taken = [spawn(reactor, *SLEEP) for _ in range(4)]
+        pids = [each.transport.pid for each in taken]
+        # Some of them have been met when they end, and some have not.
+        for some in (taken[:2], taken[2:]):
+            taker.handled = 0
+            kill(*some)
+            await until(reactor, lambda: taker.handled)
+        taker.remove()
+        for _ in range(len(taken)):
+            await ended(spawn(reactor, "true"))
+            await turn(reactor)
+        assert not reaper._reaping._ends._pidfds
+        assert not reaper._reaping._ends._asked
+        for each, pid in zip(taken, pids, strict=True):
+            assert not each.reasons
+            assert process.reapProcessHandlers.pop(pid) is each.transport
         await dispatcher.close()
 
     spin(main)
@@ -456,13 +575,12 @@ def test_reapingGoesOnWhateverAUsersHandlerDoes(logged: list[LogEvent]) -> None:
         dispatcher.addHandler(SIGCHLD, after)
         for code in (1, 2):
             protocol = spawn(reactor, "sh", "-c", f"sleep 0.05; exit {code}")
-            pid = protocol.transport.pid
             await ended(protocol)
             assert protocol.status == (code, None)
             await untilLength(reactor, after.infos, code)
             child = after.infos[-1].child
             assert child is not None
-            assert (child.pid, child.exitCode) == (pid, code)
+            assert (child.pid, child.exitCode) == (protocol.pid, code)
         assert len(before.infos) == 1
         assert len(failures(logged)) == 4
         before.busy = False
@@ -494,7 +612,7 @@ def test_whoIsToldMayCloseEverything(how: str) -> None:
         for each in protocols:
             each.ended.addCallback(close)
         kill(*protocols)
-        await until(reactor, lambda: not reaper._group._registrations[0].ready)
+        await until(reactor, lambda: not reaper._reaping._group._registrations[0].ready)
         process.reapAllProcesses()
         await ended(*protocols)
         await dispatcher.close()
@@ -549,14 +667,13 @@ async def main(lazy):
     ChildReaper(dispatcher)
     waiting = [deferToThread(function) for function in (popen, pools, native)]
     ended = 0
-    while not all(deferred.called for deferred in waiting):
+    while ended < 300 or not all(deferred.called for deferred in waiting):
         protocols = [spawn(reactor, *SLEEP) for _ in range(30)]
         kill(*protocols)
         for protocol in protocols:
             await protocol.ended
         ended += len(protocols)
         await deferLater(reactor, 0)
-    assert ended >= 300, ended
     assert await waiting[0] == list(range(COUNT))
     assert await waiting[1] == [0, 0, 1]
     assert await waiting[2] == list(range(COUNT))
@@ -622,6 +739,7 @@ def test_whenExitedTellsOfAnyChild() -> None:
     spin(main)
 
 
+@needsLinux
 def test_whenExitedTellsTheTimeThatWasUsed() -> None:
     """
     As the owner is told it.
@@ -685,12 +803,76 @@ def test_whenExitedFailsForWhatIsNoChild() -> None:
         for nobody in (os.getpid(), 1, pid):
             with pytest.raises(ChildProcessError, match=str(nobody)):
                 await reaper.whenExited(nobody)
-        for nonsense in (0, -1):
+        for nonsense in (0, -1, 2**31, -(2**40)):
             with pytest.raises(OSError, match=str(nonsense)):
                 await reaper.whenExited(nonsense)
         await dispatcher.close()
 
     spin(main)
+
+
+REUSED = """
+import os, subprocess, sys
+from tests.processes import SLEEP, untilZombie
+from tests.reactors import spin
+from txsignalfd import ChildReaper, dispatcherFor
+
+def start(*command, number=None):
+    if number is not None:
+        with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+            last.write(str(number - 1))
+    return subprocess.Popen(command)
+
+async def main(reactor):
+    dispatcher = dispatcherFor(reactor)
+    reaper = ChildReaper(dispatcher)
+    first = start(*SLEEP)
+    ofFirst = reaper.whenExited(first.pid)
+    first.kill()
+    first.wait()
+    second = start("sh", "-c", "exit 3", number=first.pid)
+    assert second.pid == first.pid
+    ofSecond = []
+    if sys.argv[1] == "asked for":
+        ofSecond.append(reaper.whenExited(second.pid))
+        assert await ofFirst is None
+    untilZombie(second.pid)
+    if not ofSecond:
+        assert (await ofFirst).signal == 9
+        ofSecond.append(reaper.whenExited(second.pid))
+    assert (await ofSecond[0]).exitCode == 3
+    assert second.wait() == 3
+    await dispatcher.close()
+    print("all is well")
+
+spin(main)
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no unshare(1)")
+@pytest.mark.parametrize("second", ["asked for", "not asked for"])
+@needsLinux
+def test_whenExitedIsOfThatProcessAndNotOfItsNumber(second: str) -> None:
+    """
+    The number may be another's before the first end has been told.  In a
+    namespace of its own nobody else takes the numbers.
+    """
+    root = str(Path(__file__).parent.parent)
+    unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]
+    possible = subprocess.run(
+        [*unshare, "true"], capture_output=True, text=True, check=False
+    )
+    if possible.returncode:
+        pytest.skip(f"no namespaces here: {possible.stderr}")
+    result = subprocess.run(
+        [*unshare, sys.executable, "-c", REUSED, second],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert result.stdout == "all is well\n", result.stderr
 
 
 @pytest.mark.usefixtures("anyKernel")
@@ -842,3 +1024,81 @@ def test_theReactorStopsWithChildrenAlive() -> None:
     kill(*protocols)
     process.reapAllProcesses()
     assert {each.status for each in protocols} == {(None, SIGKILL)}
+
+
+@needsLinux
+def test_severalCostNoMoreThanOne() -> None:
+    """
+    They share what they know of a child, whichever goes first; and what was
+    asked of one that is closed fails.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        reapers = [ChildReaper(dispatcher, subreaper=n == 1) for n in range(3)]
+        assert len(dispatcher.handlersOf(SIGCHLD)) == 1
+        assert lib.txs_set_subreaper(1) == 1
+        living = spawn(reactor, *SLEEP)
+        await ended(spawn(reactor, "true"))
+        await turn(reactor)
+        waiting = [reaper.whenExited(living.transport.pid) for reaper in reapers]
+        for reaper, deferred in zip(reapers[:2], waiting, strict=False):
+            assert len(reaper._reaping._ends._pidfds) == 1
+            reaper.close()
+            with pytest.raises(DispatcherClosed, match="the ChildReaper was closed"):
+                await deferred
+        assert lib.txs_set_subreaper(0) == 0
+        kill(living)
+        child = await waiting[2]
+        assert child is not None
+        assert child.signal == SIGKILL
+        await ended(living)
+        reapers[2].close()
+        assert dispatcher.watching == frozenset()
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_nothingIsKeptOfThoseThatAreClosed() -> None:
+    """
+    In a dispatcher that lives on.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        dispatcher.watch(SIGTERM)
+        gone = []
+        for _ in range(3):
+            reaper = ChildReaper(dispatcher)
+            await ended(spawn(reactor, "true"))
+            reaper.close()
+            gone.append(weakref.ref(reaper))
+            del reaper
+        await turn(reactor)
+        gc.collect()
+        assert [each() for each in gone] == [None] * 3
+        assert not dispatcher._whenClosed
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_whoIsToldAtTheEndMayStartAnew() -> None:
+    """
+    With a reaper that works.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        reapers = [ChildReaper(dispatcher)]
+        first = spawn(reactor, *SLEEP)
+        first.ended.addCallback(lambda _: reapers.append(ChildReaper(dispatcher)))
+        kill(first)
+        reapers[0].close()
+        await ended(spawn(reactor, "true"))
+        reapers[1].close()
+        assert dispatcher.watching == frozenset()
+        await dispatcher.close()
+
+    spin(main)

@@ -8,7 +8,8 @@ from signal import SIGHUP, SIGRTMIN, SIGUSR1, SIGUSR2
 from typing import Any
 
 from tests.reactors import spin, turn
-from tests.test_dispatcher import Recorder, queue, send
+from tests.test_dispatcher import Recorder
+from tests.worlds import BACKEND, maskWhile, queue, send
 from txsignalfd import Overlap, dispatcherFor
 
 
@@ -37,7 +38,15 @@ def test_itTellsOfHandlersAndCounts() -> None:
         first, second = realtime.handlers
         assert (first.handled, first.running, first.waiting) == (1, 1, 2)
         assert (second.handled, second.overlap, second.dropped) == (3, "DROP", 0)
-        assert {SIGUSR1, SIGUSR2, SIGRTMIN} <= description.process.main.blocked
+        assert description.process
+        main = description.process.main
+        assert {SIGUSR1, SIGUSR2, SIGRTMIN} <= main.caught
+        assert main.blocked == maskWhile([SIGUSR1, SIGUSR2, SIGRTMIN])
+        assert description.backend == (BACKEND, 0)
+        expected = {
+            "signalfd": "received by the backend signalfd",
+            "handler": "received by the backend handler, 0 without a siginfo",
+        }[BACKEND]
         text = str(description)
         assert text.startswith(
             "SIGUSR1: held, 1 kept\n"
@@ -48,7 +57,9 @@ def test_itTellsOfHandlersAndCounts() -> None:
             f"  {other!r} DROP: 3 handled, 0 running, 0 waiting, 0 dropped\n"
             "pid "
         )
-        assert "blocked, then caught   SIGUSR1 SIGUSR2 SIGRTMIN\n" in text
+        assert text.endswith(f"\n{expected}")
+        if BACKEND == "signalfd":
+            assert "blocked, then caught   SIGUSR1 SIGUSR2 SIGRTMIN\n" in text
         busy.busy = False
         closed = dispatcher.close()
         busy.out[0].callback(None)

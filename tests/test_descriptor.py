@@ -8,8 +8,12 @@ import fcntl
 import os
 import resource
 import signal
+import sys
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from signal import SIGHUP, SIGRTMIN, SIGUSR1, SIGUSR2
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -18,16 +22,19 @@ from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from tests.reactors import KINDS, spin, turn, until, untilLength
-from tests.test_dispatcher import failures, queue, send
+from tests.kernel import inChild
+from tests.reactors import DEADLINE, KINDS, spin, turn, until, untilLength
+from tests.test_dispatcher import failures
+from tests.worlds import queue, send
 from txsignalfd import (
     SigInfo,
     SignalAlreadyWatched,
     SignalDescriptor,
     SignalNotWatchable,
     WatchedByParent,
+    spawning,
 )
-from txsignalfd.descriptor import _mostReads
+from txsignalfd._pending import mostReads
 
 
 class Reads(list[list[SigInfo]]):
@@ -124,9 +131,13 @@ def test_drainReadsNoMoreThanCanHaveBeenPending(
     """
     Senders may be faster than the reader.
     """
-    assert _mostReads() >= resource.getrlimit(resource.RLIMIT_SIGPENDING)[0] // 64
+    assert mostReads() >= resource.getrlimit(resource.RLIMIT_SIGPENDING)[0] // 64
     with monkeypatch.context() as patched:
-        patched.setattr("txsignalfd.descriptor._mostReads", lambda: 2)
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        patched.setattr(resource, "getrlimit", lambda _: unlimited)
+        assert mostReads() > sys.maxsize // 64
+    with monkeypatch.context() as patched:
+        patched.setattr("txsignalfd.descriptor.mostReads", lambda: 2)
         queue(*range(200))
         descriptor.drain()
         assert len(reads.infos) == 128
@@ -186,6 +197,65 @@ def test_aHandlerThatIsInstalledOverOursIsToldOnce(
     finally:
         signal.signal(SIGUSR1, saved)
         descriptor.settle()
+
+
+def test_whatAThreadHasKeptAtTheLastMomentIsReceived(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Before the signals are given back, when all else has been received.
+    """
+    reads = Reads()
+    descriptor = SignalDescriptor([SIGUSR1], reads.append)
+    mask = descriptor._mask
+    giveBack = mask.giveBack
+    late = SigInfo.make(SIGUSR1, pid=1)
+
+    def keptBefore(signals: Any) -> None:
+        mask.keep([late])
+        giveBack(signals)
+
+    monkeypatch.setattr(mask, "giveBack", keptBefore)
+    descriptor.close()
+    assert reads.infos == [late]
+
+
+def test_inAStormAHandlerThatIsInstalledIsToldOfSoon(
+    descriptor: SignalDescriptor, reads: Reads, logged: list[LogEvent]
+) -> None:
+    """
+    Not each read looks, but one soon after does.
+    """
+    send(SIGUSR1)
+    descriptor.doRead()
+    saved = signal.signal(SIGUSR1, print)
+    try:
+        deadline = monotonic() + DEADLINE
+        while not logged:
+            assert monotonic() < deadline
+            send(SIGUSR1)
+            descriptor.doRead()
+        assert "is watched, and goes to" in str(logged[0]["log_format"])
+    finally:
+        signal.signal(SIGUSR1, saved)
+        descriptor.settle()
+
+
+def test_aStormIsNotSlowedByALookAtEachRead(
+    descriptor: SignalDescriptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A hundred a second are enough.
+    """
+    looks: list[float] = []
+    now = 0.0
+    monkeypatch.setattr(descriptor._mask, "retake", lambda signo: looks.append(now))
+    monkeypatch.setattr("txsignalfd.descriptor.monotonic", lambda: now)
+    for after in (1, 0, 0.009, 0.002, 0.009, 0.002):
+        now += after
+        send(SIGUSR1)
+        descriptor.doRead()
+    assert looks == pytest.approx([1.0, 1.011, 1.022])
 
 
 def test_signalsAreAddedAndGivenBack(
@@ -302,6 +372,27 @@ def test_theReactorsReasonIsToldOnce(reads: Reads) -> None:
     unheard.connectionLost(reason)
 
 
+@pytest.mark.parametrize("content", [b"", b"text", bytes(129)])
+def test_anotherFileInItsPlaceHasNoSignals(
+    reads: Reads, tmp_path: Path, content: bytes
+) -> None:
+    """
+    Whoever has closed ours has opened it, and keeps it.
+    """
+    lost: list[Failure] = []
+    descriptor = SignalDescriptor([SIGUSR1], reads.append, lost.append)
+    number = descriptor.fileno()
+    (tmp_path / "file").write_bytes(content)
+    with open(tmp_path / "file", "rb") as file:
+        os.dup2(file.fileno(), number, inheritable=False)
+    error = descriptor.doRead()
+    assert isinstance(error, OSError)
+    descriptor.connectionLost(Failure(error))
+    assert [reason.value for reason in lost] == [error]
+    os.close(number)
+    assert not reads
+
+
 def test_aChildThatWasForkedMustLeaveItAlone(descriptor: SignalDescriptor) -> None:
     """
     By a named error.
@@ -322,3 +413,35 @@ def test_aChildThatWasForkedMustLeaveItAlone(descriptor: SignalDescriptor) -> No
         finally:
             os._exit(status)
     assert os.waitpid(pid, 0) == (pid, 0)
+
+
+def test_oneThatIsNeverClosedIsToldOf() -> None:
+    """
+    As a socket is.  What it has taken stays taken, for who has forgotten it is
+    in no place to give it back; and nobody has what comes.
+    """
+    left = [SignalDescriptor([SIGUSR1], print)]
+    fd, mask = left[0].fileno(), left[0]._mask
+    with pytest.warns(ResourceWarning, match=r"unclosed <SignalDescriptor \d+ of SIGU"):
+        left.clear()
+    os.fstat(fd)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {SIGUSR1}
+    with spawning():
+        send(SIGUSR1)
+    os.close(fd)
+    mask.giveBack([SIGUSR1])
+
+
+def test_aForkedChildIsNotToldOfItsParents() -> None:
+    """
+    It must leave that open.
+    """
+
+    def forget() -> list[str]:
+        with warnings.catch_warnings(record=True) as told:
+            left.clear()
+        return [str(warning.message) for warning in told]
+
+    left = [SignalDescriptor([SIGUSR1], print)]
+    assert inChild(forget) == []
+    left.pop().close()

@@ -10,14 +10,15 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from signal import SIGHUP, SIGRTMIN, SIGTERM, SIGUSR1, SIGUSR2
 from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.selectreactor import SelectReactor
-from twisted.logger import LogEvent
+from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 
 from tests.reactors import (
@@ -30,6 +31,7 @@ from tests.reactors import (
     until,
     untilLength,
 )
+from tests.worlds import ME, dispatcherFor, kernelOnly, queue, send
 from txsignalfd import (
     DispatcherClosed,
     SigInfo,
@@ -37,30 +39,12 @@ from txsignalfd import (
     SignalDispatcher,
     SignalNotWatchable,
     WatchedByParent,
-    dispatcherFor,
-    lowlevel,
 )
 
-ME = os.getpid()
+pytestmark = pytest.mark.usefixtures("world")
 
 everyReactor = pytest.mark.parametrize("kind", list(KINDS))
 inEachThread = pytest.mark.parametrize("inThread", [False, True], ids=["main", "other"])
-
-
-def send(*signals: int) -> None:
-    """
-    Send signals to ourselves.
-    """
-    for signo in signals:
-        os.kill(ME, signo)
-
-
-def queue(*values: int, signo: int = SIGRTMIN) -> None:
-    """
-    Queue a realtime signal to ourselves, once for each value.
-    """
-    for value in values:
-        lowlevel.sigqueue(ME, signo, value)
 
 
 def failures(logged: list[LogEvent]) -> list[Failure]:
@@ -133,6 +117,7 @@ for value in range(int(sys.argv[3])):
 
 @everyReactor
 @inEachThread
+@kernelOnly
 def test_allOfTenThousandQueuedSignalsComeInOrder(kind: str, inThread: bool) -> None:
     """
     Once each, with their values, from another process.
@@ -188,6 +173,7 @@ def test_aSignalThatCameBeforeTheReactorStartedIsHandled() -> None:
 
 
 @pytest.mark.parametrize("first", ["we", "Twisted"])
+@kernelOnly
 def test_twistedsOwnHandlersDoNotTakeASignalAway(
     first: str, logged: list[LogEvent]
 ) -> None:
@@ -249,6 +235,7 @@ def test_handlersOfOneSignalRunInTheOrderInWhichTheyWereAdded() -> None:
     spin(main)
 
 
+@kernelOnly
 def test_aPlainFunctionCostsNoDeferred(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     However many signals it handles.
@@ -374,6 +361,37 @@ def test_whatElseAHandlerReturnsIsIgnored(logged: list[LogEvent]) -> None:
 
     spin(main)
     assert not failures(logged)
+
+
+def test_aHandlerOfWhichNothingIsRunIsTold(logged: list[LogEvent]) -> None:
+    """
+    Once: its author has forgotten C{@inlineCallbacks}, or yields in a coroutine
+    function.
+    """
+
+    def generator(info: SigInfo) -> Any:
+        raise AssertionError("it is run")
+        yield
+
+    async def asynchronous(info: SigInfo) -> Any:
+        raise AssertionError("it is run")
+        yield
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        for handler in (generator, asynchronous):
+            dispatcher.addHandler(SIGHUP, handler)
+        last = dispatcher.handlersOf(SIGHUP)[-1]
+        send(SIGHUP)
+        await until(reactor, lambda: last.handled == 1)
+        send(SIGHUP)
+        await until(reactor, lambda: last.handled == 2)
+        await dispatcher.close()
+
+    spin(main)
+    first, second = (formatEvent(event) for event in logged if "handler" in event)
+    assert f"{generator} of SIGHUP is a generator" in str(first)
+    assert f"{asynchronous} of SIGHUP is a generator" in str(second)
 
 
 def test_aHandlerMayRemoveItselfAndAnother() -> None:
@@ -654,6 +672,7 @@ def test_aSignalStaysWatchedWhenItsLastHandlerGoes() -> None:
     spin(main)
 
 
+@kernelOnly
 def test_unwatchHandsOutFirstWhatIsPending() -> None:
     """
     And then the signal is as it was.
@@ -713,6 +732,7 @@ def test_unwatchInAHandlerKeepsTheOrder() -> None:
     spin(main)
 
 
+@kernelOnly
 def test_aDispatcherThatWatchesNothingHasNothing() -> None:
     """
     Neither a descriptor nor a reader, before the first and after the last.
@@ -794,16 +814,19 @@ def test_aHandlerThatCannotBeCalledIsRefusedAtOnce() -> None:
         assert not dispatcher.watching
 
 
+@kernelOnly
 def test_anUnknownBackendIsRefused() -> None:
     """
     The message says which there are.
     """
     with newReactor() as reactor:
-        with pytest.raises(ValueError, match="there is 'signalfd'"):
+        with pytest.raises(ValueError, match="'signalfd' and 'handler'"):
             SignalDispatcher(reactor, backend="pigeon")
-        assert not SignalDispatcher(reactor, backend="signalfd").watching
+        for backend in ("signalfd", "handler"):
+            assert not SignalDispatcher(reactor, backend).watching
 
 
+@kernelOnly
 def test_aSignalHasOneDispatcher() -> None:
     """
     The second is refused, with all that it asked for; when the first lets go
@@ -842,6 +865,7 @@ def test_aReactorHasOneDispatcher() -> None:
 # -- close
 
 
+@kernelOnly
 def test_closeHandsOnWhatIsPendingAndWaitsForHandlers() -> None:
     """
     What comes after it goes where it would have gone without us.
@@ -892,7 +916,7 @@ def test_afterCloseNothingCanBeAskedOfIt() -> None:
             lambda: dispatcher.whenReceived(SIGHUP),
             lambda: dispatcher.hold(SIGHUP),
         ):
-            with pytest.raises(DispatcherClosed, match="was closed"):
+            with pytest.raises(DispatcherClosed, match="the dispatcher was closed, or"):
                 call()
         with pytest.raises(DispatcherClosed), dispatcher.stream(SIGHUP):
             raise AssertionError("entered")
@@ -1093,6 +1117,7 @@ def test_aHandlerThatEndsWithTheReactorEndsAll() -> None:
         assert told == ["the dispatcher was closed"]
 
 
+@kernelOnly
 def test_aFailureToGiveBackIsTheClosings(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     What could not be given back is the Deferred's failure.
@@ -1116,6 +1141,7 @@ def test_aFailureToGiveBackIsTheClosings(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("kind", ["select", "poll"])
+@kernelOnly
 def test_aDescriptorThatDiesIsTold(kind: str, logged: list[LogEvent]) -> None:
     """
     Somebody has put another file in its place.  Signals go where they would
@@ -1142,7 +1168,32 @@ def test_aDescriptorThatDiesIsTold(kind: str, logged: list[LogEvent]) -> None:
     spin(main, kind)
 
 
+@pytest.mark.parametrize("kind", ["select", "poll"])
+@kernelOnly
+def test_aDescriptorThatSomebodyHasClosedIsTold(
+    kind: str, logged: list[LogEvent]
+) -> None:
+    """
+    As C{os.closerange} does: the reactor finds out first, and why is logged.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        dispatcher.watch(SIGHUP)
+        (reader,) = (each for each in reactor.getReaders() if hasattr(each, "signals"))
+        os.close(reader.fileno())
+        await dispatcher.whenClosed()
+        error = failures(logged)[-1].value
+        assert isinstance(error, OSError)
+        assert error.errno == errno.EBADF
+        with pytest.raises(DispatcherClosed):
+            dispatcher.watch(SIGHUP)
+
+    spin(main, kind)
+
+
 @pytest.mark.parametrize("kind", ["poll", "epoll", "asyncio"])
+@kernelOnly
 def test_aDeadDescriptorCanBeClosed(kind: str, logged: list[LogEvent]) -> None:
     """
     What was taken is given back; that nothing could be read is told.
@@ -1164,6 +1215,7 @@ def test_aDeadDescriptorCanBeClosed(kind: str, logged: list[LogEvent]) -> None:
     spin(main, kind)
 
 
+@kernelOnly
 def test_setUpThatFailsHalfWayIsUndone() -> None:
     """
     No descriptor left: the errno is that of the first failure, and the mask,
@@ -1176,7 +1228,9 @@ def test_setUpThatFailsHalfWayIsUndone() -> None:
         filled = [os.open("/", os.O_RDONLY) for _ in range(used)]
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(filled) + 1, limits[1]))
         try:
-            with pytest.raises(OSError, match=f"Errno {errno.EMFILE}.* signalfd"):
+            with pytest.raises(
+                OSError, match=f"Errno {errno.EMFILE}.* (signalfd|pipe)"
+            ):
                 dispatcher.addHandler(SIGHUP, Recorder())
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
@@ -1188,6 +1242,7 @@ def test_setUpThatFailsHalfWayIsUndone() -> None:
         dispatcher.close()
 
 
+@kernelOnly
 def test_aReactorThatRefusesTheReaderGetsNothing() -> None:
     """
     And keeps nothing: mask, dispositions and descriptor are as they were.
@@ -1213,6 +1268,7 @@ def test_aReactorThatRefusesTheReaderGetsNothing() -> None:
 # -- fork
 
 
+@kernelOnly
 def test_aForkedChildIsToldThatTheDispatcherIsItsParents() -> None:
     """
     And the parent is undisturbed.
@@ -1252,6 +1308,7 @@ def test_aForkedChildIsToldThatTheDispatcherIsItsParents() -> None:
     spin(main)
 
 
+@kernelOnly
 def test_aDispatcherMadeBeforeAForkWatchesAfterIt() -> None:
     """
     As twistd does, which daemonizes after an application was made.
@@ -1283,6 +1340,21 @@ while time.monotonic() < end and os.getppid() == int(sys.argv[1]):
 """
 
 
+@contextmanager
+def limitOfPendingSignals(limit: int) -> Iterator[None]:
+    """
+    Leave room for others: all processes of a user share it, and each other run
+    of the tests would find it used up.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_SIGPENDING)
+    resource.setrlimit(resource.RLIMIT_SIGPENDING, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_SIGPENDING, (soft, hard))
+
+
+@kernelOnly
 def test_aFloodDoesNotKeepUnwatchFromItsEnd() -> None:
     """
     Three processes send as fast as they can.  What they send later is ignored,
@@ -1292,7 +1364,7 @@ def test_aFloodDoesNotKeepUnwatchFromItsEnd() -> None:
     command = [sys.executable, "-c", FLOOD, str(ME), str(int(SIGRTMIN))]
     senders: list[subprocess.Popen[bytes]] = []
     try:
-        with newReactor() as reactor:
+        with newReactor() as reactor, limitOfPendingSignals(10_000):
             dispatcher = dispatcherFor(reactor)
             got = Recorder()
             dispatcher.addHandler(SIGRTMIN, got)
@@ -1312,6 +1384,7 @@ def test_aFloodDoesNotKeepUnwatchFromItsEnd() -> None:
         signal.signal(SIGRTMIN, saved)
 
 
+@kernelOnly
 def test_readersThatWereRemovedAreAddedAgain() -> None:
     """
     As trial removes those of a test that did not close: the next use works.

@@ -112,6 +112,23 @@ def test_whoIsToldMayDiscardTheRest(ends: Ends) -> None:
         assert list(ends.ended()) == []
 
 
+def test_oneIsToldAgainUntilItsStatusIsGone(ends: Ends) -> None:
+    """
+    Which whoever was told could not have yet.
+    """
+    with foreign(*SLEEP) as pid:
+        ends.add(pid, ours=True)
+        assert list(ends.ended()) == []
+        end(pid)
+        for _ in range(2):
+            assert list(ends.ended()) == [pid]
+            ends.addAgain(pid)
+    assert list(ends.ended()) == [pid]
+    with pytest.raises(ChildProcessError):
+        ends.addAgain(pid)
+    assert list(ends.ended()) == []
+
+
 def test_peekLeavesTheStatus() -> None:
     """
     To whoever waits.
@@ -126,3 +143,29 @@ def test_peekLeavesTheStatus() -> None:
             assert info.uid == os.getuid()
     with pytest.raises(ChildProcessError):
         peek(pid)
+
+
+def test_lowNumbersAreLeftToOthers() -> None:
+    """
+    To select(2), which has no other.
+    """
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 2048:
+        pytest.skip(f"no more than {limits[1]} descriptors here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, limits[1]))
+    ends = Ends()
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        stack.callback(ends.close)
+        pid = stack.enter_context(foreign(*SLEEP))
+        low = os.open(os.devnull, os.O_RDONLY)
+        stack.callback(os.close, low)
+        while low < 1024 - SPARED - 1:
+            low = os.dup(low)
+            stack.callback(os.close, low)
+        ends.add(pid, ours=True)
+        (fd,) = ends._pids
+        assert fd == 1024
+        assert not os.get_inheritable(fd)
+        end(pid)
+        assert list(ends.ended()) == [pid]

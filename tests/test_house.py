@@ -6,6 +6,7 @@ has no effect.
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import subprocess
 import sys
@@ -29,15 +30,20 @@ ORDER = [
     "actions",
     "procstatus",
     "procreport",
-    "_record",
+    "origin",
     "siginfo",
     "lowlevel",
+    "choice",
+    "_pending",
     "_forking",
+    "_opened",
     "_mask",
     "_spawn",
     "descriptor",
-    "backend",
+    "pipe",
     "description",
+    "backend",
+    "run",
     "registration",
     "handlers",
     "waiting",
@@ -45,12 +51,39 @@ ORDER = [
     "group",
     "ends",
     "orphans",
+    "spawned",
+    "reaping",
     "children",
     "reactorsignals",
     "eventfd",
-    "service",
-    "reload",
+    "report",
+    "logs",
+    "notifysocket",
     "systemd",
+    "service",
+    "latch",
+    "triggers",
+    "taken",
+    "socketpath",
+    "listener",
+    "ports",
+    "pathports",
+    "inherited",
+    "reactorports",
+    "sharing",
+    "lastresponse",
+    "generation",
+    "sender",
+    "watchers",
+    "pace",
+    "participants",
+    "succession",
+    "reload",
+    "onsignal",
+    "early",
+    "signallog",
+    "daemon",
+    "plugins",
     "tap",
     "testing",
     "__init__",
@@ -169,19 +202,57 @@ def test_publicNameIsDocumented(name: str) -> None:
     """
     help() tells of everything that the package offers.
     """
-    documentation = vars(txsignalfd)[name].__doc__
+    documentation = getattr(txsignalfd, name).__doc__
     assert documentation
     assert inspect.cleandoc(documentation)
 
 
 def test_everyPublicNameIsOffered() -> None:
     """
-    What can be imported from the package is what it says that it offers.
+    What L{dir} and completion show is what the package says that it offers.
     """
-    found = {
-        name
-        for name, value in vars(txsignalfd).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
+    public = [name for name in dir(txsignalfd) if not name.startswith("_")]
+    assert sorted(public) == sorted(txsignalfd.__all__)
+    assert not hasattr(txsignalfd, "NoSuchName")
+
+
+def test_namesAreWhereTheTypesSayThatTheyAre() -> None:
+    """
+    What a checker of types is told to import is what is imported.
+    """
+    tree = ast.parse((HOUSE / "__init__.py").read_bytes())
+    told = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "")[:3] == "txs"
+        for alias in node.names
     }
-    modules = {name for name in txsignalfd.__all__ if name in MODULES}
-    assert found == set(txsignalfd.__all__) - modules
+    assert told.keys() == set(txsignalfd.__all__)
+    for name, module in told.items():
+        assert module is not None
+        value = getattr(importlib.import_module(module), name)
+        assert getattr(txsignalfd, name) is value
+
+
+#: Import each name from the package, in a program of its own for the first.
+IMPORT_NAME = """
+import sys
+import txsignalfd
+assert "twisted" not in sys.modules
+assert "_cffi_backend" not in sys.modules
+from txsignalfd import {name}
+assert txsignalfd.{name} is {name}
+"""
+
+
+@pytest.mark.parametrize("name", ["dispatcherFor", "lowlevel", "SigInfo"])
+def test_aNameIsImportedWhenItIsAskedFor(name: str, tmp_path: Path) -> None:
+    """
+    C{import txsignalfd} costs nothing, and every form of import works.
+    """
+    program = IMPORT_NAME.format(name=name)
+    if name == "lowlevel":
+        program += "assert 'twisted' not in sys.modules\n"
+    subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, timeout=DEADLINE, check=True
+    )

@@ -36,7 +36,7 @@ from tests.kernel import (
     systemCall,
     waitFor,
 )
-from txsignalfd import lowlevel
+from txsignalfd import SigInfo, lowlevel
 from txsignalfd.lowlevel import (
     SFD_CLOEXEC,
     SFD_NONBLOCK,
@@ -914,6 +914,16 @@ def test_allSignalsAreThoseThatPythonNames() -> None:
     assert sorted(signal.valid_signals() & set(signal.Signals)) == lowlevel.ALL_SIGNALS
 
 
+def test_whatProgramsCatchAndCompareIsThere() -> None:
+    """
+    The class of what is read, and PyPI's error for an errno that it has no
+    words for.
+    """
+    assert lowlevel.SigInfo is SigInfo
+    with pytest.raises(lowlevel.UnknownError):
+        sigqueue(os.getpid(), 1700)
+
+
 def test_siginfoSizeIsThatOfARecord(fd: int) -> None:
     """
     128 bytes, as one read gives.
@@ -931,41 +941,17 @@ def test_everythingPublicIsThere() -> None:
     assert exported.keys() - {"__builtins__"} == set(lowlevel.__all__)
 
 
-# The sample of 2011, with another import and with brackets for print.
-PROGRAM = """
-import os
-import select
-import signal
-
-import txsignalfd.lowlevel as signalfd
+#: The program of 2011, with another import and with brackets for print.
+PROGRAM = Path(__file__).parent.parent / "examples" / "every_signal.py"
 
 
-def main():
-    signals = []
-    for name in dir(signal):
-        if name.startswith("SIG") and not name.startswith("SIG_"):
-            signals.append(getattr(signal, name))
-
-    sfd = signalfd.create_signalfd(signals)
-    print("Capturing: %r" % sorted(signals))
-    while True:
-        print("selecting - pid: %d" % os.getpid())
-        ready = select.select([sfd], [], [])[0]
-        for s in ready:
-            assert s is sfd, "select gives back the very object"
-            print(signalfd.read_signalfd(s))
-
-
-main()
-"""
-
-
+@pytest.mark.skipif(not PROGRAM.exists(), reason="there are no examples beside us")
 def test_sampleProgramOf2011Runs() -> None:
     """
     A program of then receives every signal, and ends by SIGKILL only.
     """
     program = subprocess.Popen(
-        [sys.executable, "-u", "-W", "error", "-c", PROGRAM],
+        [sys.executable, "-u", "-W", "error", str(PROGRAM)],
         bufsize=0,
         stdout=subprocess.PIPE,
     )

@@ -20,6 +20,7 @@ import pytest
 
 from tests.reactors import DEADLINE
 from tests.test_procstatus import C_LIBRARYS, THREAD, twoThreads
+from tests.worlds import BACKEND
 from txsignalfd import __main__
 from txsignalfd.names import signalName
 from txsignalfd.procreport import namesOf, toText
@@ -80,13 +81,14 @@ def test_aProcessAndItsThreadsAsText(tmp_path: Path) -> None:
         result = run(str(running.pid))
     assert (result.stderr, result.returncode) == ("", 0)
     process, threads = result.stdout.split(f"\nthread {running.pid} (main one)\n")
-    heading, table = process.split("\n  ", 1)
+    # The heading wraps where many signals are queued.
+    heading, table = process.split("\n  pending", 1)
     assert re.fullmatch(
         rf"pid {running.pid} \(main one\): (sleeping|running), 2 threads,"
         rf" \d+ of \d+ signals queued for uid {os.getuid()}",
         re.sub(r"\s+", " ", heading),
     )
-    told = rows("  " + table)
+    told = rows("  pending" + table)
     # The C library has handlers of its own.
     told["caught"] -= set(map(str, C_LIBRARYS))
     assert list(told) == [
@@ -283,6 +285,19 @@ def test_whatPythonItselfCatchesIsNotTold(ignored: bool, options: list[str]) -> 
     for name in ("SIGINT", "SIGSEGV"):
         disposition = signalsOf(told)[name]["disposition"]
         assert disposition == ("ignored" if ignored else "default")
+
+
+def test_itTellsWhichBackendThereIs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Here, or by the environment.
+    """
+    assert run().stdout.endswith(f"\nbackend: a dispatcher here has {BACKEND}\n")
+    monkeypatch.setenv("TXSIGNALFD_BACKEND", "handler")
+    assert json.loads(run("--json").stdout)["backend"] == "handler"
+    monkeypatch.setenv("TXSIGNALFD_BACKEND", "pigeon")
+    refused = run()
+    assert (refused.stdout, refused.returncode) == ("", 1)
+    assert "TXSIGNALFD_BACKEND 'pigeon' is unknown" in refused.stderr
 
 
 # --- what goes wrong

@@ -21,8 +21,9 @@ from txsignalfd._native import ffi, lib
 from tests.daemons import waitFor
 from tests.reactors import DEADLINE
 from tests.test_descriptor import Reads
-from tests.test_dispatcher import queue, runIn, send
-from txsignalfd import SignalDescriptor, _mask, lowlevel
+from tests.test_dispatcher import runIn
+from tests.worlds import queue, send
+from txsignalfd import SigInfo, SignalDescriptor, _mask, lowlevel
 from txsignalfd._mask import ProcessMask
 
 
@@ -52,12 +53,26 @@ def descriptorOf(*signals: int) -> Iterator[tuple[SignalDescriptor, Reads]]:
     """
     A descriptor, and what it has received.
     """
+    if not lib.TXS_LINUX:
+        pytest.skip("this build has no signalfd(2)")
     reads = Reads()
     descriptor = SignalDescriptor(signals, reads.append)
     try:
         yield descriptor, reads
     finally:
         descriptor.close()
+
+
+class Keeper:
+    """
+    An owner that keeps what it is given.
+    """
+
+    def __init__(self) -> None:
+        self.kept: list[SigInfo] = []
+
+    def keep(self, infos: list[SigInfo]) -> None:
+        self.kept += infos
 
 
 class Thread(threading.Thread):
@@ -302,11 +317,11 @@ def test_aRefusalInTheMiddleOfAListUndoesTheRest(
         def __getattr__(self, name: str) -> object:
             return getattr(real, name)
 
-        def txs_hold(self, signo: int, wasBlocked: int) -> int:
+        def txs_hold(self, signo: int, *arguments: int) -> int:
             if signo == SIGUSR2:
                 ffi.errno = errno.EPERM
                 return -1
-            return int(real.txs_hold(signo, wasBlocked))
+            return int(real.txs_hold(signo, *arguments))
 
     real = lib
     monkeypatch.setattr(_mask, "lib", Refusing())
@@ -330,7 +345,7 @@ def test_aMainThreadThatCannotBeAskedIsTold(monkeypatch: pytest.MonkeyPatch) -> 
             return -1
 
     real = lib
-    mask = ProcessMask(print)
+    mask = ProcessMask(Keeper().keep)
     mask.take([SIGUSR1])
     monkeypatch.setattr(_mask, "lib", Full())
 
@@ -392,12 +407,11 @@ def test_aThreadThatUnblocksASignalLosesNone(how: int) -> None:
         assert blocked() == {SIGTERM}
 
 
-def test_moreThreadsThanCanBeNotedAreServedAllTheSame() -> None:
+def interruptThreads(count: int) -> None:
     """
-    That they were interrupted is forgotten; their signal is not.
+    Have the handler note threads, of which each has ended when the next starts.
     """
     with descriptorOf(SIGUSR1) as (descriptor, reads):
-        count = 520
 
         def one() -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
@@ -409,3 +423,23 @@ def test_moreThreadsThanCanBeNotedAreServedAllTheSame() -> None:
             thread.join()
             drained(descriptor, reads, number + 1)
         assert len(reads.infos) == count
+
+
+def test_moreThreadsThanCanBeNotedAreServedAllTheSame() -> None:
+    """
+    That they were interrupted is forgotten; their signal is not.
+    """
+    interruptThreads(520)
+
+
+def test_threadsThatHaveEndedLeaveRoomForOthers() -> None:
+    """
+    However many there were: what was blocked in a later one is given back.
+    """
+    # In another thread, so that there is no note of the main thread meanwhile.
+    thread = threading.Thread(target=interruptThreads, args=[520])
+    thread.start()
+    thread.join()
+    with descriptorOf(SIGUSR2):
+        assert blocked() == {SIGUSR2}
+    assert blocked() == set()

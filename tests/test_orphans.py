@@ -5,6 +5,7 @@ L{OrphanReaper}: orphans are reaped, and children of others are not.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from signal import SIGCHLD
 from typing import Any
@@ -14,7 +15,7 @@ from twisted.logger import LogEvent, LogLevel
 from txsignalfd._native import lib
 
 from tests.processes import foreign, spawn, untilZombie
-from tests.reactors import newReactor, spin, until
+from tests.reactors import newReactor, runReactor, spin, until
 from tests.test_dispatcher import Recorder
 from txsignalfd import ChildReaper, dispatcherFor, orphans
 
@@ -47,13 +48,44 @@ def test_orphansAreReaped(logged: list[LogEvent]) -> None:
         await until(reactor, reaped)
         (event,) = reaped()
         assert event["log_level"] is LogLevel.debug
-        assert event["pid"] not in (protocol.transport.pid, theirs.pid)
+        assert event["pid"] not in (protocol.pid, theirs.pid)
         with pytest.raises(ChildProcessError):
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
         await dispatcher.close()
 
     spin(main)
     assert lib.txs_set_subreaper(0) == 0
+
+
+def test_whatNobodyWaitsForBecauseSigchldWasIgnoredIsReaped() -> None:
+    """
+    The kernel keeps its status while SIGCHLD is watched, and before that it
+    did not.  One that ended before the reactor runs is seen when it does.
+    """
+    saved = signal.signal(SIGCHLD, signal.SIG_IGN)
+    pids: list[int] = []
+
+    def start() -> None:
+        pids.append(os.posix_spawnp("true", ["true"], os.environ))
+
+    def gone() -> bool:
+        return not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+    async def main(reactor: Any) -> None:
+        await until(reactor, gone)
+        start()
+        untilZombie(pids[-1])
+        await until(reactor, gone)
+        await dispatcherFor(reactor).close()
+
+    try:
+        with newReactor() as reactor:
+            ChildReaper(dispatcherFor(reactor), subreaper=True)
+            start()
+            untilZombie(pids[-1])
+            runReactor(reactor, main)
+    finally:
+        signal.signal(SIGCHLD, saved)
 
 
 def test_whatSomebodyWaitsForIsNoOrphan() -> None:
@@ -66,7 +98,7 @@ def test_whatSomebodyWaitsForIsNoOrphan() -> None:
         reaper = ChildReaper(dispatcher, subreaper=True)
         got = Recorder()
         dispatcher.addHandler(SIGCHLD, got)
-        look = reaper._orphans
+        look = reaper._reaping._orphans
         assert look is not None
         with foreign("sleep", "1000") as living:
             waiting = reaper.whenExited(living)
@@ -107,7 +139,7 @@ def test_whatWasSoBeforeStaysSo() -> None:
         reaper = ChildReaper(dispatcher, subreaper=True)
         with foreign("true") as pid:
             untilZombie(pid)
-            look = reaper._orphans
+            look = reaper._reaping._orphans
             assert look is not None
             await until(reactor, lambda: look._lying)
             reaper.close()
@@ -124,7 +156,7 @@ def test_aThreadMayEndMeanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr(os, "listdir", lambda _: ["0", str(os.getpid())])
     with foreign("sleep", "1000") as pid:
-        assert orphans._children() == {pid}
+        assert orphans.childProcesses() == {pid}
 
 
 def test_whereItCannotBeNothingIsTaken(monkeypatch: pytest.MonkeyPatch) -> None:

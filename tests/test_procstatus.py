@@ -250,6 +250,9 @@ def test_theDefaultsAreTheKernels(signo: int, smallCores: bool) -> None:
     """
     pid = os.fork()
     if pid == 0:
+        # A terminal's signals stop nobody in an orphaned process group, as
+        # ours may be: setpgid(2).
+        os.setpgid(0, 0)
         with suppress(OSError):  # SIGKILL, SIGSTOP
             signal.signal(signo, signal.SIG_DFL)
         os.kill(os.getpid(), signo)

@@ -14,9 +14,10 @@ from twisted.internet._signals import SignalHandling
 from twisted.internet.defer import Deferred
 
 from tests.processes import spawn
-from tests.reactors import newReactor, runReactor, turn
-from tests.test_dispatcher import everyReactor, inEachThread, runIn, send
+from tests.reactors import newReactor, runReactor, spin, turn
+from tests.test_dispatcher import everyReactor, inEachThread, runIn
 from tests.twisted_processes import compare
+from tests.worlds import send
 from txsignalfd import (
     ReactorSignals,
     SignalAlreadyWatched,
@@ -95,6 +96,27 @@ def test_itGivesBackWhatItTook() -> None:
             await protocol.ended
 
         runReactor(reactor, main, installSignalHandlers=True)
+
+
+def test_itIsInstalledAnewWhenAllWasGivenBack() -> None:
+    """
+    Without L{ReactorSignals.uninstall}, as when a reactor has stopped.
+    """
+
+    async def main(reactor: Any) -> None:
+        signals = ReactorSignals(reactor)
+        for _ in range(2):
+            signals.install()
+            assert watched(reactor) == {SIGINT, SIGTERM, SIGCHLD}
+            await dispatcherFor(reactor).close()
+            assert watched(reactor) == frozenset()
+        signals.install()
+        protocol = spawn(reactor, "true")
+        await protocol.ended
+        signals.uninstall()
+        assert watched(reactor) == frozenset()
+
+    spin(main)
 
 
 @pytest.mark.usefixtures("pythonsHandlers")

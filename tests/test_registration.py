@@ -13,8 +13,11 @@ from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 
 from tests.reactors import spin, turn, until
-from tests.test_dispatcher import Recorder, failures, queue
-from txsignalfd import Overlap, Registration, SigInfo, SignalDispatcher, dispatcherFor
+from tests.test_dispatcher import Recorder, failures
+from tests.worlds import dispatcherFor, queue
+from txsignalfd import Overlap, Registration, SigInfo, SignalDispatcher
+
+pytestmark = pytest.mark.usefixtures("world")
 
 
 class Busy:

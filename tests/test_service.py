@@ -16,7 +16,8 @@ from zope.interface.verify import verifyObject
 from tests.daemons import TWISTD, program, python
 from tests.processes import spawn
 from tests.reactors import newReactor, runReactor, spin, until, untilLength
-from tests.test_dispatcher import Recorder, send
+from tests.test_dispatcher import Recorder
+from tests.worlds import send
 from txsignalfd import (
     SignalAlreadyWatched,
     SignalDispatcher,
@@ -63,6 +64,52 @@ def test_itsHandlersAreCalledWhileItRuns() -> None:
         send(SIGHUP)
         await until(reactor, lambda: other.infos)
         assert len(got.infos) == 2
+        await dispatcher.close()
+
+    spin(main)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("stopOn", [(SIGINT, SIGTERM), ()])
+def test_theLastOfTwoServicesGivesBack(
+    order: tuple[int, int], stopOn: tuple[int, ...]
+) -> None:
+    """
+    Whichever of them was first: SIGTERM must not be watched for nobody.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        services = [SignalService(stopOn=stopOn, reactor=reactor) for _ in range(2)]
+        for service in services:
+            service.startService()
+        services[order[0]].stopService()
+        assert dispatcher.watching == {SIGCHLD, *stopOn}
+        protocol = spawn(reactor, "true")
+        await protocol.ended
+        services[order[1]].stopService()
+        assert dispatcher.watching == frozenset()
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_whatIsWatchedForItselfSinceStaysWatched() -> None:
+    """
+    Somebody has unwatched what a service began to watch, and watches it anew.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        first, second = (SignalService(reactor=reactor) for _ in range(2))
+        first.startService()
+        dispatcher.unwatch(SIGTERM)
+        second.startService()
+        dispatcher.unwatch(SIGINT)
+        first.stopService()
+        assert dispatcher.watching == {SIGCHLD, SIGTERM}
+        second.stopService()
+        assert dispatcher.watching == frozenset()
         await dispatcher.close()
 
     spin(main)

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.internet.process import reapAllProcesses
@@ -30,16 +31,16 @@ from twisted.python.failure import Failure
 from txsignalfd._native import ffi, lib
 
 from tests.daemons import python
-from tests.kernel import forge
+from tests.kernel import forge, inChild
 from tests.processes import SLEEP, Ending
 from tests.reactors import DEADLINE, newReactor, spin, turn, until
-from tests.test_dispatcher import SENDER, Recorder, queue, send
-from tests.test_mask import blocked, descriptorOf
+from tests.test_dispatcher import SENDER, Recorder
+from tests.test_mask import Keeper, blocked, descriptorOf
+from tests.worlds import maskWhile, needsLinux, queue, send
 from txsignalfd import (
     ChildReaper,
     SigInfo,
     SignalDescriptor,
-    _forking,
     _mask,
     _spawn,
     dispatcherFor,
@@ -268,7 +269,7 @@ def test_aChildStartsAsIfNothingWereWatched(
             dispatcher = dispatcherFor(reactor)
             dispatcher.watch(*WATCHED)
             assert signals(await start(reactor)) == expected
-            assert blocked() == mask | set(WATCHED)
+            assert blocked() == maskWhile(WATCHED, mask)
             await dispatcher.close()
             assert signals(await start(reactor)) == expected
 
@@ -376,6 +377,30 @@ def test_whatIsPendingWhenAChildStartsIsReadFirst() -> None:
     spin(main)
 
 
+@needsLinux
+def test_whoUnblocksWhatIsFullLosesNothing() -> None:
+    """
+    Whatever somebody does to the mask meanwhile: what finds no room goes back to
+    the kernel, where it is the last.
+    """
+    count = lib.TXS_KEPT + 1000
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        got = Recorder()
+        dispatcher.addHandler(SIGRTMIN, got)
+        with spawning():
+            queue(*range(count))
+            for _ in range(10):
+                assert lib.txs_count_kept() == lib.TXS_KEPT
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGRTMIN])
+        await until(reactor, lambda: len(got.infos) == count)
+        assert sorted(info.int for info in got.infos) == list(range(count))
+        await dispatcher.close()
+
+    spin(main)
+
+
 def test_whatIsKeptIsReceivedWithoutAnotherSignal() -> None:
     """
     The reactor is woken for it; also when another thread starts the child.
@@ -395,7 +420,7 @@ def test_whatIsKeptIsReceivedWithoutAnotherSignal() -> None:
             with spawning():
                 assert blocked() == set()
                 signal.raise_signal(SIGUSR1)
-            assert blocked() == {SIGUSR1}
+            assert blocked() == maskWhile([SIGUSR1])
 
         with ThreadPoolExecutor(1) as pool:
             pool.submit(elsewhere).result(DEADLINE)
@@ -429,6 +454,7 @@ def test_aDescriptorWithoutAReactorHasItAtItsNextRead() -> None:
         assert reads.infos[-1].value == 4
 
 
+@needsLinux
 def test_aReceiverOfWhatWasKeptMayClose() -> None:
     """
     Nothing is read then.
@@ -472,7 +498,8 @@ def test_whatIsGivenBackWhileItIsKeptGoesWhereItWouldHave() -> None:
     """
     python: list[int] = []
     saved = signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
-    mask = _mask.ProcessMask(lambda infos: python.append(-1))
+    owner = Keeper()
+    mask = _mask.ProcessMask(owner.keep)
     try:
         mask.take([SIGUSR1])
         with spawning():
@@ -480,6 +507,7 @@ def test_whatIsGivenBackWhileItIsKeptGoesWhereItWouldHave() -> None:
             mask.giveBack([SIGUSR1])
             assert python == []
         assert python == [SIGUSR1]
+        assert owner.kept == []
     finally:
         signal.signal(SIGUSR1, saved)
 
@@ -587,16 +615,48 @@ def test_theReactorsSpawnProcessIsGivenBack() -> None:
     _spawn.cleanSpawnProcess(object())()
 
 
-def test_subprocessHasItsSwitchesBack() -> None:
+@needsLinux
+def test_whoReceivesWhatWasKeptMayReceiveTheRest() -> None:
     """
-    When the last signal is given back.
+    As by giving something back; each is received once, in order.
     """
-    before = {name: getattr(subprocess, name) for name in _forking._SWITCHES}
+    values: list[int | None] = []
+
+    def receive(infos: list[SigInfo]) -> None:
+        values.extend(info.value for info in infos)
+        descriptor.drain()
+
+    descriptor = SignalDescriptor([SIGRTMIN], receive)
+    for value in range(3):
+        with spawning():
+            queue(value)
+    descriptor.drain()
+    assert values == [0, 1, 2]
+    descriptor.close()
+
+
+def switches() -> tuple[object, ...]:
+    """
+    Those of subprocess and of Twisted.
+    """
+    return (
+        subprocess._USE_VFORK,
+        subprocess._USE_POSIX_SPAWN,
+        getattr(ReactorBase, "_neverUseSpawn", None),
+    )
+
+
+def test_theSwitchesAreGivenBack() -> None:
+    """
+    When the last signal is given back, and in a forked child.
+    """
+    before = switches()
     with descriptorOf(SIGUSR1):
         with descriptorOf(SIGUSR2):
-            assert not subprocess._USE_VFORK
-        assert not subprocess._USE_POSIX_SPAWN
-    assert before == {name: getattr(subprocess, name) for name in _forking._SWITCHES}
+            assert switches() == (False, False, True)
+        assert switches() == (False, False, True)
+        assert inChild(switches) == before
+    assert switches() == before
 
 
 def test_aMaskThatCannotBeOpenedIsAnError(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -657,6 +717,7 @@ sys.exit(0)
 """
 
 
+@needsLinux
 def test_aProgramMayEndWhileItWatches(tmp_path: Path) -> None:
     """
     With something kept, and nothing given back.
@@ -666,6 +727,7 @@ def test_aProgramMayEndWhileItWatches(tmp_path: Path) -> None:
         assert running.output() == ""
 
 
+@needsLinux
 def test_aChildHasTheMaskOfTheThreadThatForkedIt() -> None:
     """
     Not that of the thread that watches, which blocked the signal before.
@@ -717,3 +779,42 @@ def test_aMethodThatWasKeptFromBeforeStartsCleanChildren(forkOnly: bool) -> None
         assert ("_neverUseSpawn" in vars(reactor)) is forkOnly
 
     spin(main)
+
+
+def test_childrenOfAnotherReactorAreClean() -> None:
+    """
+    One that watches nothing, in a thread that has the mask of the first.  And
+    when nothing is watched any more it starts them as it did.
+    """
+
+    async def other(reactor: Any) -> None:
+        ways: list[dict[str, Any]] = [{"childFDs": {}}, {"usePTY": True}]
+        for options in ways:
+            protocol = Ending()
+            reactor.spawnProcess(protocol, "sleep", SLEEP, os.environ, **options)
+            os.kill(protocol.transport.pid, SIGTERM)
+            await protocol.ended
+            assert protocol.status == (None, SIGTERM)
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        ChildReaper(dispatcher)
+        dispatcher.watch(SIGTERM)
+        assert blocked() & {SIGTERM} == maskWhile([SIGTERM])
+        thread = threading.Thread(target=run)
+        thread.start()
+        await until(reactor, lambda: not thread.is_alive())
+        thread.join()
+        await dispatcher.close()
+        assert not hasattr(reactor, "_neverUseSpawn")
+
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            spin(other)
+        except BaseException as error:
+            raised.append(error)
+
+    spin(main)
+    assert not raised

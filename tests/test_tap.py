@@ -4,6 +4,7 @@ C{twistd signalfd}: a real daemon, real signals.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -13,22 +14,29 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGRTMIN, SIGTERM, SIGUSR1
 from typing import Any
 
 import pytest
+from twisted.application.service import Service
 from twisted.logger import ILogObserver, LogEvent, formatEvent
 from twisted.python.reflect import namedAny
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 from twisted.scripts._twistd_unix import ServerOptions
 
-from tests.daemons import TWISTD, Program, adoptingOrphans, program, waitFor
+from tests.daemons import TWISTD, Program, adoptingOrphans, endOf, program, waitFor
 from tests.reactors import DEADLINE, spin, turn
-from txsignalfd import SignalService, lowlevel, tap
+from tests.worlds import needsLinux
+from txsignalfd import SignalService, lowlevel, sender, signallog, tap
+from txsignalfd.daemon import Daemon
+from txsignalfd.early import hangup
+from txsignalfd.inherited import unshareInherited
+from txsignalfd.onsignal import Action
+from txsignalfd.plugins import PluginFactory
 from txsignalfd.siginfo import parse
 
 ME = Path("/proc/self/comm").read_text().strip()
@@ -182,6 +190,7 @@ def test_jsonLeavesTheLogWhereTheUserPutIt(tmp_path: Path) -> None:
         assert daemon.stderr.read_text() == ""
 
 
+@needsLinux
 def test_aChildIsToldInJson() -> None:
     """
     What became of it, and what it used.
@@ -196,7 +205,7 @@ def test_aChildIsToldInJson() -> None:
     finally:
         os.close(descriptor)
         lowlevel.sigprocmask(lowlevel.SIG_UNBLOCK, [signal.SIGCHLD])
-    line = json.loads(tap.toJSON(info, None, datetime.now(timezone.utc)))
+    line = json.loads(signallog.toJSON(info, None, datetime.now(timezone.utc)))
     assert line["code"] == "CLD_EXITED"
     assert line["sender"] is None
     assert (line["child"]["pid"], line["child"]["exitCode"]) == (pid, 3)
@@ -256,6 +265,7 @@ def test_aSignalIsTold(
         options = tap.Options()
         if not stdout:
             options.parent = UsageOptions()
+            options.parent["nodaemon"] = 0
         options.parseOptions(["--signals", "PIPE,RTMIN+3", "--format", form])
         service = tap.makeService(options)
         assert isinstance(service, SignalService)
@@ -280,7 +290,7 @@ def test_aSignalIsTold(
 @pytest.mark.parametrize(
     ("parent", "logger"),
     [
-        ({"nodaemon": 1}, "txsignalfd.tap.logToStderr"),
+        ({"nodaemon": 1}, "txsignalfd.signallog.logToStderr"),
         ({"nodaemon": 1, "logfile": "log"}, None),
         ({"nodaemon": 1, "syslog": 1}, None),
         ({"nodaemon": 0}, None),
@@ -293,7 +303,11 @@ def test_jsonChoosesALog(parent: dict[str, object], logger: str | None) -> None:
     options = tap.Options()
     options.parent = UsageOptions()
     options.parent.update(parent)
-    options.parseOptions(["--format", "json"])
+    try:
+        options.parseOptions(["--format", "json"])
+    finally:
+        hangup.giveBack()
+        unshareInherited()
     assert options.parent.get("logger") == logger
     assert options["signals"] == tap.DEFAULT_SIGNALS
     if logger:
@@ -317,7 +331,7 @@ def test_jsonGoesToTheLogWhenNobodyReadsStdout(logged: list[LogEvent]) -> None:
     read, write = os.pipe()
     os.close(read)
     with open(write, "w", buffering=1, closefd=False) as broken:
-        logger = tap.SignalLogger(json=True, stdout=broken)
+        logger = signallog.SignalLogger(json=True, stdout=broken)
         info = parse(SIGHUP.to_bytes(4, sys.byteorder) + bytes(124))[0]
         logger.receive(info)
         logger.receive(info)
@@ -340,8 +354,8 @@ def test_aSenderThatIsGoneHasNoCommand() -> None:
     if pid == 0:
         os._exit(0)
     os.waitpid(pid, 0)
-    assert tap.commandOf(pid) is None
-    assert tap.commandOf(os.getpid()) == ME
+    assert sender.commandOf(pid) is None
+    assert sender.commandOf(os.getpid()) == ME
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
@@ -361,36 +375,49 @@ def test_itWorksDaemonized(form: str, tmp_path: Path) -> None:
         told = {"text": "] SIGHUP from pid", "json": '"name": "SIGHUP", "code"'}
         waitFor(lambda: told[form] in log.read_text(), "SIGHUP is told")
         os.kill(pid, SIGTERM)
-        _, status = os.waitpid(pid, 0)
+        status = endOf(pid)
     assert os.WTERMSIG(status) == SIGTERM
     assert not pidfile.exists()
     assert "Traceback" not in log.read_text()
 
 
+@contextmanager
+def listeningAsSyslog() -> Iterator[socket.socket]:
+    """
+    Be the system's log, where there is none.
+    """
+    with ExitStack() as stack:
+        # Other runs of the tests, beside this one, wait.
+        directory = os.open("/dev", os.O_RDONLY)
+        stack.callback(os.close, directory)
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        if os.path.exists("/dev/log"):
+            pytest.skip("needs to put a socket at /dev/log, where one is")
+        syslog = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        stack.enter_context(syslog)
+        syslog.settimeout(DEADLINE)
+        syslog.bind("/dev/log")
+        stack.callback(os.unlink, "/dev/log")
+        yield syslog
+
+
 @pytest.mark.skipif(
-    os.path.exists("/dev/log") or not os.access("/dev", os.W_OK),
-    reason="needs to put a socket at /dev/log, where none is",
+    not os.access("/dev", os.W_OK), reason="needs to put a socket at /dev/log"
 )
 def test_itWorksWithSyslog(tmp_path: Path) -> None:
     """
     A line for each signal.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
-        syslog.bind("/dev/log")
-        try:
-            syslog.settimeout(DEADLINE)
-            command = [TWISTD, "-n", "--syslog", "--prefix", "signals", "signalfd"]
-            with program(tmp_path, *command) as daemon:
-                lines = iter(lambda: syslog.recv(8192).decode(), "")
-                assert any(f"pid {daemon.pid} watches" in line for line in lines)
-                daemon.kill(SIGHUP)
-                line = next(line for line in lines if "SIGHUP" in line)
-                assert "signals" in line
-                assert f"SIGHUP from pid {os.getpid()}" in line
-                daemon.kill(SIGTERM)
-                assert daemon.wait() == -SIGTERM
-        finally:
-            os.unlink("/dev/log")
+    command = [TWISTD, "-n", "--syslog", "--prefix", "signals", "signalfd"]
+    with listeningAsSyslog() as syslog, program(tmp_path, *command) as daemon:
+        lines = iter(lambda: syslog.recv(8192).decode(), "")
+        assert any(f"pid {daemon.pid} watches" in line for line in lines)
+        daemon.kill(SIGHUP)
+        line = next(line for line in lines if "SIGHUP" in line)
+        assert "signals" in line
+        assert f"SIGHUP from pid {os.getpid()}" in line
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
 
 
 def test_interruptFromATerminalIsTheKernels(tmp_path: Path) -> None:
@@ -411,3 +438,162 @@ def test_interruptFromATerminalIsTheKernels(tmp_path: Path) -> None:
     os.close(terminal)
     assert b"] SIGINT from the kernel\r\n" in output
     assert os.WTERMSIG(status) == SIGINT
+
+
+def parsed(*arguments: str, **parent: object) -> tap.Options:
+    """
+    The options of C{twistd signalfd}, under a twistd that was told something.
+    """
+    options = tap.Options()
+    options.parent = UsageOptions()
+    options.parent.update(parent)
+    try:
+        options.parseOptions(list(arguments))
+    finally:
+        hangup.giveBack()
+        unshareInherited()
+    return options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--on HUP=restart web", "--on: 'restart' is none of reload, stop"),
+        ("--on HUP=reload", "--on and --stop-first need a command, such as web"),
+        ("--stop-first", "--on and --stop-first need a command, such as web"),
+        ("--signals HUP socks", "--signals is for watching only, without a command"),
+        ("--format json socks", "--format is for watching only, without a command"),
+        ("--drain -1 web", "--drain: '-1' is no time in seconds"),
+        ("--drain inf web", "--drain: 'inf' is no time in seconds"),
+        ("--stop-timeout 1m web", "--stop-timeout: '1m' is no time in seconds"),
+        ("nothing", "Unknown command: nothing"),
+        ("signalfd", "Unknown command: signalfd"),
+        ("socks --nosuch", "option --nosuch not recognized"),
+    ],
+)
+def test_aCommandLineThatIsWrongIsNamed(arguments: str, message: str) -> None:
+    """
+    Nothing that was taken stays.
+    """
+    with pytest.raises((SystemExit, ValueError)) as raised:
+        parsed(*arguments.split())
+    assert message in str(raised.value)
+    assert signal.getsignal(SIGHUP) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("parent", "foreground"),
+    [({"nodaemon": 1}, True), ({"nodaemon": 0}, False), ({}, True)],
+)
+def test_itKnowsWhetherItIsADaemon(parent: dict[str, object], foreground: bool) -> None:
+    """
+    Under twist, which has no such option, it never is.
+    """
+    assert parsed(**parent).inForeground is foreground
+
+
+def test_helpTakesNothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    It ends twistd, but not whoever parses by himself.
+    """
+    with pytest.raises(SystemExit):
+        parsed("socks", "--help")
+    assert signal.getsignal(SIGHUP) is signal.SIG_DFL
+    assert "Usage" in capsys.readouterr().out
+
+
+def test_aHangupAtTheEndIsNotFatal() -> None:
+    """
+    When what was watched has been given back, and the process is not yet gone.
+    """
+
+    async def main(reactor: Any) -> None:
+        service: Any = tap.makeService(parsed("--signals", "HUP"))
+        service._reactor = reactor
+        hangup.hold()
+        service.startService()
+        service.stopService()
+        assert signal.getsignal(SIGHUP) is not signal.SIG_DFL
+        hangup.giveBack()
+
+    spin(main)
+
+
+def test_aPluginSeesWhatTwistdWasTold() -> None:
+    """
+    As if it ran under twistd itself; and the same again at each reload.
+    """
+    options = parsed("--drain", "3", "socks", "--port", "1081", nodaemon=True)
+    assert options.subCommand == "socks"
+    assert options["nodaemon"] is True
+    assert options["drain"] == 3.0
+    again = options.parseAgain()
+    assert again is not options.subOptions
+    assert again["port"] == options.subOptions["port"] == "1081"
+    with pytest.raises(KeyError, match="unheardOf"):
+        tap.Options()["unheardOf"]
+
+
+def test_aPluginIsMadeAnewWhereItsCommandLineWasWritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Twistd may be elsewhere since, by C{--rundir}.
+    """
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    made: list[str] = []
+
+    class Maker:
+        def makeService(self, options: Any) -> Service:
+            made.append(f"{options} in {Path.cwd().name}")
+            return Service()
+
+    factory = PluginFactory(Maker(), "first", lambda: "again")
+    assert isinstance(factory(), Service)
+    factory()
+    monkeypatch.chdir(elsewhere)
+    factory()
+    assert Path.cwd() == elsewhere
+    here = tmp_path.name
+    assert made == [f"first in {here}", f"again in {here}", f"again in {here}"]
+
+
+def test_aDirectoryThatWasReplacedIsEnteredAnew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    As by a deployment, which removes the one that the command line was written
+    in.  Where there is no other, what has a whole path can be read still.
+    """
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    found: list[bool] = []
+
+    class Maker:
+        def makeService(self, options: Any) -> Service:
+            found.append(Path("new").exists())
+            return Service()
+
+    factory = PluginFactory(Maker(), "first", lambda: "again")
+    factory()
+    here.rmdir()
+    factory()
+    here.mkdir()
+    (here / "new").touch()
+    factory()
+    assert found == [False, False, True]
+    assert Path.cwd() == here
+
+
+def test_withAPluginItIsADaemon() -> None:
+    """
+    Which has the options that it was given.
+    """
+    line = ["--on", "URG=ignore", "--stop-timeout", "4", "socks"]
+    service: Any = tap.makeService(parsed(*line))
+    assert isinstance(service, Daemon)
+    assert service._reloads._stopTimeout == 4.0
+    assert service._asked == {signal.SIGURG: Action("ignore")}

@@ -7,12 +7,16 @@ from __future__ import annotations
 from signal import SIGRTMIN, SIGUSR1
 from typing import Any
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent
 
 from tests.reactors import spin, turn, until
-from tests.test_dispatcher import Recorder, queue, send
-from txsignalfd import SigInfo, SignalStream, dispatcherFor
+from tests.test_dispatcher import Recorder
+from tests.worlds import dispatcherFor, queue, send
+from txsignalfd import SigInfo, SignalStream
+
+pytestmark = pytest.mark.usefixtures("world")
 
 
 def test_aStreamLosesNothingBetweenEnteringAndLeaving() -> None:

@@ -1,29 +1,63 @@
 """
 Signals as ordinary events of a Twisted reactor.
+
+Each name is imported when it is first asked for (PEP 562), so that C{python -m
+txsignalfd}, and who wants L{lowlevel} alone, need not wait for Twisted.
 """
 
-from txsignalfd import lowlevel
-from txsignalfd._mask import SignalAlreadyWatched, SignalNotWatchable
-from txsignalfd._spawn import spawning
-from txsignalfd.children import ChildReaper
-from txsignalfd.description import Description
-from txsignalfd.descriptor import SignalDescriptor, WatchedByParent
-from txsignalfd.dispatcher import DispatcherClosed, SignalDispatcher, dispatcherFor
-from txsignalfd.lowlevel import SignalfdUnavailable
-from txsignalfd.reactorsignals import ReactorSignals
-from txsignalfd.registration import Overlap, Registration
-from txsignalfd.service import SignalService
-from txsignalfd.siginfo import Child, Sender, SigInfo
-from txsignalfd.waiting import SignalStream
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from txsignalfd import lowlevel
+    from txsignalfd._forking import WatchedByParent
+    from txsignalfd._mask import SignalAlreadyWatched, SignalNotWatchable
+    from txsignalfd._spawn import spawning
+    from txsignalfd.children import ChildReaper
+    from txsignalfd.description import Description
+    from txsignalfd.descriptor import SignalDescriptor
+    from txsignalfd.dispatcher import DispatcherClosed, SignalDispatcher, dispatcherFor
+    from txsignalfd.eventfd import (
+        CounterFull,
+        EventDescriptor,
+        EventDescriptorClosed,
+        EventfdUnavailable,
+    )
+    from txsignalfd.lowlevel import SignalfdUnavailable
+    from txsignalfd.reactorsignals import ReactorSignals
+    from txsignalfd.registration import Overlap, Registration
+    from txsignalfd.reload import NotServing, ReloadService
+    from txsignalfd.service import SignalService
+    from txsignalfd.siginfo import Child, Sender, SigInfo
+    from txsignalfd.waiting import SignalStream
+    from txsignalfd.watchers import Reload
+else:  # for with this a checker would take every name for one of ours
+
+    def __getattr__(name: str) -> object:
+        if name == "lowlevel":
+            return import_module("txsignalfd.lowlevel")
+        if name not in _homes:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"txsignalfd.{_homes[name]}"), name)
+        globals()[name] = value
+        return value
+
 
 __all__ = [
     "Child",
     "ChildReaper",
+    "CounterFull",
     "Description",
     "DispatcherClosed",
+    "EventDescriptor",
+    "EventDescriptorClosed",
+    "EventfdUnavailable",
+    "NotServing",
     "Overlap",
     "ReactorSignals",
     "Registration",
+    "Reload",
+    "ReloadService",
     "Sender",
     "SigInfo",
     "SignalAlreadyWatched",
@@ -38,3 +72,36 @@ __all__ = [
     "lowlevel",
     "spawning",
 ]
+
+#: Where each name is, as a checker of types reads it above.
+_homes = {
+    name: module
+    for module, names in {
+        "_forking": ["WatchedByParent"],
+        "_mask": ["SignalAlreadyWatched", "SignalNotWatchable"],
+        "_spawn": ["spawning"],
+        "children": ["ChildReaper"],
+        "description": ["Description"],
+        "descriptor": ["SignalDescriptor"],
+        "dispatcher": ["DispatcherClosed", "SignalDispatcher", "dispatcherFor"],
+        "eventfd": [
+            "CounterFull",
+            "EventDescriptor",
+            "EventDescriptorClosed",
+            "EventfdUnavailable",
+        ],
+        "lowlevel": ["SignalfdUnavailable"],
+        "reactorsignals": ["ReactorSignals"],
+        "registration": ["Overlap", "Registration"],
+        "reload": ["NotServing", "ReloadService"],
+        "service": ["SignalService"],
+        "siginfo": ["Child", "Sender", "SigInfo"],
+        "waiting": ["SignalStream"],
+        "watchers": ["Reload"],
+    }.items()
+    for name in names
+}
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

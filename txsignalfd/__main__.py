@@ -4,7 +4,7 @@ C{python -m txsignalfd [--json] [PID]}: what a process does with each signal.
 
 What it prints is shown in L{txsignalfd.procreport}.  Without a PID it tells
 what it was itself started with, which is what the shell or the supervisor
-passes on to any program there.
+passes on to any program there, and which backend a dispatcher would have.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Sequence
 
+from txsignalfd.choice import bestBackend, checkBackend
 from txsignalfd.procreport import startToText, toJSON, toText
 from txsignalfd.procstatus import atStart, ofProcess
 
@@ -51,14 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="as one object, a line")
     options = parser.parse_args(arguments)
     try:
-        process = atStart() if options.pid is None else ofProcess(options.pid)
-    except OSError as error:
-        print(f"{parser.prog}: {error.strerror}", file=sys.stderr)
+        if options.pid is not None:
+            process = ofProcess(options.pid)
+            text, told = toText(process), toJSON(process)
+        else:
+            process = atStart()
+            backend = checkBackend(None) or bestBackend()
+            text = f"{startToText(process)}\nbackend: a dispatcher here has {backend}"
+            told = {**toJSON(process), "backend": backend}
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        print(f"{parser.prog}: {why}", file=sys.stderr)
         return 1
-    if options.json:
-        print(json.dumps(toJSON(process)))
-    else:
-        print((startToText if options.pid is None else toText)(process))
+    print(json.dumps(told) if options.json else text)
     return 0
 
 

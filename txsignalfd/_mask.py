@@ -16,16 +16,21 @@ block it.  So a L{ProcessMask} does three things to take a signal.
   3. It has fork(2) undo both in the child (see C{_forking.py} and
      C{_spawn.py} for children that are started in another way).
 
+Where there is no signalfd the handler tells of the signals itself, and the
+thread of the reactor unblocks them: see C{pipe.py}.
+
 And it gives back what it took, in the other order.  A thread's mask can only
 be changed from within the thread.  So what is undone is the mask of the thread
 that gives back, and that of the main thread (as soon as it runs Python code).
 The others, if they were ever interrupted, or were started by a thread that
-blocked the signal, go on blocking it.  That is harmless: the kernel picks a
-thread that does not.
+blocked the signal, go on blocking it.  That does no harm to the process, as
+the kernel picks a thread that does not; children that such a thread starts
+from then on inherit its mask.
 
 Rejected: to block the signal in each thread by asking it (there is no way to
-ask a thread of a C library); to let the handler write siginfo to a pipe for
-good (a lost wakeup and a bound on the queue, where the kernel has neither).
+ask a thread of a C library); to let the handler write siginfo to a pipe where
+there is a signalfd (other threads are interrupted, and whoever replaces the
+handler takes the signal away).
 
 One signal has one owner in the process, for two signalfds on one signal would
 share out its records by chance.
@@ -38,6 +43,7 @@ import signal
 import threading
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
+from weakref import WeakMethod
 
 from txsignalfd._forking import switchBack, switchToFork, tellForks
 from txsignalfd._native import ffi, lib
@@ -89,7 +95,7 @@ def checkWatchable(signals: Iterable[int]) -> list[int]:
     numbers = set()
     for signo in signals:
         if not isinstance(signo, int) or isinstance(signo, bool):
-            raise TypeError(f"{signo!r} is not a signal's number")
+            raise TypeError(f"{signo!r} is not a signal's number, as signal.SIGHUP is")
         if not 0 < signo < lib.TXS_NSIG:
             raise SignalNotWatchable(
                 f"there is no signal {int(signo)}: they are numbered 1 to"
@@ -119,13 +125,13 @@ def handOverKept() -> None:
     room = lib.txs_count_kept()
     records = ffi.new("struct txs_siginfo[]", room)
     kept: dict[ProcessMask, list[SigInfo]] = {}
-    # An owner must not go between the one and the other.
+    # An owner must not go meanwhile.
     with _lock:
         size = lib.txs_take_kept(records, room) * SIGINFO_SIZE
         for info in parse(bytes(ffi.buffer(records, size))):
             kept.setdefault(_owners[info.signo], []).append(info)
-    for owner, infos in kept.items():
-        owner.keep(infos)
+        for owner, infos in kept.items():
+            owner.keep(infos)
 
 
 def _forgetOwners() -> None:
@@ -134,6 +140,7 @@ def _forgetOwners() -> None:
     """
     global _lock, openLock
     _owners.clear()
+    switchBack()
     # Another thread may have held them at the fork.
     _lock, openLock = threading.Lock(), threading.RLock()
 
@@ -145,15 +152,25 @@ class ProcessMask:
     Its methods may be called from any thread.
     """
 
-    def __init__(self, keep: Callable[[list[SigInfo]], None]) -> None:
+    def __init__(self, keep: Callable[[list[SigInfo]], None], pipe: int = -1) -> None:
         """
-        @param keep: Called, in any thread, with signals that came to a thread
-            while it started a child.  They are to be received before what is
-            still queued.
+        @param keep: A method that is called, in any thread, with signals that
+            came to a thread while it started a child.  They are to be received
+            before what is still queued.  Its object is not kept alive by this.
+        @param pipe: The number of the pipe to which the handler in C writes
+            them, where there is no signalfd.
         """
-        self.keep = keep
+        self._keep = WeakMethod(keep)
+        self.pipe = pipe
         #: The signals that are held.
         self.taken: frozenset[int] = frozenset()
+
+    def keep(self, infos: list[SigInfo]) -> None:
+        """
+        Give the owner what was kept for it, if it is still there.
+        """
+        if (keep := self._keep()) is not None:
+            keep(infos)
 
     def take(self, signals: Iterable[int]) -> None:
         """
@@ -173,9 +190,9 @@ class ProcessMask:
                         " have it unwatched there first"
                     )
             tellForks(_forgetOwners)
-            before = self._block(wanted)
+            before, main = blockAsOurs(wanted), _mainThread()
             for count, signo in enumerate(wanted):
-                if lib.txs_hold(signo, signo in before) == -1:
+                if lib.txs_hold(signo, signo in before, self.pipe, main) == -1:
                     error = ffi.errno
                     self._letGo(wanted[:count])
                     self._unblock(wanted)
@@ -191,17 +208,14 @@ class ProcessMask:
         that somebody has replaced; theirs becomes what is given back.
         """
         with _lock:
-            self._block(self.taken)
+            blockAsOurs(self.taken)
             for signo in self.taken:
                 lib.txs_catch(signo)
 
-    def retake(self, signo: int) -> bool:
-        """
-        Take a disposition once more; see L{settle}.
-
-        @return: Whether somebody had replaced it.
-        """
-        return bool(lib.txs_catch(signo) == 1)
+    #: Take a disposition once more; see L{settle}.  It is given the signal's
+    #: number, and returns 1 if somebody had replaced it, 0 if not, and -1 if
+    #: the system refuses.
+    retake: Final[Callable[[int], int]] = staticmethod(lib.txs_catch)
 
     def giveBack(self, signals: Iterable[int]) -> None:
         """
@@ -226,29 +240,40 @@ class ProcessMask:
         for signo in signals:
             lib.txs_let_go(signo)
 
-    def _block(self, signals: Collection[int]) -> frozenset[int]:
-        """
-        Block signals in this thread.
-
-        @return: Those that others than us had blocked in it.
-        """
-        before = frozenset(sigprocmask(SIG_BLOCK, signals))
-        thread = threading.get_native_id()
-        ours = _noted(thread)
-        for signo in frozenset(signals) - before:
-            lib.txs_note(thread, signo)
-        return before - ours
-
     def _unblock(self, signals: Collection[int]) -> None:
         """
         Unblock what we have blocked of these, here and in the main thread.
         """
-        sigprocmask(SIG_UNBLOCK, _forget(threading.get_native_id(), signals))
-        main = threading.main_thread().native_id
-        assert main is not None, "the main thread runs"
+        sigprocmask(SIG_UNBLOCK, _forget(lib.txs_tid(), signals))
+        main = _mainThread()
         ours = _forget(main, signals)
         if ours and lib.txs_unblock_in_main(sigset(ours)) == -1:
             raise OSError(ffi.errno, "the main thread still blocks signals")
+
+
+def _mainThread() -> int:
+    """
+    The main thread's number, as C has it.
+    """
+    main = threading.main_thread()
+    number = main.native_id if lib.TXS_LINUX else main.ident
+    assert number is not None, "the main thread runs"
+    return number
+
+
+def blockAsOurs(signals: Collection[int]) -> frozenset[int]:
+    """
+    Block signals in this thread, to be unblocked when they are given back, or
+    in a forked child.
+
+    @return: Those that others than us had blocked in it.
+    """
+    before = frozenset(sigprocmask(SIG_BLOCK, signals))
+    thread = lib.txs_tid()
+    ours = _noted(thread)
+    for signo in frozenset(signals) - before:
+        lib.txs_note(thread, signo)
+    return before - ours
 
 
 def _noted(thread: int) -> frozenset[int]:

@@ -6,6 +6,7 @@ layout is copied by hand from a header.  Imported by C{setup.py} alone, and by
 path: it must not import the package that it builds.
 """
 
+from os import environ
 from pathlib import Path
 
 from cffi import FFI
@@ -26,6 +27,7 @@ ffibuilder.cdef(
     #define SFD_CLOEXEC ...
     #define SFD_NONBLOCK ...
     #define TXS_NSIG ...
+    #define TXS_LINUX ...
 
     struct txs_siginfo {
         uint32_t signo; int32_t errno_; int32_t code; uint32_t pid;
@@ -39,12 +41,19 @@ ffibuilder.cdef(
     int txs_signalfd(int fd, const sigset_t *mask, int flags);
     int txs_sigqueue(int pid, int signo, int value);
 
-    int txs_hold(int signo, int was_blocked);
+    int txs_hold(int signo, int was_blocked, int pipe, uintptr_t main_thread);
     int txs_let_go(int signo);
     int txs_catch(int signo);
     int txs_caught(int signo);
-    void txs_note(int tid, int signo);
-    unsigned long long txs_forget(int tid, unsigned long long signals);
+    uintptr_t txs_tid(void);
+    void txs_note(uintptr_t tid, int signo);
+    unsigned long long txs_forget(uintptr_t tid, unsigned long long signals);
+    void txs_listen(int pipe);
+    void txs_stop_listening(int pipe);
+    void txs_let_in(int pipe);
+    void txs_go_on(int pipe);
+    int txs_read(int fd, int pipe, struct txs_siginfo *records, int wanted,
+                 unsigned long *untold);
     #define TXS_KEPT ...
     int txs_open(void);
     int txs_close(void);
@@ -55,7 +64,8 @@ ffibuilder.cdef(
     struct txs_code { int signo; int code; const char *name; ...; };
     static const struct txs_code txs_codes[];
 
-    int txs_peek_child(int pid, struct txs_siginfo *record);
+    int txs_peek_child(int pid, int pidfd, struct txs_siginfo *record);
+    int txs_peek_any_child(struct txs_siginfo *record);
     int txs_set_subreaper(int wanted);
     """
 )
@@ -64,4 +74,6 @@ ffibuilder.set_source(
     "txsignalfd._native",
     (Path(__file__).parent / "_native.c").read_text(encoding="ascii"),
     depends=["txsignalfd/_native.c"],
+    # For a test of what other systems get, on Linux too.
+    define_macros=[("TXS_NO_LINUX", "1")] if environ.get("TXSIGNALFD_NO_LINUX") else [],
 )

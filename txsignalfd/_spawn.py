@@ -26,6 +26,7 @@ from functools import update_wrapper
 from typing import Any
 
 from txsignalfd import _mask
+from txsignalfd._forking import FORK_ONLY
 from txsignalfd._native import ffi, lib
 
 #: When more is kept than this, it is taken before the child is started: what
@@ -73,9 +74,10 @@ def spawning() -> AbstractContextManager[None]:
 
     No signal is lost meanwhile; handlers get what came after it.  In the
     reactor's thread realtime signals keep their order, too.  May be used in
-    any thread, by one at a time: others wait.  A signal that was ignored when
-    it was first watched is at its default in such a child, and ignored in one
-    of C{subprocess}.
+    any thread, by one at a time: others wait, C{reactor.spawnProcess} among
+    them, so what takes long is better started by C{subprocess}.  A signal that
+    was ignored when it was first watched is at its default in such a child, and
+    ignored in one of C{subprocess}.
 
     @raise OSError: When the system refuses.
     """
@@ -100,9 +102,10 @@ class CleanSpawnProcess:
     A reactor's C{spawnProcess}, whose children inherit nothing.  It stands in
     its place as an attribute of the reactor, once for each reactor.
 
-    Who has kept the reactor's own method from before gets round it.  So the
-    reactor is told to use fork(2), whose children are set right in any case,
-    but for the moment of a call that comes through here.
+    Who has kept the reactor's own method from before gets round it.  So each
+    reactor is told to use fork(2), whose children are set right in any case
+    (see C{_forking.py}), but this one not for the moment of a call that comes
+    through here.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -110,29 +113,21 @@ class CleanSpawnProcess:
         self._replaced = vars(reactor).get("spawnProcess")
         self._spawnProcess: Callable[..., Any] = reactor.spawnProcess
         self._users = 0
-        self._maySpawn = not getattr(reactor, "_neverUseSpawn", False)
         update_wrapper(self, self._spawnProcess)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """
         See C{IReactorProcess.spawnProcess}.
         """
+        own = vars(self._reactor)
         with OpenMask():
-            self._setForkOnly(False)
+            if FORK_ONLY in own:  # its user has told it, or this is nested
+                return self._spawnProcess(*args, **kwargs)
+            own[FORK_ONLY] = False
             try:
                 return self._spawnProcess(*args, **kwargs)
             finally:
-                self._setForkOnly(self._users > 0)
-
-    def _setForkOnly(self, forkOnly: bool) -> None:
-        # Private to Twisted, and its only switch; spawnProcess looks at it each
-        # time.  A user may have told the reactor the same, for good.
-        if not self._maySpawn:
-            return
-        if forkOnly:
-            vars(self._reactor)["_neverUseSpawn"] = True
-        else:
-            vars(self._reactor).pop("_neverUseSpawn", None)
+                own.pop(FORK_ONLY, None)
 
     def use(self) -> None:
         """
@@ -140,7 +135,6 @@ class CleanSpawnProcess:
         """
         self._users += 1
         self._reactor.spawnProcess = self
-        self._setForkOnly(True)
 
     def leave(self) -> None:
         """
@@ -148,8 +142,6 @@ class CleanSpawnProcess:
         call us still, and while nothing is watched we only pass that on.
         """
         self._users -= 1
-        if not self._users:
-            self._setForkOnly(False)
         if self._users or vars(self._reactor).get("spawnProcess") is not self:
             return
         if self._replaced is None:

@@ -1,48 +1,146 @@
 # -*- test-case-name: tests.test_dispatcher -*-
 """
-L{SignalfdBackend}: a L{SignalDescriptor} in its reactor, as long as there is
-anything to watch.
+L{Backend}: where a dispatcher has its signals from.  L{ReactorBackend} is a
+descriptor in its reactor, as long as there is anything to watch.
+
+There are two, by name: C{signalfd}, and where the system has no signalfd(2) or
+refuses it, C{handler}.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final, Protocol
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txsignalfd._spawn import cleanSpawnProcess
+from txsignalfd.choice import HANDLER, SIGNALFD, bestBackend
+from txsignalfd.description import BackendDescription
 from txsignalfd.descriptor import SignalDescriptor
+from txsignalfd.pipe import SignalPipe
 from txsignalfd.siginfo import SigInfo
 
 
-class SignalfdBackend:
+class Backend(Protocol):
     """
-    Receives signals in the turns of a reactor, with signalfd(2).  What is
-    watched is taken from the system, and while nothing is, nothing is taken.
+    What a dispatcher needs of the system.
+    """
+
+    def describe(self) -> BackendDescription:
+        """
+        What it is.
+        """
+
+    @property
+    def signals(self) -> frozenset[int]:
+        """
+        What is watched.
+        """
+
+    def checkProcess(self) -> None:
+        """
+        @raise WatchedByParent: In a child that was forked after a signal was
+            watched.
+        """
+
+    def watch(self, signals: Collection[int]) -> None:
+        """
+        Watch these signals too, all or none.
+        """
+
+    def unwatch(self, signals: Collection[int]) -> None:
+        """
+        Give these signals back, after what is pending has been received.
+        """
+
+    def stop(self) -> None:
+        """
+        Receive what is pending, and then no more.
+        """
+
+    def close(self) -> None:
+        """
+        Give everything back; L{stop} first.
+
+        @raise OSError: When not everything could be given back.
+        """
+
+
+def atShutdown(
+    reactor: Any, phase: str, function: Callable[[], object]
+) -> Callable[[], None]:
+    """
+    Call a function when the reactor stops, if it is one that does:
+    C{twisted.internet.task.Clock} is none.
+
+    @param phase: See C{IReactorCore.addSystemEventTrigger}.
+    @return: What takes that back.
+    """
+    if not hasattr(reactor, "addSystemEventTrigger"):
+        return lambda: None
+    wanted = [function]
+    trigger = reactor.addSystemEventTrigger(
+        phase, "shutdown", lambda: wanted and wanted.pop()()
+    )
+
+    def forget() -> None:
+        if wanted:
+            wanted.clear()
+            # Twisted's MemoryReactor can only add them.
+            with suppress(NotImplementedError):
+                reactor.removeSystemEventTrigger(trigger)
+
+    return forget
+
+
+_DESCRIPTORS: Final[dict[str, type[SignalDescriptor]]] = {
+    SIGNALFD: SignalDescriptor,
+    HANDLER: SignalPipe,
+}
+
+
+class ReactorBackend:
+    """
+    Receives signals in the turns of a reactor.  What is watched is taken from
+    the system, and while nothing is, nothing is taken.
     """
 
     _log = Logger()
 
     def __init__(
         self,
+        name: str | None,
         reactor: Any,
         receive: Callable[[list[SigInfo]], object],
         lost: Callable[[Failure], object],
     ) -> None:
         """
+        @param name: One that there is, or C{None} for the best there is when
+            the first signal is watched.
         @param reactor: Any reactor with C{addReader}.
         @param receive: Called with the signals of each read.
         @param lost: Called with the reason when the reactor has dropped the
             descriptor, and all was given back.
         """
+        self._name = name
         self._reactor = reactor
         self._receive = receive
         self._lost = lost
         self._descriptor: SignalDescriptor | None = None
+        self._untold = 0
         self._startTrigger: Any = None
         self._leaveSpawnProcess: Callable[[], None]
+
+    def describe(self) -> BackendDescription:
+        """
+        What it is, or would be now.
+        """
+        descriptor = self._descriptor
+        untold = self._untold + (0 if descriptor is None else descriptor.untold)
+        return BackendDescription(self._name or bestBackend(), untold)
 
     @property
     def signals(self) -> frozenset[int]:
@@ -73,7 +171,9 @@ class SignalfdBackend:
             self._open(signals)
 
     def _open(self, signals: Collection[int]) -> None:
-        descriptor = SignalDescriptor(
+        if self._name is None:
+            self._name = bestBackend()
+        descriptor = _DESCRIPTORS[self._name](
             signals, self._receive, self._descriptorLost, self._wake
         )
         try:
@@ -117,7 +217,7 @@ class SignalfdBackend:
         if (descriptor := self._descriptor) is not None:
             self._removeReader(descriptor)
             try:
-                descriptor.drain()
+                descriptor.drain(last=True)
             except OSError:
                 self._log.failure("what is pending cannot be read")
 
@@ -127,7 +227,7 @@ class SignalfdBackend:
         except OSError:
             # Somebody has closed it behind our back, as with os.closerange.
             # That must not keep the rest from being given back.
-            self._log.failure("the reactor cannot remove the signalfd")
+            self._log.failure("the reactor cannot remove the descriptor")
 
     def close(self) -> None:
         """
@@ -141,6 +241,7 @@ class SignalfdBackend:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             self._leaveSpawnProcess()
+            self._untold += descriptor.untold
             descriptor.close()
 
     def _descriptorLost(self, reason: Failure) -> None:

@@ -5,11 +5,12 @@ L{Description}: what a dispatcher and its process do with each signal.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from txsignalfd.names import signalName
 from txsignalfd.procreport import toText
-from txsignalfd.procstatus import ProcessSignals
+from txsignalfd.procstatus import ProcessSignals, ProcUnavailable, ofProcess
 
 
 class HandlerDescription(NamedTuple):
@@ -65,17 +66,49 @@ class WatchedSignal(NamedTuple):
         return "\n".join([heading, *(f"  {handler}" for handler in self.handlers)])
 
 
+class BackendDescription(NamedTuple):
+    """
+    What the dispatcher has its signals from.
+
+    @ivar name: C{signalfd}, C{handler}, or C{memory} in a test.
+    @ivar untold: How many signals found no room, and were told without their
+        siginfo, together with others of their number.  Only C{handler} has such.
+    """
+
+    name: str
+    untold: int
+
+    def __str__(self) -> str:
+        untold = f", {self.untold} without a siginfo" if self.name == "handler" else ""
+        return f"received by the backend {self.name}{untold}"
+
+
 class Description(NamedTuple):
     """
     What C{SignalDispatcher.describe} gives; C{str} makes a text of it.
 
     @ivar watched: The signals that are watched, sorted by number.
     @ivar process: What the process does with each signal, and each of its
-        threads.
+        threads; C{None} where there is no proc(5).
+    @ivar backend: What the signals are received from.
     """
 
     watched: tuple[WatchedSignal, ...]
-    process: ProcessSignals
+    process: ProcessSignals | None
+    backend: BackendDescription
 
     def __str__(self) -> str:
-        return "\n".join([*map(str, self.watched), toText(self.process)])
+        process = [] if self.process is None else [toText(self.process)]
+        return "\n".join([*map(str, self.watched), *process, str(self.backend)])
+
+
+def describe(
+    watched: tuple[WatchedSignal, ...], backend: BackendDescription
+) -> Description:
+    """
+    Put them beside what the process does, where that can be told.
+    """
+    process = None
+    with suppress(ProcUnavailable):
+        process = ofProcess()
+    return Description(watched, process, backend)

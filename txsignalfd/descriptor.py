@@ -5,12 +5,12 @@ L{SignalDescriptor}: a signalfd(2) that a reactor can read.
 
 from __future__ import annotations
 
+import errno
 import os
-import resource
 import signal
-import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from time import monotonic
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
@@ -18,34 +18,19 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txsignalfd._mask import ProcessMask, checkWatchable
-from txsignalfd._native import lib
+from txsignalfd._opened import Opened
+from txsignalfd._pending import READ_SIZE, RECORDS_PER_READ, mostReads
 from txsignalfd._spawn import collect
 from txsignalfd.lowlevel import SFD_CLOEXEC, SFD_NONBLOCK, signalfd
 from txsignalfd.names import signalName
-from txsignalfd.siginfo import SIGINFO_SIZE, SigInfo, parse
+from txsignalfd.siginfo import SigInfo, parse
 
-#: The most records that one read takes, so that a storm of signals leaves the
-#: reactor its other descriptors.
-RECORDS_PER_READ = 64
-
-
-def _mostReads() -> int:
-    """
-    How many reads all signals take that can be pending.
-    """
-    limit, _ = resource.getrlimit(resource.RLIMIT_SIGPENDING)
-    most = sys.maxsize if limit == resource.RLIM_INFINITY else limit
-    return int(most + lib.TXS_NSIG) // RECORDS_PER_READ + 1
-
-
-class WatchedByParent(RuntimeError):
-    """
-    A forked child has used a descriptor or a dispatcher of its parent.
-    """
+#: Seconds from one look whether a handler was replaced to the next: half a read.
+LOOK = 0.01
 
 
 @implementer(IReadDescriptor)
-class SignalDescriptor:
+class SignalDescriptor(Opened):
     """
     A signalfd for a reactor: C{reactor.addReader(SignalDescriptor(...))}.
 
@@ -73,8 +58,7 @@ class SignalDescriptor:
         @param lost: Called once if the reactor drops the descriptor, with the
             reason; not after L{close}.
         @param wake: Called, in any thread, when there is something for
-            L{receiveKept} that the reactor does not see.  By default it waits
-            for the next read.
+            L{receiveKept}; by default that waits for the next read.
         @raise SignalNotWatchable: For a signal that cannot be read.
         @raise SignalAlreadyWatched: For one that is another descriptor's.
         @raise SignalfdUnavailable: On a system without signalfd(2).
@@ -85,20 +69,39 @@ class SignalDescriptor:
         self._lost = lost
         self._wake = wake
         self._kept: deque[list[SigInfo]] = deque()
-        self._pid = os.getpid()
-        self._mask = ProcessMask(self._keep)
-        wanted = checkWatchable(signals)
-        self._mask.take(wanted)
-        try:
-            self._fd = signalfd(-1, wanted, SFD_CLOEXEC | SFD_NONBLOCK)
-        except BaseException:
-            self._mask.giveBack(wanted)
-            raise
+        super().__init__()
         self._broken = False
+        self._nextLook = 0.0
+        self._fd = self._open(checkWatchable(signals))
+
+    def _open(self, signals: Collection[int]) -> int:
+        """
+        Take signals, and make what they are read from.
+        """
+        self._mask = ProcessMask(self._keep)
+        self._mask.take(signals)
+        try:
+            return signalfd(-1, signals, SFD_CLOEXEC | SFD_NONBLOCK)
+        except BaseException:
+            self._mask.giveBack(signals)
+            raise
+
+    def _update(self, signals: Collection[int]) -> None:
+        """
+        Read these signals, which are taken.
+        """
+        signalfd(self._fd, signals)
 
     def __repr__(self) -> str:
         names = " ".join(map(signalName, sorted(self.signals)))
-        return f"<SignalDescriptor {self._fd} of {names or 'nothing'}>"
+        return f"<{type(self).__name__} {self._fd} of {names or 'nothing'}>"
+
+    @property
+    def untold(self) -> int:
+        """
+        How many signals came without a siginfo, for want of room: never any.
+        """
+        return 0
 
     @property
     def signals(self) -> frozenset[int]:
@@ -118,7 +121,7 @@ class SignalDescriptor:
         new = frozenset(checkWatchable(signals)) - self.signals
         self._mask.take(new)
         try:
-            signalfd(self._fd, self.signals)
+            self._update(self.signals)
         except BaseException:
             self._mask.giveBack(new)
             raise
@@ -130,42 +133,25 @@ class SignalDescriptor:
         @raise ValueError: After L{close}.
         """
         self._checkOpen()
-        self.drain()
+        self.drain(last=True)
         if self._fd == -1:  # closed by a receiver
             return
         old = self.signals.intersection(signals)
-        signalfd(self._fd, self.signals - old)
+        self._update(self.signals - old)
         self._mask.giveBack(old)
 
     def settle(self) -> None:
         """
-        Take hold again: in the thread that calls, which must be the one in
-        which the reactor runs, and of each disposition that was replaced
-        since, as Twisted does when a reactor starts.
+        Take hold again: in this thread, which must be the reactor's, and of each
+        disposition that was replaced since, as Twisted does when a reactor starts.
         """
         self.checkProcess()
         self._mask.settle()
-
-    def checkProcess(self) -> None:
-        """
-        @raise WatchedByParent: In a child that was forked since.
-        """
-        if os.getpid() != self._pid:
-            raise WatchedByParent(
-                f"process {self._pid} watches these signals, and this is its forked"
-                f" child {os.getpid()}: make a reactor and a dispatcher of your own"
-            )
 
     def _checkOpen(self) -> None:
         self.checkProcess()
         if self._fd == -1:
             raise ValueError("this descriptor is closed")
-
-    def fileno(self) -> int:
-        """
-        The number of the signalfd, or -1 when it is closed.
-        """
-        return self._fd
 
     def logPrefix(self) -> str:
         """
@@ -181,56 +167,64 @@ class SignalDescriptor:
         @return: C{None}, or why the descriptor is dead: the reactor then
             calls L{connectionLost}.
         """
-        self.receiveKept()
+        if self._kept:
+            self.receiveKept()
         if self._kept or self._fd == -1:
-            # A receiver has started a child meanwhile: what came then is
-            # first, in the next turn.  Or it has closed us.
+            # What came while a receiver started a child is next; or we are closed.
             return None
         try:
-            records = self._read()
+            self._receiveRead()
         except OSError as error:
             return error
-        infos = parse(records)
-        # What takes a signal may have changed since it last came.  Each read
-        # looks at one: to look at all would cost more than the read.
-        if infos and self._mask.retake(infos[0].signo):
-            self._tellOfReplacement(infos[0].signo)
-        self._receiveInfos(infos)
         return None
 
-    def _tellOfReplacement(self, signo: int) -> None:
-        self._log.warn(
-            "{name} is watched, and goes to {receiver}: the handler {handler}, which"
-            " was installed for it since, is not called. Add it to the dispatcher, or"
-            " unwatch the signal first",
-            name=signalName(signo),
-            receiver=self._receive,
-            handler=signal.getsignal(signo),
-        )
+    def _receiveRead(self) -> int:
+        try:
+            infos = parse(os.read(self._fd, READ_SIZE))
+            first = infos[0]
+        except BlockingIOError:
+            return 0
+        except (OSError, ValueError, IndexError) as error:
+            self._broken = True
+            if isinstance(error, OSError):
+                raise
+            raise OSError(errno.EBADF, "the number is another file's") from error
+        if monotonic() > self._nextLook:
+            self._look(first.signo)
+        self._receiveInfos(infos)
+        return len(infos)
 
-    def drain(self) -> None:
+    def _look(self, signo: int) -> None:
+        self._nextLook = monotonic() + LOOK
+        if self._mask.retake(signo) == 1:
+            self._log.warn(
+                "{name} is watched, and goes to {receiver}: the handler {handler},"
+                " which was installed for it since, is not called. Add it to the"
+                " dispatcher, or unwatch the signal first",
+                name=signalName(signo),
+                receiver=self._receive,
+                handler=signal.getsignal(signo),
+            )
+
+    def drain(self, last: bool = False) -> None:
         """
         Receive all that is pending now.
 
+        @param last: What comes later is left pending.
         @raise OSError: When the descriptor is dead.
         """
         collect()
         self.receiveKept()
-        # Senders may be faster than we: no more is read than can have been
-        # pending when it began.
-        for _ in range(_mostReads()):
-            records = self._read()
-            self._receiveInfos(parse(records))
-            if self._fd == -1 or len(records) < RECORDS_PER_READ * SIGINFO_SIZE:
-                break
+        # Senders may be faster than we: read what was pending at first.
+        for _ in range(mostReads()):
+            if self._fd == -1 or self._receivePending() < RECORDS_PER_READ:
+                return
 
     def receiveKept(self) -> None:
         """
         Receive what came to a thread while it started a child.
         """
-        # Not more than there is now: a receiver that starts children may make
-        # more of it each time, and others want their turn.
-        for _ in range(len(self._kept)):
+        for _ in range(len(self._kept)):  # receivers that start children make more
             if self._kept:  # or a receiver has received it
                 self._receiveInfos(self._kept.popleft())
 
@@ -239,31 +233,24 @@ class SignalDescriptor:
         if self._wake is not None:
             self._wake()
 
-    def _read(self) -> bytes:
-        try:
-            return os.read(self._fd, RECORDS_PER_READ * SIGINFO_SIZE)
-        except BlockingIOError:
-            return b""
-        except OSError:
-            self._broken = True
-            raise
+    def _receivePending(self) -> int:
+        """
+        Receive a read of what has been sent until now.
+        """
+        return self._receiveRead()
 
     def _receiveInfos(self, infos: list[SigInfo]) -> None:
-        if not infos:
-            return
         try:
             self._receive(infos)
         except BaseException:
-            # Passed on, it would have the reactor drop the descriptor, and
-            # all signals with it.
+            # Passed on, it would have the reactor drop all signals.
             self._log.failure("receiving {infos} failed", infos=infos)
 
     def close(self) -> None:
         """
         Close, and give back all signals, as they were.  What is pending goes
-        where it would have gone without us: L{drain} first to receive it.
-        Remove the descriptor from its reactor before.  A second call does
-        nothing.
+        where it would have gone without us: L{drain} first to receive it.  Remove
+        the descriptor from its reactor before.  A second call does nothing.
         """
         self.checkProcess()
         if self._fd == -1:
@@ -272,12 +259,13 @@ class SignalDescriptor:
             self.receiveKept()
         fd, self._fd = self._fd, -1
         try:
-            # Of one that cannot be read the number is another file's by now,
-            # or nobody's.
+            # The number of one that cannot be read is another's, or nobody's.
             if not self._broken:
                 os.close(fd)
         finally:
             self._mask.giveBack(self.signals)
+            while self._kept:  # by a thread that started a child just now
+                self.receiveKept()
 
     def connectionLost(self, reason: Failure) -> None:
         """
@@ -290,8 +278,11 @@ class SignalDescriptor:
             return
         try:
             if not self._broken:
-                self.drain()
-        finally:
+                self.drain(last=True)
+        except OSError:  # it was closed behind our back: the reactor knows no more
+            reason = Failure()
+        try:
             self.close()
-        if self._lost is not None:
-            self._lost(reason)
+        finally:
+            if self._lost is not None:
+                self._lost(reason)

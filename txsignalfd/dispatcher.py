@@ -19,7 +19,7 @@ still want signals while they stop).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -30,10 +30,10 @@ from twisted.python.failure import Failure
 
 from txsignalfd._mask import checkWatchable
 from txsignalfd._native import lib
-from txsignalfd.backend import SignalfdBackend
-from txsignalfd.description import Description
+from txsignalfd.backend import Backend, ReactorBackend, atShutdown
+from txsignalfd.choice import checkBackend
+from txsignalfd.description import Description, describe
 from txsignalfd.handlers import HandlerTable
-from txsignalfd.procstatus import ofProcess
 from txsignalfd.registration import Handler, Overlap, Registration
 from txsignalfd.siginfo import SigInfo
 from txsignalfd.waiting import SignalStream, Waiters
@@ -61,19 +61,22 @@ class SignalDispatcher:
         Nothing is taken from the system before the first signal is watched.
 
         @param reactor: Any reactor with C{addReader}.
-        @param backend: C{"signalfd"}, or C{None} for the best there is.
+        @param backend: C{"signalfd"} or C{"handler"}; by default what the
+            environment's C{TXSIGNALFD_BACKEND} names, or the best there is.
         @raise ValueError: For an unknown backend.
         """
-        if backend not in (None, "signalfd"):
-            raise ValueError(f"unknown backend {backend!r}: there is 'signalfd'")
         self.reactor = reactor
         self._table = HandlerTable(self._finishIfIdle)
-        self._backend = SignalfdBackend(reactor, self._table.receive, self._lost)
+        self._backend = self._makeBackend(backend)
         self._waiters = Waiters(self._addHandlers)
         self._closing = False
         self._closed = False
-        self._stopTrigger: Any = None
+        self._forgetShutdown: Callable[[], None] | None = None
         self._whenClosed: list[Deferred[None]] = []
+
+    def _makeBackend(self, name: str | None) -> Backend:
+        name = checkBackend(name)
+        return ReactorBackend(name, self.reactor, self._table.receive, self._lost)
 
     @property
     def watching(self) -> frozenset[int]:
@@ -92,7 +95,7 @@ class SignalDispatcher:
         @param signals: Their numbers.
         @raise SignalNotWatchable: For one that cannot be read.
         @raise SignalAlreadyWatched: For one that another dispatcher has.
-        @raise SignalfdUnavailable: On a system without signalfd(2).
+        @raise SignalfdUnavailable: Where signalfd(2) was asked for, and is not.
         @raise OSError: When the system refuses.
         @raise DispatcherClosed: After L{close}.
         @raise WatchedByParent: In a forked child.
@@ -124,15 +127,15 @@ class SignalDispatcher:
         """
         What is watched, by which handlers and how often, what is held and what
         was dropped; and what the process does.  C{print} shows it as text.
-
-        @raise ProcUnavailable: Where there is no proc(5).
         """
         watched = tuple(map(self._table.describe, sorted(self.watching)))
-        return Description(watched, ofProcess())
+        return describe(watched, self._backend.describe())
 
     def _check(self) -> None:
         if self._closing:
-            raise DispatcherClosed("it was closed, or its reactor has stopped")
+            raise DispatcherClosed(
+                "the dispatcher was closed, or its reactor has stopped"
+            )
         self._backend.checkProcess()
 
     def addHandler(
@@ -144,9 +147,10 @@ class SignalDispatcher:
 
         @param signal: Its number.
         @param handler: Called in the reactor's thread with the L{SigInfo}.
-            What it raises, or its Deferred fails with, is logged.  It may
-            close the dispatcher; if it then waits for that, it must be a
-            coroutine function, or have called L{close} before it returned.
+            What it raises, or its Deferred fails with, is logged; of a
+            generator it is told that nothing in it is run.  It may close the
+            dispatcher; if it then waits for that, it must be a coroutine
+            function, or have called L{close} before it returned.
         @param overlap: What is done with a signal that comes while the
             Deferred or awaitable that the handler has returned is not done.
         @return: What removes it again.
@@ -223,9 +227,8 @@ class SignalDispatcher:
         self._table.closing()
         if not self._closing:
             self._closing = True
-            self._stopTrigger = self.reactor.addSystemEventTrigger(
-                "after", "shutdown", self._stopWaiting
-            )
+            # Then no Deferred that needs the reactor will fire.
+            self._forgetShutdown = atShutdown(self.reactor, "after", self._finish)
             self._backend.stop()
             if self._table.isHolding:
                 self._log.info("closing waits until the signals that are held are not")
@@ -238,13 +241,8 @@ class SignalDispatcher:
         """
         if self._closed:
             return succeed(None)
-        self._whenClosed.append(Deferred())
+        self._whenClosed.append(Deferred(self._whenClosed.remove))
         return self._whenClosed[-1]
-
-    def _stopWaiting(self) -> None:
-        # The reactor has stopped, and no Deferred that needs it will fire.
-        self._stopTrigger = None
-        self._finish()
 
     def _finishIfIdle(self) -> None:
         if not self._closing or self._closed or self._table.receiving:
@@ -262,18 +260,17 @@ class SignalDispatcher:
     def _finish(self) -> None:
         self._closed = True
         self._table.abandon()
-        trigger, self._stopTrigger = self._stopTrigger, None
-        if trigger is not None:
-            self.reactor.removeSystemEventTrigger(trigger)
-        if _dispatchers.get(self.reactor) is self:
-            del _dispatchers[self.reactor]
+        if self._forgetShutdown is not None:
+            self._forgetShutdown()
+        if dispatchers.get(self.reactor) is self:
+            del dispatchers[self.reactor]
         result: Failure | None = None
         try:
             self._backend.close()
         except OSError:
             result = Failure()
-        for deferred in self._whenClosed:
-            deferred.callback(result)
+        while self._whenClosed:
+            self._whenClosed.pop(0).callback(result)
 
     def _lost(self, reason: Failure) -> None:
         # The reactor stops, or the descriptor is dead; all was given back.
@@ -285,7 +282,8 @@ class SignalDispatcher:
             self._finish()
 
 
-_dispatchers: dict[Any, SignalDispatcher] = {}
+#: The dispatchers of reactors, for L{dispatcherFor}.
+dispatchers: dict[Any, SignalDispatcher] = {}
 
 
 def dispatcherFor(reactor: Any) -> SignalDispatcher:
@@ -295,6 +293,6 @@ def dispatcherFor(reactor: Any) -> SignalDispatcher:
 
     @param reactor: Any reactor with C{addReader}.
     """
-    if reactor not in _dispatchers:
-        _dispatchers[reactor] = SignalDispatcher(reactor)
-    return _dispatchers[reactor]
+    if reactor not in dispatchers:
+        dispatchers[reactor] = SignalDispatcher(reactor)
+    return dispatchers[reactor]

@@ -22,6 +22,11 @@ Those that have none (an older kernel, or no more room) are asked for by the
 second way, and where a foreign child is in its way by the first.  By the first
 way alone those that others wait for: after that the second finds nothing.
 
+A pidfd is open until whoever is told has looked: it still names its child when
+the number is another's.  It is readable too early for a child that a debugger
+has: that one's status can be had only later, and so it is asked for from then
+on.
+
 A pidfd in the epoll outlives its number here when a forked child has a copy,
 so it is always taken out before it is closed.
 
@@ -32,10 +37,12 @@ come before its SIGCHLD, and only children that are met already would be told).
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
 from collections.abc import Iterator
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from typing import Final
 
 from txsignalfd._native import ffi, lib
@@ -45,20 +52,25 @@ from txsignalfd.siginfo import SigInfo, parse
 #: So many of the numbers that RLIMIT_NOFILE allows are left to others.
 SPARED: Final = 256
 
-_LOOK: Final = os.WEXITED | os.WNOHANG | os.WNOWAIT
+#: select(2) knows no higher numbers than those below this one.
+_FD_SETSIZE: Final = 1024
 
 
-def peek(pid: int) -> SigInfo | None:
+def peek(pid: int, pidfd: int = -1) -> SigInfo | None:
     """
     Look at the end of a child, and leave its status to whoever waits for it.
 
+    @param pidfd: Its pidfd, or -1.
     @return: What its SIGCHLD says, or C{None} while it has not ended.
     @raise ChildProcessError: When it is no child of this process, or somebody
         has waited for it.
     @raise OSError: For what is no process id.
     """
     record = ffi.new("struct txs_siginfo *")
-    found = lib.txs_peek_child(pid, record)
+    try:
+        found = lib.txs_peek_child(pid, pidfd, record)
+    except OverflowError as error:
+        raise OSError(errno.EINVAL, f"process {pid}: {error}") from error
     if found == -1:
         raise OSError(ffi.errno, f"process {pid}: {os.strerror(ffi.errno)}")
     return parse(ffi.buffer(record, SIGINFO_SIZE)[:])[0] if found else None
@@ -68,11 +80,11 @@ def findEnded() -> int | None:
     """
     The first child that has ended, and that nobody has waited for.
     """
-    try:
-        found = os.waitid(os.P_ALL, 0, _LOOK)
-    except ChildProcessError:
+    record = ffi.new("struct txs_siginfo *")
+    if lib.txs_peek_any_child(record) == -1:
+        # ECHILD: there is none.
         return None
-    return found and found.si_pid
+    return record.pid or None
 
 
 def isRunning(pid: int) -> bool:
@@ -80,7 +92,7 @@ def isRunning(pid: int) -> bool:
     Whether this is a child of ours that has not ended.
     """
     try:
-        return os.waitid(os.P_PID, pid, _LOOK) is None
+        return peek(pid) is None
     except ChildProcessError:
         return False
 
@@ -89,15 +101,28 @@ def _openPidfd(pid: int) -> int | None:
     """
     A pidfd, if there is one to be had.
     """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARED
     try:
         fd = os.pidfd_open(pid)
+        if _FD_SETSIZE - SPARED <= fd < _FD_SETSIZE < most:
+            fd = _moveUp(fd)
     # Before Linux 5.3, or where the C library's headers were older than that.
     except (OSError, AttributeError):
         return None
-    if fd < resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARED:
+    if fd < most:
         return fd
     os.close(fd)
     return None
+
+
+def _moveUp(fd: int) -> int:
+    """
+    What is left of the low numbers is for those who need them.
+    """
+    try:
+        return fcntl(fd, F_DUPFD_CLOEXEC, _FD_SETSIZE)
+    finally:
+        os.close(fd)
 
 
 class Ends:
@@ -110,8 +135,8 @@ class Ends:
         self._epoll: select.epoll | None = None
         self._pidfds: dict[int, int] = {}
         self._pids: dict[int, int] = {}
-        #: The children that have no pidfd, and whether they are ours alone.
-        self._without: dict[int, bool] = {}
+        #: The children that are asked for, and whether they are ours alone.
+        self._asked: dict[int, bool] = {}
         self._unseen = 0
 
     def add(self, pid: int, ours: bool) -> None:
@@ -125,24 +150,34 @@ class Ends:
         self.discard(pid)
         fd = _openPidfd(pid)
         if fd is None:
-            self._without[pid] = ours
+            self._asked[pid] = ours
             return
         try:
             if self._epoll is None:
                 self._epoll = select.epoll()
-            self._epoll.register(fd, select.EPOLLIN)
+            self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
         except OSError:  # no descriptor left, or /proc/sys/fs/epoll/max_user_watches
             os.close(fd)
-            self._without[pid] = ours
+            self._asked[pid] = ours
             return
         self._pidfds[pid] = fd
         self._pids[fd] = pid
+
+    def addAgain(self, pid: int) -> None:
+        """
+        Tell once more of a child that has been told: its status could not be
+        had yet.
+
+        @raise ChildProcessError: When somebody else has had it.
+        """
+        self.peek(pid)
+        self._asked[pid] = False
 
     def discard(self, pid: int) -> None:
         """
         Tell of this child no more.
         """
-        self._without.pop(pid, None)
+        self._asked.pop(pid, None)
         fd = self._pidfds.pop(pid, None)
         if fd is not None:
             assert self._epoll is not None
@@ -150,50 +185,57 @@ class Ends:
             self._epoll.unregister(fd)
             os.close(fd)
 
+    def peek(self, pid: int) -> SigInfo | None:
+        """
+        Look at the end of a child of these, as L{peek} does; of that child,
+        and not of another that has its number by now, if it has a pidfd.
+        """
+        return peek(pid, self._pidfds.get(pid, -1))
+
     def ended(self) -> Iterator[int]:
         """
-        The children that have ended.  They are in the set no more.
+        The children that have ended, each told once.  They stay in the set
+        until they are discarded.
         """
         while self._pids:
             assert self._epoll is not None
-            ready = [self._pids[fd] for fd, _ in self._epoll.poll(0)]
+            ready = [(fd, self._pids[fd]) for fd, _ in self._epoll.poll(0)]
             if not ready:
                 break
-            # All of them first: between two of them anything may happen here.
-            for pid in ready:
-                self.discard(pid)
-            yield from ready
-        if self._without:
-            yield from self._endedWithout()
+            for fd, pid in ready:
+                if self._pids.get(fd) == pid:  # or it was discarded meanwhile
+                    yield pid
+        if self._asked:
+            yield from self._endedOfAsked()
 
-    def _endedWithout(self) -> Iterator[int]:
+    def _endedOfAsked(self) -> Iterator[int]:
         yield from self._askedOneByOne(ours=False)
         while first := findEnded():
-            if first not in self._without:
+            if not self._asked.get(first):
                 break  # it stands before the others
-            self.discard(first)
+            del self._asked[first]
             yield first
         else:
             # Some of ours may have been waited for without having been told:
             # see to them now and then, at the cost of one for each time.
             self._unseen += 1
-            if self._unseen < len(self._without):
+            if self._unseen < len(self._asked):
                 return
         self._unseen = 0
         yield from self._askedOneByOne(ours=True)
 
     def _askedOneByOne(self, ours: bool) -> Iterator[int]:
-        asked = [pid for pid, each in self._without.items() if each is ours]
+        asked = [pid for pid, each in self._asked.items() if each is ours]
         for pid in asked:
-            if pid in self._without and not isRunning(pid):
-                self.discard(pid)
+            if self._asked.get(pid) is ours and not isRunning(pid):
+                del self._asked[pid]
                 yield pid
 
     def close(self) -> None:
         """
         Forget all of them.
         """
-        self._without.clear()
+        self._asked.clear()
         for pid in list(self._pidfds):
             self.discard(pid)
         if self._epoll is not None:

@@ -7,9 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Final
+from weakref import WeakKeyDictionary
 
 from txsignalfd.dispatcher import DispatcherClosed, SignalDispatcher
 from txsignalfd.registration import Handler
+
+#: The signals that groups have begun to watch, by dispatcher.  Whichever of
+#: them is the last to handle one gives it back.
+_begun: Final[WeakKeyDictionary[SignalDispatcher, set[int]]] = WeakKeyDictionary()
 
 
 class HandlerGroup:
@@ -30,9 +36,14 @@ class HandlerGroup:
             L{SignalDispatcher.watch}.  Then nothing is watched.
         """
         wanted = list(handlers)
+        signals = {signo for signo, _ in wanted}
         self._dispatcher = dispatcher
-        self._foreign = dispatcher.watching
-        dispatcher.watch(*(signo for signo, _ in wanted))
+        before = dispatcher.watching
+        dispatcher.watch(*signals)
+        # Somebody may have unwatched what an earlier group has begun.
+        begun = _begun.setdefault(dispatcher, set())
+        begun.intersection_update(before)
+        begun.update(signals - before)
         self._registrations = [
             dispatcher.addHandler(signo, handler) for signo, handler in wanted
         ]
@@ -47,15 +58,26 @@ class HandlerGroup:
     def giveBack(self) -> None:
         """
         Call the handlers for what is pending, and then no more, and give back
-        what nobody else handles, and was not watched before.
+        what nobody else handles, and was not watched before this group or
+        another began to.
+        """
+        # A dispatcher that was closed has given back all.
+        with suppress(DispatcherClosed):
+            # What is pending first: whoever is called may want the signals.
+            self._dispatcher.unwatch()
+            idle = self._idle()
+            begun = _begun[self._dispatcher]
+            self._dispatcher.unwatch(*(idle & begun))
+            begun -= idle
+        self.remove()
+
+    def _idle(self) -> set[int]:
+        """
+        The signals that nobody else handles.
         """
         ours = set(self._registrations)
-        idle = {
+        return {
             registration.signal
             for registration in ours
             if ours.issuperset(self._dispatcher.handlersOf(registration.signal))
         }
-        # A dispatcher that was closed has given back all.
-        with suppress(DispatcherClosed):
-            self._dispatcher.unwatch(*(idle - self._foreign))
-        self.remove()

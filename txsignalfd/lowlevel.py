@@ -36,7 +36,9 @@ __all__ = [
     "SIG_SETMASK",
     "SIG_UNBLOCK",
     "InvalidArgument",
+    "SigInfo",
     "SignalfdUnavailable",
+    "UnknownError",
     "create_signalfd",
     "read_siginfo",
     "read_signalfd",
@@ -59,6 +61,10 @@ class InvalidArgument(OSError, ValueError):
     """
     The system answered C{EBADF} or C{EINVAL}.
     """
+
+
+#: What PyPI's signalfd raises for an errno that it does not expect.
+UnknownError = OSError
 
 
 class SignalfdUnavailable(OSError):

@@ -104,3 +104,17 @@ def codeName(signo: int, code: int) -> str | None:
         # has none of its own.
         return _POLL_CODES.get(code)
     return name
+
+
+def codeNumber(name: str) -> int:
+    """
+    The code of a name.
+
+    @raise ValueError: When there is none.
+    """
+    try:
+        return CODES[name]
+    except KeyError:
+        raise ValueError(
+            f"there is no code {name!r} here; there are {', '.join(CODES)}"
+        ) from None

@@ -40,7 +40,13 @@ def _setSubreaper(wanted: bool) -> bool:
     return bool(before)
 
 
-def _children() -> set[int]:
+def childProcesses() -> set[int]:
+    """
+    The children of this process, whoever has started them: those of each of
+    its threads, by proc_pid_task_children(5).
+
+    @raise OSError: Where there is no proc(5).
+    """
     found: set[int] = set()
     for thread in os.listdir("/proc/self/task"):
         try:
@@ -93,9 +99,8 @@ class OrphanReaper:
         # Most often there is none, and this says so without a look at each.
         if findEnded() is None:
             return set()
-        return {
-            pid for pid in _children() if not self._isOwned(pid) and not isRunning(pid)
-        }
+        others = (pid for pid in childProcesses() if not self._isOwned(pid))
+        return {pid for pid in others if not isRunning(pid)}
 
     def close(self) -> None:
         """

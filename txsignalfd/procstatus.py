@@ -87,9 +87,9 @@ class ThreadSignals(NamedTuple):
             return cls(
                 pid=int(fields["Tgid"]),
                 tid=int(fields["Pid"]),
-                name=_printable(fields["Name"]),
+                name=printable(fields["Name"]),
                 # A letter, and the word for it in brackets.
-                state=_printable(fields["State"].partition(" (")[2].rstrip(")")),
+                state=printable(fields["State"].partition(" (")[2].rstrip(")")),
                 uid=int(fields["Uid"].split()[0]),
                 # As each nested namespace numbers it, the innermost last.
                 isInit=fields.get("NStgid", "").split()[-1:] == ["1"],
@@ -116,8 +116,11 @@ class ThreadSignals(NamedTuple):
         return self.state in ("zombie", "dead")
 
 
-def _printable(text: str) -> str:
-    # A process chooses its name, and a terminal obeys what it is sent.
+def printable(text: str) -> str:
+    """
+    A text of another process without what a terminal would obey.
+    """
+    # A process chooses its name.
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 

@@ -11,7 +11,7 @@ from signal import SIGINT, SIGTERM
 from typing import Any
 
 from txsignalfd.children import ChildReaper
-from txsignalfd.dispatcher import dispatcherFor
+from txsignalfd.dispatcher import SignalDispatcher, dispatcherFor
 from txsignalfd.group import HandlerGroup
 from txsignalfd.registration import Handler
 from txsignalfd.siginfo import SigInfo
@@ -38,32 +38,34 @@ class ReactorSignals:
             L{dispatcherFor}.
         """
         self._reactor = reactor
+        self._dispatcher: SignalDispatcher | None = None
         self._group: HandlerGroup | None = None
         self._reaper: ChildReaper | None = None
 
     def install(self) -> None:
         """
         Watch the signals.  Call it before the reactor runs, or in the thread
-        in which it does.  A second call does nothing.
+        in which it does.  A second call does nothing, unless all has been
+        given back since, as when the reactor has stopped.
 
         @raise SignalAlreadyWatched: And the other errors of
             L{SignalDispatcher.watch <txsignalfd.SignalDispatcher.watch>}.
             Then nothing has been taken.
         """
-        if self._group is not None:
-            return
         reactor = self._reactor
+        dispatcher = dispatcherFor(reactor)  # a new one if the last was closed
+        if dispatcher is self._dispatcher:
+            return
         handlers = [(SIGTERM, _withNumber(reactor.sigTerm))]
         if signal.getsignal(SIGINT) is signal.default_int_handler:
             handlers.append((SIGINT, _withNumber(reactor.sigInt)))
-        dispatcher = dispatcherFor(reactor)
         reaper = ChildReaper(dispatcher)
         try:
             self._group = HandlerGroup(dispatcher, handlers)
         except BaseException:
             reaper.close()
             raise
-        self._reaper = reaper
+        self._dispatcher, self._reaper = dispatcher, reaper
 
     def uninstall(self) -> None:
         """
@@ -71,6 +73,7 @@ class ReactorSignals:
         nothing, nor does one that comes when the reactor has stopped and all
         has been given back.
         """
+        self._dispatcher = None
         group, self._group = self._group, None
         reaper, self._reaper = self._reaper, None
         if group is not None and reaper is not None:

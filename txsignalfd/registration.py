@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import ContextVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from enum import Enum
 from typing import Any, Final, Protocol
 
@@ -19,6 +18,7 @@ from twisted.python.failure import Failure
 
 from txsignalfd.description import HandlerDescription
 from txsignalfd.names import signalName
+from txsignalfd.run import AWAITED, Run, currentRun, hasSucceeded, toDeferred
 from txsignalfd.siginfo import SigInfo
 
 HandlerResult = Deferred[Any] | Awaitable[Any] | None
@@ -45,27 +45,6 @@ class Overlap(Enum):
     CONCURRENT = "concurrent"
     #: The Deferred is cancelled, and then the signal is handled at once.
     RESTART = "restart"
-
-
-class Run:
-    """
-    A call of a handler whose Deferred has not fired.
-
-    @ivar cancelled: It was cancelled for a newer signal.
-    @ivar closes: It has closed the dispatcher, and closing must not wait for it.
-    """
-
-    __slots__ = ("cancelled", "closes", "deferred", "info")
-
-    def __init__(self, info: SigInfo, closes: bool) -> None:
-        self.info = info
-        self.closes = closes
-        self.cancelled = False
-        self.deferred: Deferred[Any] | None = None
-
-
-#: The run whose coroutine is being executed, for C{SignalDispatcher.close}.
-currentRun: Final[ContextVar[Run | None]] = ContextVar("currentRun", default=None)
 
 
 class Owner(Protocol):
@@ -114,6 +93,7 @@ class Registration:
 
     __slots__ = (
         "_advancing",
+        "_hasToldOfGenerator",
         "_owner",
         "_removed",
         "_waiting",
@@ -142,6 +122,7 @@ class Registration:
         self._waiting: deque[SigInfo] = deque()
         self._removed = False
         self._advancing = False
+        self._hasToldOfGenerator = False
 
     def __repr__(self) -> str:
         return (
@@ -219,19 +200,23 @@ class Registration:
         """
         Wait for what the handler has returned.
         """
-        if not isinstance(result, (Deferred, Awaitable)):
+        if not isinstance(result, AWAITED):
+            if isinstance(result, (Generator, AsyncGenerator)):
+                self._tellOfGenerator()
+            return
+        if isinstance(result, Deferred) and hasSucceeded(result):
             return
         run = Run(info, self._owner.isClosedBy(self))
         self.runs.add(run)
         self._owner.runs.add(run)
         self.ready = self._mayRun()
-        if isinstance(result, Deferred):
-            run.deferred = result
+        token = currentRun.set(run)
+        run.deferred = toDeferred(result)
+        currentRun.reset(token)
+        if hasSucceeded(run.deferred):
+            self._ended(None, run)
         else:
-            token = currentRun.set(run)
-            run.deferred = _toDeferred(result)
-            currentRun.reset(token)
-        run.deferred.addBoth(self._ended, run)
+            run.deferred.addBoth(self._ended, run)
 
     def advance(self) -> None:
         """
@@ -262,6 +247,17 @@ class Registration:
             info=info,
         )
 
+    def _tellOfGenerator(self) -> None:
+        if not self._hasToldOfGenerator:
+            self._hasToldOfGenerator = True
+            self._log.warn(
+                "the handler {handler} of {name} is a generator, and nothing in it"
+                " is run: decorate it with @inlineCallbacks, or make it a coroutine"
+                " function that awaits and does not yield",
+                handler=self.handler,
+                name=signalName(self.signal),
+            )
+
     def _mayRun(self) -> bool:
         if self._removed or self._owner.isHeld(self.signal):
             return False
@@ -286,15 +282,3 @@ class Registration:
         self.advance()
         self._owner.runEnded()
         return result
-
-
-def _toDeferred(awaitable: Awaitable[Any]) -> Deferred[Any]:
-    if asyncio.isfuture(awaitable):
-        return Deferred.fromFuture(awaitable)
-
-    async def wait() -> Any:
-        return await awaitable
-
-    return Deferred.fromCoroutine(
-        awaitable if isinstance(awaitable, Coroutine) else wait()
-    )

@@ -5,7 +5,7 @@ L{SignalService}: handlers of signals as a part of an application.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from functools import partial
 from signal import SIGINT, SIGTERM
@@ -16,6 +16,7 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 from txsignalfd._mask import checkWatchable
+from txsignalfd.backend import atShutdown
 from txsignalfd.children import ChildReaper
 from txsignalfd.dispatcher import SignalDispatcher, dispatcherFor
 from txsignalfd.group import HandlerGroup
@@ -68,7 +69,7 @@ class SignalService(Service):
         self._stops: HandlerGroup | None = None
         self._reaper: ChildReaper | None = None
         self._reactorStops = False
-        self._stopTrigger: Any = None
+        self._forgetShutdown: Callable[[], None]
 
     def privilegedStartService(self) -> None:
         """
@@ -97,8 +98,8 @@ class SignalService(Service):
         self._group, self._stops, self._reaper = group, stops, reaper
         # It comes before that of twistd, which calls stopService: triggers
         # fire in the order in which they were added.
-        self._stopTrigger = self._reactor.addSystemEventTrigger(
-            "before", "shutdown", self._reactorWillStop
+        self._forgetShutdown = atShutdown(
+            self._reactor, "before", self._reactorWillStop
         )
 
     def startService(self) -> None:
@@ -122,7 +123,7 @@ class SignalService(Service):
             # when the reactor is done.
             group.remove()
             return
-        self._reactor.removeSystemEventTrigger(self._stopTrigger)
+        self._forgetShutdown()
         self._stops.giveBack()
         group.giveBack()
         if self._reaper is not None:
@@ -137,7 +138,15 @@ class SignalService(Service):
             return
         _stopping.add(dispatcher)
         self._log.info("{info}: stopping", info=info)
-        # These are what Twisted installs as its own handlers.  Besides
-        # stopping they keep the number, from which twistd has its exit status.
-        stop = self._reactor.sigInt if info.signo == SIGINT else self._reactor.sigTerm
-        stop(info.signo)
+        stopReactor(self._reactor, info.signo)
+
+
+def stopReactor(reactor: Any, signo: int) -> None:
+    """
+    Stop a reactor for a signal.  A process that twistd runs is then killed by
+    that signal, after all has stopped.
+    """
+    # These are what Twisted installs as its own handlers.  Besides stopping
+    # they keep the number, from which twistd has its exit status.
+    stop = reactor.sigInt if signo == SIGINT else reactor.sigTerm
+    stop(signo)

@@ -1,37 +1,37 @@
 # -*- test-case-name: tests.test_tap -*-
 """
-C{twistd signalfd}: watch signals, and tell of each.
+C{twistd signalfd}: watch signals, and tell of each; C{twistd signalfd PLUGIN}:
+run any plugin of twistd, and make it anew on SIGHUP.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import atexit
 import sys
 from collections.abc import Callable
-from datetime import datetime, timezone
-from signal import (
-    SIGCONT,
-    SIGINT,
-    SIGPIPE,
-    SIGTERM,
-    SIGTSTP,
-    SIGTTIN,
-    SIGTTOU,
-)
-from typing import Any, Final, TextIO
+from contextlib import suppress
+from functools import partial
+from getopt import getopt
+from math import inf
+from signal import SIGCONT, SIGHUP, SIGTSTP, SIGTTIN, SIGTTOU
+from typing import Any, Final
 
 from twisted.application.service import IService
-from twisted.logger import ILogObserver, Logger, textFileLogObserver
+from twisted.python.reflect import fullyQualifiedName
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from txsignalfd._mask import SignalNotWatchable, checkWatchable
 from txsignalfd._native import lib
+from txsignalfd.daemon import Daemon
+from txsignalfd.early import hangup
+from txsignalfd.inherited import shareInherited, unshareInherited
 from txsignalfd.names import signalNumber
-from txsignalfd.procreport import namesOf
-from txsignalfd.service import SignalService
-from txsignalfd.siginfo import SigInfo, describe
+from txsignalfd.onsignal import parseOn
+from txsignalfd.plugins import PluginFactory, installedPlugins
+from txsignalfd.reload import ReloadService
+from txsignalfd.signallog import SignalLogger, SignalLogService, logToStderr
+from txsignalfd.systemd import Notifier
 
 _JOB_CONTROL: Final = frozenset({SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT})
 
@@ -65,39 +65,121 @@ def signalNumbers(names: str) -> list[int]:
         raise UsageError(f"--signals: {error}") from None
 
 
+def seconds(option: str, text: str) -> float:
+    """
+    Read a time.
+
+    @param option: What it is given to.
+    @param text: A number of seconds.
+    @raise UsageError: When it is none.
+    """
+    with suppress(ValueError):
+        value = float(text)
+        if 0 <= value < inf:
+            return value
+    raise UsageError(f"{option}: {text!r} is no time in seconds")
+
+
 class Options(UsageOptions):
     """
     The command line.
     """
 
-    synopsis = "[options]"
     longdesc = (
-        "Watch signals, and log what each was and who sent it. SIGTERM and SIGINT"
-        " stop it in order. Try: twistd -n signalfd, and in another terminal"
-        " kill -HUP with the pid that it tells."
+        "Without a command: watch signals, and log what each was and who sent it."
+        " With one: run it as twistd would, make it anew on SIGHUP while it serves,"
+        " stop it in order on SIGTERM and SIGINT (a second one: at once) and at once"
+        " on SIGQUIT, rotate the log on SIGUSR1, log a report on SIGUSR2."
+        " --on USR1=ACTION changes that for any signal: the actions are reload, stop,"
+        " quit, rotate, report, ignore, call:MODULE.FUNCTION and run:COMMAND."
+        " Try: twistd -n signalfd web --listen tcp:8080 --path ."
     )
+    optFlags = [
+        [
+            "stop-first",
+            None,
+            (
+                "stop the old service before the new one is made, for what two of"
+                " them cannot share; who connects meanwhile waits"
+            ),
+        ]
+    ]
     optParameters = [
         [
             "signals",
             "s",
             None,
             (
-                "What to watch, such as HUP,USR1,RTMIN+3: names with or without SIG,"
-                " or numbers. [default: all that can be watched, but for those of a"
-                " terminal's job control: TSTP, TTIN, TTOU and CONT]"
+                "Without a command, what to watch, such as HUP,USR1,RTMIN+3: names"
+                " with or without SIG, or numbers. [default: all that can be watched,"
+                " but for those of a terminal's job control: TSTP, TTIN, TTOU and"
+                " CONT]"
             ),
             signalNumbers,
         ],
         [
             "format",
             "f",
-            "text",
+            None,
             (
-                "text, a line in the log, or json, an object a line on stdout"
-                " (in the log where there is no stdout)"
+                "Without a command: text, a line in the log, or json, an object a"
+                " line on stdout (in the log where there is no stdout)"
+                " [default: text]"
             ),
         ],
+        [
+            "drain",
+            None,
+            30.0,
+            "seconds that a reload leaves to connections that are open",
+            partial(seconds, "--drain"),
+        ],
+        [
+            "stop-timeout",
+            None,
+            30.0,
+            "seconds that a stop leaves to connections that are open",
+            partial(seconds, "--stop-timeout"),
+        ],
     ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["on"] = {}
+        self.plugins: dict[str, Any] = {}
+        self._arguments: list[str] = []
+
+    def getSynopsis(self) -> str:
+        """
+        How it is called.
+        """
+        return "Usage: twistd [options] signalfd [options] [command [its options]]"
+
+    def opt_on(self, text: str) -> None:
+        """SIGNAL=ACTION: what a signal does; may be given several times."""
+        try:
+            signo, action = parseOn(text)
+        except ValueError as error:
+            raise UsageError(f"--on: {error}") from None
+        self["on"][signo] = action
+
+    def __missing__(self, key: str) -> Any:
+        # A plugin may ask for what twistd was told, as if it ran under it.
+        if self.parent is None:
+            raise KeyError(key)
+        return self.parent[key]
+
+    @property
+    def subCommands(self) -> list[tuple[str, None, Callable[[], Any], str]]:
+        """
+        The plugins of twistd.
+        """
+        if not self.plugins:
+            self.plugins = installedPlugins()
+        return [
+            (name, None, partial(_optionsOf, maker), maker.description)
+            for name, maker in self.plugins.items()
+        ]
 
     def parseOptions(self, options: list[str] | None = None) -> None:
         """
@@ -107,12 +189,33 @@ class Options(UsageOptions):
         @raise SystemExit: The same, in twistd, which in its older releases
             took a usage error for a success.
         """
+        self._arguments = sys.argv[1:] if options is None else options
+        if self.parent is None:
+            super().parseOptions(options)
+            return
+        hangup.hold()
+        shareInherited()
         try:
             super().parseOptions(options)
-        except UsageError as error:
-            if self.parent is None:
-                raise
-            raise SystemExit(f"{self}\ntwistd signalfd: {error}") from error
+        except BaseException as error:
+            hangup.giveBack()
+            unshareInherited()
+            if isinstance(error, UsageError):
+                raise SystemExit(f"{self}\ntwistd signalfd: {error}") from error
+            raise
+
+    def parseAgain(self) -> Any:
+        """
+        Parse the plugin's part of the same command line once more.
+
+        @return: The plugin's options.
+        @raise UsageError: When it is wrong now.
+        """
+        _, (name, *arguments) = getopt(self._arguments, self.shortOpt, self.longOpt)
+        again = self.plugins[name].options()
+        again.parent = self
+        again.parseOptions(arguments)
+        return again
 
     def postOptions(self) -> None:
         """
@@ -121,143 +224,39 @@ class Options(UsageOptions):
         In the foreground JSON has stdout for itself, and twistd's log goes to
         stderr, unless the user has said where to.
         """
+        if self.subCommand is not None:
+            self._forPlugin()
+            return
+        if self["on"] or self["stop-first"]:
+            raise UsageError("--on and --stop-first need a command, such as web")
+        self["format"] = self["format"] or "text"
         if self["format"] not in ("text", "json"):
             raise UsageError(f"--format: {self['format']!r} is neither text nor json")
         if self["signals"] is None:
             self["signals"] = DEFAULT_SIGNALS
+        if SIGHUP not in self["signals"]:
+            hangup.giveBack()
         if self.parent is not None and self.inForeground and self["format"] == "json":
             chosen = ("logger", "logfile", "syslog")
             if not any(self.parent.get(option) for option in chosen):
-                self.parent["logger"] = f"{__name__}.{logToStderr.__name__}"
+                self.parent["logger"] = fullyQualifiedName(logToStderr)
+
+    def _forPlugin(self) -> None:
+        for option in ("signals", "format"):
+            if self[option] is not None:
+                raise UsageError(f"--{option} is for watching only, without a command")
 
     @property
     def inForeground(self) -> bool:
         """
         Whether there will be a stdout.
         """
-        return self.parent is None or bool(self.parent.get("nodaemon"))
+        return self.parent is None or bool(self.parent.get("nodaemon", True))
 
 
-def logToStderr() -> ILogObserver:
-    """
-    Make an observer, for twistd's C{--logger}.
-    """
-    return textFileLogObserver(sys.stderr)
-
-
-def commandOf(pid: int) -> str | None:
-    """
-    The command that a process runs, cut to 15 bytes as the kernel keeps it:
-    proc_pid_comm(5).
-
-    @return: C{None} where that cannot be told, as when it has ended.
-    """
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
-            return comm.read().rstrip("\n")
-    except OSError:
-        return None
-
-
-def toJSON(info: SigInfo, command: str | None, time: datetime) -> str:
-    """
-    A signal as one line of JSON.
-
-    @param info: The signal.
-    @param command: The command of its sender.
-    @param time: When it was received.
-    """
-    sender, child = info.sender, info.child
-    return json.dumps(
-        {
-            "time": time.isoformat(timespec="microseconds"),
-            "signal": info.signo,
-            "name": info.name,
-            "code": info.codeName,
-            "sender": sender and {**sender._asdict(), "command": command},
-            "child": child and child._asdict(),
-            "value": info.value,
-        }
-    )
-
-
-class SignalLogger:
-    """
-    Tells of each signal, in the log or on a file.
-    """
-
-    _log = Logger()
-
-    def __init__(self, json: bool, stdout: TextIO | None) -> None:
-        """
-        @param json: Whether to tell it as JSON, or as text.
-        @param stdout: Where JSON goes; C{None} is for the log.
-        """
-        self._json = json
-        self._stdout = stdout
-
-    def receive(self, info: SigInfo) -> None:
-        """
-        Tell of one signal.
-        """
-        if info.signo == SIGPIPE and info.pid == os.getpid():
-            # Our own write failed, and the writer knows.  To write of it
-            # would raise the next one, without end.
-            return
-        sender = info.sender
-        command = commandOf(sender.pid) if sender and sender.vouched else None
-        if not self._json:
-            self._log.info("{line}", line=describe(info, command), info=info)
-            return
-        line = toJSON(info, command, datetime.now(timezone.utc))
-        if self._stdout is None or not self._print(line, self._stdout):
-            self._log.info("{line}", line=line, info=info)
-
-    def _print(self, line: str, stdout: TextIO) -> bool:
-        try:
-            # In one piece: unbuffered, print makes two, and a reader may be gone
-            # after the first.
-            stdout.write(line + "\n")
-            stdout.flush()
-        except BrokenPipeError:
-            self._log.warn("nobody reads stdout any more: JSON goes to this log")
-            self._stdout = None
-        return self._stdout is not None
-
-
-class SignalLogService(SignalService):
-    """
-    A L{SignalService} that says at its start what it watches.
-    """
-
-    def __init__(
-        self,
-        signals: list[int],
-        receive: Callable[[SigInfo], None],
-        reactor: Any = None,
-    ) -> None:
-        """
-        @param signals: What to watch.
-        @param receive: What to do with each.
-        @param reactor: The reactor; by default the global one.
-        """
-        super().__init__(
-            dict.fromkeys(signals, receive),
-            stopOn=[signo for signo in (SIGINT, SIGTERM) if signo in signals],
-            reactor=reactor,
-        )
-        self._signals = signals
-
-    def startService(self) -> None:
-        """
-        Start, and say so.
-        """
-        super().startService()
-        self._log.info(
-            "pid {pid} watches {names}",
-            pid=os.getpid(),
-            names=namesOf(self._signals),
-        )
+def _optionsOf(maker: Any) -> Any:
+    # The module of a plugin is loaded when its options are asked for.
+    return maker.options()
 
 
 def makeService(options: Options) -> IService:
@@ -266,6 +265,24 @@ def makeService(options: Options) -> IService:
 
     @param options: The command line.
     """
-    stdout = sys.stdout if options.inForeground else None
-    logger = SignalLogger(options["format"] == "json", stdout)
-    return SignalLogService(options["signals"], logger.receive)
+    if options.subCommand is None:
+        stdout = sys.stdout if options.inForeground else None
+        logger = SignalLogger(options["format"] == "json", stdout)
+        return SignalLogService(options["signals"], logger.receive)
+    from twisted.internet import reactor
+
+    maker = options.plugins[options.subCommand]
+    reloads = ReloadService(
+        PluginFactory(maker, options.subOptions, options.parseAgain),
+        drain=options["drain"],
+        stopTimeout=options["stop-timeout"],
+        stopFirst=bool(options["stop-first"]),
+        reactor=reactor,
+    )
+    # twistd runs nothing else.
+    reloads.alone = True
+    notifier = Notifier(reactor)
+    daemon = Daemon(reloads, options["on"], options.inForeground, notifier, reactor)
+    # So early that most others' functions run before it.
+    atexit.register(daemon.exit)
+    return daemon

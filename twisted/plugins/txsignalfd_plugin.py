@@ -7,6 +7,6 @@ from twisted.application.service import ServiceMaker
 signalfd = ServiceMaker(
     "txsignalfd",
     "txsignalfd.tap",
-    "Watch Unix signals, and tell of each what it was and who sent it.",
+    "Tell of each Unix signal, or run any other command with reload on SIGHUP.",
     "signalfd",
 )

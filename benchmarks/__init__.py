@@ -1,0 +1,3 @@
+"""
+What txsignalfd costs, beside what else there is: C{python -m benchmarks}.
+"""

@@ -1,0 +1,127 @@
+"""
+The round trip: sigqueue(3) in another process, the handler, one byte back.
+
+The sender is the C program, so that as little as can be of what is measured
+is the sender's.  All programs are started several times, for how memory
+happens to be laid out in one of them is worth some percent.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+
+from benchmarks.measuring import (
+    ROOT,
+    Comparison,
+    Row,
+    floor,
+    module,
+    onOneCPU,
+    percentile99,
+    single,
+)
+from benchmarks.peers import PEERS
+
+PINNED, FREE = "round trip, on one CPU", "round trip, on any CPU"
+
+OURS = "txsignalfd"
+
+#: Peers that run more than signals; the others block, and can do nothing else.
+LOOPS = ("Twisted", "asyncio", "uvloop", "trio")
+
+#: What the ratio to each is to be at most.
+LIMITS = {"Twisted": 0.58, "asyncio": 0.62, "uvloop": 0.7, "trio": 0.5, "os.read": 1.45}
+
+#: All that are compared.
+NAMES = [*PEERS, "C"]
+
+#: How many samples of each turn are not counted, the first ones.
+WARM_UP = 30
+
+
+def start(name: str, deed: str) -> subprocess.Popen[bytes]:
+    """
+    Start a peer, and wait until it is ready.
+    """
+    command = [floor(), deed] if name == "C" else module("peers", name, deed)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        # asyncio complains of each signal that it loses.
+        stderr=subprocess.DEVNULL if deed == "count" else None,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    if os.read(process.stdout.fileno(), 1) != b"r":
+        raise RuntimeError(f"{name} did not start")
+    return process
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """
+    End a peer.
+    """
+    process.kill()
+    process.communicate()
+
+
+def ping(process: subprocess.Popen[bytes], count: int) -> list[float]:
+    """
+    Some round trips, in microseconds.
+    """
+    assert process.stdout is not None
+    fd = process.stdout.fileno()
+    times = array.array("q")
+    times.frombytes(
+        subprocess.run(
+            [floor(), "ping", str(process.pid), str(fd), str(WARM_UP + count)],
+            pass_fds=[fd],
+            stdout=subprocess.PIPE,
+            check=True,
+        ).stdout
+    )
+    return [time / 1000 for time in times[WARM_UP:]]
+
+
+def measure(quick: bool) -> list[Comparison]:
+    """
+    With sender and receiver on one CPU, and where the system puts them.
+    """
+    starts, turns, count = (1, 2, 50) if quick else (8, 8, 40)
+    return [_measure(starts, turns, count, name) for name in (PINNED, FREE)]
+
+
+def _measure(starts: int, turns: int, count: int, name: str) -> Comparison:
+    comparison = Comparison(name, "µs")
+    for _ in range(starts):
+        with ExitStack() as stack, onOneCPU(name == PINNED):
+            pings = {}
+            for peer in random.sample(NAMES, len(NAMES)):
+                process = start(peer, "echo")
+                stack.callback(stop, process)
+                pings[peer] = partial(ping, process, count)
+            for _ in range(turns):
+                comparison.turn(pings)
+    return comparison
+
+
+def rows(*trips: Comparison) -> Iterator[Row]:
+    """
+    Ours to each other.
+    """
+    for trip in trips:
+        limits = LIMITS if trip.name == PINNED else {}
+        for peer in [*LIMITS, *(name for name in NAMES if name not in LIMITS)]:
+            if peer != OURS:
+                ratio = trip.ratio(OURS, peer)
+                yield Row(f"{trip.name}: to {peer}", ratio, limits.get(peer))
+        for peer in LOOPS:
+            ours, theirs = (percentile99(trip.samples(each)) for each in (OURS, peer))
+            what = f"{trip.name}, 99th percentile: to {peer}"
+            yield Row(what, single(ours / theirs), 1 if limits else None)

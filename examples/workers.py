@@ -1,0 +1,52 @@
+"""
+Worker processes wake the reactor: it is told how much they have done since it
+last looked, however fast they are.
+"""
+
+import hashlib
+import multiprocessing
+
+from twisted.internet import reactor
+
+from txsignalfd import EventDescriptor
+
+WORKERS = 4
+PIECES = 500
+
+
+def work(descriptor: EventDescriptor) -> None:
+    """
+    What a worker does.  Of all that it inherits it uses C{add}, and no more.
+    """
+    for piece in range(PIECES):
+        hashlib.sha256(bytes(piece * 1000)).digest()
+        descriptor.add()
+
+
+def main() -> None:
+    """
+    Start the workers, and count.
+    """
+    done = 0
+    everything = WORKERS * PIECES
+
+    def told(count: int) -> None:
+        nonlocal done
+        done += count
+        print(f"{count} more: {done} of {everything}")
+        if done == everything:
+            reactor.stop()
+
+    descriptor = EventDescriptor(told)
+    # The workers have the descriptor because they are forked.
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=work, args=(descriptor,)) for _ in range(WORKERS)]
+    for worker in workers:
+        worker.start()
+    reactor.addReader(descriptor)
+    reactor.run()
+    for worker in workers:
+        worker.join()
+
+
+main()

@@ -1,0 +1,156 @@
+"""
+The benchmarks compare what they say that they compare.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+import re
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip(
+    "benchmarks", reason="the tests run without a checkout, and so its benchmarks"
+)
+from benchmarks import losses, report, roundtrip
+from benchmarks.measuring import Comparison, Row, machine
+
+CHECKOUT = Path(__file__).parent.parent
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """
+    A table's cells, by the first: what was measured, with the median first.
+    """
+    lines = (re.split("  +", line) for line in page.splitlines())
+    return {what: cells for what, *cells in lines if cells}
+
+
+def test_thePagesTellWhatWasMeasured() -> None:
+    """
+    Both of them, to the letter or rounded.
+    """
+    told = rows((CHECKOUT / "benchmarks" / "results" / "table.rst").read_text())
+    page = {
+        what: cells
+        for what, cells in rows(
+            (CHECKOUT / "benchmarks" / "README.rst").read_text()
+        ).items()
+        if cells[-1] in ("yes", "no")
+    }
+    assert page
+    assert page == {what: told.get(what) for what in page}
+    readme = " ".join((CHECKOUT / "README.rst").read_text().split())
+
+    def median(what: str) -> float:
+        return float(told[what][0].split()[0])
+
+    for sentence, what in {
+        "takes {:.2f} of the time that Twisted's": "round trip, on one CPU: to Twisted",
+        "{:.2f} of asyncio's": "round trip, on one CPU: to asyncio",
+        "{:.2f} of uvloop's": "round trip, on one CPU: to uvloop",
+        "{:.2f} of trio's": "round trip, on one CPU: to trio",
+        "costs {:.1f} times what a C program": "a burst, a plain handler: to C",
+    }.items():
+        assert sentence.format(median(what)) in readme
+    more = median("round trip, on one CPU: to bare reader") - 1
+    assert f"it adds {more:.0%}".replace("%", " percent") in readme
+
+
+def comparison() -> Comparison:
+    """
+    The second turn was on a machine that was ten times slower.
+    """
+    turns = [
+        {"ours": [1.0, 2.0, 3.0], "theirs": [4.0, 4.0, 4.0]},
+        {"ours": [20.0], "theirs": [40.0]},
+        {"ours": [2.0], "theirs": [4.0]},
+    ]
+    return Comparison("each", "µs", turns)
+
+
+def test_ratiosAreOfTheSameTurn() -> None:
+    """
+    What slows the machine down for a while changes no ratio.
+    """
+    assert comparison().ratio("ours", "theirs") == (0.5, 0.5, 0.5)
+    assert comparison().samples("ours") == [1.0, 2.0, 3.0, 20.0, 2.0]
+
+
+def test_eachHasItsTurn() -> None:
+    """
+    One measures after the other, each once in a turn.
+    """
+    each = Comparison("each", "µs")
+    order: list[str] = []
+
+    def measure(name: str) -> list[float]:
+        order.append(name)
+        return [len(order)]
+
+    for _ in range(3):
+        each.turn({name: partial(measure, name) for name in "abc"})
+    for first in (0, 3, 6):
+        assert sorted(order[first : first + 3]) == ["a", "b", "c"]
+    assert sorted(each.samples("a") + each.samples("b") + each.samples("c")) == [
+        *range(1, 10)
+    ]
+
+
+def test_theTableTellsWhatWasNotReached() -> None:
+    """
+    By the median, and also where there is nothing to reach.
+    """
+    told = report.table(
+        [
+            Row("better", (0.4, 0.5, 0.7), 0.5),
+            Row("worse", (0.4, 0.51, 0.52), 0.5),
+            Row("as it is", (3, 3, 3)),
+        ]
+    )
+    assert [re.split("  +", line) for line in told.splitlines()[3:-1]] == [
+        ["better", "0.5 (0.4 to 0.7)", "0.5", "yes"],
+        ["worse", "0.51 (0.4 to 0.52)", "0.5", "no"],
+        ["as it is", "3"],
+    ]
+
+
+def test_everySampleIsKeptAndNothingOfWhoOrWhere(tmp_path: Path) -> None:
+    """
+    The file can be published.
+    """
+    path = tmp_path / "results.json"
+    report.save(path, machine(), [comparison()])
+    (told,) = json.loads(path.read_text())["comparisons"]
+    assert told["turns"] == comparison().turns
+    text = path.read_text()
+    for secret in (platform.node(), os.getcwd(), os.path.expanduser("~")):
+        assert secret == "/" or secret not in text
+    assert f'"{getpass.getuser()}"' not in text
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["txsignalfd", "Twisted", "asyncio", "sigwaitinfo", "os.read", "bare reader", "C"],
+)
+def test_aProgramAnswersEachSignal(name: str) -> None:
+    """
+    The round trip is one: a byte comes for each signal.
+    """
+    process = roundtrip.start(name, "echo")
+    try:
+        assert len(roundtrip.ping(process, 5)) == 5
+    finally:
+        roundtrip.stop(process)
+
+
+def test_losesNone() -> None:
+    """
+    Each signal of a burst reaches its handler.
+    """
+    assert losses._lost("txsignalfd", 5000) == [0]

@@ -1,0 +1,663 @@
+"""
+L{EventDescriptor}: a counter that wakes any reactor from anywhere.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from signal import SIGUSR1
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import ILoggingContext, IReadDescriptor
+from twisted.logger import LogEvent
+from twisted.python.failure import Failure
+from zope.interface.verify import verifyObject
+
+from tests.daemons import adoptingOrphans, python, waitFor
+from tests.kernel import checked, inChild, libc
+from tests.reactors import KINDS, spin, turn, until
+from tests.test_dispatcher import failures
+from txsignalfd import (
+    CounterFull,
+    EventDescriptor,
+    EventDescriptorClosed,
+    EventfdUnavailable,
+)
+from txsignalfd.eventfd import MOST
+
+everyReactor = pytest.mark.parametrize("kind", list(KINDS))
+inEachThread = pytest.mark.parametrize("inThread", [False, True], ids=["main", "other"])
+
+
+def fromHere(descriptor: EventDescriptor) -> None:
+    """
+    In the reactor's own turn.
+    """
+    descriptor.add(3)
+
+
+def fromAThread(descriptor: EventDescriptor) -> None:
+    """
+    In another thread.
+    """
+    thread = threading.Thread(target=descriptor.add, args=(3,))
+    thread.start()
+    thread.join()
+
+
+def fromAForkedProcess(descriptor: EventDescriptor) -> None:
+    """
+    In a child, that has what its parent had open.
+    """
+    inChild(lambda: descriptor.add(3))
+
+
+def fromAForkedProcesssThread(descriptor: EventDescriptor) -> None:
+    """
+    In a thread of the child.
+    """
+    inChild(lambda: fromAThread(descriptor))
+
+
+def fromAnotherProgram(descriptor: EventDescriptor) -> None:
+    """
+    In one that was given the descriptor.
+    """
+    number = descriptor.fileno()
+    source = f"import os; os.eventfd_write({number}, 3)"
+    subprocess.run([sys.executable, "-c", source], pass_fds=[number], check=True)
+
+
+def fromC(descriptor: EventDescriptor) -> None:
+    """
+    By the C library's function, in a thread that does not hold the GIL.
+    """
+    write = libc.eventfd_write
+    write.argtypes = [ctypes.c_int, ctypes.c_uint64]
+
+    def call() -> None:
+        checked(write(descriptor.fileno(), 3))
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+
+
+def fromASignalHandler(descriptor: EventDescriptor) -> None:
+    """
+    In a handler of Python's, while the reactor runs in the main thread.
+    """
+    before = signal.signal(SIGUSR1, lambda signo, frame: descriptor.add(3))
+    os.kill(os.getpid(), SIGUSR1)
+    signal.signal(SIGUSR1, before)
+
+
+Way = Callable[[EventDescriptor], None]
+WAYS = [
+    fromHere,
+    fromAThread,
+    fromAForkedProcess,
+    fromAForkedProcesssThread,
+    fromAnotherProgram,
+    fromC,
+    fromASignalHandler,
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@everyReactor
+def test_itWakesAReactorFromAnywhere(kind: str, way: Way) -> None:
+    """
+    The callback gets what was added, once.
+    """
+
+    async def main(reactor: Any) -> None:
+        counts: list[int] = []
+        descriptor = EventDescriptor(counts.append)
+        reactor.addReader(descriptor)
+        await turn(reactor)
+        way(descriptor)
+        await until(reactor, lambda: counts)
+        await turn(reactor)
+        assert counts == [3]
+        reactor.removeReader(descriptor)
+        descriptor.close()
+
+    spin(main, kind)
+
+
+@everyReactor
+@inEachThread
+def test_aReactorThatSleepsIsWoken(kind: str, inThread: bool) -> None:
+    """
+    One that has nothing else to do, in any thread.
+    """
+
+    async def main(reactor: Any) -> None:
+        told: Deferred[int] = Deferred()
+        descriptor = EventDescriptor(told.callback)
+        reactor.addReader(descriptor)
+        pid = os.fork()
+        if pid == 0:
+            # Until the reactor sleeps; what a descriptor has is told anyway.
+            select.select([], [], [], 0.01)
+            descriptor.add(7)
+            os._exit(0)
+        assert await told == 7
+        assert os.waitpid(pid, 0) == (pid, 0)
+        reactor.removeReader(descriptor)
+        descriptor.close()
+
+    spin(main, kind, inThread)
+
+
+@everyReactor
+def test_whatIsAddedBetweenTwoTurnsIsOneSum(kind: str) -> None:
+    """
+    From everywhere, and with what it started with.
+    """
+
+    async def main(reactor: Any) -> None:
+        counts: list[int] = []
+        descriptor = EventDescriptor(counts.append, initial=100)
+        for way in WAYS:
+            way(descriptor)
+        descriptor.add()
+        descriptor.add(0)
+        reactor.addReader(descriptor)
+        await until(reactor, lambda: counts)
+        descriptor.add(2)
+        await until(reactor, lambda: len(counts) > 1)
+        assert counts == [100 + 3 * len(WAYS) + 1, 2]
+        reactor.removeReader(descriptor)
+        descriptor.close()
+
+    spin(main, kind)
+
+
+def test_nothingIsLostWhileManyAdd() -> None:
+    """
+    Threads and processes, each as fast as it can, while the reactor reads.
+    """
+    each, threads, processes = 2_000, 4, 3
+
+    async def main(reactor: Any) -> None:
+        counts: list[int] = []
+        descriptor = EventDescriptor(counts.append)
+        reactor.addReader(descriptor)
+
+        def work() -> None:
+            for _ in range(each):
+                descriptor.add()
+
+        pids = []
+        for _ in range(processes):
+            pids.append(os.fork())
+            if pids[-1] == 0:
+                try:
+                    work()
+                finally:
+                    os._exit(0)
+        workers = [threading.Thread(target=work) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        total = each * (threads + processes)
+        await until(reactor, lambda: sum(counts) >= total)
+        for worker in workers:
+            worker.join()
+        for pid in pids:
+            assert os.waitpid(pid, 0) == (pid, 0)
+        await turn(reactor)
+        assert sum(counts) == total
+        assert len(counts) < total
+        reactor.removeReader(descriptor)
+        descriptor.close()
+
+    spin(main)
+
+
+@everyReactor
+def test_aSemaphoreGivesOneInATurn(kind: str) -> None:
+    """
+    Until nothing is left; other descriptors have their turns between.
+    """
+
+    async def main(reactor: Any) -> None:
+        counts: list[int] = []
+        descriptor = EventDescriptor(counts.append, initial=2, semaphore=True)
+        descriptor.add(3)
+        reactor.addReader(descriptor)
+        await until(reactor, lambda: len(counts) == 5)
+        await turn(reactor)
+        assert counts == [1] * 5
+        reactor.removeReader(descriptor)
+        descriptor.close()
+
+    spin(main, kind)
+
+
+def test_processesShareASemaphore() -> None:
+    """
+    Each unit goes to one of them, and none waits for what another has taken.
+    """
+    taken: list[int] = []
+    descriptor = EventDescriptor(taken.append, initial=5, semaphore=True)
+
+    def take() -> int:
+        for _ in range(2):
+            assert descriptor.doRead() is None
+        return len(taken)
+
+    assert inChild(take) == 2
+    for _ in range(10):
+        assert descriptor.doRead() is None
+    assert taken == [1, 1, 1]
+    descriptor.close()
+
+
+def test_aFullCounterIsToldAndWaitsForNobody() -> None:
+    """
+    By an error that says what to do; nothing of it was added, and it works
+    again when it has been read.
+    """
+    counts: list[int] = []
+    descriptor = EventDescriptor(counts.append, initial=MOST)
+    for n in (1, MOST):
+        with pytest.raises(CounterFull, match="nothing was added") as full:
+            descriptor.add(n)
+        assert full.value.errno == errno.EAGAIN
+        assert isinstance(full.value, BlockingIOError)
+        assert "Add it again" in str(full.value)
+    descriptor.add(0)
+    assert descriptor.doRead() is None
+    descriptor.add(MOST - 1)
+    descriptor.add()
+    with pytest.raises(CounterFull):
+        inChild(descriptor.add)
+    assert descriptor.doRead() is None
+    assert descriptor.doRead() is None  # EAGAIN is no error
+    assert counts == [MOST, MOST]
+    descriptor.close()
+
+
+@pytest.mark.parametrize("n", [-1, MOST + 1, 2**64, 2**100])
+def test_whatNoCounterHoldsIsAValueError(n: int) -> None:
+    """
+    Nothing is cut short, nothing is added, and nothing is open.
+    """
+    with pytest.raises(
+        ValueError, match=f"{n} cannot be added: it must be 0 to {MOST}"
+    ):
+        EventDescriptor(print, initial=n)
+    descriptor = EventDescriptor(print)
+    with pytest.raises(ValueError, match=f"{n} cannot be added"):
+        descriptor.add(n)
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(descriptor.fileno())
+    descriptor.close()
+
+
+@pytest.mark.parametrize("n", [1.5, "1", None])
+def test_whatIsNoNumberIsATypeError(n: Any) -> None:
+    """
+    Nothing is open after it.
+    """
+    with pytest.raises(TypeError, match="integer"):
+        EventDescriptor(print, n)
+    descriptor = EventDescriptor(print)
+    with pytest.raises(TypeError, match="integer"):
+        descriptor.add(n)
+    descriptor.close()
+
+
+def test_itIsAReadDescriptor() -> None:
+    """
+    With what a reactor asks of one.
+    """
+    descriptor = EventDescriptor(print)
+    assert verifyObject(IReadDescriptor, descriptor)
+    assert verifyObject(ILoggingContext, descriptor)
+    assert descriptor.logPrefix() == "EventDescriptor"
+    number = descriptor.fileno()
+    assert repr(descriptor) == (
+        f"<EventDescriptor {number}, counter of <built-in function print>>"
+    )
+    assert fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    assert not os.get_blocking(number)
+    descriptor.close()
+    other = EventDescriptor(print, semaphore=True)
+    assert "semaphore" in repr(other)
+    other.close()
+    assert repr(other).startswith("<EventDescriptor -1,")
+
+
+@everyReactor
+def test_aCallbackThatRaisesIsLoggedAndTheNextIsCalled(
+    kind: str, logged: list[LogEvent]
+) -> None:
+    """
+    The descriptor lives on.
+    """
+    counts: list[int] = []
+
+    def raises(count: int) -> None:
+        counts.append(count)
+        raise ZeroDivisionError
+
+    async def main(reactor: Any) -> None:
+        descriptor = EventDescriptor(raises)
+        reactor.addReader(descriptor)
+        for expected in (1, 2):
+            descriptor.add(expected)
+            await until(reactor, lambda n=expected: len(counts) == n)  # type: ignore[misc]
+        reactor.removeReader(descriptor)
+        descriptor.close()
+
+    spin(main, kind)
+    assert [event["count"] for event in logged if "count" in event] == [1, 2]
+    assert all(failure.check(ZeroDivisionError) for failure in failures(logged))
+
+
+@everyReactor
+def test_aCallbackMayCloseIt(kind: str) -> None:
+    """
+    The number is free at once.
+    """
+
+    async def main(reactor: Any) -> None:
+        def close(count: int) -> None:
+            reactor.removeReader(closing)
+            number = closing.fileno()
+            closing.close()
+            with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+                os.fstat(number)
+            done.append(count)
+
+        done: list[int] = []
+        closing = EventDescriptor(close)
+        reactor.addReader(closing)
+        closing.add(2)
+        await until(reactor, lambda: done)
+        await turn(reactor)
+        assert done == [2]
+
+    spin(main, kind)
+
+
+def test_whatIsAddedAfterItWasClosedIsTold() -> None:
+    """
+    By a named error, and whatever has the number now is left alone.
+    """
+    descriptor = EventDescriptor(print, initial=1)
+    number = descriptor.fileno()
+    descriptor.close()
+    descriptor.close()
+    other = os.eventfd(0, os.EFD_NONBLOCK)
+    assert other == number
+    with pytest.raises(EventDescriptorClosed, match="nobody will be told"):
+        descriptor.add()
+    assert descriptor.fileno() == -1
+    descriptor.connectionLost(Failure(ZeroDivisionError()))
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(other)
+    os.close(other)
+    assert descriptor.doRead() is None
+
+
+def test_oneThatIsNeverClosedIsToldOf() -> None:
+    """
+    And closed, as a socket is.
+    """
+    left = [EventDescriptor(print)]
+    number = left[0].fileno()
+    with pytest.warns(ResourceWarning, match=rf"unclosed <EventDescriptor {number},"):
+        left.clear()
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(number)
+
+
+def test_closingDoesNotWaitForAnErrorThatSomebodyKeeps() -> None:
+    """
+    An error's traceback holds what its functions have, but not the counter.
+    """
+    descriptor = EventDescriptor(print, initial=MOST)
+    with pytest.raises(CounterFull) as kept:
+        descriptor.add()
+    number = descriptor.fileno()
+    descriptor.close()
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(number)
+    del kept
+
+
+def test_aWriterNeverWritesToWhoeverHasTheNumberNow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Closed in the very moment between the look at the number and the write.
+    """
+    written: list[int] = []
+    write = os.eventfd_write
+
+    def closeFirst(fd: int, n: int) -> None:
+        descriptor.close()
+        other = os.eventfd(0, os.EFD_NONBLOCK)
+        write(fd, n)
+        written.append(n)
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(other)
+        os.close(other)
+
+    descriptor = EventDescriptor(print)
+    number = descriptor.fileno()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "eventfd_write", closeFirst)
+        descriptor.add(5)
+    assert written == [5]
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(number)
+
+
+def test_threadsThatAddWhileItIsClosedWriteToNoOtherFile() -> None:
+    """
+    The number is taken by another eventfd at once, which stays at zero.
+    """
+    for _ in range(50):
+        descriptor = EventDescriptor(print)
+        ends: list[BaseException] = []
+        ready = threading.Barrier(3)
+
+        def work(
+            descriptor: EventDescriptor = descriptor,
+            ready: threading.Barrier = ready,
+            ends: list[BaseException] = ends,
+        ) -> None:
+            ready.wait()
+            try:
+                while True:
+                    descriptor.add()
+            except EventDescriptorClosed as error:
+                ends.append(error)
+
+        workers = [threading.Thread(target=work) for _ in range(2)]
+        for worker in workers:
+            worker.start()
+        ready.wait()
+        descriptor.close()
+        others = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(4)]
+        for worker in workers:
+            worker.join()
+        assert len(ends) == 2
+        for other in others:
+            with pytest.raises(BlockingIOError):
+                os.eventfd_read(other)
+            os.close(other)
+
+
+def test_aForkWhileAThreadAddsLeavesTheChildFree() -> None:
+    """
+    There is no lock that the child could inherit locked.
+    """
+    counts: list[int] = []
+    descriptor = EventDescriptor(counts.append)
+    end = threading.Event()
+
+    def work() -> None:
+        while not end.is_set():
+            descriptor.add()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    for _ in range(10):
+        inChild(descriptor.add)
+    end.set()
+    thread.join()
+    descriptor.close()
+
+
+def test_aChildThatClosesItTakesNothingFromItsParent() -> None:
+    """
+    It closes what it has inherited.
+    """
+    counts: list[int] = []
+    descriptor = EventDescriptor(counts.append)
+
+    def close() -> None:
+        descriptor.add(4)
+        descriptor.close()
+        with pytest.raises(EventDescriptorClosed):
+            descriptor.add()
+
+    inChild(close)
+    descriptor.doRead()
+    assert counts == [4]
+    descriptor.close()
+
+
+@pytest.mark.parametrize("heard", [False, True])
+@pytest.mark.parametrize("kind", ["select", "poll"])
+def test_aDescriptorThatDiesIsToldOnce(
+    kind: str, heard: bool, logged: list[LogEvent]
+) -> None:
+    """
+    Somebody has put another file in its place, which is left alone.  (epoll
+    does not look at the number, and so sees nothing of it.)
+    """
+    lost: list[Failure] = []
+
+    async def main(reactor: Any) -> None:
+        descriptor = EventDescriptor(print, lost=lost.append if heard else None)
+        reactor.addReader(descriptor)
+        number = descriptor.fileno()
+        directory = os.open("/", os.O_RDONLY)
+        os.dup2(directory, number, inheritable=False)
+        os.close(directory)
+        await until(reactor, lambda: lost or failures(logged))
+        assert descriptor not in reactor.getReaders()
+        (reason,) = lost or failures(logged)
+        assert reason.check(IsADirectoryError)
+        descriptor.connectionLost(reason)
+        await turn(reactor)
+        assert len(lost or failures(logged)) == 1
+        with pytest.raises(EventDescriptorClosed):
+            descriptor.add()
+        os.close(number)
+
+    spin(main, kind)
+    assert len(failures(logged)) == (not heard)
+
+
+@everyReactor
+def test_theReactorsStopClosesIt(kind: str, logged: list[LogEvent]) -> None:
+    """
+    Whoever listens is told, and nothing is logged.
+    """
+    lost: list[Failure] = []
+    descriptors = [EventDescriptor(print, lost=lost.append), EventDescriptor(print)]
+
+    async def main(reactor: Any) -> None:
+        for descriptor in descriptors:
+            reactor.addReader(descriptor)
+
+    spin(main, kind)
+    (reason,) = lost
+    assert reason.check(ConnectionLost)
+    assert [descriptor.fileno() for descriptor in descriptors] == [-1, -1]
+    assert not failures(logged)
+
+
+def test_aProcessThatMayOpenNothingMoreIsTold() -> None:
+    """
+    With the errno.
+    """
+
+    def fail() -> BaseException:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)) as caught:
+            EventDescriptor(print)
+        return caught.value
+
+    error = inChild(fail)
+    assert isinstance(error, OSError)
+    assert error.errno == errno.EMFILE
+
+
+def test_aSystemWithoutEventfdIsSaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    By a named error.
+    """
+    monkeypatch.delattr(os, "eventfd")
+    with pytest.raises(EventfdUnavailable, match="it needs Linux") as caught:
+        EventDescriptor(print)
+    assert caught.value.errno == errno.ENOSYS
+
+
+#: A reactor that is set up, and then becomes a daemon as twistd does it.
+DAEMON = """
+import os, sys
+from twisted.internet import epollreactor
+epollreactor.install()
+from twisted.internet import reactor
+from txsignalfd import EventDescriptor
+
+def told(count):
+    print("told", count, flush=True)
+    reactor.stop()
+
+descriptor = EventDescriptor(told)
+reactor.addReader(descriptor)
+if os.fork():
+    os._exit(0)
+worker = os.fork()
+if worker == 0:
+    descriptor.add(6)
+    os._exit(0)
+os.waitpid(worker, 0)
+reactor.run()
+"""
+
+
+def test_itWorksInADaemonThatForkedAfterIt(tmp_path: Path) -> None:
+    """
+    As a signalfd does not: epoll tells of an eventfd to each process.
+    """
+    with adoptingOrphans(), python(tmp_path, DAEMON) as running:
+        waitFor(lambda: "told 6\n" in running.output(), "the daemon is woken")
+        assert running.wait() == 0
+        pid, status = os.waitpid(-1, 0)
+        assert (pid != running.pid, status) == (True, 0)

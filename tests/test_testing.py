@@ -1,0 +1,240 @@
+"""
+L{txsignalfd.testing}: what a user's unit test gets.  That it is the dispatcher
+is verified by the dispatcher's own tests, which run with it too: see
+L{tests.worlds}.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from signal import SIGCHLD, SIGHUP, SIGKILL, SIGRTMIN, SIGTERM, SIGUSR1
+from typing import Any, cast
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+
+from tests.reactors import DEADLINE
+from tests.test_dispatcher import Recorder
+from txsignalfd import (
+    DispatcherClosed,
+    SigInfo,
+    SignalDispatcher,
+    SignalNotWatchable,
+    SignalService,
+    dispatcherFor,
+)
+from txsignalfd.testing import MemorySignals, SignalNotWatched
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_aSignalIsHandledBeforeDeliverReturns() -> None:
+    """
+    Without a reactor, and with the same value.
+    """
+    signals, got = MemorySignals(), Recorder()
+    signals.addHandler(SIGHUP, got)
+    info = SigInfo.make(SIGHUP, pid=4242, uid=1000)
+    signals.deliver(info)
+    assert got.infos == [info]
+    assert isinstance(signals, SignalDispatcher)
+
+
+def test_whatIsNotWatchedIsAnError() -> None:
+    """
+    A process would have died of it.  Of several nothing is handed out.
+    """
+    signals, got = MemorySignals(), Recorder()
+    with pytest.raises(SignalNotWatched, match=r"watches SIGHUP \(watched: none\)"):
+        signals.deliver(SigInfo.make(SIGHUP))
+    signals.addHandler(SIGUSR1, got)
+    with pytest.raises(SignalNotWatched, match=r"watches SIGHUP \(watched: SIGUSR1\)"):
+        signals.deliver(SigInfo.make(SIGUSR1), SigInfo.make(SIGHUP))
+    assert not got.infos
+    signals.unwatch(SIGUSR1)
+    with pytest.raises(SignalNotWatched):
+        signals.deliver(SigInfo.make(SIGUSR1))
+    with pytest.raises(SignalNotWatchable, match="SIGKILL cannot be watched"):
+        signals.watch(SIGKILL)
+
+
+def test_onlyASigInfoIsDelivered() -> None:
+    """
+    Not a number.
+    """
+    signals = MemorySignals()
+    signals.watch(SIGHUP)
+    with pytest.raises(TypeError, match=r"is no SigInfo: make one by SigInfo\.make"):
+        signals.deliver(cast(SigInfo, SIGHUP))
+
+
+def test_aCloseWaitsAndReceivesNothingMeanwhile() -> None:
+    """
+    As a dispatcher's.
+    """
+    signals, got = MemorySignals(), Recorder(busy=True)
+    signals.addHandler(SIGHUP, got)
+    signals.deliver(SigInfo.make(SIGHUP))
+    closed = signals.close()
+    with pytest.raises(SignalNotWatched):
+        signals.deliver(SigInfo.make(SIGHUP))
+    assert signals.watching == {SIGHUP}
+    assert not closed.called
+    got.out[0].callback(None)
+    assert closed.called
+    assert not signals.watching
+    with pytest.raises(DispatcherClosed):
+        signals.watch(SIGHUP)
+
+
+def test_twoOfThemAreTwoProcesses() -> None:
+    """
+    Each may watch the same signal.
+    """
+    first, second = MemorySignals(), MemorySignals()
+    got = Recorder(), Recorder()
+    first.addHandler(SIGHUP, got[0])
+    second.addHandler(SIGHUP, got[1])
+    second.deliver(SigInfo.make(SIGHUP))
+    assert [len(each.infos) for each in got] == [0, 1]
+
+
+def test_nothingOfTheProcessIsTouched() -> None:
+    """
+    In any thread; the kernel's side is as it was while it is watched, too.
+    """
+
+    def state() -> object:
+        with open("/proc/self/status", encoding="ascii") as status:
+            # Of all the user's processes: SigQ.
+            lines = [line for line in status if re.match("Sig(?!Q)|ShdPnd", line)]
+        handlers = [signal.getsignal(signo) for signo in signal.Signals]
+        return lines, handlers, os.listdir("/proc/self/fd")
+
+    got = Recorder()
+
+    def run() -> None:
+        before = state()
+        signals = MemorySignals()
+        signals.addHandler(SIGTERM, got)
+        signals.addHandler(SIGCHLD, got)
+        assert state() == before
+        with signals.hold():
+            signals.deliver(
+                SigInfo.make(SIGTERM),
+                SigInfo.make(SIGCHLD, "CLD_EXITED", pid=42, status=3),
+            )
+            assert not got.infos
+        signals.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(DEADLINE)
+    _, ended = got.infos
+    assert ended.child
+    assert (ended.child.pid, ended.child.exitCode) == (42, 3)
+
+
+def test_codeThatAsksForTheReactorsDispatcherGetsIt() -> None:
+    """
+    Such as a service, which stops its reactor.
+    """
+
+    class Reactor(MemoryReactorClock):
+        def sigTerm(self, number: int) -> None:
+            told.append(number)
+
+        sigInt = sigTerm
+
+    told: list[int] = []
+    reactor = Reactor()
+    signals, got = MemorySignals(reactor), Recorder()
+    assert dispatcherFor(reactor) is signals
+    with pytest.raises(RuntimeError, match=r"has .*MemorySignals.* already"):
+        MemorySignals(reactor)
+    service = SignalService({SIGHUP: got}, reapChildren=False, reactor=reactor)
+    service.startService()
+    signals.deliver(SigInfo.make(SIGHUP), SigInfo.make(SIGTERM))
+    assert len(got.infos) == 1
+    assert told == [SIGTERM]
+    signals.close()
+    assert not signals.watching
+    other = dispatcherFor(reactor)
+    assert other is not signals
+    other.close()
+
+
+@pytest.mark.parametrize("makeReactor", [Clock, MemoryReactorClock])
+def test_aServiceStartsAndStopsWithoutAReactorThatRuns(makeReactor: Any) -> None:
+    """
+    With its reaper, whose children are made up too.
+    """
+    reactor = makeReactor()
+    signals, got = MemorySignals(reactor), Recorder()
+    service = SignalService({SIGHUP: got}, reactor=reactor)
+    service.startService()
+    signals.deliver(
+        SigInfo.make(SIGHUP), SigInfo.make(SIGCHLD, "CLD_EXITED", pid=2**22)
+    )
+    assert len(got.infos) == 1
+    service.stopService()
+    assert not signals.watching
+    signals.close()
+
+
+def test_theReactorsStopEndsIt() -> None:
+    """
+    Who waits is told.
+    """
+    reactor: Any = MemoryReactorClock()
+    signals = MemorySignals(reactor)
+    failed: list[object] = []
+    waiting: Deferred[SigInfo] = signals.whenReceived(SIGRTMIN)
+    waiting.addErrback(failed.append)
+    (trigger,) = reactor.triggers["after"]["shutdown"]
+    trigger[0](*trigger[1], **trigger[2])
+    assert len(failed) == 1
+    assert not signals.watching
+    assert signals.close().called
+
+
+def test_aClockIsEnough() -> None:
+    """
+    It has one of its own.
+    """
+    signals = MemorySignals()
+    assert isinstance(signals.reactor, Clock)
+    signals.watch(SIGHUP)
+    assert str(signals.describe().backend) == "received by the backend memory"
+    assert signals.close().called
+
+
+@pytest.mark.skipif(
+    not EXAMPLES.exists(), reason="the tests run without a checkout, and its examples"
+)
+def test_theExampleOfAUnitTest(tmp_path: Path) -> None:
+    """
+    It passes, and fails where the program is wrong.
+    """
+    source = (EXAMPLES / "unit_test.py").read_text()
+    for wrong, right in (("", ""), ("Overlap.QUEUE", "Overlap.MERGE")):
+        example = tmp_path / "unit_test.py"
+        example.write_text(source.replace(right, wrong) if right else source)
+        result = subprocess.run(
+            [sys.executable, "-m", "unittest", "unit_test"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        assert "Ran 3 tests" in result.stderr
+        assert (result.returncode == 0) == (not wrong), result.stderr

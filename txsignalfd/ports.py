@@ -1,0 +1,233 @@
+# -*- test-case-name: tests.test_ports -*-
+"""
+Ports that two generations of a service share.
+
+A new generation is to listen where the old one still does.  Both have
+duplicates of one socket, so no connection finds nobody there: what the old
+generation does not accept any more the new one does.  Three things of Twisted's
+own ports stand against that, and are mended here:
+
+  - a port binds its socket.  L{SharedSocket} is bound once, and then passes
+    over it;
+  - a port calls shutdown(2) when it stops, which stops all the duplicates, and
+    a UNIX port removes its path and its lock.  Here L{Listener}, which knows
+    who else accepts there, does that with the last of them;
+  - a port that stops tells its factory so, and C{twisted.web}, for one, then
+    closes its log, while its connections are still being served.  So a port can
+    be suspended first: it accepts no more, and all else stands.
+
+Only what Twisted's classes offer to be replaced is replaced:
+C{createInternetSocket}, C{transport}, C{startReading} and C{connectionLost}.
+
+Rejected: SO_REUSEPORT, with which the kernel gives each socket a queue of its
+own, and resets what is in that of the one that closes; and
+C{reactor.adoptStreamPort}, which for a UNIX socket changes the mode of the path,
+and removes it at the end.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Hashable
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet import tcp, udp
+from twisted.python.failure import Failure
+
+from txsignalfd.listener import MOST_WAITING, Listener, SharedSocket
+from txsignalfd.taken import Taken
+
+
+class SharedPort:
+    """
+    What makes a port of Twisted's one whose socket is shared.  Mixed in
+    before it.
+    """
+
+    listener: Listener | None = None
+    suspended = False
+    #: Whether it was opened when its generation had started.
+    late = False
+    #: Whose it is.
+    taken: Taken
+    _made: SharedSocket | None = None
+
+    def listenAs(self, key: Hashable, listener: Listener | None, taken: Taken) -> None:
+        """
+        Start to listen.
+
+        @param key: What was asked for.
+        @param listener: Where others listen already.
+        @param taken: Where it is noted.
+        @raise twisted.internet.error.CannotListenError: Then nothing stays.
+        """
+        self.listener, self.taken = listener, taken
+        self.late = not taken.starting
+        try:
+            self.startListening()  # type: ignore[attr-defined]
+        except BaseException:
+            self._abandon()
+            raise
+        if self.listener is None:
+            try:
+                self.listener = self._newListener(key)
+            except BaseException:
+                # No descriptor was left: stop as Twisted's own would.
+                super().connectionLost(None)  # type: ignore[misc]
+                raise
+        self.listener.hold(self)
+        self.taken.ports.append(self)
+
+    def _abandon(self) -> None:
+        if self._made is not None:
+            self._made.close()
+
+    def _newListener(self, key: Hashable) -> Listener:
+        assert self._made is not None, "it listens"
+        listener = Listener(key, self._made.fileno())
+        listener.groups = self._made.groups
+        return listener
+
+    def createInternetSocket(self) -> SharedSocket:
+        """
+        Make a socket, or take a duplicate of the one that there is.
+        """
+        if self.listener is not None:
+            self._made = self.listener.newSocket()
+        else:
+            new: socket.socket = super().createInternetSocket()  # type: ignore[misc]
+            self._made = SharedSocket(fileno=new.detach())
+            self._made.setblocking(False)
+        return self._made
+
+    def startReading(self) -> None:
+        """
+        Accept, unless that is another generation's: not while this one may
+        still fail to start, for who was accepted would be cut, and not when it
+        is suspended.
+        """
+        isOthers = self.taken.starting and self.listener is not None
+        if not (isOthers or self.suspended):
+            super().startReading()  # type: ignore[misc]
+
+    def suspend(self) -> None:
+        """
+        Accept no more.  Where nobody else does, who connects is refused from
+        now on; who was waiting already is still accepted.
+        """
+        if self.suspended or self.listener is None:
+            return
+        if self.listener.isLast(self):
+            self.acceptWaiting()
+        self.suspended = True
+        self.stopReading()  # type: ignore[attr-defined]
+        self.listener.release(self)
+        self.taken.suspended()
+
+    @property
+    def isPassing(self) -> bool:
+        """
+        Whether it was opened for somebody who is being served, as for FTP.
+        """
+        return self.late and self.listener is not None and self.listener.isAny
+
+    @property
+    def lingers(self) -> bool:
+        """
+        Whether a new generation may not have got so far as to listen here.
+        """
+        return (
+            not self.suspended
+            and self.late
+            and self.listener is not None
+            and not self.listener.isAny
+            and self.listener.isLast(self)
+        )
+
+    def acceptWaiting(self) -> None:
+        """
+        Accept who was waiting already.
+        """
+        self.doRead()  # type: ignore[attr-defined]
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """
+        The port has stopped.
+        """
+        try:
+            super().connectionLost(reason)  # type: ignore[misc]
+        finally:
+            self._stopped()
+
+    def _stopped(self) -> None:
+        assert self.listener is not None, "it has listened"
+        self.listener.release(self)
+        with suppress(ValueError):
+            self.taken.ports.remove(self)
+        self.taken.suspended()
+
+
+class Accepted:
+    """
+    A connection that its port knows of.
+    """
+
+    #: A L{SharedStreamPort}.
+    server: Any
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The connection has ended.
+        """
+        try:
+            super().connectionLost(reason)  # type: ignore[misc]
+        finally:
+            self.server.taken.ended(self)
+
+
+class AcceptedTCP(Accepted, tcp.Server):
+    """
+    A connection by TCP.
+    """
+
+
+class SharedStreamPort(SharedPort):
+    """
+    A port that accepts connections.
+    """
+
+    accepted: type[Any] = AcceptedTCP
+
+    def acceptWaiting(self) -> None:
+        """
+        Accept all, where Twisted would take as many as came the last time.
+        """
+        self.numberAccepts = MOST_WAITING
+        super().acceptWaiting()
+
+    def _accept(self, *args: Any) -> Any:
+        connection = self.accepted(*args)
+        self.taken.opened(connection)
+        return connection
+
+    #: What makes the transport of a connection.
+    transport: Any = _accept
+
+
+class TCPPort(SharedStreamPort, tcp.Port):
+    """
+    A TCP port that can be shared, also under TLS.
+    """
+
+
+class UDPPort(SharedPort, udp.Port):
+    """
+    A UDP port that can be shared.
+    """
+
+
+class MulticastPort(SharedPort, udp.MulticastPort):
+    """
+    A UDP port for groups that can be shared.
+    """

@@ -1,0 +1,112 @@
+# -*- test-case-name: tests.test_children -*-
+"""
+L{SpawnedProcesses}: the processes that C{reactor.spawnProcess} has started, as
+Twisted keeps them.
+
+A new entry of a dictionary is its last one, and the known ones come before: so
+new ones are found from the end backwards, at the cost of their number, and
+Twisted need not tell us.
+
+Rejected: another dictionary in the place of Twisted's, or functions around its
+functions (then the order in which libraries come and go matters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet import process
+from twisted.logger import Logger
+
+
+def spawnedProcesses() -> dict[int, Any]:
+    """
+    Twisted's dictionary of the processes that it has started, and has not
+    reaped, by process id.
+
+    It is not public, but there is nowhere else to learn which
+    children are its own.  It is named here only, and a test sees that it is
+    what is said here.
+    """
+    return process.reapProcessHandlers
+
+
+def _reactorOf(transport: Any) -> Any:
+    """
+    The reactor that has started a process.
+    """
+    # Process has it by the one name, and PTYProcess by the other.
+    return getattr(transport, "_reactor", None) or getattr(transport, "reactor", None)
+
+
+class SpawnedProcesses:
+    """
+    Those of all reactors; each is told in the thread of its own.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any) -> None:
+        """
+        @param reactor: The reactor in whose thread this is used.
+        """
+        self._reactor = reactor
+        #: Those that L{newest} has given, and that have not been told, by pid.
+        self.met: dict[int, Any] = {}
+
+    def __contains__(self, pid: int) -> bool:
+        return pid in spawnedProcesses()
+
+    def newest(self) -> list[int]:
+        """
+        The process ids of those that were not met yet.
+        """
+        while True:
+            try:
+                new = list(self._untilMet())
+                break
+            except RuntimeError:  # another thread's reactor has one more, or less
+                continue
+        self.met.update(new)
+        return [pid for pid, _ in new]
+
+    def _untilMet(self) -> Iterator[tuple[int, Any]]:
+        for pid, transport in reversed(spawnedProcesses().items()):
+            if self.met.get(pid) is transport:
+                return
+            yield pid, transport
+
+    def reap(self, pid: int) -> None:
+        """
+        Have a process ask for its own end, if there is one of this number.
+        """
+        transport = spawnedProcesses().get(pid)
+        if transport is None:
+            return
+        reactor = _reactorOf(transport)
+        if reactor is None or reactor is self._reactor:
+            self._reap(pid, transport)
+        else:
+            reactor.callFromThread(self._reapThere, pid, transport)
+
+    def _reap(self, pid: int, transport: Any) -> None:
+        try:
+            transport.reapProcess()
+        except BaseException:
+            self._log.failure("process {pid} cannot be reaped", pid=pid)
+
+    def _reapThere(self, pid: int, transport: Any) -> None:
+        # Its own reactor may have seen the end before, by its pipes.
+        if spawnedProcesses().get(pid) is transport:
+            self._reap(pid, transport)
+
+    def remains(self, pid: int) -> bool:
+        """
+        Whether one that was met is there still.  If not it is met no more.
+        """
+        met = self.met.get(pid)
+        if met is not None and spawnedProcesses().get(pid) is met:
+            return True
+        self.met.pop(pid, None)
+        return False

@@ -1,0 +1,260 @@
+# -*- test-case-name: tests.test_reload -*-
+"""
+L{Succession}: the generations of a service, and how one follows another.
+
+A new generation starts where the old one still listens (C{ports.py} tells
+how).  Only when it has started does the old one accept no more; it serves its
+connections to their end, and is stopped.  So there is no moment in which nobody
+listens, and until the new one serves nothing is lost by giving it up: the old
+one goes on as if nothing had been::
+
+    serving --reload--> starting --started--> draining --no connections--> stopped
+       ^                   |                 (the new one serves)
+       +------failed-------+
+
+Rejected: to start the program anew beside itself, as nginx does for a new
+binary.  It would have new code as well, but what it has in memory, its children
+and its pid would be gone, and twistd's log, pidfile and privileges with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Any, Final
+
+from twisted.internet.defer import TimeoutError as NotInTime
+from twisted.logger import Logger
+
+from txsignalfd.generation import FLUSH, Generation
+from txsignalfd.inherited import unclaimed, unshareInherited
+from txsignalfd.latch import Latch
+from txsignalfd.participants import Participants, result
+from txsignalfd.sharing import PortSharing
+from txsignalfd.taken import Taken
+
+#: Seconds in which a new generation may begin to listen where the old one did,
+#: at least: who connects meanwhile waits.
+LATE: Final = 30.0
+
+#: Seconds in which a service may stop when it is to do so at once.
+AT_ONCE: Final = 0.25
+
+
+class Succession:
+    """
+    The generations of a service, from its start to its stop.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        factory: Callable[[], Any],
+        participants: Participants,
+        drain: float,
+        stopFirst: bool,
+    ) -> None:
+        """
+        @param reactor: The reactor.
+        @param factory: Makes an C{IService}, or an awaitable of one.
+        @param participants: What changes with it.
+        @param drain: How long connections of an old generation may stay open,
+            in seconds.
+        @param stopFirst: Whether the old one is stopped before the new is made.
+        """
+        self._reactor = reactor
+        self._factory = factory
+        self._participants = participants
+        self._drain = drain
+        self._stopFirst = stopFirst
+        self._late: Awaitable[Any] | None = None
+        self._count = 0
+        #: All that are not stopped, the oldest first.
+        self.generations: list[Generation] = []
+        #: The one that serves.
+        self.current: Generation
+        #: That none is left, after L{end}.
+        self.gone = Latch()
+        self._ending = False
+        self._leaving: Any = None
+
+    @property
+    def next(self) -> int:
+        """
+        The number of the generation that is made next.
+        """
+        return self._count + 1
+
+    def privilegedBegin(self, alone: bool) -> None:
+        """
+        Make the first generation, and have it do what may need privileges.
+        If it cannot, all is undone.
+
+        @param alone: Whether nobody else listens on the reactor.
+        """
+        self._sharing = PortSharing(self._reactor, alone)
+        self.current = first = self._new(Taken(unclaimed))
+        try:
+            with self._sharing.starting(first.taken):
+                service = self._factory()
+                if isawaitable(service):
+                    self._late = service
+                else:
+                    first.service = service
+                    first.privilegedStart()
+        except BaseException:
+            self.giveUp()
+            raise
+
+    async def begin(self) -> None:
+        """
+        Start the first generation.
+        """
+        first = self.current
+        with self._sharing.starting(first.taken):
+            if self._late is not None:
+                late, self._late = self._late, None
+                first.service = await late
+                first.privilegedStart()
+            await first.start()
+        # What was made once, when a module was imported, is all generations'.
+        first.taken.triggers.leave()
+
+    async def follow(self) -> Generation:
+        """
+        Have a new generation follow the one that serves.  If it cannot, that
+        serves on.
+
+        @return: The old one, which accepts no more.
+        """
+        old = self.current
+        try:
+            await self._participants.prepare()
+            if self._stopFirst:
+                self._sharing.awaitLate(old.taken.lingering)
+            self._sharing.keep(old.taken, self._stopFirst)
+            if self._stopFirst:
+                await self._stop(old)
+            self.current = await self._start()
+        except BaseException:
+            await self._participants.rollback()
+            if old.isRetired and not self._ending:
+                await self._startAgain(old)
+            raise
+        finally:
+            self._sharing.release()
+            self._sharing.limitWaiting(max(self._drain, LATE))
+        await self._participants.commit()
+        self._sharing.linger(old.taken.lingering)
+        old.retire(self._drain, self._awaitLate)
+        if old.mayServeAgain:
+            await old.taken.triggers.fire(self._reactor)
+        return old
+
+    def _awaitLate(self, ports: list[Any]) -> None:
+        self._sharing.awaitLate(ports)
+        # Half of its time is over, or there was none.
+        self._sharing.limitWaiting(max(self._drain, LATE) - self._drain / 2)
+
+    async def _stop(self, old: Generation) -> None:
+        # It needs what it has then, such as a pool of threads.
+        old.mayServeAgain = True
+        old.suspend()
+        # Nobody serves until it has ended.
+        old.retire(self._drain, None)
+        await old.retired.wait()
+
+    async def _startAgain(self, old: Generation) -> None:
+        again = self._enter(Generation(old.number, Taken(), self._reactor))
+        self.current = again
+        again.service = old.service
+        again.taken.triggers = old.taken.triggers
+        try:
+            with self._sharing.starting(again.taken):
+                again.privilegedStart()
+                await again.start()
+        except Exception:
+            self._log.failure("{it} cannot be started again: nothing serves", it=old)
+
+    async def _start(self) -> Generation:
+        new = self._new(Taken())
+        try:
+            with self._sharing.starting(new.taken):
+                new.service = await result(self._factory())
+                new.privilegedStart()
+                await new.start()
+        except BaseException:
+            new.retire(0, self._awaitLate)
+            await self.inTime(new)
+            raise
+        return new
+
+    async def inTime(self, old: Generation) -> None:
+        """
+        Wait until a generation has stopped, but not for ever.
+        """
+        try:
+            await old.retired.wait().addTimeout(self._drain + FLUSH, self._reactor)
+        except NotInTime:
+            self._log.warn("{it} does not stop: no longer waiting for it", it=old)
+
+    def _new(self, taken: Taken) -> Generation:
+        generation = Generation(self.next, taken, self._reactor)
+        self._count += 1
+        return self._enter(generation)
+
+    def _enter(self, generation: Generation) -> Generation:
+        self.generations.append(generation)
+        generation.retired.wait().addCallback(lambda _: self._left(generation))
+        return generation
+
+    def _left(self, generation: Generation) -> None:
+        self.generations.remove(generation)
+        closed = generation.closed
+        self._log.info(
+            "{it} has ended{closed}",
+            it=generation,
+            closed=f"; its time was over for {closed} connections" if closed else "",
+        )
+        if self._ending and not self.generations:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._leaving is not None and self._leaving.active():
+            self._leaving.cancel()
+        self._sharing.close()
+        unshareInherited()
+        self.gone.happen()
+
+    def end(self, seconds: float) -> None:
+        """
+        Listen no more, let open connections come to their end, and stop.
+
+        @param seconds: How long they may stay open.
+        """
+        self._ending = True
+        self._sharing.endWaiting()
+        for generation in list(self.generations):
+            generation.retire(seconds, None)
+
+    def giveUp(self) -> None:
+        """
+        Stop, with no time for anything.
+        """
+        self.end(0)
+        self._cut()
+        self._leave()
+
+    def cut(self) -> None:
+        """
+        Cut all connections, and do not wait for services, after L{end}.
+        """
+        self._cut()
+        if not self.gone.happened and self._leaving is None:
+            self._leaving = self._reactor.callLater(AT_ONCE, self._leave)
+
+    def _cut(self) -> None:
+        for generation in list(self.generations):
+            generation.cut()
