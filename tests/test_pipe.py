@@ -352,6 +352,8 @@ def test_whatChangesWhileAChildStartsIsListenedTo(before: set[int]) -> None:
             ):
                 with spawning():
                     change()
+                    # For another child.
+                    assert blocked() == before
                 pipe.doRead()
                 reads.clear()
                 assert blocked() == before - pipe.signals

@@ -211,6 +211,7 @@ class ProcessMask:
             blockAsOurs(self.taken)
             for signo in self.taken:
                 lib.txs_catch(signo)
+            lib.txs_open_more()
 
     #: Take a disposition once more; see L{settle}.  It is given the signal's
     #: number, and returns 1 if somebody had replaced it, 0 if not, and -1 if

@@ -561,6 +561,26 @@ static int txs_blocked_by_us(uintptr_t tid, int signo)
            || (txs_forget(tid, 0) >> (signo - 1) & 1);
 }
 
+/*
+ * Open what we have blocked since in the thread that has opened its mask, for
+ * the children that it will start until it closes it.
+ */
+static void txs_open_more(void)
+{
+    uintptr_t tid = txs_tid();
+    sigset_t more;
+
+    if (!txs_may_keep(tid))
+        return;
+    sigemptyset(&more);
+    for (int signo = 1; signo < TXS_NSIG; signo++)
+        if (txs_before[signo].held && (txs_forget(tid, 0) >> (signo - 1) & 1)) {
+            sigaddset(&txs_opened, signo);
+            sigaddset(&more, signo);
+        }
+    pthread_sigmask(SIG_UNBLOCK, &more, NULL);
+}
+
 /* Whether a thread had a signal blocked that its handler takes now. */
 static int txs_is_uncovered(uintptr_t tid, int signo)
 {
@@ -645,6 +665,7 @@ static int txs_hold(int signo, int was_blocked, int pipe, uintptr_t main_thread)
     }
     txs_before[signo].was_blocked = was_blocked;
     txs_before[signo].held = 1;
+    txs_open_more();
     return 0;
 }
 
@@ -681,6 +702,7 @@ static void txs_listen(int pipe)
                 atomic_store(&txs_before[signo].reader, tid);
                 atomic_store(&txs_before[signo].full, 1);
             }
+        txs_open_more();
         return;
     }
     pthread_sigmask(SIG_BLOCK, NULL, &before);

@@ -56,6 +56,7 @@ ffibuilder.cdef(
                  unsigned long *untold);
     #define TXS_KEPT ...
     int txs_open(void);
+    void txs_open_more(void);
     int txs_close(void);
     int txs_count_kept(void);
     int txs_take_kept(struct txs_siginfo *records, int room);
