@@ -455,19 +455,29 @@ def test_aDescriptorWithoutAReactorHasItAtItsNextRead() -> None:
 
 
 @needsLinux
-def test_aReceiverOfWhatWasKeptMayClose() -> None:
+@pytest.mark.parametrize(
+    "receive",
+    [SignalDescriptor.doRead, SignalDescriptor.close],
+    ids=["doRead", "close"],
+)
+def test_aReceiverOfWhatWasKeptMayClose(
+    receive: Callable[[SignalDescriptor], object],
+) -> None:
     """
-    Nothing is read then.
+    Nothing is read then, nor closed twice.
     """
+    received: list[SigInfo] = []
 
     def close(infos: list[SigInfo]) -> None:
+        received.extend(infos)
         descriptor.close()
 
     descriptor = SignalDescriptor([SIGUSR1], close)
     with spawning():
         signal.raise_signal(SIGUSR1)
-    assert descriptor.doRead() is None
+    assert receive(descriptor) is None
     assert descriptor.fileno() == -1
+    assert [info.signo for info in received] == [SIGUSR1]
 
 
 def test_signalsMayBeTakenAndGivenBackWhileAChildStarts() -> None:

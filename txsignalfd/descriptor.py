@@ -253,10 +253,10 @@ class SignalDescriptor(Opened):
         the descriptor from its reactor before.  A second call does nothing.
         """
         self.checkProcess()
-        if self._fd == -1:
-            return
         while self._kept:
             self.receiveKept()
+        if self._fd == -1:  # or closed by a receiver just now
+            return
         fd, self._fd = self._fd, -1
         try:
             # The number of one that cannot be read is another's, or nobody's.
