@@ -1074,6 +1074,24 @@ def test_theReactorsStopGivesEverythingBack(logged: list[LogEvent]) -> None:
     assert not failures(logged)
 
 
+def test_theLastSignalBeforeTheReactorsStopMayCloseIt(logged: list[LogEvent]) -> None:
+    """
+    While the reactor drops it.
+    """
+    with newReactor() as reactor:
+        dispatcher = dispatcherFor(reactor)
+        closed: list[Deferred[None]] = []
+
+        async def main(reactor: Any) -> None:
+            dispatcher.addHandler(SIGHUP, lambda _: closed.append(dispatcher.close()))
+            reactor.addSystemEventTrigger("before", "shutdown", send, SIGHUP)
+
+        runReactor(reactor, main)
+        assert closed[0].called
+        assert dispatcher.watching == frozenset()
+    assert not failures(logged)
+
+
 def test_theReactorsStopEndsAClosingThatWaits() -> None:
     """
     For a handler whose Deferred will never fire.

@@ -468,17 +468,21 @@ def test_elsewhereWhatFindsNoRoomIsToldAndCounted() -> None:
     ]
 
 
-def test_describeShowsTheCount() -> None:
+@pytest.mark.parametrize("closes", [True, False], ids=["closed", "stopped"])
+def test_describeShowsTheCount(closes: bool) -> None:
     """
-    For what came since the dispatcher was made.
+    For what came since the dispatcher was made, also when it is closed, or its
+    reactor has stopped.
     """
     systemCall("rt_sigqueueinfo")
 
     def tell() -> list[str]:
         texts: list[str] = []
+        dispatchers: list[SignalDispatcher] = []
 
         async def main(reactor: Any) -> None:
             dispatcher = SignalDispatcher(reactor, backend="handler")
+            dispatchers.append(dispatcher)
             got = Recorder()
             refuseToQueueAgain()
             with otherThread() as call:
@@ -490,11 +494,11 @@ def test_describeShowsTheCount() -> None:
                 call(lambda: signal.raise_signal(SIGUSR1))
             await until(reactor, lambda: got.infos)
             texts.append(str(dispatcher.describe().backend))
-            await dispatcher.close()
-            texts.append(str(dispatcher.describe().backend))
+            if closes:
+                await dispatcher.close()
 
         spin(main)
-        return texts
+        return [*texts, str(dispatchers[0].describe().backend)]
 
     expected = "received by the backend handler, 1 without a siginfo"
     assert inChild(tell) == [expected] * 2

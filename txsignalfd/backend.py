@@ -245,6 +245,8 @@ class ReactorBackend:
             descriptor.close()
 
     def _descriptorLost(self, reason: Failure) -> None:
-        self._leaveSpawnProcess()
-        self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:  # or a handler has closed us meanwhile
+            self._leaveSpawnProcess()
+            self._untold += descriptor.untold
         self._lost(reason)
