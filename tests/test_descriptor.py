@@ -199,6 +199,19 @@ def test_aHandlerThatIsInstalledOverOursIsToldOnce(
         descriptor.settle()
 
 
+def test_whatPythonDoesNotKnowIsToldWithoutAName(
+    descriptor: SignalDescriptor, logged: list[LogEvent]
+) -> None:
+    """
+    As a handler that C code has installed.
+    """
+    signal.signal(SIGUSR1, signal.SIG_DFL)
+    send(SIGUSR1)
+    descriptor.doRead()
+    (event,) = logged
+    assert "the handler (Python knows of none), which" in str(formatEvent(event))
+
+
 def test_whatAThreadHasKeptAtTheLastMomentIsReceived(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

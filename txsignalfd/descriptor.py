@@ -197,13 +197,14 @@ class SignalDescriptor(Opened):
     def _look(self, signo: int) -> None:
         self._nextLook = monotonic() + LOOK
         if self._mask.retake(signo) == 1:
+            handler = signal.getsignal(signo)
             self._log.warn(
                 "{name} is watched, and goes to {receiver}: the handler {handler},"
                 " which was installed for it since, is not called. Add it to the"
                 " dispatcher, or unwatch the signal first",
                 name=signalName(signo),
                 receiver=self._receive,
-                handler=signal.getsignal(signo),
+                handler=handler if callable(handler) else "(Python knows of none)",
             )
 
     def drain(self, last: bool = False) -> None:
