@@ -466,6 +466,57 @@ def test_aProcessOfAnotherReactorIsToldInItsThread() -> None:
     assert not raised
 
 
+def test_aProcessOfAReactorThatRunsLaterIsToldThenAndOnce() -> None:
+    """
+    However often it was found to have ended.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        ChildReaper(dispatcher)
+        kill(early)
+        for _ in range(2):
+            other = spawn(reactor, "true")
+            await ended(other)
+        assert not early.reasons
+        await dispatcher.close()
+
+    async def later(reactor: Any) -> None:
+        await ended(early)
+
+    with newReactor() as idle:
+        early = spawn(idle, *SLEEP)
+        spin(main)
+        runReactor(idle, later)
+    assert early.status == (None, SIGKILL)
+
+
+def test_aProcessOfADismantledReactorKeepsNoOtherFromBeingTold(
+    logged: list[LogEvent],
+) -> None:
+    """
+    Nothing can be called in it any more; that is logged.
+    """
+    left: list[Ending] = []
+
+    async def leave(reactor: Any) -> None:
+        left.append(spawn(reactor, *SLEEP))
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        ChildReaper(dispatcher)
+        protocols = [spawn(reactor, *SLEEP) for _ in range(10)]
+        kill(*protocols[:5], *left, *protocols[5:])
+        await ended(*protocols)
+        assert failures(logged)
+        await dispatcher.close()
+
+    spin(leave)
+    spin(main)
+    left[0].transport.reapProcess()
+    assert left[0].status == (None, SIGKILL)
+
+
 def test_anotherThreadMayStartProcessesMeanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

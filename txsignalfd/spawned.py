@@ -85,21 +85,19 @@ class SpawnedProcesses:
         if transport is None:
             return
         reactor = _reactorOf(transport)
-        if reactor is None or reactor is self._reactor:
-            self._reap(pid, transport)
-        else:
-            reactor.callFromThread(self._reapThere, pid, transport)
-
-    def _reap(self, pid: int, transport: Any) -> None:
         try:
-            transport.reapProcess()
+            if reactor is None or reactor is self._reactor:
+                transport.reapProcess()
+            else:
+                reactor.callFromThread(self._reapThere, pid, transport)
         except BaseException:
             self._log.failure("process {pid} cannot be reaped", pid=pid)
 
     def _reapThere(self, pid: int, transport: Any) -> None:
-        # Its own reactor may have seen the end before, by its pipes.
-        if spawnedProcesses().get(pid) is transport:
-            self._reap(pid, transport)
+        # Its own reactor may have seen the end before, by its pipes.  It logs
+        # what is raised.
+        if pid in spawnedProcesses() and spawnedProcesses()[pid] is transport:
+            transport.reapProcess()
 
     def remains(self, pid: int) -> bool:
         """
