@@ -420,7 +420,7 @@ def test_aChildThatWasForkedMustLeaveItAlone(descriptor: SignalDescriptor) -> No
                 descriptor.settle,
                 descriptor.close,
             ):
-                with pytest.raises(WatchedByParent, match="forked child"):
+                with pytest.raises(WatchedByParent, match="twistd forks"):
                     call()
             status = 0
         finally:

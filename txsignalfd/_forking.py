@@ -81,5 +81,7 @@ def checkIsParent(pid: int) -> None:
     if os.getpid() != pid:
         raise WatchedByParent(
             f"process {pid} watches these signals, and this is its forked"
-            f" child {os.getpid()}: make a reactor and a dispatcher of your own"
+            f" child {os.getpid()}: make a reactor and a dispatcher of your own, or"
+            " watch after the fork. twistd forks before it starts services, and"
+            " after it has made them"
         )
