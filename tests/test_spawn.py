@@ -33,7 +33,7 @@ from txsignalfd._native import ffi, lib
 from tests.daemons import python
 from tests.kernel import forge, inChild
 from tests.processes import SLEEP, Ending
-from tests.reactors import DEADLINE, newReactor, spin, turn, until
+from tests.reactors import DEADLINE, newReactor, runReactor, spin, turn, until
 from tests.test_dispatcher import SENDER, Recorder
 from tests.test_mask import Keeper, blocked, descriptorOf
 from tests.worlds import maskWhile, needsLinux, queue, send
@@ -41,6 +41,7 @@ from txsignalfd import (
     ChildReaper,
     SigInfo,
     SignalDescriptor,
+    SignalDispatcher,
     _mask,
     _spawn,
     dispatcherFor,
@@ -276,6 +277,46 @@ def test_aChildStartsAsIfNothingWereWatched(
         spin(main)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, startup)
+
+
+@pytest.mark.parametrize("backend", [None, "handler"])
+@pytest.mark.parametrize(
+    "start",
+    [viaSpawnProcess(), viaSubprocess(), viaFork, viaPosixSpawn],
+    ids=["spawnProcess", "subprocess", "os.fork", "os.posix_spawn"],
+)
+def test_aChildIsCleanAlsoWhereTheReactorRunsInAThreadOfTheWatchers(
+    start: Callable[[Any], Awaitable[str]], backend: str | None
+) -> None:
+    """
+    That thread has its mask from the one in which signals were watched.
+    """
+    told: list[list[str]] = []
+    raised: list[BaseException] = []
+
+    async def tell(reactor: Any) -> None:
+        told.append(signals(await start(reactor)))
+
+    async def main(reactor: Any) -> None:
+        await tell(reactor)
+        await dispatcher.close()
+
+    def run() -> None:
+        try:
+            runReactor(reactor, main)
+        except BaseException as error:
+            raised.append(error)
+
+    spin(tell)
+    with newReactor() as reactor:
+        dispatcher = SignalDispatcher(reactor, backend)
+        dispatcher.watch(*WATCHED)
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    assert not raised
+    assert told[0] == told[1]
+    assert blocked() == set()
 
 
 @pytest.mark.parametrize("usePTY", [False, True])

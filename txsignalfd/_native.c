@@ -581,10 +581,14 @@ static void txs_open_more(void)
     pthread_sigmask(SIG_UNBLOCK, &more, NULL);
 }
 
-/* Whether a thread had a signal blocked that its handler takes now. */
+/*
+ * Whether a thread had a signal blocked, and not from us, that its handler
+ * takes now.
+ */
 static int txs_is_uncovered(uintptr_t tid, int signo)
 {
     return atomic_load(&txs_before[signo].uncovered)
+           && txs_before[signo].was_blocked
            && atomic_load(&txs_before[signo].reader) == tid;
 }
 
