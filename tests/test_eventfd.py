@@ -4,10 +4,12 @@ L{EventDescriptor}: a counter that wakes any reactor from anywhere.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import errno
 import fcntl
 import os
+import pickle
 import resource
 import select
 import signal
@@ -545,6 +547,18 @@ def test_aChildThatClosesItTakesNothingFromItsParent() -> None:
     inChild(close)
     descriptor.doRead()
     assert counts == [4]
+    descriptor.close()
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_itIsNeitherCopiedNorPickled(again: Callable[[EventDescriptor], Any]) -> None:
+    """
+    As C{multiprocessing} would for a worker that it does not fork: the number
+    is another file's there, which would be written to, and closed at the end.
+    """
+    descriptor = EventDescriptor(int)
+    with pytest.raises(TypeError, match=r"be copied or pickled: fork the process"):
+        again(descriptor)
     descriptor.close()
 
 

@@ -27,7 +27,7 @@ import errno
 import os
 from collections.abc import Callable
 from operator import index
-from typing import Final
+from typing import Final, NoReturn
 from warnings import warn
 
 from twisted.internet.error import ConnectionLost
@@ -134,6 +134,14 @@ class EventDescriptor:
         self._broken = False
         self._counter = _Counter(semaphore)
         self.add(start)
+
+    def __getstate__(self) -> NoReturn:
+        # What would be pickled is the number, which is another file's there; a
+        # deep copy would close it twice.
+        raise TypeError(
+            "an EventDescriptor cannot be copied or pickled: fork the process that"
+            " is to add to it, or give it the open file of fileno()"
+        )
 
     def __repr__(self) -> str:
         kind = "semaphore" if self._semaphore else "counter"
