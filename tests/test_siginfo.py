@@ -714,6 +714,16 @@ def test_fieldsAreWhereTheKernelPutsThem() -> None:
             assert getattr(received, "ssi_" + name) == value
 
 
+def test_dirTellsBothNamesOfEachField() -> None:
+    """
+    A program that makes a dict of a whole signal by C{dir} is served, too.
+    """
+    received = info(signo=1, pid=42)
+    told = {name: getattr(received, name) for name in dir(received)}
+    for name in FIELDS:
+        assert told[name] == told[f"ssi_{name}"] == getattr(received, name)
+
+
 @pytest.mark.parametrize(
     "name",
     ["nope", "ssi_", "ssi_nope", "ssi_ssi_pid", "ssi_pad2", "ssi_name", "errno_"],
@@ -883,7 +893,8 @@ def test_anyRecordCanBeRead(data: bytes) -> None:
     """
     (received,) = parse(data)
     public = {name for name in dir(received) if not name.startswith("_")}
-    assert public - {"make"} == FIELDS.keys() | DERIVED
+    both = FIELDS.keys() | {f"ssi_{name}" for name in FIELDS}
+    assert public - {"make"} == both | DERIVED
     assert isinstance(received.codeName, str)
     for answer, kind in (
         (received.sender, Sender),

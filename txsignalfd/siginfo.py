@@ -156,6 +156,10 @@ class SigInfo:
             f"{type(self).__name__!r} object has no attribute {name!r}"
         )
 
+    def __dir__(self) -> list[str]:
+        # Programs for PyPI's signalfd make a dict of all that dir() tells.
+        return [*super().__dir__(), *(f"ssi_{name}" for name in LAYOUT)]
+
     def __eq__(self, other: object) -> bool:
         if isinstance(other, SigInfo):
             return self._signo == other._signo and self._rest == other._rest
