@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from signal import SIGCHLD, SIGHUP, SIGKILL, SIGRTMIN, SIGTERM, SIGUSR1
+from signal import SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGRTMIN, SIGTERM, SIGUSR1
 from typing import Any, cast
 
 import pytest
@@ -187,6 +187,21 @@ def test_aServiceStartsAndStopsWithoutAReactorThatRuns(makeReactor: Any) -> None
     assert len(got.infos) == 1
     service.stopService()
     assert not signals.watching
+    signals.close()
+
+
+@pytest.mark.parametrize("signo", [SIGINT, SIGTERM])
+def test_aServiceStopsAReactorForTests(signo: int) -> None:
+    """
+    Twisted's has no C{sigInt} and no C{sigTerm}, and can only C{stop}.
+    """
+    reactor = MemoryReactorClock()
+    signals = MemorySignals(reactor)
+    service = SignalService(reapChildren=False, reactor=reactor)
+    service.startService()
+    signals.deliver(SigInfo.make(signo))
+    assert reactor.hasStopped
+    service.stopService()
     signals.close()
 
 
