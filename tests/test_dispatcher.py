@@ -901,6 +901,22 @@ def test_closeHandsOnWhatIsPendingAndWaitsForHandlers() -> None:
         signal.signal(SIGUSR1, saved)
 
 
+def test_closeHandsOnMoreThanOneReadGives() -> None:
+    """
+    The last, too, which would have ended the process.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        got = Recorder()
+        dispatcher.addHandler(SIGRTMIN, got)
+        queue(*range(200))
+        await dispatcher.close()
+        assert got.values == list(range(200))
+
+    spin(main)
+
+
 def test_afterCloseNothingCanBeAskedOfIt() -> None:
     """
     By a named error.

@@ -69,8 +69,7 @@ class SignalDispatcher:
         self._table = HandlerTable(self._finishIfIdle)
         self._backend = self._makeBackend(backend)
         self._waiters = Waiters(self._addHandlers)
-        self._closing = False
-        self._closed = False
+        self._closing = self._stopped = self._closed = False
         self._forgetShutdown: Callable[[], None] | None = None
         self._whenClosed: list[Deferred[None]] = []
 
@@ -229,7 +228,8 @@ class SignalDispatcher:
             self._closing = True
             # Then no Deferred that needs the reactor will fire.
             self._forgetShutdown = atShutdown(self.reactor, "after", self._finish)
-            self._backend.stop()
+            self._backend.stop()  # in several reads, perhaps: not done before the last
+            self._stopped = True
             if self._table.isHolding:
                 self._log.info("closing waits until the signals that are held are not")
         self._finishIfIdle()
@@ -245,7 +245,7 @@ class SignalDispatcher:
         return self._whenClosed[-1]
 
     def _finishIfIdle(self) -> None:
-        if not self._closing or self._closed or self._table.receiving:
+        if not self._stopped or self._closed or self._table.receiving:
             return
         if self._table.isHolding:  # who waits shall have what is held
             return
