@@ -318,6 +318,67 @@ def test_aReloadThatFailsChangesNothing(
     assert failed["log_failure"].check(ZeroDivisionError)
 
 
+def forgetful() -> None:
+    """
+    Make a service, and return it not.
+    """
+
+
+async def forgetfulLater() -> None:
+    """
+    The same, which takes its time.
+    """
+
+
+def test_aFactoryThatReturnsNothingIsNamed() -> None:
+    """
+    At the start, and at a reload, where the old one serves on.
+    """
+
+    async def main(reactor: Any) -> None:
+        for factory in (forgetful, forgetfulLater):
+            why = f"{factory.__name__} at .* has made None, which is no IService"
+            reloads = ReloadService(factory, reactor=reactor)
+            with pytest.raises(TypeError, match=why):
+                start(reloads)
+            reloads = ReloadService(Made(reactor), reactor=reactor)
+            start(reloads)
+            reloads._succession._factory = factory  # type: ignore[union-attr]
+            with pytest.raises(TypeError, match=why):
+                await reloads.reload()
+            assert len(reloads.describe()) == 1
+            await reloads.stopService()
+
+    spin(main)
+
+
+def test_aFactoryThatReturnsTheSameServiceIsNamed() -> None:
+    """
+    It would be stopped with the old generation.  One that stops first is
+    started again.
+    """
+
+    async def main(reactor: Any) -> None:
+        made = Made(reactor)
+        only = made()
+        reloads = ReloadService(lambda: only, reactor=reactor)
+        start(reloads)
+        with pytest.raises(ValueError, match="the service that serves already"):
+            await reloads.reload()
+        client = await made.connect()
+        assert await client.line() == b"1"
+        await client.end()
+        await reloads.stopService()
+        reloads = ReloadService(lambda: only, stopFirst=True, reactor=reactor)
+        start(reloads)
+        await reloads.reload()
+        client = await made.connect()
+        await client.end()
+        await reloads.stopService()
+
+    spin(main)
+
+
 def test_aFactoryMayTakeItsTime() -> None:
     """
     So may the first start; who waits for it is told.

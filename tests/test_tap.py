@@ -588,6 +588,21 @@ def test_aDirectoryThatWasReplacedIsEnteredAnew(
     assert Path.cwd() == here
 
 
+def test_aPluginThatMakesNothingIsNamed() -> None:
+    """
+    At once, where twistd itself would not know whose fault it is.
+    """
+
+    class Maker:
+        tapname = "forgetful"
+
+        def makeService(self, options: Any) -> None:
+            pass
+
+    with pytest.raises(TypeError, match="the plugin forgetful has made None, which"):
+        PluginFactory(Maker(), "first", lambda: "again")
+
+
 def test_withAPluginItIsADaemon() -> None:
     """
     Which has the options that it was given.

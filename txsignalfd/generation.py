@@ -37,6 +37,19 @@ Successor: TypeAlias = Callable[[list[Any]], None]
 ANSWERS: Final = 1.0
 
 
+def checkService(made: Any, maker: object) -> Any:
+    """
+    @param made: What is to be run.
+    @param maker: What has made it.
+    @return: The same.
+    @raise TypeError: It is no service: a factory has forgotten its C{return},
+        for instance.
+    """
+    if not hasattr(made, "privilegedStartService"):
+        raise TypeError(f"{maker!r} has made {made!r}, which is no IService")
+    return made
+
+
 class Generation:
     """
     One run of a service.

@@ -14,6 +14,8 @@ from typing import Any
 from twisted.application.service import IServiceMaker
 from twisted.plugin import getPlugins
 
+from txsignalfd.generation import checkService
+
 #: The command that this is itself.
 OURSELVES = "signalfd"
 
@@ -67,7 +69,10 @@ class PluginFactory:
         self._maker = maker
         self._parseAgain = parseAgain
         self._directory = os.getcwd()
-        self._first = maker.makeService(options)
+        self._first = checkService(maker.makeService(options), self)
+
+    def __repr__(self) -> str:
+        return f"the plugin {self._maker.tapname}"
 
     def __call__(self) -> Any:
         """

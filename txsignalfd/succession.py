@@ -26,7 +26,7 @@ from typing import Any, Final
 from twisted.internet.defer import TimeoutError as NotInTime
 from twisted.logger import Logger
 
-from txsignalfd.generation import FLUSH, Generation
+from txsignalfd.generation import FLUSH, Generation, checkService
 from txsignalfd.inherited import unclaimed, unshareInherited
 from txsignalfd.latch import Latch
 from txsignalfd.participants import Participants, result
@@ -102,7 +102,7 @@ class Succession:
                 if isawaitable(service):
                     self._late = service
                 else:
-                    first.service = service
+                    first.service = self._checked(service)
                     first.privilegedStart()
         except BaseException:
             self.giveUp()
@@ -116,7 +116,7 @@ class Succession:
         with self._sharing.starting(first.taken):
             if self._late is not None:
                 late, self._late = self._late, None
-                first.service = await late
+                first.service = self._checked(await late)
                 first.privilegedStart()
             await first.start()
         # What was made once, when a module was imported, is all generations'.
@@ -182,7 +182,7 @@ class Succession:
         new = self._new(Taken())
         try:
             with self._sharing.starting(new.taken):
-                new.service = await result(self._factory())
+                new.service = self._checked(await result(self._factory()))
                 new.privilegedStart()
                 await new.start()
         except BaseException:
@@ -190,6 +190,21 @@ class Succession:
             await self.inTime(new)
             raise
         return new
+
+    def _checked(self, made: Any) -> Any:
+        """
+        @return: What the factory has made.
+        @raise TypeError: It is no service.
+        @raise ValueError: It serves already, and would be stopped with the old
+            generation.
+        """
+        checkService(made, self._factory)
+        if any(generation.service is made for generation in self.generations):
+            raise ValueError(
+                f"{self._factory!r} has made the service that serves already, and"
+                " not another one, which only stop-first could start again"
+            )
+        return made
 
     async def inTime(self, old: Generation) -> None:
         """
