@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from multiprocessing import get_context
 from signal import SIGCHLD
 from typing import Any
 
@@ -55,6 +56,37 @@ def test_orphansAreReaped(logged: list[LogEvent]) -> None:
 
     spin(main)
     assert lib.txs_set_subreaper(0) == 0
+
+
+class Own(subprocess.Popen[bytes]):
+    pass
+
+
+def test_whatAnObjectStandsForIsNoOrphan() -> None:
+    """
+    It may be asked how its process ended at any time, and knows.  Until then
+    nothing is done about it.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        look = ChildReaper(dispatcher, subreaper=True)._reaping._orphans
+        assert look is not None
+        process = get_context("fork").Process(target=os._exit, args=(5,))
+        process.start()
+        assert process.pid is not None
+        theirs = [kind(["sh", "-c", "exit 3"]) for kind in (subprocess.Popen, Own)]
+        for pid in [process.pid, *(each.pid for each in theirs)]:
+            untilZombie(pid)
+        orphan = os.posix_spawnp("true", ["true"], os.environ)
+        await until(reactor, lambda: not os.path.exists(f"/proc/{orphan}"))
+        assert look._call is None
+        assert [each.wait() for each in theirs] == [3, 3]
+        process.join()
+        assert process.exitcode == 5
+        await dispatcher.close()
+
+    spin(main)
 
 
 def test_whatNobodyWaitsForBecauseSigchldWasIgnoredIsReaped() -> None:

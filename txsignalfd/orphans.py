@@ -9,8 +9,9 @@ them there, they stay as zombies.
 The kernel does not tell an orphan from a child that this process has started:
 from its adoption on they are the same.  What tells them apart is that nobody
 here waits for an orphan.  So what is looked for are zombies that are nobody's
-in Twisted, and have been lying for a while: L{GRACE} seconds, in which their
-owner, if they have one, has had the time to wait for them.
+in Twisted, nor that of a C{Popen} object, which may be asked for its status at
+any time, and have been lying for a while: L{GRACE} seconds, in which their
+owner, if they have another one, has had the time to wait for them.
 
 Rejected: to take what ends and is not Twisted's at once, as an init does (it
 would take the statuses from subprocess and from libraries in C).
@@ -18,8 +19,10 @@ would take the statuses from subprocess and from libraries in C).
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -57,6 +60,33 @@ def childProcesses() -> set[int]:
     return found
 
 
+#: Where the classes are whose objects have one child each.
+_OWNERS: Final = ("subprocess", "multiprocessing.popen_fork")
+
+
+def ownedProcesses() -> set[int]:
+    """
+    The children of C{subprocess} and C{multiprocessing} that have not been waited
+    for.  There are no lists of them.
+    """
+    # Its instances refer to a class.  Another thread may be making one.
+    return {
+        getattr(owner, "pid", None) or 0
+        for kind in _ownerTypes()
+        for owner in gc.get_referrers(kind)
+        if isinstance(owner, kind) and getattr(owner, "returncode", None) is None
+    }
+
+
+def _ownerTypes() -> Iterator[Any]:
+    modules = [sys.modules[name] for name in _OWNERS if name in sys.modules]
+    kinds = [vars(module)["Popen"] for module in modules]
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        yield kind
+
+
 class OrphanReaper:
     """
     Makes this process a subreaper, and reaps the orphans that it gets.  Use it
@@ -75,6 +105,8 @@ class OrphanReaper:
         self._isOwned = isOwned
         self._wasSubreaper = _setSubreaper(True)
         self._lying: set[int] = set()
+        #: Those that were looked at, and have an object that stands for them.
+        self._owned: set[int] = set()
         self._call: IDelayedCall | None = None
 
     def look(self) -> None:
@@ -88,7 +120,11 @@ class OrphanReaper:
 
     def _lookAgain(self) -> None:
         self._call = None
-        for pid in self._findLying() & self._lying:
+        lying = self._findLying() & self._lying
+        if lying:
+            # To find them is dear, and so is not done for the same ones again.
+            self._owned = ownedProcesses()
+        for pid in lying - self._owned:
             # Its owner may have come in this very moment.
             with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
@@ -100,7 +136,10 @@ class OrphanReaper:
         if findEnded() is None:
             return set()
         others = (pid for pid in childProcesses() if not self._isOwned(pid))
-        return {pid for pid in others if not isRunning(pid)}
+        ended = {pid for pid in others if not isRunning(pid)}
+        # What is gone leaves its number to others.
+        self._owned &= ended
+        return ended - self._owned
 
     def close(self) -> None:
         """
