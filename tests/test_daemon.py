@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from signal import (
@@ -400,27 +400,67 @@ def test_whatCannotStartDoesNotStay(start: str, tmp_path: Path) -> None:
         assert not (tmp_path / "twistd.pid").exists()
 
 
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no unshare(1)")
+def childrenOf(pid: int) -> list[int]:
+    """
+    The children of a process that has one thread.
+    """
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in children.read_text().split()]
+
+
+@contextmanager
+def asInit(
+    directory: Path, *command: str, unshare: Collection[str] = ()
+) -> Iterator[tuple[Program, int]]:
+    """
+    Run a daemon as the first process of a pid namespace.
+
+    @return: What has started it, and its pid outside.
+    """
+    whole = ["unshare", "--user", "--map-root-user", "--pid", "--fork", *unshare]
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare(1)")
+    possible = subprocess.run(
+        [*whole, "true"], capture_output=True, text=True, check=False
+    )
+    if possible.returncode:
+        pytest.skip(f"no namespaces here: {possible.stderr}")
+    twistd = commandFor(directory, *command, twistd=["--pidfile="])
+    with program(directory, *whole, "--kill-child", *twistd) as outer:
+        outer.waitForOutput("pid 1 serves")
+        (pid,) = childrenOf(outer.pid)
+        yield outer, pid
+
+
 def test_itMayBeTheFirstProcessOfAContainer(tmp_path: Path) -> None:
     """
     It reloads and stops, with 0, for such a process cannot end itself by a
     signal.
     """
-    unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]
-    possible = subprocess.run(
-        [*unshare, "true"], capture_output=True, text=True, check=False
-    )
-    if possible.returncode:
-        pytest.skip(f"no namespaces here: {possible.stderr}")
     write(tmp_path)
-    command = commandFor(tmp_path, "served", twistd=["--pidfile="])
-    with program(tmp_path, *unshare, "--kill-child", *command) as outer:
-        outer.waitForOutput("pid 1 serves")
-        children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
-        pid = int(children.read_text())
+    with asInit(tmp_path, "served") as (outer, pid):
         os.kill(pid, SIGHUP)
         outer.waitForOutput("asked for by SIGHUP from a process unknown here")
         outer.waitForOutput("generation 2 serves")
+        os.kill(pid, SIGTERM)
+        assert outer.wait() == 0
+        assert "Traceback" not in outer.output()
+
+
+def test_asTheFirstProcessOfAContainerItReapsOrphans(tmp_path: Path) -> None:
+    """
+    They come to it, and nobody else waits for them.
+    """
+    write(tmp_path)
+    orphan = "sh -c 'until test -e go; do sleep 0.05; done'"
+    leave = f"--on=WINCH=run:{orphan} > left 2>&1 & echo it is left"
+    ownProc = ["--mount-proc"]
+    with asInit(tmp_path, leave, "served", unshare=ownProc) as (outer, pid):
+        os.kill(pid, SIGWINCH)
+        outer.waitForOutput("is left: it is left\n")
+        waitFor(lambda: len(childrenOf(pid)) == 1, "the orphan has come")
+        (tmp_path / "go").touch()
+        waitFor(lambda: not childrenOf(pid), "it was reaped")
         os.kill(pid, SIGTERM)
         assert outer.wait() == 0
         assert "Traceback" not in outer.output()

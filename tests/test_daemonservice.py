@@ -16,6 +16,7 @@ import pytest
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, formatEvent
+from txsignalfd._native import lib
 
 from tests.kernel import forge
 from tests.reactors import DEADLINE, newReactor, turn, until
@@ -230,6 +231,22 @@ def test_asADaemonItHasNoTerminal() -> None:
         me(SIGTERM)
 
     told(story, foreground=False)
+
+
+def test_asTheFirstProcessItReapsOrphans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Until it ends.  C{test_daemon.py} has a real one.
+    """
+    monkeypatch.setattr(daemon, "isInit", lambda: True)
+    wasSubreaper: list[int] = []
+
+    async def story(reactor: Any, made: Any, reloads: ReloadService) -> None:
+        wasSubreaper.append(lib.txs_set_subreaper(1))
+        me(SIGTERM)
+
+    told(story)
+    assert wasSubreaper == [1]
+    assert lib.txs_set_subreaper(0) == 0
 
 
 @pytest.mark.parametrize("asked", [False, True])

@@ -182,6 +182,24 @@ def test_whatWasSoBeforeStaysSo() -> None:
     assert lib.txs_set_subreaper(0) == 1
 
 
+def test_firstProcessIsAnInit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Where it can see its children: C{/proc} may be another namespace's, or
+    missing.
+    """
+    assert not orphans.isInit()
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert not orphans.isInit()
+    monkeypatch.setattr(os, "readlink", lambda _: "1")
+    assert orphans.isInit()
+
+    def missing(path: str) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "readlink", missing)
+    assert not orphans.isInit()
+
+
 def test_aThreadMayEndMeanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     While its children are looked for.

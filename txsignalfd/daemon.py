@@ -17,10 +17,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import Logger
 
+from txsignalfd.children import ChildReaper
 from txsignalfd.dispatcher import dispatcherFor
 from txsignalfd.early import hangup
 from txsignalfd.logs import rotateLogs
 from txsignalfd.onsignal import DEFAULTS, Action, describeActions
+from txsignalfd.orphans import isInit
 from txsignalfd.reload import ReloadService
 from txsignalfd.report import report
 from txsignalfd.sender import describeWithCommand
@@ -106,6 +108,9 @@ class Daemon(Service):
             self.privilegedStartService()
         super().startService()
         self._signals.startService()
+        if isInit():
+            # Closed with its dispatcher: orphans may come until the end.
+            ChildReaper(dispatcherFor(self._reactor), subreaper=True)
         self._reloads.startService()
         self._log.info(
             "pid {pid} serves; {actions}",

@@ -43,6 +43,18 @@ def _setSubreaper(wanted: bool) -> bool:
     return bool(before)
 
 
+def isInit() -> bool:
+    """
+    Whether orphans of a whole pid namespace come to this process, as to the
+    first of a container: pid_namespaces(7).
+    """
+    try:
+        # It is another where proc(5) is that of a namespace outside.
+        return os.getpid() == 1 and os.readlink("/proc/self") == "1"
+    except OSError:
+        return False
+
+
 def childProcesses() -> set[int]:
     """
     The children of this process, whoever has started them: those of each of
