@@ -401,3 +401,33 @@ def test_systemdIsTold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "STATUS=generation 2 serves" in messages[2]
     assert "STATUS=not reloaded" in messages[4]
     assert "division by zero" in messages[4]
+
+
+class Stuck(Service):
+    """
+    Never comes to its end.
+    """
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return Deferred()
+
+
+def test_systemdMayEndWhatDoesNotStop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    No more time is asked for when that of the connections is over.
+    """
+    monkeypatch.setattr(daemon, "EXTEND", 0.01)
+    monkeypatch.setattr(daemon, "FLUSH", 0.0)
+
+    async def story(reactor: Any, made: Any, reloads: ReloadService) -> None:
+        def extending() -> bool:
+            return any("_extend" in str(call) for call in reactor.getDelayedCalls())
+
+        reloads.stopTimeout = 0.1
+        me(SIGTERM)
+        await until(reactor, extending)
+        await until(reactor, lambda: not extending())
+        reloads.cut()
+
+    told(story, factory=lambda _: Stuck)

@@ -610,5 +610,5 @@ def test_withAPluginItIsADaemon() -> None:
     line = ["--on", "URG=ignore", "--stop-timeout", "4", "socks"]
     service: Any = tap.makeService(parsed(*line))
     assert isinstance(service, Daemon)
-    assert service._reloads._stopTimeout == 4.0
+    assert service._reloads.stopTimeout == 4.0
     assert service._asked == {signal.SIGURG: Action("ignore")}

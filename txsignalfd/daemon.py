@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from txsignalfd.children import ChildReaper
 from txsignalfd.dispatcher import dispatcherFor
 from txsignalfd.early import hangup
+from txsignalfd.generation import FLUSH
 from txsignalfd.logs import rotateLogs
 from txsignalfd.onsignal import DEFAULTS, Action, describeActions
 from txsignalfd.orphans import isInit
@@ -128,22 +129,27 @@ class Daemon(Service):
         if self._stopsFor is None:
             self._stopsFor = 0
         self._notifier.stopping()
-        self._extend()
+        self._extend(self._reloads.stopTimeout + FLUSH)
         stopped = self._reloads.stopService()
         stopped.addBoth(self._stopped)
         return stopped
 
     def _stopped(self, result: object) -> object:
-        self._extending.cancel()
+        if self._extending.active():
+            self._extending.cancel()
         self._notifier.stopWatchdog()
         self._notifier.close()
         hangup.holdAgain()
         self._signals.stopService()
         return result
 
-    def _extend(self) -> None:
-        self._notifier.extendTimeout(2 * EXTEND)
-        self._extending = self._reactor.callLater(EXTEND, self._extend)
+    def _extend(self, seconds: float) -> None:
+        # While connections may be open.  A service that does not come to its
+        # end is what systemd's own timeout is for.
+        if seconds > 0:
+            self._notifier.extendTimeout(2 * EXTEND)
+            left = seconds - EXTEND
+            self._extending = self._reactor.callLater(EXTEND, self._extend, left)
 
     def _before(self, reload: Reload) -> None:
         if reload.number > 1:

@@ -71,7 +71,7 @@ class ReloadService(Service):
         """
         self._factory = factory
         self._drain = drain
-        self._stopTimeout = stopTimeout
+        self.stopTimeout = stopTimeout
         self._stopFirst = stopFirst
         self._reactor = reactor
         self._participants = Participants()
@@ -283,7 +283,7 @@ class ReloadService(Service):
             return succeed(None)
         self._ending = succession
         self._refuse()
-        succession.end(self._stopTimeout)
+        succession.end(self.stopTimeout)
         self._working.cancel()
         if self._atOnce:
             succession.cut()
