@@ -499,7 +499,7 @@ def test_itTellsSystemd(tmp_path: Path, port: int) -> None:
             assert "MONOTONIC_USEC" in read(manager, "RELOADING")
             assert read(manager, "READY") == {
                 "READY": "1",
-                "STATUS": "not reloaded, the old generation serves on:"
+                "STATUS": "not reloaded, generation 2 serves on:"
                 " RuntimeError: it was told to raise",
             }
             read(manager, "WATCHDOG")

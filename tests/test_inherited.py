@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     serverFromString,
 )
+from twisted.logger import LogEvent, formatEvent
 from twisted.python.systemd import ListenFDs
 
 from tests.generations import NumberedFactory
 from tests.reactors import spin, turn
 from tests.test_ports import numberAt
-from tests.test_reload import connectTo, start
+from tests.test_reload import connectTo, explode, start
 from txsignalfd import ReloadService
 from txsignalfd.inherited import shareInherited, unshareInherited
 
@@ -104,6 +105,49 @@ def test_systemdsSocketsSurviveReloads(which: str, given: list[int]) -> None:
             await turn(reactor)
             # systemd's own is as it was: it may start us again.
             assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+
+    spin(main)
+
+
+def test_whatStopsFirstMayNotListenThereAgain(
+    given: list[int], logged: list[LogEvent]
+) -> None:
+    """
+    Twisted's endpoint can do so once only.  If the new service cannot start,
+    the log does not say that the old one serves; the next one does.
+    """
+
+    async def main(reactor: Any) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as ours:
+            given[:] = [ours.fileno(), ours.fileno()]
+
+            def make() -> Any:
+                endpoint = serverFromString(reactor, "systemd:domain=INET:index=0")
+                return StreamServerEndpointService(endpoint, NumberedFactory(3))
+
+            makers: list[Callable[[], Any]] = [make, explode, explode, make]
+            reloads = ReloadService(
+                lambda: makers.pop()(),  # noqa: PLW0108
+                stopFirst=True,
+                reactor=reactor,
+            )
+            start(reloads)
+            for _ in range(2):
+                with pytest.raises(ZeroDivisionError):
+                    await reloads.reload()
+            await reloads.reload()
+            port = ours.getsockname()[1]
+            client = await connectTo(reactor, port)
+            assert await client.line() == b"3"
+            await client.end()
+            await reloads.stopService()
+            lines = [str(formatEvent(event)) for event in logged]
+            told = f"generation 1 no longer listens on tcp:127.0.0.1:{port}"
+            assert lines.count(told) == 2
+            failed = [line for line in lines if "not reloaded" in line]
+            assert len(failed) == 2
+            for line in failed:
+                assert "generation 1 does not serve any more: " in line
 
     spin(main)
 

@@ -741,6 +741,8 @@ def test_whatCannotBeStartedAgainIsNamed(logged: list[LogEvent]) -> None:
 
     spin(main)
     assert any("cannot be started again" in str(formatEvent(e)) for e in logged)
+    (failed,) = [e for e in logged if "not reloaded" in str(formatEvent(e))]
+    assert "generation 1 does not serve any more: " in str(formatEvent(failed))
 
 
 def test_whatEndsWithTheReactorStaysUntilTheNewServiceServes() -> None:

@@ -159,9 +159,7 @@ class Daemon(Service):
         if reload.failure is None:
             self._notifier.ready(f"generation {reload.number} serves")
         elif reload.number > 1:
-            self._notifier.ready(
-                f"not reloaded, the old generation serves on: {reload.reason}"
-            )
+            self._notifier.ready(f"not reloaded, {reload.remains}: {reload.reason}")
         elif self._stopsFor is None:
             # A daemon that does not serve is not to stay.
             self._failed = True

@@ -71,6 +71,9 @@ class Generation:
         self.closed = 0
         #: Whether its service may be started once more.
         self.mayServeAgain = False
+        #: Whether that was tried, and it does not serve, and where not.
+        self.failed = False
+        self.missing: dict[Any, str] = {}
         self._reactor = reactor
         self._calls: list[Any] = []
         self._retiring = False
@@ -88,7 +91,7 @@ class Generation:
         does = "starts" if self.taken.starting else "serves"
         if self._retiring:
             does = "serves those it has"
-        ports = ", ".join(_where(port.getHost()) for port in self.taken.ports)
+        ports = ", ".join(map(whereIs, self.taken.ports))
         return (
             f"{self} {does}: {len(self.taken.connections)} connections,"
             f" {ports or 'no port'}"
@@ -237,10 +240,11 @@ class Generation:
         self.taken.close()
 
 
-def _where(address: Any) -> str:
+def whereIs(port: Any) -> str:
     """
-    An address as an operator writes it.
+    The address of a port as an operator writes it.
     """
+    address = port.getHost()
     if isinstance(address, UNIXAddress):
         return f"unix:{os.fsdecode(address.name or b'')}"
     return f"{address.type.lower()}:{address.host}:{address.port}"

@@ -262,11 +262,12 @@ class ReloadService(Service):
 
     def _failed(self, succession: Succession, reload: Reload) -> None:
         assert reload.failure is not None, "it has failed"
+        reload.remains = succession.remains
         self._log.failure(
-            "not reloaded, after {seconds:.3f} s: {it} serves on: {reason}",
+            "not reloaded, after {seconds:.3f} s: {remains}: {reason}",
             reload.failure,
             seconds=reload.seconds,
-            it=succession.current,
+            remains=reload.remains,
             reason=reload.reason,
         )
         self._watchers.after(reload)

@@ -26,7 +26,7 @@ from typing import Any, Final
 from twisted.internet.defer import TimeoutError as NotInTime
 from twisted.logger import Logger
 
-from txsignalfd.generation import FLUSH, Generation, checkService
+from txsignalfd.generation import FLUSH, Generation, checkService, whereIs
 from txsignalfd.inherited import unclaimed, unshareInherited
 from txsignalfd.latch import Latch
 from txsignalfd.participants import Participants, result
@@ -81,6 +81,14 @@ class Succession:
         self._leaving: Any = None
 
     @property
+    def remains(self) -> str:
+        """
+        What holds after a reload that has failed.
+        """
+        failed = self.current.failed
+        return f"{self.current} {'does not serve any more' if failed else 'serves on'}"
+
+    @property
     def next(self) -> int:
         """
         The number of the generation that is made next.
@@ -130,6 +138,8 @@ class Succession:
         @return: The old one, which accepts no more.
         """
         old = self.current
+        listened = {p.listener.key: whereIs(p) for p in old.taken.ports if not p.late}
+        listened |= old.missing
         try:
             await self._participants.prepare()
             if self._stopFirst:
@@ -141,7 +151,7 @@ class Succession:
         except BaseException:
             await self._participants.rollback()
             if old.isRetired and not self._ending:
-                await self._startAgain(old)
+                await self._startAgain(old, listened)
             raise
         finally:
             self._sharing.release()
@@ -166,17 +176,27 @@ class Succession:
         old.retire(self._drain, None)
         await old.retired.wait()
 
-    async def _startAgain(self, old: Generation) -> None:
+    async def _startAgain(self, old: Generation, listened: dict[Any, str]) -> None:
         again = self._enter(Generation(old.number, Taken(), self._reactor))
         self.current = again
         again.service = old.service
         again.taken.triggers = old.taken.triggers
+        again.missing = listened
         try:
             with self._sharing.starting(again.taken):
                 again.privilegedStart()
                 await again.start()
         except Exception:
+            again.failed = True
             self._log.failure("{it} cannot be started again: nothing serves", it=old)
+            return
+        for port in again.taken.ports:
+            listened.pop(port.listener.key, None)
+        if listened:
+            # An endpoint of systemd's listens once, and does not raise.
+            again.failed = True
+            where = ", ".join(listened.values())
+            self._log.error("{it} no longer listens on {where}", it=old, where=where)
 
     async def _start(self) -> Generation:
         new = self._new(Taken())

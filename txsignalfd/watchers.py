@@ -91,6 +91,8 @@ class Reload:
         self.isOver = False
         #: Why it has failed; C{None} while it has not.
         self.failure: Failure | None = None
+        #: What holds then, such as C{generation 1 serves on}.
+        self.remains = ""
         self._began = monotonic()
         self._ended = 0.0
 
