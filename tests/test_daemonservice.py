@@ -15,13 +15,13 @@ from typing import Any, cast
 import pytest
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent, formatEvent
+from twisted.logger import LogEvent, LogLevel, formatEvent
 from txsignalfd._native import lib
 
 from tests.kernel import forge
 from tests.reactors import DEADLINE, newReactor, turn, until
 from tests.test_reload import Made
-from txsignalfd import ReloadService, daemon
+from txsignalfd import ReloadService, SignalService, daemon
 from txsignalfd.daemon import Daemon
 from txsignalfd.early import EarlySignal
 from txsignalfd.onsignal import parseOn
@@ -401,6 +401,20 @@ def test_systemdIsTold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "STATUS=generation 2 serves" in messages[2]
     assert "STATUS=not reloaded" in messages[4]
     assert "division by zero" in messages[4]
+
+
+def test_aServiceWithSignalsOfItsOwnStopsWithIt(logged: list[LogEvent]) -> None:
+    """
+    Which stops on SIGTERM, too: the reactor is told once.
+    """
+
+    async def story(reactor: Any, made: Any, reloads: ReloadService) -> None:
+        me(SIGTERM)
+
+    told(story, factory=lambda reactor: lambda: SignalService(reactor=reactor))
+    lines = texts(logged)
+    assert sum(line.endswith("stopping already") for line in lines) == 1
+    assert not any(event["log_level"] is LogLevel.critical for event in logged)
 
 
 class Stuck(Service):

@@ -203,7 +203,7 @@ class Daemon(Service):
         if self._stopsFor is None:
             self._log.info("{told}: stopping", told=describeWithCommand(info))
             self._stopsFor = info.signo
-            stopReactor(self._reactor, info.signo)
+            stopReactor(dispatcherFor(self._reactor), info.signo)
         elif self._stopsFor in (0, info.signo):
             self._quit(info)
         else:
@@ -214,7 +214,7 @@ class Daemon(Service):
         self._reloads.cut()
         if self._stopsFor is None:
             self._stopsFor = info.signo
-            stopReactor(self._reactor, info.signo)
+            stopReactor(dispatcherFor(self._reactor), info.signo)
 
     def _rotate(self, info: SigInfo) -> None:
         rotateLogs()

@@ -23,7 +23,7 @@ from txsignalfd.group import HandlerGroup
 from txsignalfd.registration import Handler
 from txsignalfd.siginfo import SigInfo
 
-#: The dispatchers whose reactors were told to stop, each by one service.
+#: The dispatchers whose reactors were told to stop, each by one service or daemon.
 _stopping: Final[WeakSet[SignalDispatcher]] = WeakSet()
 
 
@@ -136,16 +136,17 @@ class SignalService(Service):
         if dispatcher in _stopping:
             self._log.info("{info}: stopping already", info=info)
             return
-        _stopping.add(dispatcher)
         self._log.info("{info}: stopping", info=info)
-        stopReactor(self._reactor, info.signo)
+        stopReactor(dispatcher, info.signo)
 
 
-def stopReactor(reactor: Any, signo: int) -> None:
+def stopReactor(dispatcher: SignalDispatcher, signo: int) -> None:
     """
-    Stop a reactor for a signal.  A process that twistd runs is then killed by
-    that signal, after all has stopped.
+    Stop a dispatcher's reactor for a signal, once.  A process that twistd runs
+    is then killed by that signal, after all has stopped.
     """
+    _stopping.add(dispatcher)
+    reactor = dispatcher.reactor
     # These are what Twisted installs as its own handlers.  Besides stopping
     # they keep the number, from which twistd has its exit status.
     stop = getattr(reactor, "sigInt" if signo == SIGINT else "sigTerm", None)
