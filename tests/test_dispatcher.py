@@ -1152,6 +1152,29 @@ def test_aHandlerThatEndsWithTheReactorEndsAll() -> None:
 
 
 @kernelOnly
+def test_aHandlerMayCloseTheDispatcherOfAReactorThatStops() -> None:
+    """
+    All that is pending is handed on, and all is given back, once.
+    """
+    with newReactor() as reactor:
+        dispatcher = dispatcherFor(reactor)
+        got: list[int | None] = []
+        closed: list[Deferred[None]] = []
+
+        def close(info: SigInfo) -> None:
+            got.append(info.value)
+            closed.append(dispatcher.close())
+
+        async def main(reactor: Any) -> None:
+            dispatcher.addHandler(SIGRTMIN, close)
+            queue(*range(200))
+
+        runReactor(reactor, main)
+        assert got == list(range(200))
+        assert all(each.called for each in closed)
+
+
+@kernelOnly
 def test_aFailureToGiveBackIsTheClosings(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     What could not be given back is the Deferred's failure.
