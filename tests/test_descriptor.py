@@ -233,6 +233,26 @@ def test_whatAThreadHasKeptAtTheLastMomentIsReceived(
     assert reads.infos == [late]
 
 
+def test_aHandlerIsToldOfAlsoWhenItsSignalComesBehindAnother(
+    descriptor: SignalDescriptor, reads: Reads, logged: list[LogEvent]
+) -> None:
+    """
+    In one read with a signal of a lower number.
+    """
+    descriptor.watch([SIGHUP])
+    saved = signal.signal(SIGUSR1, print)
+    try:
+        send(SIGUSR1)
+        send(SIGHUP)
+        descriptor.doRead()
+        assert [info.signal for info in reads.infos] == [SIGHUP, SIGUSR1]
+        (event,) = logged
+        assert event["name"] == "SIGUSR1"
+    finally:
+        signal.signal(SIGUSR1, saved)
+        descriptor.settle()
+
+
 def test_inAStormAHandlerThatIsInstalledIsToldOfSoon(
     descriptor: SignalDescriptor, reads: Reads, logged: list[LogEvent]
 ) -> None:

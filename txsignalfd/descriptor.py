@@ -190,12 +190,13 @@ class SignalDescriptor(Opened):
                 raise
             raise OSError(errno.EBADF, "the number is another file's") from error
         if monotonic() > self._nextLook:
-            self._look(first.signo)
+            self._nextLook = monotonic() + LOOK
+            for signo in {first.signo, *(info.signo for info in infos[1:])}:
+                self._look(signo)
         self._receiveInfos(infos)
         return len(infos)
 
     def _look(self, signo: int) -> None:
-        self._nextLook = monotonic() + LOOK
         if self._mask.retake(signo) == 1:
             handler = signal.getsignal(signo)
             self._log.warn(
