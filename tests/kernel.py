@@ -27,12 +27,14 @@ T = TypeVar("T")
 #: The calls that the C library has no function for, by machine.
 SYSTEM_CALLS = {
     "x86_64": {
+        "eventfd2": 290,
         "exit": 60,
         "rt_sigqueueinfo": 129,
         "rt_sigprocmask": 14,
         "signalfd4": 289,
     },
     "aarch64": {
+        "eventfd2": 19,
         "exit": 93,
         "rt_sigqueueinfo": 138,
         "rt_sigprocmask": 135,

@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from tests.daemons import adoptingOrphans, python, waitFor
-from tests.kernel import checked, inChild, libc
+from tests.kernel import checked, inChild, libc, refuse, systemCall
 from tests.reactors import KINDS, spin, turn, until
 from tests.test_dispatcher import failures
 from txsignalfd import (
@@ -620,10 +620,11 @@ def test_aProcessThatMayOpenNothingMoreIsTold() -> None:
     """
 
     def fail() -> BaseException:
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
         with pytest.raises(OSError, match=os.strerror(errno.EMFILE)) as caught:
             EventDescriptor(print)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)  # coverage writes a file
         return caught.value
 
     error = inChild(fail)
@@ -639,6 +640,22 @@ def test_aSystemWithoutEventfdIsSaid(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EventfdUnavailable, match="it needs Linux") as caught:
         EventDescriptor(print)
     assert caught.value.errno == errno.ENOSYS
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
+def test_aSystemThatRefusesEventfdIsSaid(error: int) -> None:
+    """
+    By a filter of seccomp(2), with the same error as there.
+    """
+    systemCall("eventfd2")
+
+    def make() -> int | None:
+        refuse("eventfd2", error)
+        with pytest.raises(EventfdUnavailable, match="a sandbox that allows") as caught:
+            EventDescriptor(print)
+        return caught.value.errno
+
+    assert inChild(make) == error
 
 
 #: A reactor that is set up, and then becomes a daemon as twistd does it.

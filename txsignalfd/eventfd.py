@@ -42,7 +42,8 @@ MOST: Final = 2**64 - 2
 
 class EventfdUnavailable(OSError):
     """
-    This system, or the Python that runs here, has no eventfd(2): C{ENOSYS}.
+    This system, or the Python that runs here, has no eventfd(2), or refuses it:
+    C{ENOSYS} or C{EPERM}.
     """
 
 
@@ -68,14 +69,18 @@ class _Counter:
 
     def __init__(self, semaphore: bool) -> None:
         self.fd = -1
-        if not hasattr(os, "eventfd"):
+        try:
+            kind = os.EFD_SEMAPHORE if semaphore else 0
+            self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | kind)
+        except (AttributeError, OSError) as error:
+            number = getattr(error, "errno", errno.ENOSYS)
+            if number not in (errno.ENOSYS, errno.EPERM):
+                raise
             raise EventfdUnavailable(
-                errno.ENOSYS,
-                "there is no os.eventfd: it needs Linux 2.6.27 or later, and a Python"
-                " that was built there",
-            )
-        kind = os.EFD_SEMAPHORE if semaphore else 0
-        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | kind)
+                number,
+                "there is no eventfd(2): it needs Linux 2.6.27 or later, a Python that"
+                " was built there, and a sandbox that allows eventfd2",
+            ) from None
 
     def __del__(self) -> None:
         if self.fd != -1:
