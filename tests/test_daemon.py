@@ -9,6 +9,7 @@ import pty
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
@@ -33,6 +34,7 @@ from tests.daemons import (
     TWISTD,
     Program,
     adoptingOrphans,
+    caught,
     commandFor,
     endOf,
     program,
@@ -301,6 +303,38 @@ def test_aTerminalThatClosesStopsIt(tmp_path: Path) -> None:
     assert os.WTERMSIG(status) == SIGHUP
     assert "] SIGHUP from the kernel: stopping\n" in log.read_text()
     assert not (tmp_path / "twistd.pid").exists()
+
+
+#: A shell in a terminal, which tells its job when that closes, as bash does.
+LEADER = """
+import os, signal, subprocess, sys
+job = subprocess.Popen(sys.argv[1:])
+signal.signal(signal.SIGHUP, lambda *_: job.send_signal(signal.SIGHUP))
+signal.signal(signal.SIGUSR1, lambda *_: job.send_signal(signal.SIGHUP))
+sys.exit(-job.wait())
+"""
+
+
+def test_aShellWhoseTerminalClosesStopsItsJobs(tmp_path: Path) -> None:
+    """
+    For it the kernel need not do so.  While the terminal is there what the
+    shell sends means a reload.
+    """
+    write(tmp_path)
+    log = tmp_path / "log"
+    whole = commandFor(tmp_path, "served", twistd=["--logfile", str(log)])
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execv(sys.executable, [sys.executable, "-c", LEADER, *whole])
+    waitFor(lambda: log.exists() and "serves" in log.read_text(), "it serves")
+    waitFor(lambda: {SIGHUP, SIGUSR1} <= caught(pid), "the shell is ready")
+    os.kill(pid, SIGUSR1)
+    waitFor(lambda: RELOADED in log.read_text(), "it reloads")
+    os.close(terminal)
+    waitFor(lambda: "Server Shut Down." in log.read_text(), "it stops")
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == SIGHUP
 
 
 @pytest.mark.parametrize("asked", [False, True])

@@ -220,6 +220,34 @@ def test_aTerminalThatClosesStopsIt(asked: bool, logged: list[LogEvent]) -> None
     assert reactor._exitSignal == (SIGTERM if asked else SIGHUP)
 
 
+@pytest.mark.parametrize(
+    ("terminal", "leader", "stops"),
+    [
+        ([True, False], True, True),
+        ([True, False], False, False),
+        ([True, True], True, False),
+        ([False], True, False),
+    ],
+)
+def test_aShellWhoseTerminalHasClosedStopsIt(
+    terminal: list[bool], leader: bool, stops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    And nobody else does, nor a shell that still has one, or never had.
+    """
+    monkeypatch.setattr(daemon, "hasTerminal", iter(terminal).__next__)
+    session = os.getpid() if leader else os.getppid()
+    monkeypatch.setattr(os, "getsid", lambda pid: session)
+
+    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+        me(SIGHUP)
+        if not stops:
+            await until(reactor, lambda: len(made.services) == 2)
+            me(SIGTERM)
+
+    assert told(story)._exitSignal == (SIGHUP if stops else SIGTERM)
+
+
 def test_asADaemonItHasNoTerminal() -> None:
     """
     And any SIGHUP asks for a reload.

@@ -26,7 +26,7 @@ from txsignalfd.onsignal import DEFAULTS, Action, describeActions
 from txsignalfd.orphans import isInit
 from txsignalfd.reload import ReloadService
 from txsignalfd.report import report
-from txsignalfd.sender import describeWithCommand
+from txsignalfd.sender import describeWithCommand, hasTerminal, isFromLeader
 from txsignalfd.service import SignalService, stopReactor
 from txsignalfd.siginfo import SigInfo
 from txsignalfd.systemd import Notifier
@@ -67,6 +67,7 @@ class Daemon(Service):
         self._reactor = reactor
         self._actions: dict[int, Action] = {}
         self._signals: SignalService
+        self._hadTerminal = False
         #: The signal for which it stops, 0 for another reason.
         self._stopsFor: int | None = None
         self._extending: Any = None
@@ -87,6 +88,7 @@ class Daemon(Service):
         """
         super().privilegedStartService()
         self._actions = self._chosenActions()
+        self._hadTerminal = self._foreground and hasTerminal()
         self._signals = SignalService(
             {signo: self._handler(signo) for signo in self._actions},
             stopOn=(),
@@ -195,9 +197,12 @@ class Daemon(Service):
         return does[action.name]
 
     def _hangup(self, info: SigInfo) -> None:
-        # The kernel sends it when the terminal closes; who wants a reload is a
-        # process.
-        (self._stop if info.codeName == "SI_KERNEL" else self._reloads.reload)(info)
+        # Who wants a reload is a process.  When the terminal closes the kernel
+        # sends it, or the shell there, as bash to all its jobs.
+        closed = info.codeName == "SI_KERNEL" or (
+            self._hadTerminal and isFromLeader(info) and not hasTerminal()
+        )
+        (self._stop if closed else self._reloads.reload)(info)
 
     def _stop(self, info: SigInfo) -> None:
         if self._stopsFor is None:

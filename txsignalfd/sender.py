@@ -5,6 +5,8 @@ Who has sent a signal, as far as the system can tell.
 
 from __future__ import annotations
 
+import os
+
 from txsignalfd.siginfo import SigInfo, describe
 
 
@@ -36,3 +38,23 @@ def describeWithCommand(info: SigInfo) -> str:
     C{SIGHUP from pid 4242 (bash, uid 1000) by kill}.
     """
     return describe(info, senderCommand(info))
+
+
+def hasTerminal() -> bool:
+    """
+    Whether this process has a controlling terminal, and that has not closed:
+    tty(4).
+    """
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
+
+
+def isFromLeader(info: SigInfo) -> bool:
+    """
+    Whether the leader of our session has sent it, as the shell in a terminal.
+    """
+    sender = info.sender
+    return bool(sender and sender.vouched and sender.pid == os.getsid(0))
