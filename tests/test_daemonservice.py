@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2
 from typing import Any, cast
@@ -429,6 +430,41 @@ def test_systemdIsTold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "STATUS=generation 2 serves" in messages[2]
     assert "STATUS=not reloaded" in messages[4]
     assert "division by zero" in messages[4]
+
+
+def test_systemdIsAskedForTimeWhileAReloadStopsFirst(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    For open connections come to their end before the new service is made.
+    """
+    monkeypatch.setattr(daemon, "EXTEND", 0.01)
+    path = str(tmp_path / "notify")
+    messages: list[str] = []
+
+    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+        reloads.stopFirst = reloads._succession._stopFirst = True
+        client = await made.connect()
+        await client.line()
+        me(SIGHUP)
+        await until(reactor, lambda: receive().count("EXTEND_TIMEOUT_USEC") > 1)
+        await client.end()
+        await until(reactor, lambda: "STATUS=generation 2 serves" in receive())
+        assert not any("_extend" in str(call) for call in reactor.getDelayedCalls())
+        me(SIGTERM)
+
+    def receive() -> str:
+        with suppress(BlockingIOError):
+            while True:
+                messages.append(systemd.recv(4096).decode())
+        return "\n".join(messages)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(path)
+        systemd.setblocking(False)
+        told(story, environ={"NOTIFY_SOCKET": path})
+    heads = [message.partition("=")[0] for message in messages]
+    assert heads[:3] == ["READY", "RELOADING", "EXTEND_TIMEOUT_USEC"]
 
 
 def test_aServiceWithSignalsOfItsOwnStopsWithIt(logged: list[LogEvent]) -> None:

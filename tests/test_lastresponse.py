@@ -93,7 +93,7 @@ def test_aKeptConnectionIsToldToEndWithItsNextResponse() -> None:
             assert response.startswith(b"HTTP/1.1 200 OK\r\n")
             assert (b"Connection: close" in response) == closes
             if not closes:
-                reloads._drain = 0.0
+                reloads.drain = 0.0
                 succession = reloads._succession
                 assert succession is not None
                 succession._drain = 60.0

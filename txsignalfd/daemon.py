@@ -137,17 +137,21 @@ class Daemon(Service):
         return stopped
 
     def _stopped(self, result: object) -> object:
-        if self._extending.active():
-            self._extending.cancel()
+        self._extendNoMore()
         self._notifier.stopWatchdog()
         self._notifier.close()
         hangup.holdAgain()
         self._signals.stopService()
         return result
 
+    def _extendNoMore(self) -> None:
+        if self._extending is not None and self._extending.active():
+            self._extending.cancel()
+
     def _extend(self, seconds: float) -> None:
         # While connections may be open.  A service that does not come to its
         # end is what systemd's own timeout is for.
+        self._extendNoMore()
         if seconds > 0:
             self._notifier.extendTimeout(2 * EXTEND)
             left = seconds - EXTEND
@@ -156,8 +160,12 @@ class Daemon(Service):
     def _before(self, reload: Reload) -> None:
         if reload.number > 1:
             self._notifier.reloading()
+            if self._reloads.stopFirst:
+                self._extend(self._reloads.drain + FLUSH)
 
     def _after(self, reload: Reload) -> None:
+        if self._stopsFor is None:
+            self._extendNoMore()
         if reload.failure is None:
             self._notifier.ready(f"generation {reload.number} serves")
         elif reload.number > 1:

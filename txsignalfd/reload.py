@@ -70,9 +70,9 @@ class ReloadService(Service):
         @param reactor: The reactor; by default the global one.
         """
         self._factory = factory
-        self._drain = drain
+        self.drain = drain
         self.stopTimeout = stopTimeout
-        self._stopFirst = stopFirst
+        self.stopFirst = stopFirst
         self._reactor = reactor
         self._participants = Participants()
         self._watchers = Watchers()
@@ -131,8 +131,8 @@ class ReloadService(Service):
             self._reactor,
             self._factory,
             self._participants,
-            self._drain,
-            self._stopFirst,
+            self.drain,
+            self.stopFirst,
         )
         succession.privilegedBegin(self.alone)
         self._succession = succession
