@@ -320,7 +320,7 @@ def test_aReloadThatFailsChangesNothing(
 
 def forgetful() -> None:
     """
-    Make a service, and return it not.
+    Do what is to be done, and return nothing.
     """
 
 
@@ -688,6 +688,20 @@ def test_participantsChangeWithTheService() -> None:
         "roll back later",
         "roll back",
     ]
+
+
+def test_aParticipantThatReturnsNothingIsNamed() -> None:
+    """
+    And the old service serves on.
+    """
+
+    async def story(reactor: Any, reloads: ReloadService, made: Made) -> None:
+        reloads.addParticipant(forgetful)
+        with pytest.raises(TypeError, match=r"forgetful at .* has returned None, and"):
+            await reloads.reload()
+        assert len(made.services) == 1
+
+    served(story)
 
 
 def test_aParticipantThatFailsTooLateIsNamed(logged: list[LogEvent]) -> None:

@@ -45,7 +45,13 @@ class Participants:
         Have each get ready; the first that cannot ends this with its error.
         """
         for prepare in list(self._prepares):
-            commit, rollback = await result(prepare())
+            prepared = await result(prepare())
+            try:
+                commit, rollback = prepared
+            except (TypeError, ValueError):
+                raise TypeError(
+                    f"{prepare!r} has returned {prepared!r}, and not two callables"
+                ) from None
             self._prepared.append((commit, rollback))
 
     async def commit(self) -> None:
