@@ -160,6 +160,29 @@ def test_whatSomebodyWaitsForIsNoOrphan() -> None:
     spin(main)
 
 
+def test_whatIsWaitedForMeanwhileIsForgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    By an owner that has taken its time.
+    """
+    monkeypatch.setattr(orphans, "GRACE", 1000.0)
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        look = ChildReaper(dispatcher, subreaper=True)._reaping._orphans
+        assert look is not None
+        pid = os.posix_spawnp("true", ["true"], os.environ)
+        await until(reactor, lambda: look._call)
+        assert look._call is not None
+        assert look._lying == {pid}
+        os.waitpid(pid, 0)
+        look._call.reset(0)
+        await until(reactor, lambda: look._call is None)
+        assert not look._lying
+        await dispatcher.close()
+
+    spin(main)
+
+
 def test_whatWasSoBeforeStaysSo() -> None:
     """
     For a process that is a subreaper already; and closing ends the waiting.
