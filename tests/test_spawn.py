@@ -773,6 +773,25 @@ sys.exit(0)
 """
 
 
+EXEC = f"""
+import os, signal
+from txsignalfd import SignalDescriptor, spawning
+descriptor = SignalDescriptor([signal.SIGTERM], print)
+with spawning():
+    os.execv({STATUS[0]!r}, {STATUS!r})
+"""
+
+
+@needsLinux
+def test_aProgramThatTakesOurPlaceStartsClean(tmp_path: Path) -> None:
+    """
+    It has the mask of the thread that executes it.
+    """
+    with python(tmp_path, EXEC) as running:
+        assert running.wait() == 0
+        assert signals(running.output())[0] == "SigBlk 0"
+
+
 @needsLinux
 def test_aProgramMayEndWhileItWatches(tmp_path: Path) -> None:
     """

@@ -72,6 +72,8 @@ def spawning() -> AbstractContextManager[None]:
         with spawning():
             os.system("make")
 
+    So does C{os.execv}, by which another program takes this one's place.
+
     No signal is lost meanwhile; handlers get what came after it.  In the
     reactor's thread realtime signals keep their order, too.  May be used in
     any thread, by one at a time: others wait, C{reactor.spawnProcess} among
