@@ -548,6 +548,28 @@ def test_signalsMayBeTakenAndGivenBackWhileAChildStarts() -> None:
         signal.signal(SIGUSR1, saved)
 
 
+@needsLinux
+def test_whatAThreadStillBlocksIsTakenAnewWhileAChildStarts() -> None:
+    """
+    It was given back in another thread, which cannot unblock it there.
+    """
+
+    def again() -> tuple[set[int], set[int]]:
+        assert blocked() == {SIGUSR1}
+        with spawning():
+            watched.append(SignalDescriptor([SIGUSR1], infos.extend))
+            opened = blocked()
+        return opened, blocked()
+
+    watched: list[SignalDescriptor] = []
+    infos: list[SigInfo] = []
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(SignalDescriptor, [SIGUSR1], infos.extend).result(DEADLINE)
+        first.close()
+        assert pool.submit(again).result(DEADLINE) == (set(), {SIGUSR1})
+        pool.submit(watched[0].close).result(DEADLINE)
+
+
 def test_whatIsGivenBackWhileItIsKeptGoesWhereItWouldHave() -> None:
     """
     Its owner has left without looking.

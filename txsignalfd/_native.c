@@ -563,7 +563,7 @@ static int txs_blocked_by_us(uintptr_t tid, int signo)
 
 /*
  * Open what we have blocked since in the thread that has opened its mask, for
- * the children that it will start until it closes it.
+ * the children that it will start until it closes it; then it is blocked again.
  */
 static void txs_open_more(void)
 {
@@ -576,6 +576,7 @@ static void txs_open_more(void)
     for (int signo = 1; signo < TXS_NSIG; signo++)
         if (txs_before[signo].held && (txs_forget(tid, 0) >> (signo - 1) & 1)) {
             sigaddset(&txs_opened, signo);
+            sigaddset(&txs_reclosed, signo);
             sigaddset(&more, signo);
         }
     pthread_sigmask(SIG_UNBLOCK, &more, NULL);
