@@ -31,7 +31,7 @@ from twisted.scripts._twistd_unix import ServerOptions
 from tests.daemons import TWISTD, Program, adoptingOrphans, endOf, program, waitFor
 from tests.reactors import DEADLINE, spin, turn
 from tests.worlds import needsLinux
-from txsignalfd import SignalService, lowlevel, sender, signallog, tap
+from txsignalfd import SignalService, lowlevel, signallog, tap
 from txsignalfd.daemon import Daemon
 from txsignalfd.early import hangup
 from txsignalfd.inherited import unshareInherited
@@ -344,18 +344,6 @@ def test_jsonGoesToTheLogWhenNobodyReadsStdout(logged: list[LogEvent]) -> None:
         "nobody reads stdout any more: JSON goes to this log"
     ]
     assert len(texts) == 3
-
-
-def test_aSenderThatIsGoneHasNoCommand() -> None:
-    """
-    The rest is told all the same.
-    """
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
-    assert sender.commandOf(pid) is None
-    assert sender.commandOf(os.getpid()) == ME
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

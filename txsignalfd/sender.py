@@ -5,6 +5,7 @@ Who has sent a signal, as far as the system can tell.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from txsignalfd.siginfo import SigInfo, describe
@@ -47,8 +48,9 @@ def hasTerminal() -> bool:
     """
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
-    except OSError:
-        return False
+    except OSError as error:
+        # That no descriptor is left says nothing of the terminal.
+        return error.errno in (errno.EMFILE, errno.ENFILE)
     return True
 
 
