@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -152,6 +153,19 @@ def test_moduleIsShort(module: str) -> None:
     """
     lines = (HOUSE / f"{module}.py").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= MOST_LINES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_moduleNamesItsTests(module: str) -> None:
+    """
+    Where it says that its tests are there are some.
+    """
+    first = (HOUSE / f"{module}.py").read_text(encoding="utf-8").partition("\n")[0]
+    match = re.fullmatch(r"# -\*- test-case-name: tests\.(\w+) -\*-", first)
+    if match:
+        assert (Path(__file__).parent / f"{match[1]}.py").exists()
+    else:
+        assert module in ("__init__", "_native_build")
 
 
 #: Import every module that a program imports, and tell what has changed.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_early -*-
+# -*- test-case-name: tests.test_daemon -*-
 """
 SIGHUP, before there is a service that it could reload, and when there is none
 any more.

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_generation -*-
+# -*- test-case-name: tests.test_reload -*-
 """
 L{Generation}: one run of a service, with the ports and the connections that
 are its own.

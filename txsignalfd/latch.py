@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_latch -*-
+# -*- test-case-name: tests.test_reload -*-
 """
 L{Latch}: something that happens once, and that many may wait for.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_participants -*-
+# -*- test-case-name: tests.test_reload -*-
 """
 L{Participants}: what changes together with a reload, or not at all.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_sharing -*-
+# -*- test-case-name: tests.test_ports -*-
 """
 L{ReactorPorts}: what a reactor's C{listenTCP} and its like do while a service
 can be reloaded.

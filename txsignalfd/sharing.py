@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_sharing -*-
+# -*- test-case-name: tests.test_ports -*-
 """
 L{PortSharing}: the ports of a service, from one generation to the next.
 """
