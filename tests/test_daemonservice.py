@@ -22,6 +22,7 @@ from txsignalfd._native import lib
 from tests.kernel import forge
 from tests.reactors import DEADLINE, newReactor, turn, until
 from tests.test_reload import Made
+from tests.worlds import needsLinux
 from txsignalfd import ReloadService, SignalService, daemon
 from txsignalfd.daemon import Daemon
 from txsignalfd.early import EarlySignal
@@ -262,6 +263,7 @@ def test_asADaemonItHasNoTerminal() -> None:
     told(story, foreground=False)
 
 
+@needsLinux
 def test_asTheFirstProcessItReapsOrphans(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Until it ends.  C{test_daemon.py} has a real one.

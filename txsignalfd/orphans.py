@@ -50,9 +50,10 @@ def isInit() -> bool:
     """
     try:
         # It is another where proc(5) is that of a namespace outside.
-        return os.getpid() == 1 and os.readlink("/proc/self") == "1"
+        first = os.getpid() == 1 and os.readlink("/proc/self") == "1"
     except OSError:
         return False
+    return first and bool(lib.TXS_LINUX)
 
 
 def childProcesses() -> set[int]:
