@@ -10,21 +10,27 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from signal import SIGHUP, SIGRTMIN, SIGTERM, SIGUSR1, SIGUSR2
+from typing import TypeVar
 
 import pytest
 from txsignalfd._native import ffi, lib
 
 from tests.daemons import waitFor
+from tests.kernel import inChild
 from tests.reactors import DEADLINE
 from tests.test_descriptor import Reads
 from tests.test_dispatcher import runIn
 from tests.worlds import queue, send
-from txsignalfd import SigInfo, SignalDescriptor, _mask, lowlevel
+from txsignalfd import SigInfo, SignalDescriptor, _mask, lowlevel, spawning
 from txsignalfd._mask import ProcessMask
+
+T = TypeVar("T")
 
 
 def blocked(thread: int | None = None) -> set[int]:
@@ -232,6 +238,42 @@ def test_settleTakesHoldInAnotherThread() -> None:
 
     runIn(True, other)
     assert blocked() == set()
+
+
+def test_whatAnotherThreadGivesBackIsNotPassedOn() -> None:
+    """
+    A thread that was interrupted blocks the signal also when another thread
+    has given it back.  Its children do not, and it does not itself from when
+    it opens its mask, or gives back a signal of its own.
+    """
+    with ThreadPoolExecutor(1) as pool:
+
+        def call(function: Callable[[], T]) -> T:
+            return pool.submit(function).result(DEADLINE)
+
+        def interrupted(*signals: int) -> None:
+            with descriptorOf(*signals) as (descriptor, reads):
+                for signo in signals:
+                    call(partial(signal.raise_signal, signo))
+                assert call(blocked) == set(signals)
+                drained(descriptor, reads, len(signals))
+
+        def opened() -> set[int]:
+            with spawning():
+                return blocked()
+
+        def givesBack() -> set[int]:
+            with descriptorOf(SIGUSR2):
+                assert blocked() == {SIGUSR1, SIGRTMIN, SIGUSR2}
+            return blocked()
+
+        call(int)
+        interrupted(SIGUSR1, SIGRTMIN)
+        assert call(partial(inChild, blocked)) == set()
+        assert call(opened) == set()
+        assert call(blocked) == set()
+        interrupted(SIGUSR1, SIGRTMIN)
+        assert call(givesBack) == set()
 
 
 def test_dispositionsAreGivenBackAsTheyWere() -> None:

@@ -24,8 +24,9 @@ be changed from within the thread.  So what is undone is the mask of the thread
 that gives back, and that of the main thread (as soon as it runs Python code).
 The others, if they were ever interrupted, or were started by a thread that
 blocked the signal, go on blocking it.  That does no harm to the process, as
-the kernel picks a thread that does not; children that such a thread starts
-from then on inherit its mask.
+the kernel picks a thread that does not.  One that was interrupted has it
+unblocked in its children of fork(2), and in itself from when it opens its mask
+or gives back a signal; children that another one starts inherit its mask.
 
 Rejected: to block the signal in each thread by asking it (there is no way to
 ask a thread of a C library); to let the handler write siginfo to a pipe where
@@ -195,7 +196,7 @@ class ProcessMask:
                 if lib.txs_hold(signo, signo in before, self.pipe, main) == -1:
                     error = ffi.errno
                     self._letGo(wanted[:count])
-                    self._unblock(wanted)
+                    self._unblock()
                     raise OSError(error, f"{signalName(signo)}: {os.strerror(error)}")
             if wanted and not _owners:
                 switchToFork()
@@ -235,19 +236,21 @@ class ProcessMask:
                 del _owners[signo]
             if given and not _owners:
                 switchBack()
-            self._unblock(given)
+            self._unblock()
 
     def _letGo(self, signals: Iterable[int]) -> None:
         for signo in signals:
             lib.txs_let_go(signo)
 
-    def _unblock(self, signals: Collection[int]) -> None:
+    def _unblock(self) -> None:
         """
-        Unblock what we have blocked of these, here and in the main thread.
+        Unblock what we have blocked, and nobody has now, here and in the main
+        thread: also what another thread has given back since.
         """
-        sigprocmask(SIG_UNBLOCK, _forget(lib.txs_tid(), signals))
+        free = frozenset(range(1, lib.TXS_NSIG)).difference(_owners)
+        sigprocmask(SIG_UNBLOCK, _forget(lib.txs_tid(), free))
         main = _mainThread()
-        ours = _forget(main, signals)
+        ours = _forget(main, free)
         if ours and lib.txs_unblock_in_main(sigset(ours)) == -1:
             raise OSError(ffi.errno, "the main thread still blocks signals")
 

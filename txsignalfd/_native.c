@@ -615,13 +615,17 @@ static void txs_before_fork(void)
  */
 static void txs_after_fork_in_child(void)
 {
+    unsigned long long noted = txs_forget(txs_forking, 0);
     sigset_t blocked, covered;
 
     sigemptyset(&blocked);
     sigemptyset(&covered);
     for (int signo = 1; signo < TXS_NSIG; signo++) {
-        if (!txs_before[signo].held)
+        if (!txs_before[signo].held) {
+            if (noted >> (signo - 1) & 1)   /* given back by another thread */
+                sigaddset(&blocked, signo);
             continue;
+        }
         txs_release(signo);
         if (txs_is_uncovered(txs_forking, signo))
             sigaddset(&covered, signo);
@@ -825,9 +829,13 @@ static int txs_open(void)
     for (int signo = 1; signo < TXS_NSIG; signo++) {
         int blocked = sigismember(&before, signo) == 1;
 
-        if (!txs_before[signo].held)
-            continue;
-        if (txs_is_uncovered(tid, signo)) {
+        if (!txs_before[signo].held) {
+            /* Another thread has given it back: here it is opened for good. */
+            if (txs_noted >> (signo - 1) & 1) {
+                txs_forget(tid, 1ULL << (signo - 1));
+                sigdelset(&opened, signo);
+            }
+        } else if (txs_is_uncovered(tid, signo)) {
             sigaddset(&opened, signo);      /* as it was before us */
         } else if (!blocked) {
             sigaddset(&txs_opened, signo);
