@@ -559,6 +559,59 @@ def test_whatTheUserHasBlockedIsReceivedAndBlockedAgain() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
 
 
+@contextmanager
+def userBlocks(signo: int) -> Iterator[None]:
+    """
+    The process blocks a signal, and no other, before and after.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signo])
+    try:
+        yield
+        assert blocked() == {signo}
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signo])
+
+
+def test_whatTheUserHasBlockedIsBlockedInChildrenThoughThePipeIsFull() -> None:
+    """
+    Also when a child starts, and meanwhile another signal is watched.
+    """
+    with userBlocks(SIGRTMIN), pipeOf(SIGRTMIN, SIGUSR1) as (pipe, reads):
+        for value in range(ROOM + 1):  # one more than there is room for
+            queue(value)
+        assert blocked() == {SIGRTMIN, SIGUSR1}
+        with spawning():
+            assert blocked() == {SIGRTMIN}
+            pipe.watch([SIGUSR2])
+            assert blocked() == {SIGRTMIN}
+        while len(reads.infos) < ROOM + 1:
+            pipe.doRead()
+        assert values(reads.infos) == list(range(ROOM + 1))
+        assert blocked() == set()
+
+
+def test_whatTheUserHasBlockedIsBlockedInChildrenOfEachThread() -> None:
+    """
+    A thread that the reactor's starts does not block it, and its children do.
+    """
+
+    def openedAndAfter() -> tuple[set[int], set[int]]:
+        with spawning():
+            return blocked(), inChild(blocked)
+
+    with userBlocks(SIGUSR1), pipeOf(SIGUSR1) as (pipe, reads):
+        with otherThread() as call:
+            assert call(blocked) == set()
+            assert call(lambda: inChild(blocked)) == {SIGUSR1}
+            assert call(openedAndAfter) == ({SIGUSR1}, {SIGUSR1})
+        with otherThread() as call:
+            call(lambda: signal.raise_signal(SIGUSR1))
+            assert call(lambda: inChild(blocked)) == {SIGUSR1}
+            assert call(openedAndAfter) == ({SIGUSR1}, {SIGUSR1})
+        pipe.drain()
+        assert len(reads.infos) == 1
+
+
 def test_aChildThatNoHandlerHasSetRightNeverWrites() -> None:
     """
     It was made by a bare clone(2), and dies of the signal as without us.

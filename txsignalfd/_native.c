@@ -171,7 +171,7 @@ static int txs_sigqueue(int pid, int signo, int value)
  */
 static struct {
     struct sigaction action;
-    int was_blocked;
+    atomic_int was_blocked;
     int held;
     atomic_int sink;            /* the pipe's number plus one; 0: no pipe */
     atomic_uintptr_t reader;    /* the thread that takes it for good */
@@ -357,6 +357,27 @@ static int txs_queue_again(int signo, siginfo_t *info)
 #endif
 }
 
+/*
+ * Whether a signal was blocked before us, and goes to a pipe: so the thread that
+ * takes it, and those that it starts, have it unblocked, and no child has.
+ */
+static int txs_is_covered(int signo)
+{
+    return atomic_load(&txs_before[signo].was_blocked)
+           && atomic_load(&txs_before[signo].sink) != 0;
+}
+
+/*
+ * Whether a thread had a signal blocked, and not from us, that its handler
+ * takes now.
+ */
+static int txs_is_uncovered(uintptr_t tid, int signo)
+{
+    return atomic_load(&txs_before[signo].uncovered)
+           && txs_is_covered(signo)
+           && atomic_load(&txs_before[signo].reader) == tid;
+}
+
 /* Have a thread block a signal from the handler's return on. */
 static void txs_block(int signo, void *context)
 {
@@ -365,7 +386,8 @@ static void txs_block(int signo, void *context)
                || tid == atomic_load(&txs_before[signo].reader);
 
     sigaddset(TXS_MASK(context), signo);
-    txs_note_from(owns ? 0 : TXS_OWNERS, tid, signo);
+    if (!txs_is_uncovered(tid, signo))  /* else it is as it was before us */
+        txs_note_from(owns ? 0 : TXS_OWNERS, tid, signo);
 }
 
 /*
@@ -557,7 +579,7 @@ static int txs_release(int signo)
  */
 static int txs_blocked_by_us(uintptr_t tid, int signo)
 {
-    return !txs_before[signo].was_blocked
+    return !atomic_load(&txs_before[signo].was_blocked)
            || (txs_forget(tid, 0) >> (signo - 1) & 1);
 }
 
@@ -574,23 +596,13 @@ static void txs_open_more(void)
         return;
     sigemptyset(&more);
     for (int signo = 1; signo < TXS_NSIG; signo++)
-        if (txs_before[signo].held && (txs_forget(tid, 0) >> (signo - 1) & 1)) {
+        if (txs_before[signo].held && !txs_is_covered(signo)
+            && (txs_forget(tid, 0) >> (signo - 1) & 1)) {
             sigaddset(&txs_opened, signo);
             sigaddset(&txs_reclosed, signo);
             sigaddset(&more, signo);
         }
     pthread_sigmask(SIG_UNBLOCK, &more, NULL);
-}
-
-/*
- * Whether a thread had a signal blocked, and not from us, that its handler
- * takes now.
- */
-static int txs_is_uncovered(uintptr_t tid, int signo)
-{
-    return atomic_load(&txs_before[signo].uncovered)
-           && txs_before[signo].was_blocked
-           && atomic_load(&txs_before[signo].reader) == tid;
 }
 
 /* Whether a thread has a signal blocked until there is room in the pipe. */
@@ -627,7 +639,7 @@ static void txs_after_fork_in_child(void)
             continue;
         }
         txs_release(signo);
-        if (txs_is_uncovered(txs_forking, signo))
+        if (txs_is_covered(signo))
             sigaddset(&covered, signo);
         else if (txs_blocked_by_us(txs_forking, signo))
             sigaddset(&blocked, signo);
@@ -667,12 +679,12 @@ static int txs_hold(int signo, int was_blocked, int pipe, uintptr_t main_thread)
     atomic_store(&txs_before[signo].full, 0);
     atomic_store(&txs_before[signo].uncovered, 0);
     atomic_store(&txs_before[signo].untold, 0);
+    atomic_store(&txs_before[signo].was_blocked, was_blocked);
     atomic_store(&txs_before[signo].sink, pipe + 1);
     if (txs_catch(signo) == -1) {
         atomic_store(&txs_before[signo].sink, 0);
         return -1;
     }
-    txs_before[signo].was_blocked = was_blocked;
     txs_before[signo].held = 1;
     txs_open_more();
     return 0;
@@ -835,8 +847,10 @@ static int txs_open(void)
                 txs_forget(tid, 1ULL << (signo - 1));
                 sigdelset(&opened, signo);
             }
-        } else if (txs_is_uncovered(tid, signo)) {
+        } else if (txs_is_covered(signo)) {
             sigaddset(&opened, signo);      /* as it was before us */
+            if (!blocked && !txs_is_uncovered(tid, signo))
+                txs_note(tid, signo);       /* and it stays so */
         } else if (!blocked) {
             sigaddset(&txs_opened, signo);
         } else if (txs_blocked_by_us(tid, signo)) {
