@@ -125,6 +125,26 @@ def test_drainReceivesAllThatIsPending(
         reads.clear()
 
 
+def test_drainKeepsTheOrderWhereAReceiverStartsAChild() -> None:
+    """
+    What comes meanwhile is older than what is queued behind it.
+    """
+    reads = Reads()
+
+    def receive(infos: list[SigInfo]) -> None:
+        reads.append(infos)
+        if len(reads) == 1:
+            with spawning():
+                pass
+            queue(*range(100, 300))
+
+    descriptor = SignalDescriptor([SIGRTMIN], receive)
+    queue(*range(100))
+    descriptor.drain()
+    assert [info.value for info in reads.infos] == list(range(300))
+    descriptor.close()
+
+
 def test_drainReadsNoMoreThanCanHaveBeenPending(
     descriptor: SignalDescriptor, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -315,6 +315,27 @@ def test_aFullPipeLosesNothing(count: int) -> None:
         assert reads.infos[-1].value == count
 
 
+@pytest.mark.parametrize("limit", [None, 100])
+def test_drainReceivesAllThatIsPending(
+    limit: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    In the pipe, which may be small, or larger than the kernel's queue, and in
+    the kernel.
+    """
+    if limit is not None:
+        monkeypatch.setattr("resource.getrlimit", lambda _: (limit, limit))
+    with pipeOf(SIGRTMIN) as (pipe, reads):
+        if limit is not None:
+            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, 65536)
+        for count in (1, ROOM, 64, 600):
+            queue(*range(count))
+            pipe.drain(last=True)
+            assert values(reads.infos) == list(range(count))
+            reads.clear()
+            pipe.settle()
+
+
 def test_whatComesToAFullPipeWhileAChildStartsKeepsItsOrder() -> None:
     """
     The child starts with an empty mask, and so more comes than there is room
@@ -332,6 +353,28 @@ def test_whatComesToAFullPipeWhileAChildStartsKeepsItsOrder() -> None:
             pipe.doRead()
         assert values(reads.infos) == list(range(1100))
         assert blocked() == set()
+
+
+@pytest.mark.parametrize("ends", [SignalPipe.drain, SignalPipe.unwatch])
+def test_drainKeepsTheOrderWhereAReceiverStartsAChild(
+    ends: Callable[..., None],
+) -> None:
+    """
+    What comes meanwhile is older than what comes then, in the pipe too.
+    """
+    with pipeOf(SIGRTMIN) as (pipe, reads):
+
+        def receive(infos: list[SigInfo]) -> None:
+            reads.append(infos)
+            if len(reads) == 1:
+                with spawning():
+                    pass
+                queue(*range(100, 300))
+
+        pipe._receive = receive
+        queue(*range(100))
+        ends(pipe, *[[]] * (ends is SignalPipe.unwatch))
+        assert values(reads.infos) == list(range(300))
 
 
 @pytest.mark.parametrize("before", [set(), {SIGHUP, SIGUSR1, SIGUSR2}], ids=str)

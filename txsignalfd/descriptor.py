@@ -43,6 +43,8 @@ class SignalDescriptor(Opened):
     """
 
     _log = Logger()
+    #: How many may be pending beside those in the kernel.
+    _room = 0
 
     def __init__(
         self,
@@ -216,19 +218,27 @@ class SignalDescriptor(Opened):
         @raise OSError: When the descriptor is dead.
         """
         collect()
-        self.receiveKept()
         # Senders may be faster than we: read what was pending at first.
-        for _ in range(mostReads()):
-            if self._fd == -1 or self._receivePending() < RECORDS_PER_READ:
+        left = mostReads() * RECORDS_PER_READ + self._room
+        while left > 0 and self._fd != -1:
+            # A receiver may have started a child: what came then is older.
+            if not (count := self.receiveKept() or self._receivePending()):
                 return
+            left -= count
 
-    def receiveKept(self) -> None:
+    def receiveKept(self) -> int:
         """
         Receive what came to a thread while it started a child.
+
+        @return: How many signals that were.
         """
+        count = 0
         for _ in range(len(self._kept)):  # receivers that start children make more
             if self._kept:  # or a receiver has received it
-                self._receiveInfos(self._kept.popleft())
+                infos = self._kept.popleft()
+                count += len(infos)
+                self._receiveInfos(infos)
+        return count
 
     def _keep(self, infos: list[SigInfo]) -> None:
         self._kept.append(infos)

@@ -55,6 +55,8 @@ class SignalPipe(SignalDescriptor):
     somebody has closed the first behind our back.
     """
 
+    _room = lib.TXS_KEPT  # no pipe holds more
+
     def _open(self, signals: Collection[int]) -> int:
         self._listens = False
         self._untold = ffi.new("unsigned long *")
@@ -106,7 +108,8 @@ class SignalPipe(SignalDescriptor):
         super().unwatch(signals)
         # What other threads had taken before it was given back.
         if left := list(self._inPipe()):
-            self._receiveInfos(left)
+            self._kept.append(left)
+            self.receiveKept()
         self._listen()
 
     def settle(self) -> None:
@@ -129,12 +132,13 @@ class SignalPipe(SignalDescriptor):
         if not last:
             self._listen()
 
-    def receiveKept(self) -> None:
+    def receiveKept(self) -> int:
         """
         See L{SignalDescriptor.receiveKept}.
         """
-        super().receiveKept()
+        count = super().receiveKept()
         self._goOn()
+        return count
 
     def _goOn(self) -> None:
         """
