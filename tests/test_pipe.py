@@ -633,6 +633,18 @@ def test_whatTheUserHasBlockedIsBlockedInChildrenThoughThePipeIsFull() -> None:
         assert blocked() == set()
 
 
+def test_whatTheUserHasBlockedIsGivenBackAfterChangesWhileAChildStarts() -> None:
+    """
+    As the child's protocol may make them, one after another.
+    """
+    with userBlocks(SIGUSR1), pipeOf(SIGUSR1, SIGUSR2) as (pipe, _):
+        with spawning():
+            pipe.unwatch([])
+            pipe.unwatch([SIGUSR2])
+            assert blocked() == {SIGUSR1}
+        assert blocked() == set()
+
+
 def test_whatTheUserHasBlockedIsBlockedInChildrenOfEachThread() -> None:
     """
     A thread that the reactor's starts does not block it, and its children do.

@@ -748,19 +748,19 @@ static void txs_listen(int pipe)
 static void txs_stop_listening(int pipe)
 {
     uintptr_t tid = txs_tid();
-    sigset_t wanted;
+    sigset_t before, wanted;
 
     sigemptyset(&wanted);
     for (int signo = 1; signo < TXS_NSIG; signo++)
         if (atomic_load(&txs_before[signo].sink) == pipe + 1
             && atomic_load(&txs_before[signo].reader) == tid)
             sigaddset(&wanted, signo);
-    pthread_sigmask(SIG_BLOCK, &wanted, NULL);
+    pthread_sigmask(SIG_BLOCK, &wanted, &before);
     for (int signo = 1; signo < TXS_NSIG; signo++)
         if (sigismember(&wanted, signo) == 1) {
             if (atomic_exchange(&txs_before[signo].uncovered, 0))
                 txs_forget(tid, 1ULL << (signo - 1));
-            else
+            else if (sigismember(&before, signo) == 0)
                 txs_note(tid, signo);
             atomic_store(&txs_before[signo].reader, 0);
             atomic_store(&txs_before[signo].full, 0);
