@@ -846,6 +846,33 @@ def test_aReceiverMayCloseWhatIsBeingClosed(ending: Callable[..., None]) -> None
     assert pipe.fileno() == -1
 
 
+def test_aReceiverMayCloseWhileSignalsAreUnwatched() -> None:
+    """
+    Then no number is read that may be another file's.
+    """
+    reads = Reads()
+
+    def receive(infos: list[SigInfo]) -> None:
+        reads.append(infos)
+        pipe.close()
+        # They get the numbers that were just closed.
+        ends.extend(end for _ in range(2) for end in os.pipe())
+        for end in ends:
+            os.set_blocking(end, False)
+        for writer in ends[1::2]:
+            os.write(writer, bytes(128))
+
+    ends: list[int] = []
+    pipe = SignalPipe([SIGUSR1], receive)
+    pipe.settle()
+    send(SIGUSR1)
+    pipe.unwatch([SIGUSR1])
+    assert len(reads.infos) == 1
+    assert select.select(ends[::2], [], [], 0)[0] == ends[::2]
+    for end in ends:
+        os.close(end)
+
+
 def test_whoReplacesTheHandlerIsToldOf(logged: list[LogEvent]) -> None:
     """
     When what came before it is read; and from then on the signal is ours again.

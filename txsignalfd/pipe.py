@@ -106,6 +106,8 @@ class SignalPipe(SignalDescriptor):
         See L{SignalDescriptor.unwatch}.
         """
         super().unwatch(signals)
+        if self._fd == -1:  # closed by a receiver
+            return
         # What other threads had taken before it was given back.
         if left := list(self._inPipe()):
             self._kept.append(left)
