@@ -336,6 +336,26 @@ def test_drainReceivesAllThatIsPending(
             pipe.settle()
 
 
+@pytest.mark.parametrize(
+    "change", [lambda pipe: pipe.watch([SIGHUP]), SignalPipe.settle]
+)
+def test_whatWaitsForRoomWaitsAlsoWhenMoreIsWatched(
+    change: Callable[[SignalPipe], None],
+) -> None:
+    """
+    To go on before there is room would put the first that waits behind others.
+    """
+    with pipeOf(SIGRTMIN) as (pipe, reads):
+        queue(*range(100))
+        for _ in range(ROOM):  # the last page has a little room yet
+            change(pipe)
+            assert blocked() == pipe.signals
+        while len(reads.infos) < 100:
+            pipe.doRead()
+        assert values(reads.infos) == list(range(100))
+        assert blocked() == set()
+
+
 def test_whatComesToAFullPipeWhileAChildStartsKeepsItsOrder() -> None:
     """
     The child starts with an empty mask, and so more comes than there is room

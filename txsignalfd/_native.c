@@ -710,14 +710,15 @@ static int txs_let_go(int signo)
 
 /*
  * From now on this thread takes the signals of a pipe.  While its mask is open
- * that has to wait, as if the pipe were full: txs_close() goes on.
+ * that has to wait, as if the pipe were full: txs_close() goes on.  If it is
+ * full, txs_go_on() does.
  */
 static void txs_listen(int pipe)
 {
     uintptr_t tid = txs_tid();
     sigset_t before, wanted;
 
-    if (tid == atomic_load(&txs_opener)) {
+    if (tid == atomic_load(&txs_opener) || !txs_is_writable(pipe)) {
         for (int signo = 1; signo < TXS_NSIG; signo++)
             if (atomic_load(&txs_before[signo].sink) == pipe + 1) {
                 atomic_store(&txs_before[signo].reader, tid);
