@@ -397,6 +397,18 @@ def test_drainKeepsTheOrderWhereAReceiverStartsAChild(
         assert values(reads.infos) == list(range(300))
 
 
+def test_whatComesWhileAChildStartsInTheEndIsNotLeftInThePipe() -> None:
+    """
+    There it would lose its siginfo when all is given back: nobody reads it.
+    """
+    with pipeOf(SIGRTMIN) as (pipe, reads):
+        pipe.drain(last=True)  # as closing does, and then waits for handlers
+        with spawning():
+            queue(1, 2)
+        assert not list(pipe._inPipe())
+    assert values(reads.infos) == [1, 2]
+
+
 @pytest.mark.parametrize("before", [set(), {SIGHUP, SIGUSR1, SIGUSR2}], ids=str)
 def test_whatChangesWhileAChildStartsIsListenedTo(before: set[int]) -> None:
     """

@@ -457,24 +457,25 @@ static void txs_write(int fd, int signo, siginfo_t *info, void *context)
 {
     uintptr_t tid = txs_tid();
     int opened = tid == atomic_load(&txs_opener);
+    int reads = tid == atomic_load(&txs_before[signo].reader);
     struct txs_siginfo record;
 
     txs_record(info, &record);
     /*
      * What is kept is older than what comes after it, and newer than what is
      * in the pipe: so once something is, the pipe gets no more until all of
-     * that has been received.
+     * that has been received.  And nobody may read it again, if no thread does.
      */
-    if (!(opened && (txs_kept_count > 0 || atomic_load(&txs_before[signo].full)))
+    if (!(opened && (txs_kept_count > 0 || !reads
+                     || atomic_load(&txs_before[signo].full)))
         && write(fd, &record, sizeof record) == (ssize_t)sizeof record) {
-        if (tid != atomic_load(&txs_before[signo].reader)) {
-            if (!opened)
-                txs_block(signo, context);
-        } else if (!txs_is_writable(fd))
+        if (!reads)
+            txs_block(signo, context);
+        else if (!txs_is_writable(fd))
             txs_pipe_is_full(fd, opened, context);
         return;
     }
-    if (tid == atomic_load(&txs_before[signo].reader))
+    if (reads)
         txs_pipe_is_full(fd, opened, context);
     if (txs_may_keep(tid)) {
         txs_keep(info, context);
