@@ -438,6 +438,7 @@ def test_whatChangesWhileAChildStartsIsListenedTo(before: set[int]) -> None:
                 assert [info.signo for info in reads.infos] == [SIGUSR1] * 2
             with spawning():
                 pipe.drain(last=True)  # as closing does
+                assert blocked() == before
             assert blocked() == before | pipe.signals
         assert blocked() == before
     finally:

@@ -767,6 +767,7 @@ static void txs_stop_listening(int pipe)
             atomic_store(&txs_before[signo].reader, 0);
             atomic_store(&txs_before[signo].full, 0);
         }
+    txs_open_more();    /* for a child, what is closed now is to be open */
 }
 
 /* Let in what waits in the kernel, as far as there is room. */
