@@ -851,6 +851,19 @@ def test_parseTakesAnyBuffer(
     ]
 
 
+def test_parseTakesAViewOfWiderItems() -> None:
+    """
+    As of an array of numbers: what counts is its bytes.
+    """
+    made = record(SIGUSR1, pid=42)
+    for count in (1, 4):  # 4 are as many numbers as a record has bytes
+        assert parse(memoryview(made * count).cast("I")) == parse(made) * count
+    with pytest.raises(ValueError, match="^516 bytes are no whole number"):
+        parse(memoryview(bytes(516)).cast("I"))
+    with pytest.raises(ValueError, match="^64 bytes are no whole number"):
+        parse(memoryview(bytes(64)).cast("I"))
+
+
 @pytest.mark.parametrize("empty", [b"", bytearray(), memoryview(b"")])
 def test_parseOfNothingIsNothing(empty: bytes | bytearray | memoryview) -> None:
     """
