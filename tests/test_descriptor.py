@@ -408,6 +408,24 @@ def test_aReceiverMayCloseItWhileTheReactorReads(kind: str) -> None:
     spin(main, kind)
 
 
+def test_whoClosesItInTheEndIsNotToldThatItIsLost() -> None:
+    """
+    A receiver of what was pending when the reactor stopped.
+    """
+
+    def close(infos: list[SigInfo]) -> None:
+        received.extend(infos)
+        closing.close()
+
+    received: list[SigInfo] = []
+    lost: list[Failure] = []
+    closing = SignalDescriptor([SIGUSR1], close, lost.append)
+    send(SIGUSR1)
+    closing.connectionLost(Failure(ZeroDivisionError()))
+    assert len(received) == 1
+    assert not lost
+
+
 def test_theReactorsReasonIsToldOnce(reads: Reads) -> None:
     """
     After what was pending has been received, and all was given back.

@@ -43,8 +43,7 @@ class SignalDescriptor(Opened):
     """
 
     _log = Logger()
-    #: How many may be pending beside those in the kernel.
-    _room = 0
+    _room = 0  #: how many may be pending beside those in the kernel
 
     def __init__(
         self,
@@ -195,8 +194,7 @@ class SignalDescriptor(Opened):
             self._nextLook = monotonic() + LOOK
             for signo in {first.signo, *(info.signo for info in infos[1:])}:
                 self._look(signo)
-        self._receiveInfos(infos)
-        return len(infos)
+        return self._receiveInfos(infos)
 
     def _look(self, signo: int) -> None:
         if self._mask.retake(signo) == 1:
@@ -235,9 +233,7 @@ class SignalDescriptor(Opened):
         count = 0
         for _ in range(len(self._kept)):  # receivers that start children make more
             if self._kept:  # or a receiver has received it
-                infos = self._kept.popleft()
-                count += len(infos)
-                self._receiveInfos(infos)
+                count += self._receiveInfos(self._kept.popleft())
         return count
 
     def _keep(self, infos: list[SigInfo]) -> None:
@@ -251,12 +247,13 @@ class SignalDescriptor(Opened):
         """
         return self._receiveRead()
 
-    def _receiveInfos(self, infos: list[SigInfo]) -> None:
+    def _receiveInfos(self, infos: list[SigInfo]) -> int:
         try:
             self._receive(infos)
         except BaseException:
             # Passed on, it would have the reactor drop all signals.
             self._log.failure("receiving {infos} failed", infos=infos)
+        return len(infos)
 
     def close(self) -> None:
         """
@@ -293,6 +290,8 @@ class SignalDescriptor(Opened):
                 self.drain(last=True)
         except OSError:  # it was closed behind our back: the reactor knows no more
             reason = Failure()
+        if self._fd == -1:  # closed by a receiver
+            return
         try:
             self.close()
         finally:
