@@ -278,12 +278,12 @@ def parse(buffer: bytes | bytearray | memoryview) -> list[SigInfo]:
         nothing is parsed.
     """
     # With an __init__ it would take half as long again.
-    infos = []
     try:
         if len(buffer) == SIGINFO_SIZE:  # as nearly always, and a third quicker
             info = SigInfo()
             info._signo, info._rest = RECORD.unpack(buffer)
             return [info]
+        infos = []
         for signo, rest in RECORD.iter_unpack(buffer):
             info = SigInfo()
             info._signo = signo
@@ -291,10 +291,10 @@ def parse(buffer: bytes | bytearray | memoryview) -> list[SigInfo]:
             infos.append(info)
     except struct.error:
         # Of an array, or a view of one, len() is no number of bytes.
-        with memoryview(buffer) as view:
-            if view.nbytes != len(buffer):
-                return parse(view.cast("B"))
+        raw = memoryview(buffer)
+        if raw.nbytes != len(buffer):
+            return parse(raw.cast("B"))
         raise ValueError(
-            f"{len(buffer)} bytes are no whole number of records of {SIGINFO_SIZE} bytes"
+            f"{raw.nbytes} bytes are no whole number of records of {SIGINFO_SIZE} bytes"
         ) from None
     return infos
