@@ -108,9 +108,9 @@ def program(directory: Path, *command: str) -> Iterator[Program]:
 @contextmanager
 def python(directory: Path, source: str) -> Iterator[Program]:
     """
-    Run a Python program.
+    Run a Python program.  As at a terminal, each line is seen when it is printed.
     """
-    with program(directory, sys.executable, "-c", source) as running:
+    with program(directory, sys.executable, "-u", "-c", source) as running:
         yield running
 
 
