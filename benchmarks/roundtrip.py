@@ -32,8 +32,9 @@ PINNED, FREE = "round trip, on one CPU", "round trip, on any CPU"
 
 OURS = "txsignalfd"
 
-#: Peers that run more than signals; the others block, and can do nothing else.
+#: Event loops, and then what blocks, and can do nothing else.
 LOOPS = ("Twisted", "asyncio", "uvloop", "trio")
+BLOCKING = ("PyPI signalfd", "sigwaitinfo", "os.read")
 
 #: What the ratio to each is to be at most.
 LIMITS = {"Twisted": 0.58, "asyncio": 0.62, "uvloop": 0.7, "trio": 0.5, "os.read": 1.45}
@@ -121,7 +122,7 @@ def rows(*trips: Comparison) -> Iterator[Row]:
             if peer != OURS:
                 ratio = trip.ratio(OURS, peer)
                 yield Row(f"{trip.name}: to {peer}", ratio, limits.get(peer))
-        for peer in LOOPS:
+        for peer in (*LOOPS, *BLOCKING):
             ours, theirs = (percentile99(trip.samples(each)) for each in (OURS, peer))
             what = f"{trip.name}, 99th percentile: to {peer}"
             yield Row(what, single(ours / theirs), 1 if limits else None)
