@@ -3,7 +3,8 @@ Who wakes up when nothing happens.
 
 C{python -m benchmarks.idle} watches signals, reaps children, has one that
 lives, and has nothing to do.  What is counted are its voluntary context
-switches: a process that sleeps has one for each time that it wakes up.
+switches: a process that sleeps has one for each time that it wakes up.  One
+that never sleeps has none either, but it uses the CPU.
 """
 
 from __future__ import annotations
@@ -30,6 +31,30 @@ def _switches(pid: int) -> int:
     )
 
 
+def _nanoseconds(pid: int) -> int:
+    """
+    The CPU time of all its threads: proc_pid_schedstat.
+    """
+    schedstats = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(each.read_text().split()[0]) for each in schedstats)
+
+
+def _wakeups(process: subprocess.Popen[bytes], seconds: float) -> int:
+    """
+    How often a process wakes up.
+
+    @raise RuntimeError: When it has none because it never sleeps, or has ended.
+    """
+    before, used = _switches(process.pid), _nanoseconds(process.pid)
+    time.sleep(seconds)
+    woken = _switches(process.pid) - before
+    if process.poll() is not None:
+        raise RuntimeError("it has ended")
+    if not woken and _nanoseconds(process.pid) > used:
+        raise RuntimeError("it has not slept")
+    return woken
+
+
 def measure(quick: bool) -> list[Comparison]:
     """
     Watch a process of its own.
@@ -42,10 +67,10 @@ def measure(quick: bool) -> list[Comparison]:
         # It still does what comes after its start, and then nothing: time is what
         # is measured here, and there is no event to wait for.
         time.sleep(SETTLE)
-        before = _switches(process.pid)
-        time.sleep(seconds)
-        woken = _switches(process.pid) - before
-        process.terminate()
+        try:
+            woken = _wakeups(process, seconds)
+        finally:
+            process.terminate()
     comparison.turns.append({"txsignalfd": [woken]})
     return [comparison]
 

@@ -9,6 +9,8 @@ import json
 import os
 import platform
 import re
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +19,9 @@ import pytest
 pytest.importorskip(
     "benchmarks", reason="the tests run without a checkout, and so its benchmarks"
 )
-from benchmarks import losses, report, roundtrip
+from benchmarks import idle, losses, report, roundtrip
 from benchmarks.measuring import Comparison, Row, machine
+from tests.daemons import waitFor
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -176,3 +179,43 @@ def test_losesNone() -> None:
     Each signal of a burst reaches its handler.
     """
     assert losses._lost("txsignalfd", 5000) == [0]
+
+
+def wakeups(process: subprocess.Popen[bytes]) -> int | str:
+    """
+    How many it has in a moment, or why that cannot be told.
+    """
+    try:
+        return idle._wakeups(process, 0.05)
+    except RuntimeError as error:
+        return str(error)
+
+
+def test_whoSleepsIsIdle() -> None:
+    """
+    It has no wakeups, until it wakes up.
+    """
+    with subprocess.Popen(
+        ["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as process:
+        waitFor(lambda: wakeups(process) == 0, "it has started, and sleeps")
+        before = idle._switches(process.pid)
+        assert process.stdin is not None
+        process.stdin.write(b" ")
+        process.stdin.flush()
+        waitFor(lambda: idle._switches(process.pid) > before, "it wakes up")
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [("while True: pass", "it has not slept"), ("", "it has ended")],
+)
+def test_whoNeverSleepsIsNotIdle(source: str, why: str) -> None:
+    """
+    Nor is who has ended, though neither wakes up.
+    """
+    with subprocess.Popen([sys.executable, "-c", source]) as process:
+        try:
+            waitFor(lambda: wakeups(process) == why, why)
+        finally:
+            process.kill()
