@@ -5,7 +5,8 @@ Ten million signals from another process, 100,000 rounds of watching and
 unwatching, and 10,000 reloads of a service that listens and is connected to, a
 hundredth of each after the other.  Memory and descriptors are
 those of this process; it fails if, at the end, they are more than they were
-after its first minute, or after its first tenth if that is sooner.
+after its first minute, or after its first tenth if that is sooner (memory: by
+what the allocator may keep).
 """
 
 from __future__ import annotations
