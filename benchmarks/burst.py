@@ -117,10 +117,10 @@ def _twisted(call: Callable[[Any], object]) -> Callable[[Any], None]:
     return prepare
 
 
-def _fromCoroutine(info: Any) -> None:
+def _fromCoroutine(info: Any) -> Any:
     from twisted.internet.defer import Deferred
 
-    Deferred.fromCoroutine(_coroutine(info)).addErrback(_failed)
+    return Deferred.fromCoroutine(_coroutine(info))
 
 
 WAYS: dict[str, Callable[[Any], None]] = {
@@ -130,8 +130,12 @@ WAYS: dict[str, Callable[[Any], None]] = {
     "a fired Deferred, Twisted alone": _twisted(
         lambda info: _fired(info).addErrback(_failed)
     ),
+    "a fired Deferred, no errback": _twisted(_fired),
     "a coroutine": _ours(_coroutine),
-    "a coroutine, Twisted alone": _twisted(_fromCoroutine),
+    "a coroutine, Twisted alone": _twisted(
+        lambda info: _fromCoroutine(info).addErrback(_failed)
+    ),
+    "a coroutine, no errback": _twisted(_fromCoroutine),
     "20 handlers of others": _ours(_plain, others=20),
     "all signals watched": _ours(_plain, watched=64),
 }
@@ -201,7 +205,9 @@ def rows(bursts: Comparison) -> Iterator[Row]:
         ("a plain handler", "C", 2.2),
         ("three attributes", "C", 3.0),
         ("a fired Deferred", "a fired Deferred, Twisted alone", 1.5),
+        ("a fired Deferred", "a fired Deferred, no errback", None),
         ("a coroutine", "a coroutine, Twisted alone", 2.0),
+        ("a coroutine", "a coroutine, no errback", None),
         ("all signals watched", "a plain handler", 1.1),
         ("20 handlers of others", "a plain handler", 1.1),
     ):
