@@ -346,6 +346,32 @@ def test_jsonGoesToTheLogWhenNobodyReadsStdout(logged: list[LogEvent]) -> None:
     assert len(texts) == 3
 
 
+def test_jsonGoesToTheLogWhileTheDiskIsFull(logged: list[LogEvent]) -> None:
+    """
+    And to stdout again when there is room.
+    """
+    info = parse(SIGHUP.to_bytes(4, sys.byteorder) + bytes(124))[0]
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    pipe = os.dup(write)
+    with open(write, "w") as stdout:
+        logger = signallog.SignalLogger(json=True, stdout=stdout)
+        with open("/dev/full", "wb") as full:
+            os.dup2(full.fileno(), write)
+        logger.receive(info)
+        texts = [str(formatEvent(event)) for event in logged]
+        assert texts[0].startswith("stdout: [Errno 28] No space left on device: ")
+        assert json.loads(texts[1])["name"] == "SIGHUP"
+        assert len(texts) == 2
+        os.dup2(pipe, write)
+        logger.receive(info)
+    os.close(pipe)
+    lines = os.read(read, 4096).decode().splitlines()
+    os.close(read)
+    assert json.loads(lines[-1])["name"] == "SIGHUP"
+    assert len(logged) == 2
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_itWorksDaemonized(form: str, tmp_path: Path) -> None:
     """

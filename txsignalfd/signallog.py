@@ -79,19 +79,26 @@ class SignalLogger:
             self._log.info("{line}", line=describe(info, command), info=info)
             return
         line = toJSON(info, command, datetime.now(timezone.utc))
-        if self._stdout is None or not self._print(line, self._stdout):
+        if not self._print(line):
             self._log.info("{line}", line=line, info=info)
 
-    def _print(self, line: str, stdout: TextIO) -> bool:
+    def _print(self, line: str) -> bool:
+        if self._stdout is None:
+            return False
         try:
             # In one piece: unbuffered, print makes two, and a reader may be gone
             # after the first.
-            stdout.write(line + "\n")
-            stdout.flush()
+            self._stdout.write(line + "\n")
+            self._stdout.flush()
         except BrokenPipeError:
             self._log.warn("nobody reads stdout any more: JSON goes to this log")
             self._stdout = None
-        return self._stdout is not None
+            return False
+        except OSError as error:
+            # Such as a full disk, on which there may be room again later.
+            self._log.error("stdout: {error}: its JSON goes to this log", error=error)
+            return False
+        return True
 
 
 class SignalLogService(SignalService):
