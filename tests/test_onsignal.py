@@ -5,6 +5,7 @@ C{--on SIGNAL=ACTION}, as users write it.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from signal import SIGHUP, SIGRTMIN, SIGUSR2
 
 import pytest
@@ -50,7 +51,10 @@ def test_aCommandIsWhateverFollows() -> None:
         ("HUP=call:", "'call:' is none of"),
         ("HUP=call:no.such.thing", "there is no module no: is it in PYTHONPATH?"),
         ("HUP=call:nothing", "there is no module nothing: is it in PYTHONPATH?"),
-        ("HUP=call:os.gone", "cannot be imported: module 'os' has no attribute 'gone'"),
+        (
+            "HUP=call:os.gone",
+            "cannot be imported: AttributeError: module 'os' has no attribute 'gone'",
+        ),
         ("HUP=call:os.path", "call:os.path is no function"),
     ],
 )
@@ -61,6 +65,18 @@ def test_whatIsWrongIsNamed(text: str, message: str) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011
         parseOn(text)
     assert message in str(raised.value)
+
+
+def test_whatAModuleRaisesIsNamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    By its kind too: what some errors say means nothing alone.
+    """
+    (tmp_path / "failing_at_import.py").write_text("{}['HOME']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot be imported: KeyError: 'HOME'$"):
+        parseOn("HUP=call:failing_at_import.reload")
 
 
 def test_theLogSaysWhatSignalsDo() -> None:

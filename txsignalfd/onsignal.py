@@ -83,7 +83,8 @@ def _function(name: str) -> Callable[..., Any]:
             f"call:{name}: there is no module {module}: is it in PYTHONPATH?"
         ) from error
     except Exception as error:
-        raise ValueError(f"call:{name} cannot be imported: {error}") from error
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(f"call:{name} cannot be imported: {why}") from error
     if not callable(function):
         raise ValueError(f"call:{name} is no function")  # noqa: TRY004
     return function  # type: ignore[no-any-return]
