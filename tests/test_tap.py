@@ -473,8 +473,10 @@ def parsed(*arguments: str, **parent: object) -> tap.Options:
     ("arguments", "message"),
     [
         ("--on HUP=restart web", "--on: 'restart' is none of reload, stop"),
-        ("--on HUP=reload", "--on and --stop-first need a command, such as web"),
-        ("--stop-first", "--on and --stop-first need a command, such as web"),
+        ("--on HUP=reload", "--on needs a command, such as web"),
+        ("--stop-first", "--stop-first needs a command, such as web"),
+        ("--drain 0", "--drain needs a command, such as web"),
+        ("--stop-timeout 60", "--stop-timeout needs a command, such as web"),
         ("--signals HUP socks", "--signals is for watching only, without a command"),
         ("--format json socks", "--format is for watching only, without a command"),
         ("--drain -1 web", "--drain: '-1' is no time in seconds"),
@@ -625,4 +627,5 @@ def test_withAPluginItIsADaemon() -> None:
     service: Any = tap.makeService(parsed(*line))
     assert isinstance(service, Daemon)
     assert service._reloads.stopTimeout == 4.0
+    assert service._reloads.drain == 30.0
     assert service._asked == {signal.SIGURG: Action("ignore")}

@@ -33,6 +33,10 @@ from txsignalfd.reload import ReloadService
 from txsignalfd.signallog import SignalLogger, SignalLogService, logToStderr
 from txsignalfd.systemd import Notifier
 
+#: What open connections are given, where the user does not say.
+_SECONDS: Final = 30.0
+_TIMES: Final = ("drain", "stop-timeout")
+
 _JOB_CONTROL: Final = frozenset({SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT})
 
 
@@ -130,15 +134,15 @@ class Options(UsageOptions):
         [
             "drain",
             None,
-            30.0,
-            "seconds that a reload leaves to connections that are open",
+            None,
+            "seconds that a reload leaves to connections that are open [default: 30]",
             partial(seconds, "--drain"),
         ],
         [
             "stop-timeout",
             None,
-            30.0,
-            "seconds that a stop leaves to connections that are open",
+            None,
+            "seconds that a stop leaves to connections that are open [default: 30]",
             partial(seconds, "--stop-timeout"),
         ],
     ]
@@ -227,8 +231,10 @@ class Options(UsageOptions):
         if self.subCommand is not None:
             self._forPlugin()
             return
-        if self["on"] or self["stop-first"]:
-            raise UsageError("--on and --stop-first need a command, such as web")
+        for option in ("on", "stop-first", *_TIMES):
+            # No time at all is a time too.
+            if self[option] or (option in _TIMES and self[option] == 0):
+                raise UsageError(f"--{option} needs a command, such as web")
         self["format"] = self["format"] or "text"
         if self["format"] not in ("text", "json"):
             raise UsageError(f"--format: {self['format']!r} is neither text nor json")
@@ -245,6 +251,9 @@ class Options(UsageOptions):
         for option in ("signals", "format"):
             if self[option] is not None:
                 raise UsageError(f"--{option} is for watching only, without a command")
+        for option in _TIMES:
+            if self[option] is None:
+                self[option] = _SECONDS
 
     @property
     def inForeground(self) -> bool:
