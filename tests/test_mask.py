@@ -54,6 +54,13 @@ def bitsOf(status: Path, field: str) -> set[int]:
     return {signo for signo in range(1, 65) if mask >> (signo - 1) & 1}
 
 
+def here(function: Callable[[], None]) -> None:
+    """
+    In this process.
+    """
+    function()
+
+
 @contextmanager
 def descriptorOf(*signals: int) -> Iterator[tuple[SignalDescriptor, Reads]]:
     """
@@ -173,17 +180,29 @@ def test_theHandlerKeepsErrno(threads: list[Thread]) -> None:
     os.close(write)
 
 
-def test_watchingDoesNotDependOnTheThread() -> None:
+@pytest.mark.parametrize("where", [here, inChild])
+def test_watchingDoesNotDependOnTheThread(
+    where: Callable[[Callable[[], None]], None],
+) -> None:
     """
     The main thread has done nothing, and takes nothing; when all is given back
-    it blocks what it blocked before.
+    it blocks what it blocked before.  In a forked child, as a daemon is one, its
+    C{native_id} is that of the parent's.
+    """
+    where(watchInAnotherThread)
+
+
+def watchInAnotherThread() -> None:
+    """
+    And see to the main thread, which this is.
     """
 
     def watch() -> None:
         with descriptorOf(SIGTERM, SIGUSR1) as (descriptor, reads):
 
             def both() -> bool:
-                send(SIGTERM, SIGUSR1)
+                for signo in (SIGTERM, SIGUSR1):
+                    os.kill(os.getpid(), signo)
                 return blocked(os.getpid()) == {SIGTERM, SIGUSR1, SIGUSR2}
 
             # The kernel offers each to the main thread, if we do not read it

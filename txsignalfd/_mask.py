@@ -259,8 +259,8 @@ def _mainThread() -> int:
     """
     The main thread's number, as C has it.
     """
-    main = threading.main_thread()
-    number = main.native_id if lib.TXS_LINUX else main.ident
+    # Not its native_id, which in a forked child is still that of the parent's.
+    number = os.getpid() if lib.TXS_LINUX else threading.main_thread().ident
     assert number is not None, "the main thread runs"
     return number
 
