@@ -20,6 +20,7 @@ from twisted.internet import process
 from twisted.protocols.policies import TimeoutMixin
 
 from tests.daemons import TWISTD, program, waitFor
+from tests.kernel import inChild
 from tests.processes import SLEEP, foreign, kill, spawn, zombie
 from tests.reactors import KINDS, newReactor, sleep, spin, until
 from tests.test_dispatcher import Recorder
@@ -278,6 +279,14 @@ def test_itTellsWhatEachThreadIsAt(
         monkeypatch.setattr(threading, "enumerate", list)
         text = threads()
     assert f"  unnamed {worker.ident:#x}\n    File " in text
+
+
+def test_aForkedProcessTellsTheNumberOfItsOwnThread(reactor: Any) -> None:
+    """
+    As a daemon does, and not that of the process that has forked.
+    """
+    pid, text = inChild(lambda: (os.getpid(), reported(reactor)["threads"]))
+    assert f"  MainThread {pid}, which writes this\n    File " in text
 
 
 def test_aPartThatCannotBeToldSaysWhy(

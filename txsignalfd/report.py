@@ -27,6 +27,7 @@ cut short, for a log is no database::
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 import threading
@@ -148,12 +149,19 @@ def _nameOf(function: Any) -> str:
     return f"{qual(type(owner))}.{name.rpartition('.')[2]}"
 
 
+def _numberOf(thread: threading.Thread) -> int | None:
+    if thread is threading.main_thread() and sys.platform == "linux":
+        # In a daemon its native_id is still that of the process that has forked.
+        return os.getpid()
+    return thread.native_id
+
+
 def _threads() -> list[str]:
     threads = {thread.ident: thread for thread in threading.enumerate()}
     lines = []
     for ident, frame in sys._current_frames().items():  # noqa: SLF001
         thread = threads.get(ident)
-        name = f"{thread.name} {thread.native_id}" if thread else f"unnamed {ident:#x}"
+        name = f"{thread.name} {_numberOf(thread)}" if thread else f"unnamed {ident:#x}"
         here = ", which writes this" if ident == threading.get_ident() else ""
         stack = "".join(traceback.format_stack(frame, _MOST))
         lines.append(f"{name}{here}\n{stack.rstrip()}")
