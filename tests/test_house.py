@@ -70,6 +70,7 @@ ORDER = [
     "ports",
     "pathports",
     "inherited",
+    "starting",
     "reactorports",
     "sharing",
     "lastresponse",

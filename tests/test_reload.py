@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from signal import SIGHUP
 from typing import Any
 
@@ -17,8 +18,9 @@ from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.logger import LogEvent, formatEvent
 from zope.interface.verify import verifyObject
 
+from tests.freeports import freePort
 from tests.generations import Client, Listening, NumberedFactory
-from tests.reactors import KINDS, sleep, spin, turn, until
+from tests.reactors import KINDS, sleep, spin, turn, until, untilLength
 from txsignalfd import NotServing, Reload, ReloadService, SignalService, succession
 
 pytestmark = pytest.mark.usefixtures("withoutRest")
@@ -837,6 +839,89 @@ def test_twoServicesOnOneReactorAreReloadedApart() -> None:
             await service.stopService()
         assert "listenTCP" not in vars(reactor)
         await other.stopListening()
+
+    spin(main)
+
+
+class Waiting(Made):
+    """
+    A factory of services that wait before they listen.
+    """
+
+    def __init__(self, reactor: Any, how: str, begun: list[Deferred[None]]) -> None:
+        super().__init__(reactor, freePort())
+        self._how = how
+        self._begun = begun
+
+    def __call__(self) -> Any:
+        waiting: Deferred[None] = Deferred()
+        self._begun.append(waiting)
+        if self._how == "factory":
+
+            async def make() -> Any:
+                await waiting
+                return Made.__call__(self)
+
+            return make()
+        service: Any = super().__call__()
+        service.privilegedStartService = lambda: None
+        service.startService = partial(self._start, service, waiting)
+        return service
+
+    def _start(self, service: Any, waiting: Deferred[None]) -> Any:
+        def listen(_: object) -> None:
+            service.port = self.listen()
+
+        if self._how == "callback":
+            return waiting.addCallback(listen)
+
+        async def wait() -> None:
+            await waiting
+            listen(None)
+
+        return Deferred.fromCoroutine(wait())
+
+
+@pytest.mark.parametrize("how", ["factory", "coroutine", "callback"])
+def test_servicesThatStartAtTheSameTimeAreToldApart(how: str) -> None:
+    """
+    Where they wait for something and then listen, in whatever order.  One that
+    is reloaded, or stopped, takes no port of the other's away.
+    """
+
+    async def main(reactor: Any) -> None:
+        begun: list[Deferred[None]] = []
+
+        async def go(order: int) -> None:
+            await untilLength(reactor, begun, 2)
+            waiting = begun[::order]
+            begun.clear()
+            for deferred in waiting:
+                deferred.callback(None)
+
+        mades = [Waiting(reactor, how, begun) for _ in range(2)]
+        services = [ReloadService(made, reactor=reactor) for made in mades]
+        for service in services:
+            start(service)
+        await go(1)
+        for order in (-1, 1):
+            reloads = [service.reload() for service in services]
+            await go(order)
+            for reloaded in reloads:
+                await reloaded
+        reloads = [services[1].reload()]
+        await untilLength(reactor, begun, 1)
+        begun.pop().callback(None)
+        await reloads.pop()
+        for made, expected in zip(mades, (b"3", b"4"), strict=True):
+            client = await made.connect()
+            assert await client.line() == expected
+            await client.end()
+        await services[1].stopService()
+        client = await mades[0].connect()
+        assert await client.line() == b"3"
+        await client.end()
+        await services[0].stopService()
 
     spin(main)
 

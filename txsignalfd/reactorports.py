@@ -9,40 +9,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from txsignalfd.listener import Listener
 from txsignalfd.pathports import UNIXDatagramPort, UNIXPort
 from txsignalfd.ports import MulticastPort, SharedPort, TCPPort, UDPPort
+from txsignalfd.starting import Sharer, Starting
 from txsignalfd.taken import Taken
-
-
-class Sharer(Protocol):
-    """
-    Somebody whose ports are shared.
-    """
-
-    @property
-    def taken(self) -> Taken:
-        """
-        What whoever listens now adds to.
-        """
-
-    @property
-    def alone(self) -> bool:
-        """
-        Whether nobody else listens on this reactor.
-        """
-
-    def kept(self, key: Hashable) -> Listener | None:
-        """
-        A listener at this address that is waited for.
-        """
-
-    def handOver(self, key: Hashable) -> None:
-        """
-        Somebody listens at this address from now on.
-        """
 
 
 class _Nobody:
@@ -87,8 +60,8 @@ class ReactorPorts:
         self._reactor = reactor
         #: Those whose services run.
         self.sharers: list[Sharer] = []
-        #: Those of them whose services are being started, the last the latest.
-        self.starting: list[Sharer] = []
+        #: Those of them whose services are being started.
+        self.starting = Starting()
         self._nobody = _Nobody()
         self._replaced: dict[str, Any] = {}
         self._addTrigger: Callable[..., Any]
@@ -127,11 +100,11 @@ class ReactorPorts:
             else:
                 setattr(self._reactor, name, own)
 
-    def _whose(self) -> Sharer:
+    def _whose(self, key: Hashable) -> Sharer | _Nobody:
         for sharer in self.sharers:
             if sharer.alone:
                 return sharer
-        return self.starting[-1] if self.starting else self._nobody
+        return self.starting.who(key) or self._nobody
 
     def nobodys(self, key: Hashable) -> Listener | None:
         """
@@ -139,14 +112,17 @@ class ReactorPorts:
         service that has begun to listen later than it started.
         """
         for port in self._nobody.taken.ports:
-            if port.listener.key == key:
+            if port.listener.key == key and not port.listener.isAny:
                 listener: Listener = port.listener
                 return listener
         return None
 
     def _listen(self, key: Hashable, port: SharedPort) -> Any:
-        sharer = self._whose()
-        port.listenAs(key, sharer.kept(key), sharer.taken)
+        sharer = self._whose(key)
+        listener = sharer.kept(key)
+        if sharer is self._nobody and self.starting.isUnclear:
+            listener = self.nobodys(key)
+        port.listenAs(key, listener, sharer.taken)
         sharer.handOver(key)
         return port
 
@@ -166,9 +142,10 @@ class ReactorPorts:
         identity = self._addTrigger(phase, eventType, callable, *args, **kwargs)
         # The reactor's own pool of threads, for one, is everybody's.
         isReactors = getattr(callable, "__self__", None) is self._reactor
-        if self.starting and eventType == "shutdown" and not isReactors:
+        sharer = self.starting.who()
+        if sharer is not None and eventType == "shutdown" and not isReactors:
             call = partial(callable, *args, **kwargs)
-            self.starting[-1].taken.triggers.add(phase, identity, call)
+            sharer.taken.triggers.add(phase, identity, call)
         return identity
 
     def listenTCP(
@@ -248,10 +225,10 @@ class ReactorPorts:
         """
         See C{IReactorSocket}.
         """
-        sharer = self._whose()
         listener = Listener(_ADOPTED, fileDescriptor, adopted=True)
         # Others know it by where it is bound.
         listener.key = key = (*_ADOPTED, listener.name())
+        sharer = self._whose(key)
         port: Any
         if addressFamily == socket.AF_UNIX:
             port = UNIXPort(listener.name(), factory, reactor=self._reactor)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from txsignalfd.inherited import shareInherited
-from txsignalfd.listener import Listener, isAny
+from txsignalfd.listener import Listener
 from txsignalfd.reactorports import ReactorPorts
 from txsignalfd.taken import Taken
 
@@ -78,16 +78,14 @@ class PortSharing:
         one's that takes afterwards.
         """
         before, self.taken = self.taken, taken
-        self._ports.starting.append(self)
         shareInherited(taken.descriptors)
         try:
-            yield
+            with self._ports.starting.entered(self):
+                yield
         except BaseException:
             self.taken = before
             self._offer()
             raise
-        finally:
-            self._ports.starting.remove(self)
 
     def keep(self, taken: Taken, stops: bool) -> None:
         """
@@ -109,6 +107,13 @@ class PortSharing:
         for listener in self._held:
             self._kept.setdefault(listener.key, deque()).append(listener)
 
+    def awaits(self, key: Hashable) -> bool:
+        """
+        Whether a port of the generation before has listened at this address,
+        and none of the new one does.
+        """
+        return bool(self._kept.get(key)) or key in self._lingering
+
     def kept(self, key: Hashable) -> Listener | None:
         """
         One of these; the first is that of the port that was opened first, when
@@ -119,7 +124,7 @@ class PortSharing:
         if port := self._lingering.get(key):
             listener: Listener = port.listener
             return listener
-        return None if isAny(key) else self._ports.nobodys(key)
+        return self._ports.nobodys(key)
 
     def linger(self, ports: Iterable[Any]) -> None:
         """
