@@ -195,6 +195,48 @@ def test_theOtherSignalsDoWhatTheyShould(logged: list[LogEvent]) -> None:
     assert "SIGWINCH from pid" in text
 
 
+def test_aCommandIsOverWhenItsShellIs(tmp_path: Path, logged: list[LogEvent]) -> None:
+    """
+    What it leaves in the background holds back no later one, and its output
+    still goes to the log; and so does the end of one that a signal has ended.
+    """
+    go = tmp_path / "go"
+    left = f"until test -e {go}; do sleep 0.01; done; printf gone"
+    counts: list[int] = []
+
+    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+        counts.append(len(reactor.getReaders()))
+        me(signal.SIGIO)
+        me(signal.SIGWINCH)
+        try:
+            for count in (1, 2):
+                me(signal.SIGRTMIN)
+                await until(
+                    reactor,
+                    lambda: texts(logged).count(f"({left}) & echo left: left") == count,  # noqa: B023
+                )
+        finally:
+            go.touch()
+            # What is left has ended, and its pipes are closed.
+            await until(reactor, lambda: len(reactor.getReaders()) == counts[0])
+        await until(reactor, lambda: "echo out; kill -9 $$ was ended by" in text())
+        await until(reactor, lambda: "cat: read nothing" in text())
+        me(SIGTERM)
+
+    def text() -> str:
+        return "\n".join(texts(logged))
+
+    told(
+        story,
+        f"RTMIN=run:({left}) & echo left",
+        "IO=run:echo out; kill -9 $$",
+        "WINCH=run:cat; echo cat: read nothing",
+    )
+    assert text().count(f"({left}) & echo left: gone") == 2
+    assert "echo out; kill -9 $$: out" in text()
+    assert "echo out; kill -9 $$ was ended by SIGKILL" in text()
+
+
 calls: list[Any] = []
 
 

@@ -84,6 +84,7 @@ ORDER = [
     "onsignal",
     "early",
     "signallog",
+    "commands",
     "daemon",
     "plugins",
     "tap",

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import Logger
 
 from txsignalfd.children import ChildReaper
+from txsignalfd.commands import runCommand
 from txsignalfd.dispatcher import dispatcherFor
 from txsignalfd.early import hangup
 from txsignalfd.generation import FLUSH
@@ -245,12 +245,4 @@ class Daemon(Service):
             told=describeWithCommand(info),
             command=command,
         )
-        out, err, status = await getProcessOutputAndValue(
-            "/bin/sh", ["-c", command], os.environ, reactor=self._reactor
-        )
-        for line in (out + err).decode(errors="replace").splitlines():
-            self._log.info("{command}: {line}", command=command, line=line)
-        if status:
-            self._log.error(
-                "{command} exited with status {status}", command=command, status=status
-            )
+        await runCommand(command, self._reactor)
