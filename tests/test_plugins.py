@@ -395,3 +395,25 @@ def test_optionsAreReadWhereTheCommandWasGiven(tmp_path: Path) -> None:
         assert fetch(tcp(port)) == b"its text"
         daemon.kill(SIGTERM)
         assert daemon.wait() == -SIGTERM
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs to be root, to confine itself")
+def test_whereItIsConfinedOptionsAreReadThere(tmp_path: Path) -> None:
+    """
+    For the directory in which the command was given cannot be reached.
+    """
+    port = freePort()
+    (tmp_path / "jail" / "dev").mkdir(parents=True)
+    # Twisted wants one.
+    (tmp_path / "jail" / "dev" / "null").touch()
+    (tmp_path / "jail" / "file").write_text("its text")
+    options = [f"--listen=tcp:{port}:interface=127.0.0.1", "--path=/"]
+    # What measures it would not find its own files either.
+    before = ["env", "-u", "COVERAGE_PROCESS_CONFIG", "-u", "COVERAGE_PROCESS_START"]
+    twistd = ["--chroot=jail", "--pidfile="]
+    with serving(tmp_path, "web", *options, twistd=twistd, before=before) as daemon:
+        assert fetch(tcp(port), "/file") == b"its text"
+        reload(daemon)
+        assert fetch(tcp(port), "/file") == b"its text"
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from operator import attrgetter
 from typing import Any
 
@@ -69,6 +69,7 @@ class PluginFactory:
         self._maker = maker
         self._parseAgain = parseAgain
         self._directory = os.getcwd()
+        self._root = os.stat("/")
         self._first = checkService(maker.makeService(options), self)
 
     def __repr__(self) -> str:
@@ -81,5 +82,12 @@ class PluginFactory:
         first, self._first = self._first, None
         if first is not None:
             return first
-        with _workingIn(self._directory):
+        with _workingIn(self._directory) if self._seesAll else nullcontext():
             return self._maker.makeService(self._parseAgain())
+
+    @property
+    def _seesAll(self) -> bool:
+        """
+        Whether paths lead where they did: not after twistd's C{--chroot}.
+        """
+        return os.path.samestat(os.stat("/"), self._root)
