@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from signal import SIGHUP
 from typing import Any
 
 import pytest
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.logger import LogEvent, formatEvent
@@ -549,7 +550,51 @@ def test_aStopEndsAReloadThatIsUnderWay(logged: list[LogEvent]) -> None:
                 await asked
 
     spin(main)
-    assert any("the service is being stopped" in str(formatEvent(e)) for e in logged)
+    text = "generation 1 does not serve any more: NotServing: the service is being"
+    assert any(text in str(formatEvent(event)) for event in logged)
+
+
+@pytest.mark.parametrize("what", ["factory", "start"])
+@pytest.mark.parametrize("isFirst", [True, False])
+def test_whatGoesOnWhenItIsCancelledDoesNotServe(what: str, isFirst: bool) -> None:
+    """
+    Such as a factory that takes whatever fails for a missing configuration.
+    """
+
+    async def main(reactor: Any) -> None:
+        never: Deferred[None] = Deferred()
+
+        class Obstinate(Made):
+            def __call__(self) -> Any:
+                service: Any = super().__call__()
+                if not isFirst and len(self.services) == 1:
+                    return service
+                if what == "factory":
+                    return goOn(service)
+                service.privilegedStartService = lambda: None
+                service.startService = lambda: listenAfterAll(service)
+                return service
+
+        async def goOn(service: Any) -> Any:
+            with suppress(CancelledError):
+                await never
+            return service
+
+        async def listenAfterAll(service: Any) -> None:
+            await goOn(service)
+            service.port = made.listen()
+
+        made = Obstinate(reactor, freePort())
+        reloads = ReloadService(made, reactor=reactor)
+        start(reloads)
+        asked = reloads.reload()
+        await reloads.stopService()
+        with pytest.raises(NotServing):
+            await asked
+        with pytest.raises(Refused):
+            await connectTo(reactor, made.port)
+
+    spin(main)
 
 
 def test_aReloadThatAStopHasEndedDisturbsNoLaterStart() -> None:

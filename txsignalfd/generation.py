@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.udp import Port as DatagramPort
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
@@ -106,8 +106,15 @@ class Generation:
     async def start(self) -> None:
         """
         Start the service, and accept where others do too.
+
+        @raise CancelledError: It was stopped meanwhile.
         """
         await maybeDeferred(self.service.startService)
+        if self._retiring:
+            # It has gone on all the same, and does not know that it is to stop.
+            await self.retired.wait()
+            await self.stop()
+            raise CancelledError
         self.taken.started()
 
     def retire(self, seconds: float, successor: Successor | None) -> None:

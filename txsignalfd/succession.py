@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import Any, Final
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.defer import TimeoutError as NotInTime
 from twisted.logger import Logger
 
@@ -85,8 +86,8 @@ class Succession:
         """
         What holds after a reload that has failed.
         """
-        failed = self.current.failed
-        return f"{self.current} {'does not serve any more' if failed else 'serves on'}"
+        over = self.current.failed or self._ending
+        return f"{self.current} {'does not serve any more' if over else 'serves on'}"
 
     @property
     def next(self) -> int:
@@ -217,8 +218,11 @@ class Succession:
         @raise TypeError: It is no service.
         @raise ValueError: It serves already, and would be stopped with the old
             generation.
+        @raise CancelledError: All is stopped, and the factory has gone on.
         """
         checkService(made, self._factory)
+        if self._ending:
+            raise CancelledError
         if any(generation.service is made for generation in self.generations):
             raise ValueError(
                 f"{self._factory!r} has made the service that serves already, and"
