@@ -32,13 +32,13 @@ def write(directory: Path, **options: Any) -> None:
     """
     Write the file of options.
 
-    Its keys: C{listen}, strings of endpoints; C{udp}, hosts and ports where
-    datagrams come back; C{body}, an answer; C{make}, C{start} and C{stop}, how
-    these go, if they do not go well; C{exclusive}, whether there can be one
-    only; C{late}, where it listens when it has started; C{idle}, how long an
-    idle connection is kept for one more request when all stops; C{soon},
-    whether kept connections are told at once to end, and not when half of
-    their time is over.
+    Its keys: C{listen}, strings of endpoints; C{early}, ports of 127.0.0.1 where
+    it listens when it is made; C{udp}, hosts and ports where datagrams come
+    back; C{body}, an answer; C{make}, C{start} and C{stop}, how these go, if
+    they do not go well; C{exclusive}, whether there can be one only; C{late},
+    where it listens when it has started; C{idle}, how long an idle connection is
+    kept for one more request when all stops; C{soon}, whether kept connections
+    are told at once to end, and not when half of their time is over.
     """
     # In one piece: it is read at any time.
     directory.joinpath("new").write_text(json.dumps(options))
@@ -196,6 +196,9 @@ def makeService(options: Options) -> MultiService:
     body = chosen.get("body", "body " * 1000)
     for endpoint in chosen.get("listen", []):
         service(endpoint, Site(Answer(body.encode()))).setServiceParent(whole)
+    for port in chosen.get("early", []):
+        site = Site(Answer(body.encode()))
+        _reactor().listenTCP(port, site, interface="127.0.0.1")
     for host, port in chosen.get("udp", []):
         UDPServer(port, Echo(), host).setServiceParent(whole)
     if chosen.get("make") == "raise":

@@ -482,6 +482,27 @@ def test_aServiceMayListenLate(tmp_path: Path, port: int) -> None:
         assert "Traceback" not in daemon.output()
 
 
+def test_aPluginMayListenWhenItsServiceIsMade(tmp_path: Path, port: int) -> None:
+    """
+    Outside of it, so that nobody closes the port when it stops.
+    """
+    options = {"early": [port], "body": "old " * 100}
+    write(tmp_path, **options)
+    with serving(tmp_path, "served") as daemon:
+        with load(opening(tcp(port)), keeping(tcp(port))):
+            reload(daemon, 10)
+            write(tmp_path, **{**options, "make": "raise"})
+            daemon.kill(SIGHUP)
+            daemon.waitForOutput("not reloaded")
+        assert fetch(tcp(port)) == b"old " * 100
+        write(tmp_path)
+        reload(daemon)
+        assert not canConnect(tcp(port))
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+        assert "CannotListenError" not in daemon.output()
+
+
 @pytest.mark.parametrize("options", [[], ["--stop-first"]])
 def test_whoConnectsToALateServiceIsNotRefused(
     options: list[str], tmp_path: Path, port: int

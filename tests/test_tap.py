@@ -624,7 +624,10 @@ def test_withAPluginItIsADaemon() -> None:
     Which has the options that it was given.
     """
     line = ["--on", "URG=ignore", "--stop-timeout", "4", "socks"]
-    service: Any = tap.makeService(parsed(*line))
+    try:
+        service: Any = tap.makeService(parsed(*line))
+    finally:
+        unshareInherited()
     assert isinstance(service, Daemon)
     assert service._reloads.stopTimeout == 4.0
     assert service._reloads.drain == 30.0

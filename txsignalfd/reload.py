@@ -18,10 +18,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txsignalfd.inherited import unclaimed
 from txsignalfd.pace import Pace
 from txsignalfd.participants import Participants, Prepare
 from txsignalfd.siginfo import SigInfo
 from txsignalfd.succession import Succession
+from txsignalfd.taken import Taken
 from txsignalfd.watchers import Askers, Reload, Watcher, Watchers
 
 
@@ -45,6 +47,8 @@ class ReloadService(Service):
     #: Whether all that listens on the reactor is the service's, also what
     #: begins to when its C{startService} has returned.
     alone = False
+    #: What was taken for the first generation when it was made, as twistd does.
+    early: Taken | None = None
     #: The part of the time that reloads in a row may take: after one that took
     #: 2 ms, the next begins in 198 ms, but whatever took long, in half a second.
     share = 0.01
@@ -128,13 +132,10 @@ class ReloadService(Service):
         self._ending, self._atOnce = None, False
         self._pace = Pace(self._reactor, self.share)
         succession = Succession(
-            self._reactor,
-            self._factory,
-            self._participants,
-            self.drain,
-            self.stopFirst,
+            self._reactor, self._factory, self._participants, self.drain, self.stopFirst
         )
-        succession.privilegedBegin(self.alone)
+        early, self.early = self.early or Taken(unclaimed), None
+        succession.privilegedBegin(self.alone, early)
         self._succession = succession
 
     def startService(self) -> None:
@@ -292,8 +293,7 @@ class ReloadService(Service):
 
     def cut(self) -> None:
         """
-        Wait for nothing: when the service is stopped, or where it is being
-        stopped, connections are cut.
+        Wait for nothing when the service is stopped, or is being: cut connections.
         """
         self._atOnce = True
         if self._ending is not None:

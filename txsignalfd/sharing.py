@@ -178,3 +178,16 @@ class PortSharing:
         self._kept.clear()
         while self._held:
             self._held.pop().release(self)
+
+
+@contextmanager
+def takingEarly(reactor: Any, taken: Taken) -> Iterator[None]:
+    """
+    What is taken within is that of a generation that is started later.
+    """
+    sharing = PortSharing(reactor, alone=True)
+    try:
+        with sharing.starting(taken):
+            yield
+    finally:
+        sharing.close()

@@ -28,7 +28,7 @@ from twisted.internet.defer import TimeoutError as NotInTime
 from twisted.logger import Logger
 
 from txsignalfd.generation import FLUSH, Generation, checkService, whereIs
-from txsignalfd.inherited import unclaimed, unshareInherited
+from txsignalfd.inherited import unshareInherited
 from txsignalfd.latch import Latch
 from txsignalfd.participants import Participants, result
 from txsignalfd.sharing import PortSharing
@@ -96,15 +96,16 @@ class Succession:
         """
         return self._count + 1
 
-    def privilegedBegin(self, alone: bool) -> None:
+    def privilegedBegin(self, alone: bool, taken: Taken) -> None:
         """
         Make the first generation, and have it do what may need privileges.
         If it cannot, all is undone.
 
         @param alone: Whether nobody else listens on the reactor.
+        @param taken: What was taken for it already.
         """
         self._sharing = PortSharing(self._reactor, alone)
-        self.current = first = self._new(Taken(unclaimed))
+        self.current = first = self._new(taken)
         try:
             with self._sharing.starting(first.taken):
                 service = self._factory()

@@ -25,13 +25,15 @@ from txsignalfd._mask import SignalNotWatchable, checkWatchable
 from txsignalfd._native import lib
 from txsignalfd.daemon import Daemon
 from txsignalfd.early import hangup
-from txsignalfd.inherited import shareInherited, unshareInherited
+from txsignalfd.inherited import shareInherited, unclaimed, unshareInherited
 from txsignalfd.names import signalNumber
 from txsignalfd.onsignal import parseOn
 from txsignalfd.plugins import PluginFactory, installedPlugins
 from txsignalfd.reload import ReloadService
+from txsignalfd.sharing import takingEarly
 from txsignalfd.signallog import SignalLogger, SignalLogService, logToStderr
 from txsignalfd.systemd import Notifier
+from txsignalfd.taken import Taken
 
 #: What open connections are given, where the user does not say.
 _SECONDS: Final = 30.0
@@ -281,8 +283,11 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     maker = options.plugins[options.subCommand]
+    early = Taken(unclaimed)
+    with takingEarly(reactor, early):
+        factory = PluginFactory(maker, options.subOptions, options.parseAgain)
     reloads = ReloadService(
-        PluginFactory(maker, options.subOptions, options.parseAgain),
+        factory,
         drain=options["drain"],
         stopTimeout=options["stop-timeout"],
         stopFirst=bool(options["stop-first"]),
@@ -290,6 +295,7 @@ def makeService(options: Options) -> IService:
     )
     # twistd runs nothing else.
     reloads.alone = True
+    reloads.early = early
     notifier = Notifier(reactor)
     daemon = Daemon(reloads, options["on"], options.inForeground, notifier, reactor)
     # So early that most others' functions run before it.
