@@ -31,6 +31,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import LogEvent, formatEvent
 
 from tests import clients
+from tests.freeports import freePort
 from tests.generations import (
     Client,
     Listening,
@@ -364,6 +365,40 @@ def test_datagramsOfAUNIXSocketToo(tmp_path: Path) -> None:
         drain=0.01,
     )
     assert os.listdir(tmp_path) == ["client"]
+
+
+def test_eachGenerationMayMakeItsOwnSocket() -> None:
+    """
+    Of several at one address, as of a server with many processes.  What the
+    kernel would give to that of the old one goes to the new one.
+    """
+    port = freePort()
+
+    def adopt(reactor: Any, number: int) -> Any:
+        with socket.socket() as made:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            made.bind(("127.0.0.1", port))
+            made.listen()
+            made.setblocking(False)
+            factory = NumberedFactory(number)
+            return reactor.adoptStreamPort(made.fileno(), socket.AF_INET, factory)
+
+    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+        held = await connectTo(reactor, port)
+        assert await held.line() == b"1"
+        ended = reloads.reload()
+        assert [line.split()[-1] for line in reloads.describe()] == [
+            f"tcp:127.0.0.1:{port}"
+        ] * 2
+        for _ in range(30):
+            client = await connectTo(reactor, port)
+            assert await client.line() == b"2"
+            await client.end()
+        assert await held.ask(b"are you there?") == b"are you there?"
+        await held.end()
+        await ended
+
+    running(story, adopt)
 
 
 def test_onlyWhatTheNewConfigurationHasStaysOpen() -> None:

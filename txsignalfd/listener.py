@@ -39,6 +39,8 @@ class SharedSocket(socket.socket):
     duplicate = False
     #: Whether it listens already, with a queue of somebody else's choosing.
     adopted = False
+    #: Where it listened before L{leave}.
+    _left: Any = None
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
@@ -84,6 +86,24 @@ class SharedSocket(socket.socket):
                 with suppress(OSError):
                     self.setsockopt(level, _LEAVE[level], value)
         super().close()
+
+    def leave(self) -> None:
+        """
+        Let go of a socket that others made, where the kernel shares out who
+        connects among several at one address: socket(7), SO_REUSEPORT.  Who was
+        given to this one would wait for ever.
+        """
+        if self.adopted and self.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+            self._left = self.getsockname()
+            # Whoever uses the descriptor still does so until the port stops.
+            with suppress(OSError), socket.socket() as other:
+                os.dup2(other.fileno(), self.fileno(), inheritable=False)
+
+    def getsockname(self) -> Any:
+        """
+        Its address, or that which it had: getsockname(2).
+        """
+        return self._left or super().getsockname()
 
     def shutdown(self, how: int) -> None:
         """

@@ -118,10 +118,14 @@ class SharedPort:
         """
         if self.suspended or self.listener is None:
             return
-        if self.listener.isLast(self):
+        isLast = self.listener.isLast(self)
+        if isLast:
             self.acceptWaiting()
         self.suspended = True
         self.stopReading()  # type: ignore[attr-defined]
+        if isLast:
+            assert self._made is not None, "it listens"
+            self._made.leave()
         self.listener.release(self)
         self.taken.suspended()
 
