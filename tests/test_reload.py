@@ -4,6 +4,7 @@ L{ReloadService}: a service that is made anew while it serves.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -415,6 +416,33 @@ def test_aFactoryMayTakeItsTime() -> None:
         await reloads.stopService()
 
     spin(main)
+
+
+def test_whatIsAwaitedMayBeAFutureOfAsyncio() -> None:
+    """
+    As what a handler of a signal returns may be.
+    """
+
+    async def main(reactor: Any) -> None:
+        made: list[str] = []
+
+        def later(what: str, value: Any) -> asyncio.Future[Any]:
+            async def wait() -> Any:
+                await asyncio.sleep(0)
+                made.append(what)
+                return value
+
+            return asyncio.ensure_future(wait(), loop=reactor._asyncioEventloop)
+
+        reloads = ReloadService(lambda: later("made", Service()), reactor=reactor)
+        commit = partial(later, "committed", None)
+        reloads.addParticipant(lambda: later("prepared", (commit, int)))
+        start(reloads)
+        await reloads.reload()
+        assert made == ["made", "prepared", "made", "committed"]
+        await reloads.stopService()
+
+    spin(main, "asyncio")
 
 
 @pytest.mark.parametrize("kind", ["factory", "privileged", "start"])

@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 
 from twisted.logger import Logger
 
+from txsignalfd.run import toDeferred
+
 #: Has something ready, and returns what makes it so and what gives it up.  It may
 #: return a Deferred, or be a coroutine function; so may these two.
 Prepare: TypeAlias = Callable[[], Any]
@@ -20,7 +22,7 @@ async def result(value: Any) -> Any:
     """
     @return: The value, or what it comes to when it is awaitable.
     """
-    return await value if isawaitable(value) else value
+    return await toDeferred(value) if isawaitable(value) else value
 
 
 class Participants:

@@ -126,7 +126,7 @@ class Succession:
         with self._sharing.starting(first.taken):
             if self._late is not None:
                 late, self._late = self._late, None
-                first.service = self._checked(await late)
+                first.service = self._checked(await result(late))
                 first.privilegedStart()
             await first.start()
         # What was made once, when a module was imported, is all generations'.
