@@ -20,6 +20,7 @@ from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.logger import LogEvent, formatEvent
 from zope.interface.verify import verifyObject
 
+from tests.clients import tcp
 from tests.freeports import freePort
 from tests.generations import Client, Listening, NumberedFactory
 from tests.reactors import KINDS, sleep, spin, turn, until, untilLength
@@ -580,6 +581,44 @@ def test_aStopEndsAReloadThatIsUnderWay(logged: list[LogEvent]) -> None:
     spin(main)
     text = "generation 1 does not serve any more: NotServing: the service is being"
     assert any(text in str(formatEvent(event)) for event in logged)
+
+
+@pytest.mark.parametrize("what", ["factory", "start"])
+def test_whoWaitsToBeAcceptedWhenAStopEndsAReloadIsServed(what: str) -> None:
+    """
+    By the generation that serves, and not by one that has not started.
+    """
+
+    async def main(reactor: Any) -> None:
+        never: Deferred[Any] = Deferred()
+
+        class Hanging(Made):
+            def __call__(self) -> Any:
+                if what == "factory" and self.services:
+                    return never
+                service: Any = super().__call__()
+                if len(self.services) == 2:
+                    service.startService = lambda: never
+                return service
+
+        made = Hanging(reactor, freePort())
+        reloads = ReloadService(made, reactor=reactor)
+        start(reloads)
+        asked = reloads.reload()
+        with tcp(made.port)() as client:
+            stopped = reloads.stopService()
+            client.setblocking(False)
+            received = b""
+            while not received:
+                await turn(reactor)
+                with suppress(BlockingIOError):
+                    received = client.recv(10)
+            assert received == b"1\n"
+        with pytest.raises(NotServing):
+            await asked
+        await stopped
+
+    spin(main)
 
 
 @pytest.mark.parametrize("what", ["factory", "start"])

@@ -241,9 +241,8 @@ class Succession:
             self._log.warn("{it} does not stop: no longer waiting for it", it=old)
 
     def _new(self, taken: Taken) -> Generation:
-        generation = Generation(self.next, taken, self._reactor)
         self._count += 1
-        return self._enter(generation)
+        return self._enter(Generation(self._count, taken, self._reactor))
 
     def _enter(self, generation: Generation) -> Generation:
         self.generations.append(generation)
@@ -253,11 +252,8 @@ class Succession:
     def _left(self, generation: Generation) -> None:
         self.generations.remove(generation)
         closed = generation.closed
-        self._log.info(
-            "{it} has ended{closed}",
-            it=generation,
-            closed=f"; its time was over for {closed} connections" if closed else "",
-        )
+        over = f"; its time was over for {closed} connections" if closed else ""
+        self._log.info("{it} has ended{over}", it=generation, over=over)
         if self._ending and not self.generations:
             self._leave()
 
@@ -276,6 +272,10 @@ class Succession:
         """
         self._ending = True
         self._sharing.endWaiting()
+        self._sharing.release()
+        # Who waits is accepted by the last, which is to be one that has started.
+        for generation in reversed(list(self.generations)):
+            generation.suspend()
         for generation in list(self.generations):
             generation.retire(seconds, None)
 
