@@ -590,6 +590,35 @@ def test_whatIsGivenBackWhileItIsKeptGoesWhereItWouldHave() -> None:
         signal.signal(SIGUSR1, saved)
 
 
+@needsLinux
+def test_aReactorThatCannotBeWokenKeepsNobodyFromStartingChildren() -> None:
+    """
+    As one whose asyncio loop was closed.  It is told to who starts a child;
+    others have their signals, and other threads may start children.
+    """
+
+    def wake() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    def other() -> bool:
+        isFree = _mask.openLock.acquire(blocking=False)
+        if isFree:
+            _mask.openLock.release()
+        return isFree
+
+    for signals in ((SIGUSR1, SIGUSR2), (SIGUSR2, SIGUSR1)):
+        infos: list[SigInfo] = []
+        broken = SignalDescriptor(signals[:1], infos.extend, wake=wake)
+        sound = SignalDescriptor(signals[1:], infos.extend)
+        with pytest.raises(RuntimeError, match="loop is closed"), spawning():
+            send(SIGUSR1, SIGUSR2)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(other).result(DEADLINE)
+        broken.close()
+        sound.close()
+        assert {info.signo for info in infos} == {SIGUSR1, SIGUSR2}
+
+
 def test_aChildThatIsForkedMeanwhileStartsClean() -> None:
     """
     And may watch and start children itself.

@@ -43,6 +43,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterable
+from contextlib import ExitStack
 from typing import Final
 from weakref import WeakMethod
 
@@ -126,13 +127,14 @@ def handOverKept() -> None:
     room = lib.txs_count_kept()
     records = ffi.new("struct txs_siginfo[]", room)
     kept: dict[ProcessMask, list[SigInfo]] = {}
-    # An owner must not go meanwhile.
-    with _lock:
+    # An owner must not go meanwhile, nor one that fails keep others from theirs:
+    # the reactor of one may be closed, and cannot be woken.
+    with _lock, ExitStack() as owners:
         size = lib.txs_take_kept(records, room) * SIGINFO_SIZE
         for info in parse(bytes(ffi.buffer(records, size))):
             kept.setdefault(_owners[info.signo], []).append(info)
         for owner, infos in kept.items():
-            owner.keep(infos)
+            owners.callback(owner.keep, infos)
 
 
 def _forgetOwners() -> None:

@@ -56,9 +56,11 @@ class OpenMask:
             kept = lib.txs_count_kept()
 
     def __exit__(self, *_: object) -> None:
-        if lib.txs_close():
-            _mask.handOverKept()
-        self._lock.release()
+        try:
+            if lib.txs_close():
+                _mask.handOverKept()
+        finally:
+            self._lock.release()
 
 
 def spawning() -> AbstractContextManager[None]:
