@@ -6,8 +6,8 @@
  * Rules of the handler, which may interrupt any thread at any instruction:
  *   - it calls nothing that is not async-signal-safe (signal-safety(7)):
  *     sigaddset(3), sigismember(3), sigaction(2), kill(2), getpid(2), write(2),
- *     poll(2), pthread_self(3), and on Linux the raw system calls gettid and
- *     rt_sigqueueinfo;
+ *     poll(2), pthread_self(3), memset(3), and on Linux the raw system calls
+ *     gettid, tgkill and rt_sigqueueinfo;
  *   - it allocates nothing, takes no lock, and touches no Python object;
  *   - what it writes is its thread's own ucontext, lock-free atomics, a pipe,
  *     and what is kept, which is its thread's own while the mask is open;
