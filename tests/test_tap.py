@@ -309,7 +309,7 @@ def test_jsonChoosesALog(parent: dict[str, object], logger: str | None) -> None:
         hangup.giveBack()
         unshareInherited()
     assert options.parent.get("logger") == logger
-    assert options["signals"] == tap.DEFAULT_SIGNALS
+    assert options["signals"] == signallog.DEFAULT_SIGNALS
     if logger:
         assert ILogObserver.providedBy(namedAny(logger)())
 

@@ -10,16 +10,36 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
-from signal import SIGINT, SIGPIPE, SIGTERM
-from typing import Any, TextIO
+from signal import SIGCONT, SIGINT, SIGPIPE, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU
+from typing import Any, Final, TextIO
 
 from twisted.logger import ILogObserver, Logger, textFileLogObserver
 
+from txsignalfd._mask import SignalNotWatchable, checkWatchable
+from txsignalfd._native import lib
 from txsignalfd.early import hangup
 from txsignalfd.procreport import namesOf
 from txsignalfd.sender import senderCommand
 from txsignalfd.service import SignalService
 from txsignalfd.siginfo import SigInfo, describe
+
+_JOB_CONTROL: Final = frozenset({SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT})
+
+
+def _isWatchable(signo: int) -> bool:
+    try:
+        checkWatchable([signo])
+    except SignalNotWatchable:
+        return False
+    return True
+
+
+#: What is watched by default.
+DEFAULT_SIGNALS: Final = [
+    signo
+    for signo in range(1, lib.TXS_NSIG)
+    if _isWatchable(signo) and signo not in _JOB_CONTROL
+]
 
 
 def logToStderr() -> ILogObserver:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from getopt import getopt
 from math import inf
-from signal import SIGCONT, SIGHUP, SIGTSTP, SIGTTIN, SIGTTOU
+from signal import SIGHUP
 from typing import Any, Final
 
 from twisted.application.service import IService
@@ -21,8 +21,7 @@ from twisted.python.reflect import fullyQualifiedName
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from txsignalfd._mask import SignalNotWatchable, checkWatchable
-from txsignalfd._native import lib
+from txsignalfd._mask import checkWatchable
 from txsignalfd.daemon import Daemon
 from txsignalfd.early import hangup
 from txsignalfd.inherited import shareInherited, unclaimed, unshareInherited
@@ -31,31 +30,18 @@ from txsignalfd.onsignal import parseOn
 from txsignalfd.plugins import PluginFactory, installedPlugins
 from txsignalfd.reload import ReloadService
 from txsignalfd.sharing import takingEarly
-from txsignalfd.signallog import SignalLogger, SignalLogService, logToStderr
+from txsignalfd.signallog import (
+    DEFAULT_SIGNALS,
+    SignalLogger,
+    SignalLogService,
+    logToStderr,
+)
 from txsignalfd.systemd import Notifier
 from txsignalfd.taken import Taken
 
 #: What open connections are given, where the user does not say.
 _SECONDS: Final = 30.0
 _TIMES: Final = ("drain", "stop-timeout")
-
-_JOB_CONTROL: Final = frozenset({SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT})
-
-
-def _isWatchable(signo: int) -> bool:
-    try:
-        checkWatchable([signo])
-    except SignalNotWatchable:
-        return False
-    return True
-
-
-#: What is watched by default.
-DEFAULT_SIGNALS: Final = [
-    signo
-    for signo in range(1, lib.TXS_NSIG)
-    if _isWatchable(signo) and signo not in _JOB_CONTROL
-]
 
 
 def signalNumbers(names: str) -> list[int]:
