@@ -87,7 +87,7 @@ def _ours(
 
     def prepare(reactor: Any) -> None:
         from txsignalfd import SignalDispatcher
-        from txsignalfd.tap import DEFAULT_SIGNALS
+        from txsignalfd.signallog import DEFAULT_SIGNALS
 
         dispatcher = SignalDispatcher(reactor)
         dispatcher.addHandler(SIGNAL, handler)

@@ -90,7 +90,7 @@ def main() -> None:
     from twisted.internet.protocol import ProcessProtocol
 
     from txsignalfd import SignalService
-    from txsignalfd.tap import DEFAULT_SIGNALS
+    from txsignalfd.signallog import DEFAULT_SIGNALS
 
     runs: Any = reactor
     # SIGTERM stops it.
