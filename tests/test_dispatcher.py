@@ -1175,6 +1175,31 @@ def test_aHandlerMayCloseTheDispatcherOfAReactorThatStops() -> None:
 
 
 @kernelOnly
+def test_aHoldThatEndsWithTheReactorEndsTheClosing() -> None:
+    """
+    Who waits in it is told that nothing comes any more, and leaves it.
+    """
+    with newReactor() as reactor:
+        dispatcher = dispatcherFor(reactor)
+        closed: list[Deferred[None]] = []
+
+        async def wait() -> None:
+            with dispatcher.hold(SIGUSR1), pytest.raises(DispatcherClosed):
+                await dispatcher.whenReceived(SIGUSR2)
+
+        async def main(reactor: Any) -> None:
+            waiting.append(Deferred.fromCoroutine(wait()))
+            dispatcher.addHandler(
+                SIGRTMIN, lambda info: closed.append(dispatcher.close())
+            )
+            queue(0)
+
+        waiting: list[Deferred[None]] = []
+        runReactor(reactor, main)
+        assert [each.called for each in waiting + closed] == [True, True]
+
+
+@kernelOnly
 def test_aFailureToGiveBackIsTheClosings(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     What could not be given back is the Deferred's failure.

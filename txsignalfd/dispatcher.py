@@ -278,7 +278,7 @@ class SignalDispatcher:
         if not reason.check(ConnectionLost):
             self._log.failure("signals are received no more", failure=reason)
         self._endWaiters()
-        if not self._closed:  # by a handler of what was pending
+        if not self._closed:  # by one of those, who has left a hold
             self._finish()
 
 
