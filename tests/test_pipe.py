@@ -17,7 +17,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -443,6 +443,25 @@ def test_whatChangesWhileAChildStartsIsListenedTo(before: set[int]) -> None:
         assert blocked() == before
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
+
+
+def test_whatAnotherThreadHasTakenInTheEndIsReceived(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    It comes when all was read, and is not given back yet.
+    """
+    with otherThread() as call, pipeOf(SIGUSR1, SIGUSR2) as (pipe, reads):
+        update = pipe._update
+
+        def late(signals: Collection[int]) -> None:
+            call(lambda: signal.raise_signal(SIGUSR1))
+            update(signals)
+
+        monkeypatch.setattr(pipe, "_update", late)
+        pipe.unwatch([SIGUSR1])
+        assert [info.signo for info in reads.infos] == [SIGUSR1]
+        assert pipe.signals == {SIGUSR2}
 
 
 def test_twoThreadsMayReadAtOnce(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,7 +246,7 @@ class ReactorBackend:
 
     def _descriptorLost(self, reason: Failure) -> None:
         descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:  # or a handler has closed us meanwhile
-            self._leaveSpawnProcess()
-            self._untold += descriptor.untold
+        assert descriptor is not None, "one that is closed is not lost"
+        self._leaveSpawnProcess()
+        self._untold += descriptor.untold
         self._lost(reason)
