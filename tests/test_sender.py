@@ -94,20 +94,41 @@ def test_aSenderThatIsGoneHasNoCommand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "fields", "isLeaders"),
+    ("code", "away", "isLeaders"),
     [
-        ("SI_USER", {"pid": os.getsid(0)}, True),
-        ("SI_USER", {"pid": os.getsid(0) + 1}, False),
-        # Whoever says so by sigqueue may be anybody, and the kernel is nobody.
-        ("SI_QUEUE", {"pid": os.getsid(0)}, False),
-        ("SI_KERNEL", {}, False),
+        ("SI_USER", 0, True),
+        ("SI_USER", 1, False),
+        # Whoever says so by sigqueue may be anybody.
+        ("SI_QUEUE", 0, False),
     ],
 )
 def test_theLeaderOfTheSessionIsKnownByItsPid(
-    code: str, fields: dict[str, int], isLeaders: bool
+    code: str, away: int, isLeaders: bool
 ) -> None:
     """
     If the kernel vouches for that.
     """
-    info = SigInfo.make(signal.SIGHUP, code, **fields)
-    assert isFromLeader(info) is isLeaders
+
+    def tell() -> bool:
+        os.setsid()
+        pid = os.getsid(0) + away
+        return isFromLeader(SigInfo.make(signal.SIGHUP, code, pid=pid))
+
+    assert inChild(tell) is isLeaders
+
+
+def test_theKernelLeadsNoSession() -> None:
+    """
+    And has no pid.
+    """
+    assert not isFromLeader(SigInfo.make(signal.SIGHUP, "SI_KERNEL"))
+
+
+def test_aLeaderInAnotherPidNamespaceIsNotKnown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Its pid is 0 from here, as is that of all others there: pid_namespaces(7).
+    """
+    monkeypatch.setattr(os, "getsid", lambda pid: 0)
+    assert not isFromLeader(SigInfo.make(signal.SIGHUP, "SI_USER", pid=0))
