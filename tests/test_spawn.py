@@ -590,6 +590,16 @@ def test_whatIsGivenBackWhileItIsKeptGoesWhereItWouldHave() -> None:
         signal.signal(SIGUSR1, saved)
 
 
+def isFree() -> bool:
+    """
+    Whether this thread could start a child.
+    """
+    free = _mask.openLock.acquire(blocking=False)
+    if free:
+        _mask.openLock.release()
+    return free
+
+
 @needsLinux
 def test_aReactorThatCannotBeWokenKeepsNobodyFromStartingChildren() -> None:
     """
@@ -600,12 +610,6 @@ def test_aReactorThatCannotBeWokenKeepsNobodyFromStartingChildren() -> None:
     def wake() -> None:
         raise RuntimeError("Event loop is closed")
 
-    def other() -> bool:
-        isFree = _mask.openLock.acquire(blocking=False)
-        if isFree:
-            _mask.openLock.release()
-        return isFree
-
     for signals in ((SIGUSR1, SIGUSR2), (SIGUSR2, SIGUSR1)):
         infos: list[SigInfo] = []
         broken = SignalDescriptor(signals[:1], infos.extend, wake=wake)
@@ -613,10 +617,32 @@ def test_aReactorThatCannotBeWokenKeepsNobodyFromStartingChildren() -> None:
         with pytest.raises(RuntimeError, match="loop is closed"), spawning():
             send(SIGUSR1, SIGUSR2)
         with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(other).result(DEADLINE)
+            assert pool.submit(isFree).result(DEADLINE)
         broken.close()
         sound.close()
         assert {info.signo for info in infos} == {SIGUSR1, SIGUSR2}
+
+
+@needsLinux
+def test_whereItCannotBeWokenOfManySignalsTheMaskIsClosedAgain() -> None:
+    """
+    They were pending before, and are handed over before a child is started.
+    """
+
+    def wake() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    infos: list[SigInfo] = []
+    descriptor = SignalDescriptor([SIGRTMIN], infos.extend, wake=wake)
+    count = _spawn._MUCH + 1
+    send(*[SIGRTMIN] * count)
+    with pytest.raises(RuntimeError, match="loop is closed"), spawning():
+        raise AssertionError("started")
+    assert SIGRTMIN in blocked()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(isFree).result(DEADLINE)
+    descriptor.close()
+    assert len(infos) == count
 
 
 def test_aChildThatIsForkedMeanwhileStartsClean() -> None:

@@ -51,9 +51,13 @@ class OpenMask:
             error = ffi.errno
             self._lock.release()
             raise OSError(error, os.strerror(error))
-        while kept > _MUCH:
-            _mask.handOverKept()
-            kept = lib.txs_count_kept()
+        try:
+            while kept > _MUCH:
+                _mask.handOverKept()
+                kept = lib.txs_count_kept()
+        except BaseException:  # an owner cannot be woken, and no child is started
+            self.__exit__()
+            raise
 
     def __exit__(self, *_: object) -> None:
         try:
