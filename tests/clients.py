@@ -69,6 +69,8 @@ def canConnect(connect: Connect) -> bool:
         connect().close()
     except (ConnectionRefusedError, FileNotFoundError):
         return False
+    except ConnectionResetError:  # it closes in this very moment
+        return False
     return True
 
 
