@@ -46,7 +46,7 @@ def _wakeups(process: subprocess.Popen[bytes], seconds: float) -> int:
     @raise RuntimeError: When it has none because it never sleeps, or has ended.
     """
     before, used = _switches(process.pid), _nanoseconds(process.pid)
-    # What is counted is what happens in this time.
+    # This time is what is measured: what is counted is what happens in it.
     time.sleep(seconds)
     woken = _switches(process.pid) - before
     if process.poll() is not None:

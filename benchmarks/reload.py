@@ -92,15 +92,15 @@ def window(
     @return: Answers in a second, and in one of the daemon's CPU time, and how
         often it has reloaded.
     """
-    # What the last window has left to do; nothing tells when it is done.  The
-    # sleeps are the window, and the interval between two signals: to wait for
-    # each reload would keep the clients from their work.
+    # What the last window has left to do; there is no event that tells its end.
     time.sleep(0.2)
     reloads, before = daemon.read(), total(answers)
     began, spent = time.monotonic(), daemon.seconds()
     while (left := began + SECONDS - time.monotonic()) > 0:
         if interval is not None:
             os.kill(daemon.pid, SIGHUP)
+        # The window itself, or the time between two signals: to wait for each
+        # reload would keep the clients from their work.
         time.sleep(left if interval is None else min(left, interval))
     seconds, spent = time.monotonic() - began, daemon.seconds() - spent
     count = total(answers) - before

@@ -89,7 +89,8 @@ def atShutdown(
     def forget() -> None:
         if wanted:
             wanted.clear()
-            # Twisted's MemoryReactor can only add them.
+            # Twisted's MemoryReactor can only add triggers.  Nothing is lost by
+            # one that stays: it has nothing to call any more.
             with suppress(NotImplementedError):
                 reactor.removeSystemEventTrigger(trigger)
 
