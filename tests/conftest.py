@@ -108,7 +108,15 @@ def logged() -> Iterator[list[LogEvent]]:
     What is logged during the test.
     """
     events: list[LogEvent] = []
-    observer = cast(ILogObserver, events.append)
+
+    def observe(event: LogEvent) -> None:
+        # Reactors log what a descriptor raises by log.err, which has another name
+        # for it.
+        if "failure" in event:
+            event = {**event, "log_failure": event["failure"]}
+        events.append(event)
+
+    observer = cast(ILogObserver, observe)
     globalLogPublisher.addObserver(observer)
     yield events
     globalLogPublisher.removeObserver(observer)

@@ -10,7 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from signal import SIGHUP, SIGRTMIN, SIGTERM, SIGUSR1, SIGUSR2
 from typing import Any
@@ -1172,6 +1172,37 @@ def test_aHandlerMayCloseTheDispatcherOfAReactorThatStops() -> None:
         runReactor(reactor, main)
         assert got == list(range(200))
         assert all(each.called for each in closed)
+
+
+@kernelOnly
+def test_aHandlerMayCloseItForWhatAnotherThreadKeptInTheEnd(
+    logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A thread starts a child while the reactor stops, and a signal comes to it.
+    """
+    with newReactor() as reactor:
+        dispatcher = dispatcherFor(reactor)
+        closed: list[Deferred[None]] = []
+
+        async def main(reactor: Any) -> None:
+            dispatcher.addHandler(
+                SIGUSR1, lambda info: closed.append(dispatcher.close())
+            )
+            backend: Any = dispatcher._backend
+            mask = backend._descriptor._mask
+            giveBack = mask.giveBack
+
+            def late(signals: Iterable[int]) -> None:
+                mask.keep([SigInfo.make(SIGUSR1)])
+                giveBack(signals)
+
+            monkeypatch.setattr(mask, "giveBack", late)
+
+        runReactor(reactor, main)
+        assert [each.called for each in closed] == [True]
+        assert dispatcher.watching == frozenset()
+    assert failures(logged) == []
 
 
 @kernelOnly

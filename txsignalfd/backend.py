@@ -247,7 +247,7 @@ class ReactorBackend:
 
     def _descriptorLost(self, reason: Failure) -> None:
         descriptor, self._descriptor = self._descriptor, None
-        assert descriptor is not None, "one that is closed is not lost"
-        self._leaveSpawnProcess()
-        self._untold += descriptor.untold
+        if descriptor is not None:  # or a handler of what came last has closed us
+            self._leaveSpawnProcess()
+            self._untold += descriptor.untold
         self._lost(reason)
