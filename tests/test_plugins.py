@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.clients import Web, fetch, keeping, load, opening, tcp
-from tests.daemons import Program, reload, serving, waitFor
+from tests.daemons import TWISTD, Program, program, reload, serving, waitFor
 from tests.freeports import freePort
 from tests.reactors import DEADLINE
 from txsignalfd.plugins import installedPlugins
@@ -324,6 +324,20 @@ def test_theseAreAllThatTwistedShips() -> None:
         if maker.module.startswith("twisted.")
     ]
     assert sorted(shipped) == sorted(SHIPPED)
+
+
+def test_theHelpListsThem(tmp_path: Path) -> None:
+    """
+    By their names, with what they are; but for the command itself.
+    """
+    with program(tmp_path, TWISTD, "signalfd", "--help") as running:
+        assert running.wait() == 0, running.output()
+    _, listed = running.output().split("\nCommands:\n")
+    words = [line.split() for line in listed.splitlines() if line.strip()]
+    names = {line[0] for line in words}
+    assert names.issuperset(SHIPPED)
+    assert "signalfd" not in names
+    assert ["dns", "A", "domain", "name", "server."] in words
 
 
 def test_aTransferOfFTPGoesOnThroughAReload(tmp_path: Path) -> None:
