@@ -37,6 +37,6 @@ class BuildExtension(build_ext):
 
 
 setup(
-    cffi_modules=["txsignalfd/_native_build.py:ffibuilder"],
+    cffi_modules=["txsignalfd/_native/build.py:ffibuilder"],
     cmdclass={"build_ext": BuildExtension},
 )

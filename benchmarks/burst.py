@@ -95,7 +95,7 @@ def _ours(
 
     def prepare(reactor: Any) -> None:
         from txsignalfd import SignalDispatcher
-        from txsignalfd.signallog import DEFAULT_SIGNALS
+        from txsignalfd._twistd.signallog import DEFAULT_SIGNALS
 
         dispatcher = SignalDispatcher(reactor, backend)
         dispatcher.addHandler(SIGNAL, handler)

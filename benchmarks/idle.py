@@ -91,7 +91,7 @@ def main() -> None:
     from twisted.internet.protocol import ProcessProtocol
 
     from txsignalfd import SignalService
-    from txsignalfd.signallog import DEFAULT_SIGNALS
+    from txsignalfd._twistd.signallog import DEFAULT_SIGNALS
 
     runs: Any = reactor
     # SIGTERM stops it.

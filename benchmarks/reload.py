@@ -28,9 +28,9 @@ from typing import Any
 # The clients and the daemon are those of the tests.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.clients import Load, keeping, load, opening, tcp
-from tests.daemons import RELOADED, Program, serving, waitFor
-from tests.freeports import freePort
+from tests.support.clients import Load, keeping, load, opening, tcp
+from tests.support.daemons import RELOADED, Program, serving, waitFor
+from tests.support.freeports import freePort
 
 QUICK = "--quick" in sys.argv
 SOAK = int(sys.argv[sys.argv.index("--soak") + 1]) if "--soak" in sys.argv else 0

@@ -20,7 +20,7 @@ from twisted.internet.epollreactor import EPollReactor
 
 from benchmarks.measuring import onOneCPU
 from txsignalfd import SignalDispatcher
-from txsignalfd._pending import READ_SIZE, RECORDS_PER_READ
+from txsignalfd._kernel.descriptor import READ_SIZE, RECORDS_PER_READ
 from txsignalfd.lowlevel import sigqueue
 from txsignalfd.siginfo import SigInfo, parse
 

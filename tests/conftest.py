@@ -19,9 +19,9 @@ from hypothesis import settings
 from twisted.internet import tcp
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
-from tests.reactors import KINDS, newReactor
-from tests.worlds import WORLDS, using
-from txsignalfd.reload import ReloadService
+from tests.support.reactors import KINDS, newReactor
+from tests.support.worlds import WORLDS, using
+from txsignalfd._reload.service import ReloadService
 
 # How long an example takes is up to who else has the CPU.
 settings.register_profile("unhurried", deadline=None, database=None)

@@ -21,7 +21,7 @@ pytest.importorskip(
 )
 from benchmarks import idle, losses, report, roundtrip
 from benchmarks.measuring import Comparison, Row, machine
-from tests.daemons import waitFor
+from tests.support.daemons import waitFor
 
 CHECKOUT = Path(__file__).parent.parent
 

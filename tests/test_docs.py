@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import CHECKOUT, EXAMPLES, ONLY_SHOWN, PAGES, blocks, run
-from tests.freeports import freePort
+from tests.support.documents import CHECKOUT, EXAMPLES, ONLY_SHOWN, PAGES, blocks, run
+from tests.support.freeports import freePort
 
 README = CHECKOUT / "README.rst"
 PORT = re.compile(r"\b184\d\d\b")
@@ -143,7 +143,7 @@ def test_whatIsShownAndNotPrintedIsFound(
     """
     After a time; and a program that does not end is no quiet success.
     """
-    monkeypatch.setattr("tests.documents.DEADLINE", 1.0)
+    monkeypatch.setattr("tests.support.documents.DEADLINE", 1.0)
     with pytest.raises(AssertionError, match="'more' was not printed"):
         run(PAGE.format(shown="told 17\n    more"), tmp_path)
     with pytest.raises(AssertionError, match="still runs"):

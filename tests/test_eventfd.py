@@ -29,10 +29,10 @@ from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from tests.daemons import adoptingOrphans, python, waitFor
-from tests.kernel import checked, inChild, libc, refuse, systemCall
-from tests.reactors import KINDS, spin, turn, until
-from tests.test_dispatcher import failures
+from tests.support.daemons import adoptingOrphans, python, waitFor
+from tests.support.handlers import failures
+from tests.support.kernel import checked, inChild, libc, refuse, systemCall
+from tests.support.reactors import KINDS, spin, turn, until
 from txsignalfd import (
     CounterFull,
     EventDescriptor,

@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel import (
+from tests.support.kernel import (
     blocked,
     checked,
     inChild,

@@ -23,11 +23,11 @@ import pytest
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from tests.daemons import TWISTD, program, python, waitFor
-from tests.reactors import DEADLINE, spin, until
-from tests.test_dispatcher import SENDER, Recorder
-from tests.test_mask import blocked, descriptorOf
-from tests.worlds import needsLinux, queue, send
+from tests.kernel.test_mask import blocked, descriptorOf
+from tests.support.daemons import TWISTD, program, python, waitFor
+from tests.support.handlers import SENDER, Recorder
+from tests.support.reactors import DEADLINE, spin, until
+from tests.support.worlds import needsLinux, queue, send
 from txsignalfd import SignalDispatcher, dispatcherFor
 
 #: Sends standard signals, one at a time: each when the last was told by a byte.
@@ -358,8 +358,8 @@ def test_othersSeeThatTheSignalIsCaught(tmp_path: Path) -> None:
     assert not caught()
 
 
-STRESS = Path(__file__).parent / "native_stress.c"
-NATIVE = STRESS.parent.parent / "txsignalfd" / "_native.c"
+STRESS = Path(__file__).parent / "native" / "stress.c"
+NATIVE = STRESS.parents[2] / "txsignalfd" / "_native" / "_native.c"
 
 
 @pytest.mark.parametrize(

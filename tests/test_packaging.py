@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import txsignalfd
-from tests.reactors import DEADLINE
+from tests.support.reactors import DEADLINE
 
 CHECKOUT = Path(__file__).parent.parent
 

@@ -13,11 +13,11 @@ import pytest
 from twisted.internet._signals import SignalHandling
 from twisted.internet.defer import Deferred
 
-from tests.processes import spawn
-from tests.reactors import newReactor, runReactor, spin, turn
-from tests.test_dispatcher import everyReactor, inEachThread, runIn
-from tests.twisted_processes import compare
-from tests.worlds import send
+from tests.support.handlers import everyReactor, inEachThread, runIn
+from tests.support.processes import spawn
+from tests.support.reactors import newReactor, runReactor, spin, turn
+from tests.support.twisted_processes import compare
+from tests.support.worlds import send
 from txsignalfd import (
     ReactorSignals,
     SignalAlreadyWatched,
@@ -151,7 +151,7 @@ def test_aSignalThatIsAnothersIsNotTaken(signo: int) -> None:
 
 def test_someOfTwistedsOwnTests() -> None:
     """
-    C{python -m tests.twisted_processes} runs all of them, and .ci/run runs that.
+    C{python -m tests.support.twisted_processes} runs all of them, in CI too.
     """
     suite = "twisted.internet.test.test_process.ProcessTestsBuilder_EPollReactorTests"
     assert compare([f"{suite}.test_timelyProcessExited"]) is None

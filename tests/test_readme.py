@@ -13,11 +13,11 @@ from signal import SIGHUP, SIGTERM, SIGUSR1, SIGUSR2
 
 import pytest
 
-from tests.daemons import TWISTD, caught, program, python, waitFor
-from tests.documents import blocks, pattern
-from tests.freeports import freePort
-from tests.reactors import DEADLINE
-from txsignalfd.choice import VARIABLE
+from tests.support.daemons import TWISTD, caught, program, python, waitFor
+from tests.support.documents import blocks, pattern
+from tests.support.freeports import freePort
+from tests.support.reactors import DEADLINE
+from txsignalfd._dispatch.backends import VARIABLE
 
 README = Path(__file__).parent.parent / "README.rst"
 

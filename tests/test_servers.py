@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from tests.clients import Connect, Web, keeping, load, opening, tcp
-from tests.daemons import reload, serving
-from tests.freeports import freePort
+from tests.support.clients import Connect, Web, keeping, load, opening, tcp
+from tests.support.daemons import reload, serving
+from tests.support.freeports import freePort
 
 #: How often each reloads.
 RELOADS = 10

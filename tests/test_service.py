@@ -13,11 +13,11 @@ import pytest
 from twisted.application.service import IService, MultiService
 from zope.interface.verify import verifyObject
 
-from tests.daemons import TWISTD, program, python
-from tests.processes import spawn
-from tests.reactors import newReactor, runReactor, spin, until, untilLength
-from tests.test_dispatcher import Recorder
-from tests.worlds import send
+from tests.support.daemons import TWISTD, program, python
+from tests.support.handlers import Recorder
+from tests.support.processes import spawn
+from tests.support.reactors import newReactor, runReactor, spin, until, untilLength
+from tests.support.worlds import send
 from txsignalfd import (
     SignalAlreadyWatched,
     SignalDispatcher,

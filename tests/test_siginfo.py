@@ -29,7 +29,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kernel import (
+from tests.support.kernel import (
     CLONE_NEWPID,
     checked,
     forge,
@@ -41,7 +41,7 @@ from tests.kernel import (
     waitFor,
 )
 from txsignalfd import lowlevel
-from txsignalfd.names import signalName, signalNumber
+from txsignalfd._native.names import signalName, signalNumber
 from txsignalfd.siginfo import (
     SIGINFO_SIZE,
     Child,
@@ -237,7 +237,7 @@ def test_alarmComesFromTheKernel() -> None:
 TERMINAL = """
 import fcntl, os, struct, termios
 from signal import SIGCONT, SIGHUP, SIGINT, SIGWINCH
-from tests.kernel import listening, nextSignal
+from tests.support.kernel import listening, nextSignal
 
 master, slave = os.openpty()
 fcntl.ioctl(slave, termios.TIOCSCTTY, 0)

@@ -34,11 +34,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.threads import deferToThreadPool
 
-from tests.daemons import waitFor
-from tests.kernel import posixTimer
-from tests.reactors import DEADLINE, sleep, spin, turn, until
-from tests.test_dispatcher import Recorder
-from tests.worlds import ME, needsSignalfd, queue, send
+from tests.support.daemons import waitFor
+from tests.support.handlers import Recorder
+from tests.support.kernel import posixTimer
+from tests.support.reactors import DEADLINE, sleep, spin, turn, until
+from tests.support.worlds import ME, needsSignalfd, queue, send
 from txsignalfd import SignalDispatcher, dispatcherFor, lowlevel
 
 TIMERS = [

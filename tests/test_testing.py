@@ -1,7 +1,7 @@
 """
 L{txsignalfd.testing}: what a user's unit test gets.  That it is the dispatcher
 is verified by the dispatcher's own tests, which run with it too: see
-L{tests.worlds}.
+L{tests.support.worlds}.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
-from tests.reactors import DEADLINE
-from tests.test_dispatcher import Recorder
+from tests.support.handlers import Recorder
+from tests.support.reactors import DEADLINE
 from txsignalfd import (
     DispatcherClosed,
     SigInfo,

@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from txsignalfd import lowlevel
-    from txsignalfd._forking import WatchedByParent
-    from txsignalfd._mask import SignalAlreadyWatched, SignalNotWatchable
-    from txsignalfd._spawn import spawning
-    from txsignalfd.children import ChildReaper
-    from txsignalfd.description import Description
-    from txsignalfd.descriptor import SignalDescriptor
-    from txsignalfd.dispatcher import DispatcherClosed, SignalDispatcher, dispatcherFor
+    from txsignalfd._children.reaper import ChildReaper
+    from txsignalfd._dispatch.description import Description
+    from txsignalfd._dispatch.dispatcher import (
+        DispatcherClosed,
+        SignalDispatcher,
+        dispatcherFor,
+    )
+    from txsignalfd._dispatch.registration import Overlap, Registration
+    from txsignalfd._dispatch.waiting import SignalStream
+    from txsignalfd._kernel.descriptor import SignalDescriptor
+    from txsignalfd._kernel.fork import WatchedByParent
+    from txsignalfd._kernel.mask import SignalAlreadyWatched, SignalNotWatchable
+    from txsignalfd._kernel.spawn import spawning
+    from txsignalfd._reload.service import NotServing, ReloadService
+    from txsignalfd._reload.transaction import Reload
     from txsignalfd.eventfd import (
         CounterFull,
         EventDescriptor,
@@ -25,12 +33,8 @@ if TYPE_CHECKING:
     )
     from txsignalfd.lowlevel import SignalfdUnavailable
     from txsignalfd.reactorsignals import ReactorSignals
-    from txsignalfd.registration import Overlap, Registration
-    from txsignalfd.reload import NotServing, ReloadService
     from txsignalfd.service import SignalService
     from txsignalfd.siginfo import Child, Sender, SigInfo
-    from txsignalfd.waiting import SignalStream
-    from txsignalfd.watchers import Reload
 else:  # for with this a checker would take every name for one of ours
 
     def __getattr__(name: str) -> object:
@@ -77,13 +81,17 @@ __all__ = [
 _homes = {
     name: module
     for module, names in {
-        "_forking": ["WatchedByParent"],
-        "_mask": ["SignalAlreadyWatched", "SignalNotWatchable"],
-        "_spawn": ["spawning"],
-        "children": ["ChildReaper"],
-        "description": ["Description"],
-        "descriptor": ["SignalDescriptor"],
-        "dispatcher": ["DispatcherClosed", "SignalDispatcher", "dispatcherFor"],
+        "_kernel.fork": ["WatchedByParent"],
+        "_kernel.mask": ["SignalAlreadyWatched", "SignalNotWatchable"],
+        "_kernel.spawn": ["spawning"],
+        "_children.reaper": ["ChildReaper"],
+        "_dispatch.description": ["Description"],
+        "_kernel.descriptor": ["SignalDescriptor"],
+        "_dispatch.dispatcher": [
+            "DispatcherClosed",
+            "SignalDispatcher",
+            "dispatcherFor",
+        ],
         "eventfd": [
             "CounterFull",
             "EventDescriptor",
@@ -92,12 +100,12 @@ _homes = {
         ],
         "lowlevel": ["SignalfdUnavailable"],
         "reactorsignals": ["ReactorSignals"],
-        "registration": ["Overlap", "Registration"],
-        "reload": ["NotServing", "ReloadService"],
+        "_dispatch.registration": ["Overlap", "Registration"],
+        "_reload.service": ["NotServing", "ReloadService"],
         "service": ["SignalService"],
         "siginfo": ["Child", "Sender", "SigInfo"],
-        "waiting": ["SignalStream"],
-        "watchers": ["Reload"],
+        "_dispatch.waiting": ["SignalStream"],
+        "_reload.transaction": ["Reload"],
     }.items()
     for name in names
 }

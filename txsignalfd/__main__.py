@@ -1,77 +1,18 @@
-# -*- test-case-name: tests.test_main -*-
+# -*- test-case-name: tests.control.test_inspect -*-
 """
-C{python -m txsignalfd [--json] [PID]}: what a process does with each signal.
-
-What it prints is shown in L{txsignalfd.procreport}.  Without a PID it tells
-what it was itself started with, which is what the shell or the supervisor
-passes on to any program there, and which backend a dispatcher would have.
+C{python -m txsignalfd}: the C{txsignalfd} command.
 """
-
-from __future__ import annotations
 
 import faulthandler
-import json
 import signal
 import sys
-from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Sequence
 
-from txsignalfd.choice import bestBackend, checkBackend
-from txsignalfd.procreport import startToText, toJSON, toText
-from txsignalfd.procstatus import atStart, ofProcess
-
-
-def _pid(text: str) -> int:
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise ArgumentTypeError(f"{text!r} is no process id")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """
-    Print it.
-
-    @param arguments: The command line without the program; C{sys.argv}'s by
-        default.
-    @return: The exit status: 0, or 1 when it cannot be told.
-    @raise SystemExit: With status 2 for arguments that make no sense.
-    """
-    parser = ArgumentParser(
-        prog="python -m txsignalfd",
-        description="Tell what a process and its threads do with each signal: what is"
-        " caught, ignored, blocked or pending, and what the default would be.",
-    )
-    parser.add_argument(
-        "pid",
-        metavar="PID",
-        type=_pid,
-        nargs="?",
-        help="the process; by default what a program is started with here, from the"
-        " shell or the supervisor",
-    )
-    parser.add_argument("--json", action="store_true", help="as one object, a line")
-    options = parser.parse_args(arguments)
-    try:
-        if options.pid is not None:
-            process = ofProcess(options.pid)
-            text, told = toText(process), toJSON(process)
-        else:
-            process = atStart()
-            backend = checkBackend(None) or bestBackend()
-            text = f"{startToText(process)}\nbackend: a dispatcher here has {backend}"
-            told = {**toJSON(process), "backend": backend}
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        print(f"{parser.prog}: {why}", file=sys.stderr)
-        return 1
-    print(json.dumps(told) if options.json else text)
-    return 0
-
+from txsignalfd._control.inspect import main
 
 if __name__ == "__main__":
-    # Gives back what it found when -X faulthandler or -X dev had it enabled.
+    # Restore what -X faulthandler or -X dev found when it was enabled.
     faulthandler.disable()
-    # When nobody reads any more we end as cat(1) does.  What SIGPIPE was
-    # before, nothing knows (see atStart).
+    # End as cat(1) does when nobody reads the output any more.  What SIGPIPE was
+    # before cannot be known (see atStart).
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main())

@@ -36,6 +36,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+_log: Final = Logger("txsignalfd.eventfd.EventDescriptor")
+
 #: The most that a counter holds: eventfd(2).
 MOST: Final = 2**64 - 2
 
@@ -108,7 +110,6 @@ class EventDescriptor:
     C{reactor.spawnProcess}.
     """
 
-    _log = Logger()
     _counter: _Counter | None = None
 
     def __init__(
@@ -223,7 +224,7 @@ class EventDescriptor:
             self._callback(count)
         except BaseException:
             # Passed on, it would have the reactor drop the descriptor.
-            self._log.failure(
+            _log.failure(
                 "calling {callback} with {count} failed",
                 callback=self._callback,
                 count=count,
@@ -260,4 +261,4 @@ class EventDescriptor:
         if self._lost is not None:
             self._lost(reason)
         elif not reason.check(ConnectionLost):
-            self._log.failure("{descriptor} has died", reason, descriptor=self)
+            _log.failure("{descriptor} has died", reason, descriptor=self)

@@ -24,7 +24,7 @@ from operator import index
 from signal import Signals
 from typing import Any, Final, NoReturn, Protocol
 
-from txsignalfd._native import ffi, lib
+from txsignalfd._native.extension import ffi, lib
 from txsignalfd.siginfo import SIGINFO_SIZE, SigInfo, parse
 
 __all__ = [

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from signal import SIGINT, SIGTERM
 from typing import Any
 
-from txsignalfd.children import ChildReaper
-from txsignalfd.dispatcher import SignalDispatcher, dispatcherFor
-from txsignalfd.group import HandlerGroup
-from txsignalfd.registration import Handler
+from txsignalfd._children.reaper import ChildReaper
+from txsignalfd._dispatch.dispatcher import SignalDispatcher, dispatcherFor
+from txsignalfd._dispatch.group import HandlerGroup
+from txsignalfd._dispatch.registration import Handler
 from txsignalfd.siginfo import SigInfo
 
 
@@ -77,7 +77,7 @@ class ReactorSignals:
         group, self._group = self._group, None
         reaper, self._reaper = self._reaper, None
         if group is not None and reaper is not None:
-            group.giveBack()
+            group.restore()
             reaper.close()
 
 

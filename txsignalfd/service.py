@@ -15,13 +15,15 @@ from weakref import WeakSet
 from twisted.application.service import Service
 from twisted.logger import Logger
 
-from txsignalfd._mask import checkWatchable
-from txsignalfd.backend import atShutdown
-from txsignalfd.children import ChildReaper
-from txsignalfd.dispatcher import SignalDispatcher, dispatcherFor
-from txsignalfd.group import HandlerGroup
-from txsignalfd.registration import Handler
+from txsignalfd._children.reaper import ChildReaper
+from txsignalfd._dispatch.backends import atShutdown
+from txsignalfd._dispatch.dispatcher import SignalDispatcher, dispatcherFor
+from txsignalfd._dispatch.group import HandlerGroup
+from txsignalfd._dispatch.registration import Handler
+from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd.siginfo import SigInfo
+
+_log: Final = Logger("txsignalfd.service.SignalService")
 
 #: The dispatchers whose reactors were told to stop, each by one service or daemon.
 _stopping: Final[WeakSet[SignalDispatcher]] = WeakSet()
@@ -36,8 +38,6 @@ class SignalService(Service):
     reactor has stopped they are as they were.  If the service is stopped
     before that, it gives back what nobody else handles.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class SignalService(Service):
             if reaper is not None:
                 undo.callback(reaper.close)
             group = HandlerGroup(dispatcher, self._handlers.items())
-            undo.callback(group.giveBack)
+            undo.callback(group.restore)
             stops = HandlerGroup(dispatcher, [(signo, stop) for signo in self._stopOn])
             undo.pop_all()
         self._group, self._stops, self._reaper = group, stops, reaper
@@ -124,8 +124,8 @@ class SignalService(Service):
             group.remove()
             return
         self._forgetShutdown()
-        self._stops.giveBack()
-        group.giveBack()
+        self._stops.restore()
+        group.restore()
         if self._reaper is not None:
             self._reaper.close()
 
@@ -134,9 +134,9 @@ class SignalService(Service):
 
     def _stop(self, dispatcher: SignalDispatcher, info: SigInfo) -> None:
         if dispatcher in _stopping:
-            self._log.info("{info}: stopping already", info=info)
+            _log.info("{info}: stopping already", info=info)
             return
-        self._log.info("{info}: stopping", info=info)
+        _log.info("{info}: stopping", info=info)
         stopReactor(dispatcher, info.signo)
 
 

@@ -13,6 +13,10 @@ sigaction(2), "The siginfo_t argument").  The attributes by the names of the
 man page give what the kernel wrote, whether it means something or not;
 L{SigInfo.sender}, L{SigInfo.child} and L{SigInfo.value} give what it means,
 and C{None} where it means nothing.
+
+Where each field of a record of signalfd(2) is, as the compiler has it.
+
+Where a signal came from: L{Sender} and L{Child}.
 """
 
 from __future__ import annotations
@@ -20,20 +24,114 @@ from __future__ import annotations
 import builtins
 import os
 import struct
+from collections.abc import Callable
 from operator import attrgetter
 from signal import SIGCHLD, Signals
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
-from txsignalfd._record import (
-    LAYOUT,
-    RECORD,
-    SIGINFO_SIZE,
-    decoder,
-    field,
-    pack,
-)
-from txsignalfd.names import CODES, codeName, codeNumber, signalName, toSignal
-from txsignalfd.origin import Child, Sender
+from txsignalfd._native.extension import ffi
+from txsignalfd._native.names import CODES, codeName, codeNumber, signalName, toSignal
+
+#: The size of one record, in bytes.
+SIGINFO_SIZE: Final = ffi.sizeof("struct txs_siginfo")
+
+_SIGNO_SIZE: Final = 4
+
+#: A record as its first field, the signal's number, and the rest.
+RECORD: Final = struct.Struct(f"=I{SIGINFO_SIZE - _SIGNO_SIZE}s")
+
+_FORMATS = {"uint16_t": "H", "int32_t": "i", "uint32_t": "I", "uint64_t": "Q"}
+
+#: Where each field is, and its format for C{struct}, as the compiler has it.
+LAYOUT: Final[dict[str, tuple[int, str]]] = {
+    name.rstrip("_"): (where.offset, _FORMATS[where.type.cname])
+    for name, where in ffi.typeof("struct txs_siginfo").fields
+}
+
+
+def decoder(*names: str) -> Callable[[bytes], tuple[int, ...]]:
+    """
+    What reads fields from a record without its first one.
+
+    @param names: The fields, in the order in which they stand in it.
+    """
+    format_, end = "=", _SIGNO_SIZE
+    for name in names:
+        offset, code = LAYOUT[name]
+        format_ += f"{offset - end}x{code}"
+        end = offset + struct.calcsize("=" + code)
+    return struct.Struct(f"{format_}{SIGINFO_SIZE - end}x").unpack
+
+
+def field(name: str) -> int:
+    """
+    The attribute of C{SigInfo} that reads one field from its record.  A real
+    C{property}, because the interpreter has a fast path for those; its type is
+    told as that of what it gives.
+    """
+    decode = decoder(name)
+    return cast(int, property(lambda self: decode(self._rest)[0]))
+
+
+def pack(**fields: int) -> bytes:
+    """
+    A record with these fields, and 0 in the others.
+
+    @raise TypeError: For a field that there is not.
+    @raise ValueError: For a number that has no room in its field.
+    """
+    record = bytearray(SIGINFO_SIZE)
+    for name, value in fields.items():
+        if name not in LAYOUT:
+            raise TypeError(f"there is no field {name!r}: {', '.join(LAYOUT)}")
+        offset, code = LAYOUT[name]
+        try:
+            struct.pack_into("=" + code, record, offset, value)
+        except struct.error as error:
+            raise ValueError(f"{name} cannot be {value!r}: {error}") from None
+    return bytes(record)
+
+
+class Sender(NamedTuple):
+    """
+    The process that sent a signal.
+
+    @ivar pid: Its process id, as it is numbered here, or 0 where it cannot be
+        named: a process outside this pid namespace, or a signal whose siginfo
+        the kernel had no room for (RLIMIT_SIGPENDING).
+    @ivar uid: Its real user id; nothing when C{pid} is 0.
+    @ivar vouched: Whether the kernel wrote C{pid} and C{uid}.  Where it did
+        not, as with sigqueue(3), they are what the sender says of itself.
+    """
+
+    pid: int
+    uid: int
+    vouched: bool
+
+
+class Child(NamedTuple):
+    """
+    What happened to a child, as a C{SIGCHLD} tells it.
+
+    Of several children that end together only one is told: to learn of each,
+    wait for each.
+
+    @ivar pid: The child's process id.
+    @ivar exitCode: What it gave to exit(3), or C{None} if it did not exit.
+    @ivar signal: The signal that killed, stopped, trapped or continued it, or
+        C{None} if it exited.
+    @ivar coreDumped: Whether it left a core dump.
+    @ivar userTime: The CPU time it used, in seconds.
+    @ivar systemTime: The CPU time the system used for it, in seconds.
+    """
+
+    pid: int
+    exitCode: int | None
+    signal: Signals | int | None
+    coreDumped: bool
+    userTime: float
+    systemTime: float
+
 
 __all__ = ["SIGINFO_SIZE", "Child", "Sender", "SigInfo", "describe", "parse"]
 
@@ -178,7 +276,8 @@ class SigInfo:
     @property
     def name(self) -> str:
         """
-        The signal's name, as L{signalName <txsignalfd.names.signalName>} gives it.
+        The signal's name, as L{signalName <txsignalfd._native.names.signalName>}
+        gives it.
         """
         return signalName(self._signo)
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.test_tap -*-
+# -*- test-case-name: tests.twistd.test_tap -*-
 """
 C{twistd signalfd}: watch signals, and tell of each; C{twistd signalfd PLUGIN}:
 run any plugin of twistd, and make it anew on SIGHUP.
@@ -21,23 +21,23 @@ from twisted.python.reflect import fullyQualifiedName
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from txsignalfd._mask import checkWatchable
-from txsignalfd.daemon import Daemon
-from txsignalfd.early import hangup
-from txsignalfd.inherited import shareInherited, unclaimed, unshareInherited
-from txsignalfd.names import signalNumber
-from txsignalfd.onsignal import parseOn
-from txsignalfd.plugins import PluginFactory, installedPlugins
-from txsignalfd.reload import ReloadService
-from txsignalfd.sharing import takingEarly
-from txsignalfd.signallog import (
+from txsignalfd._kernel.mask import checkWatchable
+from txsignalfd._native.names import signalNumber
+from txsignalfd._reload.inherited import shareInherited, unclaimed, unshareInherited
+from txsignalfd._reload.resources import Resources
+from txsignalfd._reload.service import ReloadService
+from txsignalfd._reload.sharing import takingEarly
+from txsignalfd._twistd.actions import parseOn
+from txsignalfd._twistd.daemon import Daemon
+from txsignalfd._twistd.plugins import PluginFactory, installedPlugins
+from txsignalfd._twistd.signallog import (
     DEFAULT_SIGNALS,
     SignalLogger,
     SignalLogService,
     logToStderr,
 )
-from txsignalfd.systemd import Notifier
-from txsignalfd.taken import Taken
+from txsignalfd._twistd.startup import hangup
+from txsignalfd._twistd.systemd import Notifier
 
 #: What open connections are given, where the user does not say.
 _SECONDS: Final = 30.0
@@ -190,7 +190,7 @@ class Options(UsageOptions):
         try:
             super().parseOptions(options)
         except BaseException as error:
-            hangup.giveBack()
+            hangup.restore()
             unshareInherited()
             if isinstance(error, UsageError):
                 raise SystemExit(f"{self}\ntwistd signalfd: {error}") from error
@@ -229,7 +229,7 @@ class Options(UsageOptions):
         if self["signals"] is None:
             self["signals"] = DEFAULT_SIGNALS
         if SIGHUP not in self["signals"]:
-            hangup.giveBack()
+            hangup.restore()
         if self.parent is not None and self.inForeground and self["format"] == "json":
             chosen = ("logger", "logfile", "syslog")
             if not any(self.parent.get(option) for option in chosen):
@@ -269,7 +269,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     maker = options.plugins[options.subCommand]
-    early = Taken(unclaimed)
+    early = Resources(unclaimed)
     with takingEarly(reactor, early):
         factory = PluginFactory(maker, options.subOptions, options.parseAgain)
     reloads = ReloadService(

@@ -24,11 +24,11 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from txsignalfd._mask import checkWatchable
-from txsignalfd.backend import Backend, atShutdown
-from txsignalfd.description import BackendDescription
-from txsignalfd.dispatcher import SignalDispatcher, dispatchers
-from txsignalfd.procreport import namesOf
+from txsignalfd._dispatch.backends import Backend, atShutdown
+from txsignalfd._dispatch.description import BackendDescription
+from txsignalfd._dispatch.dispatcher import SignalDispatcher, dispatchers
+from txsignalfd._kernel.mask import checkWatchable
+from txsignalfd._proc.report import namesOf
 from txsignalfd.siginfo import SigInfo
 
 

@@ -1,0 +1,3 @@
+"""
+The txsignalfd command.
+"""

@@ -1,0 +1,391 @@
+"""
+C{python -m txsignalfd} and L{txsignalfd._proc.report}: what an operator and a
+program are told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGRTMAX, SIGRTMIN, SIGTERM
+from typing import Any
+
+import pytest
+
+from tests.proc.test_status import C_LIBRARYS, THREAD, twoThreads
+from tests.support.reactors import DEADLINE
+from tests.support.worlds import BACKEND
+from txsignalfd._control import inspect as __main__
+from txsignalfd._native.names import signalName
+from txsignalfd._proc.report import namesOf, toText
+from txsignalfd._proc.status import ProcessSignals
+
+COMMAND = [sys.executable, "-m", "txsignalfd"]
+
+
+def run(
+    *arguments: str, options: Iterable[str] = (), start: Callable[[], object] = int
+) -> subprocess.CompletedProcess[str]:
+    """
+    Run the command.
+
+    @param options: Of Python.
+    @param start: What to call in the process before the program starts.
+    """
+    return subprocess.run(
+        [sys.executable, *options, "-m", "txsignalfd", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+        preexec_fn=start,
+        restore_signals=True,
+    )
+
+
+def rows(text: str) -> dict[str, set[str]]:
+    """
+    A table as what it says: each row's names by its label.
+    """
+    found: dict[str, set[str]] = {}
+    label = ""
+    for line in text.splitlines():
+        assert len(line) < 80
+        if match := re.match(r"  (\S.{21}|\s{22}) (\S.*)", line):
+            label = match[1].strip() or label
+            found.setdefault(label, set()).update(match[2].split())
+    return found
+
+
+def signalsOf(told: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """
+    The signals of the JSON, by name.
+    """
+    return {item["name"]: item for item in told["signals"]}
+
+
+# --- a process
+
+
+def test_aProcessAndItsThreadsAsText(tmp_path: Path) -> None:
+    """
+    First what it has chosen, then the defaults, then where threads differ.
+    """
+    with twoThreads(tmp_path) as (running, tid):
+        result = run(str(running.pid))
+    assert (result.stderr, result.returncode) == ("", 0)
+    process, threads = result.stdout.split(f"\nthread {running.pid} (main one)\n")
+    # The heading wraps where many signals are queued.
+    heading, table = process.split("\n  pending", 1)
+    assert re.fullmatch(
+        rf"pid {running.pid} \(main one\): (sleeping|running), 2 threads,"
+        rf" \d+ of \d+ signals queued for uid {os.getuid()}",
+        re.sub(r"\s+", " ", heading),
+    )
+    told = rows("  pending" + table)
+    # The C library has handlers of its own.
+    told["caught"] -= set(map(str, C_LIBRARYS))
+    assert list(told) == [
+        "pending",
+        "blocked, then dies",
+        "caught",
+        "ignored",
+        "dies",
+        "dies with a core dump",
+        "stops",
+        "continues",
+        "ignored by default",
+    ]
+    assert told["pending"] == {"SIGTERM", "SIGRTMIN+1"}
+    assert told["blocked, then dies"] == {"SIGUSR2", "SIGTERM", "SIGRTMIN+1"}
+    assert told["caught"] == {"SIGINT", "SIGUSR1"}
+    assert told["ignored"] == {"SIGHUP", "SIGPIPE", "SIGXFSZ"}
+    assert {"SIGKILL", "SIGALRM", "SIGRTMIN", "SIGRTMIN+2..SIGRTMAX"} <= told["dies"]
+    assert "SIGQUIT" in told["dies with a core dump"]
+    assert told["stops"] == {"SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU"}
+    assert told["continues"] == {"SIGCONT"}
+    assert told["ignored by default"] == {"SIGCHLD", "SIGURG", "SIGWINCH"}
+    assert threads == (
+        "  blocked                SIGUSR2 SIGTERM SIGRTMIN+1\n"
+        "  pending for it alone   SIGUSR2\n"
+        f"thread {tid} (worker)\n"
+        "  blocked                SIGUSR2 SIGTERM SIGWINCH SIGRTMIN+1\n"
+        "  pending for it alone   SIGWINCH\n"
+    )
+
+
+def test_aProcessAndItsThreadsAsJSON(tmp_path: Path) -> None:
+    """
+    One object on one line.
+    """
+    with twoThreads(tmp_path) as (running, tid):
+        result = run("--json", str(running.pid))
+    assert (result.stderr, result.returncode) == ("", 0)
+    assert result.stdout.count("\n") == 1
+    told = json.loads(result.stdout)
+    signals = signalsOf(told)
+    assert list(signals) == [signalName(signo) for signo in range(1, 65)]
+    assert signals["SIGTERM"] == {
+        "signal": 15,
+        "name": "SIGTERM",
+        "disposition": "default",
+        "effect": "dies",
+        "blocked": True,
+        "pending": True,
+    }
+    assert signals["SIGUSR1"]["effect"] == signals["SIGUSR1"]["disposition"] == "caught"
+    assert not signals["SIGWINCH"]["blocked"]
+    for thread in told["threads"]:
+        # It may be about to sleep.
+        assert thread.pop("state") in ("running", "sleeping")
+    assert told["threads"] == [
+        {
+            "tid": running.pid,
+            "name": "main one",
+            "blocked": ["SIGUSR2", "SIGTERM", "SIGRTMIN+1"],
+            "pending": ["SIGUSR2"],
+        },
+        {
+            "tid": tid,
+            "name": "worker",
+            "blocked": ["SIGUSR2", "SIGTERM", "SIGWINCH", "SIGRTMIN+1"],
+            "pending": ["SIGWINCH"],
+        },
+    ]
+    assert (told["pid"], told["name"], told["uid"]) == (
+        running.pid,
+        "main one",
+        os.getuid(),
+    )
+    assert 0 < told["queued"] <= told["queueLimit"]
+    assert not told["init"]
+    assert not told["kernelThread"]
+
+
+def test_threadsThatAreAlikeAreToldOnce() -> None:
+    """
+    With nothing more to say than the process, not at all.
+    """
+    alike = THREAD._replace(pending=frozenset(), shared=frozenset())
+    threads = [alike._replace(tid=tid, name="worker") for tid in range(4711, 4714)]
+    assert "3 threads" in toText(ProcessSignals(tuple(threads)))
+    assert "\nthread" not in toText(ProcessSignals(tuple(threads)))
+    other = alike._replace(tid=4714, name="a-name-with", blocked=frozenset())
+    text = toText(ProcessSignals((*threads, other, other._replace(tid=4715, name="b"))))
+    assert text.endswith(
+        "\nthreads 4711 4712 4713 (worker)\n"
+        "  blocked                SIGHUP SIGINT SIGUSR1 SIGRTMIN\n"
+        "threads 4714 (a-name-with), 4715 (b)\n"
+        "  blocked                none"
+    )
+
+
+def test_whoHasEndedIsToldSo() -> None:
+    """
+    A thread, or all of the process.
+    """
+    ended = THREAD._replace(tid=4711, state="zombie", name="first")
+    text = toText(ProcessSignals((ended, THREAD)))
+    assert text.startswith("pid 4711 (first): sleeping, 2 threads, 3 of")
+    assert "\nthread 4711 (first): ended\nthread 4712 (" in text
+    assert toText(ProcessSignals((ended,))) == (
+        "pid 4711 (first): zombie, 3 of 63304 signals queued for uid 1000\n"
+        "  No signal reaches it any more."
+    )
+
+
+def test_whatIsNoOrdinaryProgramIsToldSo() -> None:
+    """
+    With it the table is clear.
+    """
+    special = THREAD._replace(isInit=True, isKernelThread=True, queueLimit=None)
+    heading = toText(ProcessSignals((special,))).split("\n  ", 2)
+    assert " ".join("".join(heading[:2]).split()) == (
+        "pid 4711 (ex ample:\\n): sleeping, init of its pid namespace, a kernel"
+        " thread, 3 signals queued for uid 1000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("signals", "names"),
+    [
+        ([], "none"),
+        ([SIGTERM, SIGHUP], "SIGHUP SIGTERM"),
+        ([SIGRTMIN, SIGRTMIN + 1], "SIGRTMIN SIGRTMIN+1"),
+        ([SIGRTMIN + 1, SIGRTMIN + 2, SIGRTMIN + 3], "SIGRTMIN+1..SIGRTMIN+3"),
+        (range(SIGRTMIN - 1, SIGRTMAX + 1), f"{SIGRTMIN - 1} SIGRTMIN..SIGRTMAX"),
+        ([SIGRTMIN, *range(SIGRTMIN + 2, SIGRTMAX)], None),
+    ],
+)
+def test_runsOfRealtimeSignalsAreNamedByTheirEnds(
+    signals: list[int], names: str | None
+) -> None:
+    """
+    Short ones in full.
+    """
+    last = signalName(SIGRTMAX - 1)
+    assert namesOf(signals) == (names or f"SIGRTMIN SIGRTMIN+2..{last}")
+
+
+# --- what it was started with
+
+
+def ignoreAndBlock() -> None:
+    """
+    What a supervisor may pass on.
+    """
+    signal.signal(SIGHUP, signal.SIG_IGN)
+    signal.signal(SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {SIGTERM, SIGRTMIN})
+    os.kill(os.getpid(), SIGTERM)
+
+
+def test_withoutAPidItTellsWhatItWasStartedWith() -> None:
+    """
+    And not what Python makes of it.
+    """
+    result = run(start=ignoreAndBlock)
+    assert (result.stderr, result.returncode) == ("", 0)
+    assert re.match(
+        rf"a program started here: \d+ of \d+ signals queued for uid {os.getuid()}\n",
+        result.stdout,
+    )
+    table, why = result.stdout.split("\nunknown: ")
+    told = rows(table)
+    assert told["pending"] == {"SIGTERM"}
+    assert told["blocked, then dies"] == {"SIGTERM", "SIGRTMIN"}
+    assert told["ignored"] == {"SIGHUP", "SIGINT"}
+    assert told["unknown"] == {"SIGPIPE", "SIGXFSZ"}
+    assert "caught" not in told
+    assert " ".join(why.split()).startswith("Python, or what is loaded into it, has")
+
+
+@pytest.mark.parametrize("options", [(), ("-X", "faulthandler"), ("-X", "dev")])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_whatPythonItselfCatchesIsNotTold(ignored: bool, options: list[str]) -> None:
+    """
+    SIGINT always, and SIGSEGV and others when it is asked to.
+    """
+
+    def ignore() -> None:
+        for signo in (SIGINT, signal.SIGSEGV):
+            signal.signal(signo, signal.SIG_IGN if ignored else signal.SIG_DFL)
+
+    told = json.loads(run("--json", options=options, start=ignore).stdout)
+    unknown = {
+        item["name"] for item in told["signals"] if item["disposition"] == "unknown"
+    }
+    assert unknown == {"SIGPIPE", "SIGXFSZ"}
+    for name in ("SIGINT", "SIGSEGV"):
+        disposition = signalsOf(told)[name]["disposition"]
+        assert disposition == ("ignored" if ignored else "default")
+
+
+def test_itTellsWhichBackendThereIs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Here, or by the environment.
+    """
+    assert run().stdout.endswith(f"\nbackend: a dispatcher here has {BACKEND}\n")
+    monkeypatch.setenv("TXSIGNALFD_BACKEND", "handler")
+    assert json.loads(run("--json").stdout)["backend"] == "handler"
+    monkeypatch.setenv("TXSIGNALFD_BACKEND", "pigeon")
+    refused = run()
+    assert (refused.stdout, refused.returncode) == ("", 1)
+    assert "TXSIGNALFD_BACKEND 'pigeon' is unknown" in refused.stderr
+
+
+# --- what goes wrong
+
+
+def test_noSuchProcess(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    One line to stderr, and status 1.
+    """
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    assert __main__.main([str(child.pid)]) == 1
+    assert capsys.readouterr() == (
+        "",
+        f"python -m txsignalfd: there is no process {child.pid}\n",
+    )
+
+
+@pytest.mark.parametrize("arguments", [["0"], ["-1"], ["x"], ["1", "2"], ["--xml"]])
+def test_argumentsThatMakeNoSense(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    The usage, and status 2.
+    """
+    with pytest.raises(SystemExit) as ended:
+        __main__.main(arguments)
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("usage: python -m txsignalfd [-h] [--json] [PID]\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_nobodyReadsWhatItSays(unbuffered: str) -> None:
+    """
+    It ends as cat(1) does, without a traceback.
+    """
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        result = subprocess.run(
+            COMMAND,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=DEADLINE,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (result.stderr, result.returncode) == (b"", -SIGPIPE)
+
+
+WITHOUT_TWISTED = """
+import importlib.util, sys, types
+package = types.ModuleType("txsignalfd")
+package.__path__ = importlib.util.find_spec("txsignalfd").submodule_search_locations
+for name in [name for name in sys.modules if name.startswith(("twisted", "txsig"))]:
+    del sys.modules[name]
+sys.modules["txsignalfd"] = package
+import txsignalfd._control.inspect
+print(any(name.split(".")[0] == "twisted" for name in sys.modules))
+"""
+
+
+def test_itNeedsNoTwisted() -> None:
+    """
+    What is imported beside the package itself starts at once.
+    """
+    child = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TWISTED],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (child.stdout, child.stderr) == ("False\n", "")
+
+
+def test_ofItself(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Told by its pid, it is a process like others.
+    """
+    assert __main__.main([str(os.getpid())]) == 0
+    assert "dies" in rows(capsys.readouterr().out)
+    assert __main__.main(["--json", str(os.getpid())]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["pid"] == os.getpid()
+    assert signalsOf(told)[signalName(SIGKILL)]["effect"] == "dies"
+    assert __main__.main([]) == 0
+    assert "SIGPIPE" in rows(capsys.readouterr().out)["unknown"]

@@ -1,0 +1,3 @@
+"""
+The signals of the whole process, and not of its children.
+"""

@@ -1,0 +1,518 @@
+"""
+L{SignalDescriptor}: a signalfd for any reactor.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from signal import SIGHUP, SIGRTMIN, SIGUSR1, SIGUSR2
+from time import monotonic
+from typing import Any
+
+import pytest
+from twisted.internet.interfaces import ILoggingContext, IReadDescriptor
+from twisted.logger import LogEvent, formatEvent
+from twisted.python.failure import Failure
+from zope.interface.verify import verifyObject
+
+from tests.support.handlers import failures
+from tests.support.kernel import inChild
+from tests.support.reactors import DEADLINE, KINDS, spin, turn, until, untilLength
+from tests.support.worlds import queue, send
+from txsignalfd import (
+    SigInfo,
+    SignalAlreadyWatched,
+    SignalDescriptor,
+    SignalNotWatchable,
+    WatchedByParent,
+    spawning,
+)
+from txsignalfd._kernel.descriptor import mostReads
+
+
+class Reads(list[list[SigInfo]]):
+    """
+    What each read gave.
+    """
+
+    @property
+    def infos(self) -> list[SigInfo]:
+        """
+        All of it.
+        """
+        return [info for infos in self for info in infos]
+
+
+@pytest.fixture
+def reads() -> Reads:
+    """
+    What the descriptor has received.
+    """
+    return Reads()
+
+
+@pytest.fixture
+def descriptor(reads: Reads) -> Iterator[SignalDescriptor]:
+    """
+    One for SIGUSR1 and a realtime signal.
+    """
+    descriptor = SignalDescriptor([SIGUSR1, SIGRTMIN], reads.append)
+    yield descriptor
+    descriptor.close()
+
+
+def test_itIsAReadDescriptor(descriptor: SignalDescriptor) -> None:
+    """
+    With what a reactor asks of one.
+    """
+    assert verifyObject(IReadDescriptor, descriptor)
+    assert verifyObject(ILoggingContext, descriptor)
+    assert descriptor.logPrefix() == "SignalDescriptor"
+    assert repr(descriptor).endswith(" of SIGUSR1 SIGRTMIN>")
+    assert fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    assert not os.get_blocking(descriptor.fileno())
+    assert descriptor.signals == {SIGUSR1, SIGRTMIN}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_anyReactorReadsIt(kind: str, reads: Reads) -> None:
+    """
+    C{addReader}, and no more.
+    """
+
+    async def main(reactor: Any) -> None:
+        descriptor = SignalDescriptor([SIGUSR1], reads.append)
+        reactor.addReader(descriptor)
+        send(SIGUSR1)
+        await until(reactor, lambda: reads)
+        assert [info.signal for info in reads.infos] == [SIGUSR1]
+        reactor.removeReader(descriptor)
+        descriptor.close()
+
+    spin(main, kind)
+
+
+def test_aReadHasAtMost64Signals(descriptor: SignalDescriptor, reads: Reads) -> None:
+    """
+    The reactor has other things to do between.
+    """
+    queue(*range(150))
+    for expected in (64, 64, 22):
+        assert descriptor.doRead() is None
+        assert len(reads[-1]) == expected
+    assert descriptor.doRead() is None  # EAGAIN is no error
+    assert [info.value for info in reads.infos] == list(range(150))
+    assert len(reads) == 3
+
+
+def test_drainReceivesAllThatIsPending(
+    descriptor: SignalDescriptor, reads: Reads
+) -> None:
+    """
+    Also when that is a whole number of reads, or nothing.
+    """
+    for count in (0, 1, 63, 64, 65, 128):
+        queue(*range(count))
+        descriptor.drain()
+        assert [info.value for info in reads.infos] == list(range(count))
+        reads.clear()
+
+
+def test_drainKeepsTheOrderWhereAReceiverStartsAChild() -> None:
+    """
+    What comes meanwhile is older than what is queued behind it.
+    """
+    reads = Reads()
+
+    def receive(infos: list[SigInfo]) -> None:
+        reads.append(infos)
+        if len(reads) == 1:
+            with spawning():
+                pass
+            queue(*range(100, 300))
+
+    descriptor = SignalDescriptor([SIGRTMIN], receive)
+    queue(*range(100))
+    descriptor.drain()
+    assert [info.value for info in reads.infos] == list(range(300))
+    descriptor.close()
+
+
+def test_drainReadsNoMoreThanCanHaveBeenPending(
+    descriptor: SignalDescriptor, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Senders may be faster than the reader.
+    """
+    assert mostReads() >= resource.getrlimit(resource.RLIMIT_SIGPENDING)[0] // 64
+    with monkeypatch.context() as patched:
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        patched.setattr(resource, "getrlimit", lambda _: unlimited)
+        assert mostReads() > sys.maxsize // 64
+    with monkeypatch.context() as patched:
+        patched.setattr("txsignalfd._kernel.descriptor.mostReads", lambda: 2)
+        queue(*range(200))
+        descriptor.drain()
+        assert len(reads.infos) == 128
+    descriptor.drain()
+    assert len(reads.infos) == 200
+
+
+def test_aReceiverThatRaisesIsLoggedAndLosesNoOther(logged: list[LogEvent]) -> None:
+    """
+    The descriptor lives on.
+    """
+    received = []
+
+    def receive(infos: list[SigInfo]) -> None:
+        received.append(infos)
+        raise ZeroDivisionError
+
+    async def main(reactor: Any) -> None:
+        descriptor = SignalDescriptor([SIGUSR1], receive)
+        reactor.addReader(descriptor)
+        for expected in (1, 2):
+            send(SIGUSR1)
+            await untilLength(reactor, received, expected)
+        reactor.removeReader(descriptor)
+        descriptor.close()
+
+    spin(main)
+    assert [event["infos"] for event in logged if "infos" in event] == received
+    assert all(failure.check(ZeroDivisionError) for failure in failures(logged))
+
+
+def test_aHandlerThatIsInstalledOverOursIsToldOnce(
+    descriptor: SignalDescriptor, reads: Reads, logged: list[LogEvent]
+) -> None:
+    """
+    With who has the signal and whose it was to be; and other threads are held
+    again.  C{signal.getsignal} answers as its caller expects.
+    """
+
+    def theirs(signo: int, frame: object) -> None:
+        raise AssertionError("called")
+
+    saved = signal.signal(SIGUSR1, theirs)
+    try:
+        for _ in range(3):
+            send(SIGUSR1)
+            descriptor.doRead()
+        assert len(reads.infos) == 3
+        (event,) = logged
+        text = formatEvent(event)
+        assert text is not None
+        assert text.startswith(
+            "SIGUSR1 is watched, and goes to <built-in method append"
+        )
+        assert repr(theirs) in text
+        assert signal.getsignal(SIGUSR1) is theirs
+    finally:
+        signal.signal(SIGUSR1, saved)
+        descriptor.claimForThread()
+
+
+def test_whatPythonDoesNotKnowIsToldWithoutAName(
+    descriptor: SignalDescriptor, logged: list[LogEvent]
+) -> None:
+    """
+    As a handler that C code has installed.
+    """
+    signal.signal(SIGUSR1, signal.SIG_DFL)
+    send(SIGUSR1)
+    descriptor.doRead()
+    (event,) = logged
+    assert "the handler (Python knows of none), which" in str(formatEvent(event))
+
+
+def test_whatAThreadHasKeptAtTheLastMomentIsReceived(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Before the signals are given back, when all else has been received.
+    """
+    reads = Reads()
+    descriptor = SignalDescriptor([SIGUSR1], reads.append)
+    mask = descriptor._mask
+    restore = mask.restore
+    late = SigInfo.make(SIGUSR1, pid=1)
+
+    def keptBefore(signals: Any) -> None:
+        mask.keep([late])
+        restore(signals)
+
+    monkeypatch.setattr(mask, "restore", keptBefore)
+    descriptor.close()
+    assert reads.infos == [late]
+
+
+def test_aHandlerIsToldOfAlsoWhenItsSignalComesBehindAnother(
+    descriptor: SignalDescriptor, reads: Reads, logged: list[LogEvent]
+) -> None:
+    """
+    In one read with a signal of a lower number.
+    """
+    descriptor.watch([SIGHUP])
+    saved = signal.signal(SIGUSR1, print)
+    try:
+        send(SIGUSR1)
+        send(SIGHUP)
+        descriptor.doRead()
+        assert [info.signal for info in reads.infos] == [SIGHUP, SIGUSR1]
+        (event,) = logged
+        assert event["name"] == "SIGUSR1"
+    finally:
+        signal.signal(SIGUSR1, saved)
+        descriptor.claimForThread()
+
+
+def test_inAStormAHandlerThatIsInstalledIsToldOfSoon(
+    descriptor: SignalDescriptor, reads: Reads, logged: list[LogEvent]
+) -> None:
+    """
+    Not each read looks, but one soon after does.
+    """
+    send(SIGUSR1)
+    descriptor.doRead()
+    saved = signal.signal(SIGUSR1, print)
+    try:
+        deadline = monotonic() + DEADLINE
+        while not logged:
+            assert monotonic() < deadline
+            send(SIGUSR1)
+            descriptor.doRead()
+        assert "is watched, and goes to" in str(logged[0]["log_format"])
+    finally:
+        signal.signal(SIGUSR1, saved)
+        descriptor.claimForThread()
+
+
+def test_aStormIsNotSlowedByALookAtEachRead(
+    descriptor: SignalDescriptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A hundred a second are enough.
+    """
+    looks: list[float] = []
+    now = 0.0
+    monkeypatch.setattr(descriptor._mask, "retake", lambda signo: looks.append(now))
+    monkeypatch.setattr("txsignalfd._kernel.descriptor.monotonic", lambda: now)
+    for after in (1, 0, 0.009, 0.002, 0.009, 0.002):
+        now += after
+        send(SIGUSR1)
+        descriptor.doRead()
+    assert looks == pytest.approx([1.0, 1.011, 1.022])
+
+
+def test_signalsAreAddedAndGivenBack(
+    descriptor: SignalDescriptor, reads: Reads
+) -> None:
+    """
+    While it is open; what is pending is received before it is given back.
+    """
+    descriptor.watch([SIGUSR2, SIGUSR1])
+    assert descriptor.signals == {SIGUSR1, SIGUSR2, SIGRTMIN}
+    send(SIGUSR2)
+    descriptor.unwatch([SIGUSR2, SIGHUP])
+    assert [info.signal for info in reads.infos] == [SIGUSR2]
+    assert descriptor.signals == {SIGUSR1, SIGRTMIN}
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {SIGUSR1, SIGRTMIN}
+
+
+def test_whatCannotBeAddedLeavesTheRest(descriptor: SignalDescriptor) -> None:
+    """
+    All or none.
+    """
+    with pytest.raises(SignalNotWatchable, match="SIGKILL"):
+        descriptor.watch([SIGUSR2, signal.SIGKILL])
+    other = SignalDescriptor([SIGHUP], print)
+    with pytest.raises(SignalAlreadyWatched, match="SIGHUP"):
+        descriptor.watch([SIGUSR2, SIGHUP])
+    other.close()
+    assert descriptor.signals == {SIGUSR1, SIGRTMIN}
+
+
+def test_theKernelsRefusalUndoesTheRest(descriptor: SignalDescriptor) -> None:
+    """
+    Its errno is told; here another file has taken the descriptor's place.
+    """
+    saved = os.dup(descriptor.fileno())
+    with open("/dev/null", "rb") as null:
+        os.dup2(null.fileno(), descriptor.fileno(), inheritable=False)
+    with pytest.raises(OSError, match="signalfd: Invalid argument"):
+        descriptor.watch([SIGUSR2])
+    os.dup2(saved, descriptor.fileno(), inheritable=False)
+    os.close(saved)
+    assert descriptor.signals == {SIGUSR1, SIGRTMIN}
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {SIGUSR1, SIGRTMIN}
+
+
+def test_aClosedDescriptorIsClosed(reads: Reads) -> None:
+    """
+    For who asks it for more; closing it again does nothing.
+    """
+    descriptor = SignalDescriptor([SIGUSR1], reads.append)
+    descriptor.close()
+    descriptor.close()
+    assert descriptor.fileno() == -1
+    assert descriptor.signals == frozenset()
+    with pytest.raises(ValueError, match="closed"):
+        descriptor.watch([SIGUSR1])
+    with pytest.raises(ValueError, match="closed"):
+        descriptor.unwatch([SIGUSR1])
+    descriptor.connectionLost(Failure(ZeroDivisionError()))
+
+
+def test_aReceiverMayCloseIt() -> None:
+    """
+    Also one that is called because signals are given back.
+    """
+
+    def close(infos: list[SigInfo]) -> None:
+        closing.close()
+
+    before = len(os.listdir("/proc/self/fd"))
+    closing = SignalDescriptor([SIGUSR1, SIGUSR2], close)
+    send(SIGUSR1)
+    closing.unwatch([SIGUSR2])
+    assert closing.signals == frozenset()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_aReceiverMayCloseItWhileTheReactorReads(kind: str) -> None:
+    """
+    Without a word from the reactor.
+    """
+
+    async def main(reactor: Any) -> None:
+        def close(infos: list[SigInfo]) -> None:
+            reactor.removeReader(closing)
+            closing.close()
+
+        lost: list[Failure] = []
+        closing = SignalDescriptor([SIGUSR1], close, lost.append)
+        reactor.addReader(closing)
+        send(SIGUSR1)
+        await until(reactor, lambda: closing.fileno() == -1)
+        await turn(reactor)
+        assert not lost
+
+    spin(main, kind)
+
+
+def test_whoClosesItInTheEndIsNotToldThatItIsLost() -> None:
+    """
+    A receiver of what was pending when the reactor stopped.
+    """
+
+    def close(infos: list[SigInfo]) -> None:
+        received.extend(infos)
+        closing.close()
+
+    received: list[SigInfo] = []
+    lost: list[Failure] = []
+    closing = SignalDescriptor([SIGUSR1], close, lost.append)
+    send(SIGUSR1)
+    closing.connectionLost(Failure(ZeroDivisionError()))
+    assert len(received) == 1
+    assert not lost
+
+
+def test_theReactorsReasonIsToldOnce(reads: Reads) -> None:
+    """
+    After what was pending has been received, and all was given back.
+    """
+    lost: list[Failure] = []
+    reason = Failure(ZeroDivisionError())
+    descriptor = SignalDescriptor([SIGUSR1], reads.append, lost.append)
+    send(SIGUSR1)
+    descriptor.connectionLost(reason)
+    descriptor.connectionLost(reason)
+    assert lost == [reason]
+    assert [info.signal for info in reads.infos] == [SIGUSR1]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+    unheard = SignalDescriptor([SIGUSR1], reads.append)
+    unheard.connectionLost(reason)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", bytes(129)])
+def test_anotherFileInItsPlaceHasNoSignals(
+    reads: Reads, tmp_path: Path, content: bytes
+) -> None:
+    """
+    Whoever has closed ours has opened it, and keeps it.
+    """
+    lost: list[Failure] = []
+    descriptor = SignalDescriptor([SIGUSR1], reads.append, lost.append)
+    number = descriptor.fileno()
+    (tmp_path / "file").write_bytes(content)
+    with open(tmp_path / "file", "rb") as file:
+        os.dup2(file.fileno(), number, inheritable=False)
+    error = descriptor.doRead()
+    assert isinstance(error, OSError)
+    descriptor.connectionLost(Failure(error))
+    assert [reason.value for reason in lost] == [error]
+    os.close(number)
+    assert not reads
+
+
+def test_aChildThatWasForkedMustLeaveItAlone(descriptor: SignalDescriptor) -> None:
+    """
+    By a named error.
+    """
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            for call in (
+                lambda: descriptor.watch([SIGUSR2]),
+                lambda: descriptor.unwatch([SIGUSR1]),
+                descriptor.claimForThread,
+                descriptor.close,
+            ):
+                with pytest.raises(WatchedByParent, match="twistd forks"):
+                    call()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0) == (pid, 0)
+
+
+def test_oneThatIsNeverClosedIsToldOf() -> None:
+    """
+    As a socket is.  What it has taken stays taken, for who has forgotten it is
+    in no place to give it back; and nobody has what comes.
+    """
+    left = [SignalDescriptor([SIGUSR1], print)]
+    fd, mask = left[0].fileno(), left[0]._mask
+    with pytest.warns(ResourceWarning, match=r"unclosed <SignalDescriptor \d+ of SIGU"):
+        left.clear()
+    os.fstat(fd)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {SIGUSR1}
+    with spawning():
+        send(SIGUSR1)
+    os.close(fd)
+    mask.restore([SIGUSR1])
+
+
+def test_aForkedChildIsNotToldOfItsParents() -> None:
+    """
+    It must leave that open.
+    """
+
+    def forget() -> list[str]:
+        with warnings.catch_warnings(record=True) as told:
+            left.clear()
+        return [str(warning.message) for warning in told]
+
+    left = [SignalDescriptor([SIGUSR1], print)]
+    assert inChild(forget) == []
+    left.pop().close()

@@ -1,0 +1,964 @@
+"""
+L{SignalPipe}, and dispatchers that have their signals from it: where there is
+no signalfd(2).
+
+What a dispatcher does is tested by its own tests, of which the whole suite runs
+with C{TXSIGNALFD_BACKEND=handler} too.  Here is what only the pipe has.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import platform
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from signal import SIGCHLD, SIGHUP, SIGRTMIN, SIGUSR1, SIGUSR2
+from typing import Any
+
+import pytest
+from twisted.internet.error import ConnectionLost
+from twisted.logger import LogEvent
+from twisted.python.failure import Failure
+from txsignalfd._native.extension import ffi, lib
+
+from tests.kernel.test_descriptor import Reads
+from tests.kernel.test_mask import blocked
+from tests.support.handlers import Recorder, everyReactor, inEachThread
+from tests.support.kernel import (
+    checked,
+    inChild,
+    libc,
+    refuse,
+    systemCall,
+)
+from tests.support.reactors import DEADLINE, spin, until
+from tests.support.worlds import ME, needsLinux, queue, send
+from txsignalfd import (
+    SigInfo,
+    SignalDispatcher,
+    WatchedByParent,
+    spawning,
+)
+from txsignalfd._kernel.pipe import SignalPipe
+
+#: The smallest pipe that has room behind what is written: two pages, each for
+#: 32 records.  It is full when the second has been begun.
+SIZE = 8192
+ROOM = 33
+
+
+@contextmanager
+def pipeOf(*signals: int, settled: bool = True) -> Iterator[tuple[SignalPipe, Reads]]:
+    """
+    A pipe of the smallest size, and what was received.
+    """
+    reads = Reads()
+    pipe = SignalPipe(signals, reads.append)
+    fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, SIZE)
+    if settled:
+        pipe.claimForThread()
+    try:
+        yield pipe, reads
+    finally:
+        pipe.close()
+
+
+def values(infos: list[SigInfo]) -> list[int | None]:
+    """
+    What was sent with them.
+    """
+    return [info.value for info in infos]
+
+
+def fill(pipe: SignalPipe) -> None:
+    """
+    Leave no room at all, as other threads might, by records that wake.
+    """
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(pipe._writer, bytes(128))
+
+
+@contextmanager
+def otherThread() -> Iterator[Callable[[Callable[[], Any]], Any]]:
+    """
+    A thread that was there before anything was watched.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result(DEADLINE)
+        yield lambda function: pool.submit(function).result(DEADLINE)
+
+
+# -- which backend
+
+
+TELL_BACKEND = """
+import os, sys
+from signal import SIGRTMIN
+from tests.support.kernel import refuseSignalfd
+from tests.support.reactors import spin, until
+from txsignalfd import SignalDispatcher, SignalfdUnavailable
+from txsignalfd.lowlevel import sigqueue
+
+if int(sys.argv[1]):
+    refuseSignalfd(int(sys.argv[1]))
+
+async def main(reactor):
+    dispatcher = SignalDispatcher(reactor)
+    print(dispatcher.describe().backend.name)
+    got = []
+    dispatcher.addHandler(SIGRTMIN, got.append)
+    for value in range(3):
+        sigqueue(os.getpid(), SIGRTMIN, value)
+    await until(reactor, lambda: len(got) == 3)
+    print([info.value for info in got], dispatcher.describe().backend)
+    await dispatcher.close()
+    dispatcher = SignalDispatcher(reactor, backend="signalfd")
+    try:
+        dispatcher.watch(SIGRTMIN)
+    except SignalfdUnavailable as error:
+        print(error.errno)
+    await dispatcher.close()
+
+spin(main)
+"""
+
+
+def tellBackend(error: int, **environment: str) -> str:
+    """
+    What a program says whose system refuses signalfd(2).
+    """
+    inherited = {k: v for k, v in os.environ.items() if k != "TXSIGNALFD_BACKEND"}
+    result = subprocess.run(
+        [sys.executable, "-c", TELL_BACKEND, str(error)],
+        cwd=Path(__file__).parent.parent.parent,
+        env={**inherited, **environment},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    return result.stdout + result.stderr
+
+
+@needsLinux
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
+def test_itIsChosenWhereTheSystemRefusesSignalfd(error: int) -> None:
+    """
+    By a filter of seccomp(2).  Who insists on signalfd is told.
+    """
+    systemCall("signalfd4")
+    assert tellBackend(error) == (
+        "handler\n"
+        "[0, 1, 2] received by the backend handler, 0 without a siginfo\n"
+        f"{error}\n"
+    )
+
+
+def test_theEnvironmentChooses() -> None:
+    """
+    For a program that names none.  Nothing in it is the best there is.
+    """
+    assert tellBackend(0, TXSIGNALFD_BACKEND="handler").startswith("handler\n")
+    refused = tellBackend(0, TXSIGNALFD_BACKEND="pigeon")
+    assert "ValueError: TXSIGNALFD_BACKEND 'pigeon' is unknown" in refused
+    if lib.TXS_LINUX:
+        assert tellBackend(0, TXSIGNALFD_BACKEND="").startswith("signalfd\n[0, 1, 2]")
+
+
+@everyReactor
+@inEachThread
+def test_aHandlerGetsTheSigInfo(kind: str, inThread: bool) -> None:
+    """
+    In each kind of reactor, in any thread, of any code that a child has.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = SignalDispatcher(reactor, backend="handler")
+        got = Recorder()
+        dispatcher.addHandler(SIGHUP, got)
+        dispatcher.addHandler(SIGCHLD, got)
+        os.kill(ME, SIGHUP)
+        await until(reactor, lambda: got.infos)
+        child = os.posix_spawnp("false", ["false"], os.environ)
+        await until(reactor, lambda: len(got.infos) == 2)
+        os.waitpid(child, 0)
+        first, second = got.infos
+        assert (first.signal, first.pid, first.uid) == (SIGHUP, ME, os.getuid())
+        assert second.child
+        assert (second.child.pid, second.child.exitCode) == (child, 1)
+        await dispatcher.close()
+
+    spin(main, kind, inThread)
+
+
+ELSEWHERE = """
+import os, resource, select, signal, sys
+from tests.support.processes import spawn
+from tests.support.reactors import spin, until
+
+# What Linux alone has, or had first.
+for module, names in (
+    (os, "pidfd_open eventfd eventfd_read eventfd_write EFD_CLOEXEC EFD_NONBLOCK"),
+    (os, "EFD_SEMAPHORE pipe2 P_PIDFD waitid P_ALL P_PID WEXITED WNOWAIT"),
+    (select, "epoll EPOLLIN EPOLLONESHOT"),
+    (resource, "RLIMIT_SIGPENDING prlimit"),
+    (signal, "SIGRTMIN SIGRTMAX SIGPOLL SIGPWR SIGSTKFLT sigtimedwait sigwaitinfo"),
+    (signal, "pidfd_send_signal"),
+):
+    for name in names.split():
+        vars(module).pop(name, None)
+
+from pkgutil import walk_packages
+import txsignalfd
+for module in walk_packages(txsignalfd.__path__, "txsignalfd."):
+    if module.name not in ("txsignalfd.__main__", "txsignalfd._native.build"):
+        __import__(module.name)
+
+from twisted.application.service import MultiService
+from txsignalfd import (
+    ChildReaper, EventDescriptor, EventfdUnavailable, ReloadService, SignalService,
+    dispatcherFor,
+)
+from txsignalfd._proc import status
+status.PROC = "/nowhere"
+
+async def main(reactor):
+    try:
+        EventDescriptor(print)
+    except EventfdUnavailable as error:
+        print(error)
+    made = []
+
+    def make():
+        made.append(MultiService())
+        return made[-1]
+
+    reloads = ReloadService(make, reactor=reactor)
+    signals = SignalService({signal.SIGHUP: reloads.reload}, reactor=reactor)
+    for service in (reloads, signals):
+        service.privilegedStartService()
+        service.startService()
+    dispatcher = dispatcherFor(reactor)
+    with dispatcher.stream(signal.SIGUSR1) as infos:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGHUP)
+        print(await infos.__anext__())
+    await until(reactor, lambda: len(made) == 2)
+    ending, other = spawn(reactor, "false"), spawn(reactor, "true")
+    await other.ended
+    await ending.ended
+    print(ending.status)
+    reaper = ChildReaper(dispatcher)
+    pid = os.posix_spawnp("false", ["false"], os.environ)
+    print((await reaper.whenExited(pid)).exitCode, os.waitpid(pid, 0)[0] == pid)
+    print(dispatcher.describe())
+    signals.stopService()
+    await reloads.stopService()
+    await dispatcher.close()
+
+spin(main, "poll")
+"""
+
+
+def test_itWorksWithoutWhatLinuxAloneHas() -> None:
+    """
+    Handlers, streams, children, services and C{describe}; there is no proc(5)
+    either.  Each module can be imported, and what cannot work says so.
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE],
+        cwd=Path(__file__).parent.parent.parent,
+        env={**os.environ, "TXSIGNALFD_BACKEND": "handler"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert result.stderr == ""
+    refused, first, second, third, *description = result.stdout.splitlines()
+    assert "there is no eventfd(2)" in refused
+    assert re.match(r"SIGUSR1 from pid \d+ \(uid \d+\) by kill$", first)
+    assert second == "(1, None)"
+    assert third == "1 True"
+    assert description[0] == "SIGHUP"
+    assert description[-1] == "received by the backend handler, 0 without a siginfo"
+
+
+# -- a full pipe
+
+
+@pytest.mark.parametrize("count", [1, 32, 33, 34, 64, 5000])
+def test_aFullPipeLosesNothing(count: int) -> None:
+    """
+    However many come between two reads, they come in order: what does not fit
+    waits in the kernel.
+    """
+    with pipeOf(SIGRTMIN) as (pipe, reads):
+        queue(*range(count))
+        assert (SIGRTMIN in blocked()) == (count >= ROOM)
+        while len(reads.infos) < count:
+            pipe.doRead()
+        assert values(reads.infos) == list(range(count))
+        assert pipe.withoutSiginfo == 0
+        assert blocked() == set()
+        queue(count)
+        pipe.doRead()
+        assert reads.infos[-1].value == count
+
+
+@pytest.mark.parametrize("limit", [None, 100])
+def test_drainReceivesAllThatIsPending(
+    limit: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    In the pipe, which may be small, or larger than the kernel's queue, and in
+    the kernel.
+    """
+    if limit is not None:
+        monkeypatch.setattr("resource.getrlimit", lambda _: (limit, limit))
+    with pipeOf(SIGRTMIN) as (pipe, reads):
+        if limit is not None:
+            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, 65536)
+        for count in (1, ROOM, 64, 600):
+            queue(*range(count))
+            pipe.drain(last=True)
+            assert values(reads.infos) == list(range(count))
+            reads.clear()
+            pipe.claimForThread()
+
+
+@pytest.mark.parametrize(
+    "change", [lambda pipe: pipe.watch([SIGHUP]), SignalPipe.claimForThread]
+)
+def test_whatWaitsForRoomWaitsAlsoWhenMoreIsWatched(
+    change: Callable[[SignalPipe], None],
+) -> None:
+    """
+    To go on before there is room would put the first that waits behind others.
+    """
+    with pipeOf(SIGRTMIN) as (pipe, reads):
+        queue(*range(100))
+        for _ in range(ROOM):  # the last page has a little room yet
+            change(pipe)
+            assert blocked() == pipe.signals
+        while len(reads.infos) < 100:
+            pipe.doRead()
+        assert values(reads.infos) == list(range(100))
+        assert blocked() == set()
+
+
+def test_whatComesToAFullPipeWhileAChildStartsKeepsItsOrder() -> None:
+    """
+    The child starts with an empty mask, and so more comes than there is room
+    for: that is kept, behind what is in the pipe.
+    """
+    with pipeOf(SIGRTMIN) as (pipe, reads):
+        queue(*range(100))
+        for begin in range(100, 1000, 100):
+            with spawning():
+                assert blocked() == set()
+                queue(*range(begin, begin + 100))
+            assert SIGRTMIN in blocked()
+        queue(*range(1000, 1100))
+        while len(reads.infos) < 1100:
+            pipe.doRead()
+        assert values(reads.infos) == list(range(1100))
+        assert blocked() == set()
+
+
+@pytest.mark.parametrize("ends", [SignalPipe.drain, SignalPipe.unwatch])
+def test_drainKeepsTheOrderWhereAReceiverStartsAChild(
+    ends: Callable[..., None],
+) -> None:
+    """
+    What comes meanwhile is older than what comes then, in the pipe too.
+    """
+    with pipeOf(SIGRTMIN) as (pipe, reads):
+
+        def receive(infos: list[SigInfo]) -> None:
+            reads.append(infos)
+            if len(reads) == 1:
+                with spawning():
+                    pass
+                queue(*range(100, 300))
+
+        pipe._receive = receive
+        queue(*range(100))
+        ends(pipe, *[[]] * (ends is SignalPipe.unwatch))
+        assert values(reads.infos) == list(range(300))
+
+
+def test_whatComesWhileAChildStartsInTheEndIsNotLeftInThePipe() -> None:
+    """
+    There it would lose its siginfo when all is given back: nobody reads it.
+    """
+    with pipeOf(SIGRTMIN) as (pipe, reads):
+        pipe.drain(last=True)  # as closing does, and then waits for handlers
+        with spawning():
+            queue(1, 2)
+        assert not list(pipe._inPipe())
+    assert values(reads.infos) == [1, 2]
+
+
+@pytest.mark.parametrize("before", [set(), {SIGHUP, SIGUSR1, SIGUSR2}], ids=str)
+def test_whatChangesWhileAChildStartsIsListenedTo(before: set[int]) -> None:
+    """
+    As the child's protocol may do: its connectionMade is called meanwhile.
+    What the user had blocked is blocked again in the end.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, before)
+    try:
+        with pipeOf(SIGUSR1, SIGUSR2) as (pipe, reads):
+            for change in (
+                lambda: pipe.watch([SIGHUP]),
+                lambda: pipe.unwatch([SIGUSR2]),
+                lambda: send(SIGUSR1),
+                pipe.drain,
+                pipe.claimForThread,
+            ):
+                with spawning():
+                    change()
+                    # For another child.
+                    assert blocked() == before
+                pipe.doRead()
+                reads.clear()
+                assert blocked() == before - pipe.signals
+                for _ in range(2):
+                    send(SIGUSR1)
+                    pipe.doRead()
+                assert [info.signo for info in reads.infos] == [SIGUSR1] * 2
+            with spawning():
+                pipe.drain(last=True)  # as closing does
+                assert blocked() == before
+            assert blocked() == before | pipe.signals
+        assert blocked() == before
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
+
+
+def test_whatAnotherThreadHasTakenInTheEndIsReceived(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    It comes when all was read, and is not given back yet.
+    """
+    with otherThread() as call, pipeOf(SIGUSR1, SIGUSR2) as (pipe, reads):
+        update = pipe._update
+
+        def late(signals: Collection[int]) -> None:
+            call(lambda: signal.raise_signal(SIGUSR1))
+            update(signals)
+
+        monkeypatch.setattr(pipe, "_update", late)
+        pipe.unwatch([SIGUSR1])
+        assert [info.signo for info in reads.infos] == [SIGUSR1]
+        assert pipe.signals == {SIGUSR2}
+
+
+def test_twoThreadsMayReadAtOnce(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    One starts a child, and more comes to it than there is room for, when the
+    reactor's has just read.
+    """
+
+    class Between:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ffi, name)
+
+        def buffer(self, *args: Any) -> Any:
+            monkeypatch.undo()
+            call(flood)
+            return ffi.buffer(*args)
+
+    def flood() -> None:
+        with spawning():
+            queue(*range(10, 200))
+
+    with otherThread() as call, pipeOf(SIGRTMIN) as (pipe, reads):
+        queue(*range(10))
+        monkeypatch.setattr("txsignalfd._kernel.pipe.ffi", Between())
+        whole: list[int] = []
+        # What one has no room for, as the other has just filled the pipe, can be
+        # queued again on Linux alone.
+        while len(whole) + pipe.withoutSiginfo < 200:
+            pipe.doRead()
+            whole = [info.int for info in reads.infos if info.value is not None]
+        assert set(whole) <= set(range(200))
+        assert len(set(whole)) == len(whole)
+        assert pipe.withoutSiginfo == 0 or not lib.TXS_LINUX
+
+
+@needsLinux
+def test_whatAnotherThreadCannotWriteGoesBackToTheKernel() -> None:
+    """
+    With all that it says.
+    """
+    with otherThread() as call, pipeOf(SIGRTMIN, SIGUSR1) as (pipe, reads):
+        fill(pipe)
+        call(lambda: signal.raise_signal(SIGUSR1))
+        queue(1, 2)
+        assert SIGRTMIN in blocked()
+        while len(reads.infos) < 3:
+            pipe.doRead()
+        assert pipe.withoutSiginfo == 0
+        (first,) = (info for info in reads.infos if info.signo == SIGUSR1)
+        assert (first.codeName, first.pid) == ("SI_TKILL", ME)
+        # The one that found no room is behind the one that did not look for it.
+        assert sorted(filter(None, values(reads.infos))) == [1, 2]
+
+
+def refuseToQueueAgain() -> None:
+    """
+    As on a system that cannot.
+    """
+    if lib.TXS_LINUX:
+        refuse("rt_sigqueueinfo", errno.EPERM)
+
+
+def tellOfLost() -> list[object]:
+    """
+    What is told of signals of which four found no room.
+    """
+    refuseToQueueAgain()
+    with otherThread() as call, otherThread() as callElsewhere:
+        with pipeOf(SIGUSR1, SIGUSR2) as (pipe, reads):
+            fill(pipe)
+            os.kill(os.getpid(), SIGUSR1)
+            call(lambda: signal.raise_signal(SIGUSR2))
+            callElsewhere(lambda: signal.raise_signal(SIGUSR1))
+            call(lambda: signal.raise_signal(SIGUSR1))
+            # Every thread blocks it now, and so it waits in the kernel.
+            os.kill(os.getpid(), SIGUSR1)
+            pipe.doRead()
+            bare = list(reads.infos)
+            pipe.doRead()
+            (last,) = reads[-1]
+            return [
+                [(info.signo, info.code) for info in bare],
+                str(bare[0]),
+                pipe.withoutSiginfo,
+                (last.signo, last.pid == os.getpid()),
+            ]
+
+
+def test_elsewhereWhatFindsNoRoomIsToldAndCounted() -> None:
+    """
+    Once for its number, without its siginfo.
+    """
+    systemCall("rt_sigqueueinfo")
+    assert inChild(tellOfLost) == [
+        [(SIGUSR1, 0), (SIGUSR2, 0)],
+        "SIGUSR1 from a process unknown here (uid 0) by kill",
+        4,
+        (SIGUSR1, True),
+    ]
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["closed", "stopped"])
+def test_describeShowsTheCount(closes: bool) -> None:
+    """
+    For what came since the dispatcher was made, also when it is closed, or its
+    reactor has stopped.
+    """
+    systemCall("rt_sigqueueinfo")
+
+    def tell() -> list[str]:
+        texts: list[str] = []
+        dispatchers: list[SignalDispatcher] = []
+
+        async def main(reactor: Any) -> None:
+            dispatcher = SignalDispatcher(reactor, backend="handler")
+            dispatchers.append(dispatcher)
+            got = Recorder()
+            refuseToQueueAgain()
+            with otherThread() as call:
+                dispatcher.addHandler(SIGUSR1, got)
+                (pipe,) = (
+                    each for each in reactor.getReaders() if hasattr(each, "signals")
+                )
+                fill(pipe)
+                call(lambda: signal.raise_signal(SIGUSR1))
+            await until(reactor, lambda: got.infos)
+            texts.append(str(dispatcher.describe().backend))
+            if closes:
+                await dispatcher.close()
+
+        spin(main)
+        return [*texts, str(dispatchers[0].describe().backend)]
+
+    expected = "received by the backend handler, 1 without a siginfo"
+    assert inChild(tell) == [expected] * 2
+
+
+# -- threads and children
+
+
+def test_eachThreadThatIsInterruptedTellsOnce() -> None:
+    """
+    From then on the reactor's thread alone has the signals, in their order.
+    """
+    with otherThread() as call, pipeOf(SIGUSR1) as (pipe, reads):
+        call(lambda: signal.raise_signal(SIGUSR1))
+        assert call(blocked) == {SIGUSR1}
+        assert blocked() == set()
+        pipe.doRead()
+        send(SIGUSR1)
+        pipe.doRead()
+        assert [info.codeName for info in reads.infos] == ["SI_TKILL", "SI_USER"]
+
+
+def test_aThreadIsNotedHoweverManyHaveEndedBefore() -> None:
+    """
+    What was blocked in it can be undone, also where nobody can be asked which
+    threads have ended.
+    """
+
+    def note() -> None:
+        for thread in range(10**8, 10**8 + 2000):  # numbers that no thread has
+            lib.txs_note(thread, SIGUSR1)
+            assert lib.txs_forget(thread, 0) == 1 << (SIGUSR1 - 1)
+
+    inChild(note)
+
+
+def test_whatTheUserHasBlockedIsReceivedAndBlockedAgain() -> None:
+    """
+    And is blocked in children meanwhile.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
+    try:
+        with pipeOf(SIGUSR1) as (pipe, reads):
+            assert blocked() == set()
+            send(SIGUSR1)
+            pipe.doRead()
+            assert len(reads.infos) == 1
+            with spawning():
+                assert blocked() == {SIGUSR1}
+                send(SIGUSR1)
+            pipe.doRead()
+            assert len(reads.infos) == 2
+            assert inChild(blocked) == {SIGUSR1}
+            pipe.drain()
+            assert blocked() == set()
+        assert blocked() == {SIGUSR1}
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
+
+
+@contextmanager
+def userBlocks(signo: int) -> Iterator[None]:
+    """
+    The process blocks a signal, and no other, before and after.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signo])
+    try:
+        yield
+        assert blocked() == {signo}
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signo])
+
+
+def test_whatTheUserHasBlockedIsBlockedInChildrenThoughThePipeIsFull() -> None:
+    """
+    Also when a child starts, and meanwhile another signal is watched.
+    """
+    with userBlocks(SIGRTMIN), pipeOf(SIGRTMIN, SIGUSR1) as (pipe, reads):
+        for value in range(ROOM + 1):  # one more than there is room for
+            queue(value)
+        assert blocked() == {SIGRTMIN, SIGUSR1}
+        with spawning():
+            assert blocked() == {SIGRTMIN}
+            pipe.watch([SIGUSR2])
+            assert blocked() == {SIGRTMIN}
+        while len(reads.infos) < ROOM + 1:
+            pipe.doRead()
+        assert values(reads.infos) == list(range(ROOM + 1))
+        assert blocked() == set()
+
+
+def test_whatTheUserHasBlockedIsGivenBackAfterChangesWhileAChildStarts() -> None:
+    """
+    As the child's protocol may make them, one after another.
+    """
+    with userBlocks(SIGUSR1), pipeOf(SIGUSR1, SIGUSR2) as (pipe, _):
+        with spawning():
+            pipe.unwatch([])
+            pipe.unwatch([SIGUSR2])
+            assert blocked() == {SIGUSR1}
+        assert blocked() == set()
+
+
+def test_whatTheUserHasBlockedIsBlockedInChildrenOfEachThread() -> None:
+    """
+    A thread that the reactor's starts does not block it, and its children do.
+    """
+
+    def openedAndAfter() -> tuple[set[int], set[int]]:
+        with spawning():
+            return blocked(), inChild(blocked)
+
+    with userBlocks(SIGUSR1), pipeOf(SIGUSR1) as (pipe, reads):
+        with otherThread() as call:
+            assert call(blocked) == set()
+            assert call(lambda: inChild(blocked)) == {SIGUSR1}
+            assert call(openedAndAfter) == ({SIGUSR1}, {SIGUSR1})
+        with otherThread() as call:
+            call(lambda: signal.raise_signal(SIGUSR1))
+            assert call(lambda: inChild(blocked)) == {SIGUSR1}
+            assert call(openedAndAfter) == ({SIGUSR1}, {SIGUSR1})
+        pipe.drain()
+        assert len(reads.infos) == 1
+
+
+def test_aChildThatNoHandlerHasSetRightNeverWrites() -> None:
+    """
+    It was made by a bare clone(2), and dies of the signal as without us.
+    """
+    numbers = {"x86_64": 56, "aarch64": 220}
+    if platform.machine() not in numbers:
+        pytest.skip(f"the number of clone on {platform.machine()} is not known")
+    with pipeOf(SIGUSR1) as (pipe, reads):
+        pid = libc.syscall(numbers[platform.machine()], SIGCHLD, 0, 0, 0, 0)
+        if pid == 0:
+            libc.kill(libc.getpid(), SIGUSR1)
+            os._exit(0)
+        checked(pid)
+        _, status = os.waitpid(pid, 0)
+        assert os.WTERMSIG(status) == SIGUSR1
+        pipe.drain()
+        assert not reads.infos
+
+
+def test_aForkedChildReadsNothingOfItsParents() -> None:
+    """
+    By a named error; and it may have a pipe of its own.
+    """
+
+    def child() -> int:
+        with pytest.raises(WatchedByParent):
+            pipe.doRead()
+        with pipeOf(SIGUSR1) as (own, ownReads):
+            os.kill(os.getpid(), SIGUSR1)
+            own.doRead()
+            return len(ownReads.infos)
+
+    with pipeOf(SIGUSR1) as (pipe, reads):
+        send(SIGUSR1)
+        assert inChild(child) == 1
+        pipe.doRead()
+        assert len(reads.infos) == 1
+
+
+# -- giving back
+
+
+def test_whatIsInThePipeAtTheEndGoesWhereItWouldHaveGone() -> None:
+    """
+    Another thread has taken it, and nobody has read it.
+    """
+    python: list[int] = []
+    saved = signal.signal(SIGUSR1, lambda signo, frame: python.append(signo))
+    try:
+        with otherThread() as call:
+            with pipeOf(SIGUSR1, settled=False) as (_, reads):
+                call(lambda: signal.raise_signal(SIGUSR1))
+                assert not python
+            assert python == [SIGUSR1]
+            assert not reads.infos
+    finally:
+        signal.signal(SIGUSR1, saved)
+
+
+def test_unwatchReceivesWhatIsPendingInTheKernelAndInThePipe() -> None:
+    """
+    Whether somebody listens already or not, and goes on with the others.
+    """
+    for settled in (False, True):
+        with pipeOf(SIGRTMIN, SIGUSR1, settled=settled) as (pipe, reads):
+            queue(1, 2, 3)
+            pipe.unwatch([SIGRTMIN])
+            assert values(reads.infos) == [1, 2, 3]
+            assert pipe.signals == {SIGUSR1}
+            assert blocked() == (set() if settled else {SIGUSR1})
+            pipe.watch([SIGRTMIN])
+            queue(4)
+            pipe.drain()
+            assert values(reads.infos) == [1, 2, 3, 4]
+
+
+def test_unwatchReceivesWhatAnotherThreadTookMeanwhile() -> None:
+    """
+    Between the last read and the giving back.
+    """
+
+    def receive(infos: list[SigInfo]) -> None:
+        received.extend(info.signo for info in infos)
+        if len(received) == 1:
+            call(lambda: signal.raise_signal(SIGUSR1))
+
+    received: list[int] = []
+    with otherThread() as call:
+        pipe = SignalPipe([SIGUSR1, SIGUSR2], receive)
+        send(SIGUSR2)
+        # The other thread takes it when it is scheduled.
+        assert select.select([pipe], [], [], DEADLINE)[0] == [pipe]
+        pipe.unwatch([SIGUSR1])
+        pipe.close()
+    assert received == [SIGUSR2, SIGUSR1]
+
+
+def test_whereThereIsNoPipeNothingIsTaken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The error says what could not be had.
+    """
+
+    def refuse() -> tuple[int, int]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pipe", refuse)
+        with pytest.raises(OSError, match=f"Errno {errno.EMFILE}. a pipe: "):
+            SignalPipe([SIGUSR1], print)
+
+
+def test_aPipeThatWasClosedBehindOurBackIsAnErrorAndNoSIGPIPE() -> None:
+    """
+    The reactor is told, and signals go where they would have gone.
+    """
+    pipe = SignalPipe([SIGUSR1], print)
+    pipe.claimForThread()
+    os.close(pipe.fileno())
+    send(SIGUSR1)
+    assert isinstance(pipe.doRead(), OSError)
+    saved = signal.signal(SIGUSR1, signal.SIG_IGN)
+    pipe.close()
+    signal.signal(SIGUSR1, saved)
+
+
+@pytest.mark.parametrize("number", ["_fd", "_writer", "_spare"])
+def test_whatSomebodyHasPutInItsPlaceIsLeftAlone(number: str) -> None:
+    """
+    Whichever end it is; that nothing can come any more is an error.
+    """
+    lost: list[Failure] = []
+    pipe = SignalPipe([SIGUSR1], print, lost.append)
+    ends = [pipe.fileno(), pipe._writer, pipe._spare]
+    taken = ends if number == "_fd" else [getattr(pipe, number), pipe._writer]
+    with open("/dev/null", "rb") as null:
+        for end in taken:
+            os.dup2(null.fileno(), end, inheritable=False)
+    error = pipe.doRead()
+    assert isinstance(error, OSError)
+    pipe.connectionLost(Failure(error))
+    assert [reason.value for reason in lost] == [error]
+    for end in set(taken):
+        os.close(end)
+
+
+def test_aPipeOfWhichAllWasClosedIsToldOf() -> None:
+    """
+    With the reason that reading has, as the reactor knows of none.
+    """
+    lost: list[Failure] = []
+    pipe = SignalPipe([SIGUSR1], print, lost.append)
+    for end in (pipe.fileno(), pipe._writer, pipe._spare):
+        os.close(end)
+    pipe.connectionLost(Failure(ConnectionLost()))
+    (reason,) = lost
+    assert isinstance(reason.value, OSError)
+    assert reason.value.errno == errno.EBADF
+
+
+@pytest.mark.parametrize("ending", [SignalPipe.drain, SignalPipe.close])
+def test_aReceiverMayCloseWhatIsBeingClosed(ending: Callable[..., None]) -> None:
+    """
+    What was kept is received first.
+    """
+
+    def close(infos: list[SigInfo]) -> None:
+        received.append(len(infos))
+        pipe.close()
+
+    received: list[int] = []
+    pipe = SignalPipe([SIGUSR1], close)
+    with spawning():
+        for _ in range(1000):
+            send(SIGUSR1)
+    ending(pipe)
+    assert sum(received) == 1000
+    assert pipe.fileno() == -1
+
+
+def test_aReceiverMayCloseWhileSignalsAreUnwatched() -> None:
+    """
+    Then no number is read that may be another file's.
+    """
+    reads = Reads()
+
+    def receive(infos: list[SigInfo]) -> None:
+        reads.append(infos)
+        pipe.close()
+        # They get the numbers that were just closed.
+        ends.extend(end for _ in range(2) for end in os.pipe())
+        for end in ends:
+            os.set_blocking(end, False)
+        for writer in ends[1::2]:
+            os.write(writer, bytes(128))
+
+    ends: list[int] = []
+    pipe = SignalPipe([SIGUSR1], receive)
+    pipe.claimForThread()
+    send(SIGUSR1)
+    pipe.unwatch([SIGUSR1])
+    assert len(reads.infos) == 1
+    assert select.select(ends[::2], [], [], 0)[0] == ends[::2]
+    for end in ends:
+        os.close(end)
+
+
+def test_whoReplacesTheHandlerIsToldOf(logged: list[LogEvent]) -> None:
+    """
+    When what came before it is read; and from then on the signal is ours again.
+    """
+    saved = signal.getsignal(SIGUSR1)
+    with pipeOf(SIGUSR1) as (pipe, reads):
+        send(SIGUSR1)
+        signal.signal(SIGUSR1, signal.SIG_IGN)
+        pipe.doRead()
+        assert any("is watched, and goes to" in each["log_format"] for each in logged)
+        send(SIGUSR1)
+        pipe.doRead()
+        assert len(reads.infos) == 2
+    signal.signal(SIGUSR1, saved)
+
+
+def test_whoReplacesTheHandlerHasTheSignal(logged: list[LogEvent]) -> None:
+    """
+    Until something is watched.  (With a signalfd it would not matter.)
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = SignalDispatcher(reactor, backend="handler")
+        got, python = Recorder(), []
+        dispatcher.addHandler(SIGUSR1, got)
+        saved = signal.signal(SIGUSR1, lambda signo, frame: python.append(signo))
+        send(SIGUSR1)
+        await until(reactor, lambda: python)
+        dispatcher.watch(SIGUSR1)
+        send(SIGUSR1)
+        await until(reactor, lambda: got.infos)
+        assert python == [SIGUSR1]
+        await dispatcher.close()
+        signal.signal(SIGUSR1, saved)
+
+    spin(main)

@@ -1,0 +1,972 @@
+"""
+Children inherit nothing of what is watched, and no signal is lost for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+from signal import SIGCHLD, SIGHUP, SIGRTMIN, SIGTERM, SIGUSR1, SIGUSR2
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.base import ReactorBase
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessTerminated
+from twisted.internet.process import reapAllProcesses
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+from txsignalfd._native.extension import ffi, lib
+
+from tests.kernel.test_mask import Keeper, blocked, descriptorOf
+from tests.support.daemons import python
+from tests.support.handlers import SENDER, Recorder
+from tests.support.kernel import forge, inChild
+from tests.support.processes import SLEEP, Ending
+from tests.support.reactors import DEADLINE, newReactor, runReactor, spin, turn, until
+from tests.support.worlds import maskWhile, needsLinux, queue, send
+from txsignalfd import (
+    ChildReaper,
+    SigInfo,
+    SignalDescriptor,
+    SignalDispatcher,
+    dispatcherFor,
+    spawning,
+)
+from txsignalfd._kernel import mask as _mask
+from txsignalfd._kernel import spawn as _spawn
+
+#: What the tests of children watch.
+WATCHED = (SIGHUP, signal.SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGRTMIN)
+STATUS = ["/bin/cat", "/proc/self/status"]
+
+
+def signals(status: str) -> list[str]:
+    """
+    The masks in a status file of proc(5), without those of the C library's
+    own signals.
+    """
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    ours = ~(3 << 31)
+    return [
+        f"{name} {int(fields[name], 16) & ours:x}"
+        for name in ("SigBlk", "SigIgn", "SigCgt")
+    ]
+
+
+class Ended(ProcessProtocol):
+    """
+    A child of C{spawnProcess}: what it wrote, and how it ended.
+    """
+
+    def __init__(self) -> None:
+        self.output = b""
+        self.ended: Deferred[Failure] = Deferred()
+
+    def outReceived(self, data: bytes) -> None:
+        self.output += data
+
+    def processEnded(self, reason: Failure) -> None:
+        self.ended.callback(reason)
+
+    async def wait(self, reactor: Any) -> Failure:
+        """
+        Wait for the end, as a reactor without signal handlers does not.
+        """
+        ended: list[Failure] = []
+        self.ended.addBoth(ended.append)
+        while not ended:
+            reapAllProcesses()
+            await turn(reactor)
+        return ended[0]
+
+
+def viaSpawnProcess(**how: Any) -> Callable[[Any], Awaitable[str]]:
+    """
+    Start the target by C{reactor.spawnProcess}.
+    """
+
+    async def start(reactor: Any) -> str:
+        protocol = Ended()
+        reactor.spawnProcess(protocol, STATUS[0], STATUS, **how)
+        await protocol.wait(reactor)
+        return protocol.output.decode()
+
+    return start
+
+
+def viaSubprocess(**how: Any) -> Callable[[Any], Awaitable[str]]:
+    """
+    Start it by C{subprocess}.
+    """
+
+    async def start(reactor: Any) -> str:
+        run: Any = subprocess.run
+        return str(run(STATUS, stdout=subprocess.PIPE, text=True, **how).stdout)
+
+    return start
+
+
+async def viaFork(reactor: Any) -> str:
+    """
+    Start it by C{os.fork} and exec.
+    """
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(write, 1)
+        os.execv(STATUS[0], STATUS)
+    return collected(pid, read, write)
+
+
+def collected(pid: int, read: int, write: int) -> str:
+    """
+    What a child wrote to a pipe.
+    """
+    os.close(write)
+    with open(read, encoding="ascii", errors="replace") as output:
+        text = output.read()
+    assert os.waitpid(pid, 0) == (pid, 0)
+    return text
+
+
+async def viaPosixSpawn(reactor: Any) -> str:
+    """
+    Start it by C{os.posix_spawn}, which needs our help.
+    """
+    read, write = os.pipe()
+    with spawning():
+        pid = os.posix_spawn(
+            STATUS[0],
+            STATUS,
+            dict(os.environ),
+            file_actions=[(os.POSIX_SPAWN_DUP2, write, 1)],
+        )
+    return collected(pid, read, write)
+
+
+async def viaSystem(reactor: Any) -> str:
+    """
+    Start it by C{os.system}.
+    """
+    with tempfile.NamedTemporaryFile("r") as output, spawning():
+        assert os.system(f"exec cat /proc/self/status >{output.name}") == 0
+        return output.read()
+
+
+def shellClearsItsMask() -> bool:
+    """
+    Whether C{sh}, as dash does, starts by unblocking all signals: then a test
+    by way of it would pass when it should not.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
+    try:
+        command = ["sh", "-c", "exec cat /proc/self/status"]
+        status = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        return signals(status.stdout)[0] == "SigBlk 0"
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
+
+
+def report(connection: Connection) -> None:
+    """
+    Run by C{multiprocessing}: send the status of this process.
+    """
+    connection.send(Path("/proc/self/status").read_text("ascii", "replace"))
+
+
+def viaMultiprocessing(method: str) -> Callable[[Any], Awaitable[str]]:
+    """
+    Start it by C{multiprocessing}.
+    """
+
+    async def start(reactor: Any) -> str:
+        context: Any = multiprocessing.get_context(method)
+        here, there = context.Pipe()
+        process = context.Process(target=report, args=(there,))
+        process.start()
+        there.close()
+        assert here.poll(DEADLINE)
+        status = here.recv()
+        here.close()
+        process.join(DEADLINE)
+        process.close()
+        return str(status)
+
+    return start
+
+
+@pytest.fixture
+def noServers() -> Iterator[None]:
+    """
+    End what C{multiprocessing} keeps for good.
+    """
+    yield
+    from multiprocessing.forkserver import _forkserver
+    from multiprocessing.resource_tracker import _resource_tracker
+
+    _forkserver._stop()  # type: ignore[attr-defined]
+    _resource_tracker._stop()  # type: ignore[attr-defined]
+
+
+asRoot = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its uid")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        pytest.param(viaSpawnProcess(), id="spawnProcess"),
+        pytest.param(viaSpawnProcess(path="/"), id="spawnProcess-path"),
+        pytest.param(
+            viaSpawnProcess(uid=65534, gid=65534), id="spawnProcess-uid", marks=asRoot
+        ),
+        pytest.param(viaSpawnProcess(usePTY=True), id="spawnProcess-pty"),
+        pytest.param(viaSpawnProcess(childFDs={1: "r"}), id="spawnProcess-childFDs"),
+        pytest.param(viaSubprocess(), id="subprocess"),
+        pytest.param(viaSubprocess(close_fds=False), id="subprocess-close_fds"),
+        pytest.param(viaSubprocess(preexec_fn=os.getpid), id="subprocess-preexec"),
+        pytest.param(viaSubprocess(restore_signals=False), id="subprocess-restore"),
+        pytest.param(viaFork, id="os.fork"),
+        pytest.param(viaPosixSpawn, id="os.posix_spawn"),
+        pytest.param(
+            viaSystem,
+            id="os.system",
+            marks=pytest.mark.skipif(
+                shellClearsItsMask(), reason="sh clears its own mask here"
+            ),
+        ),
+        pytest.param(viaMultiprocessing("fork"), id="multiprocessing-fork"),
+        pytest.param(viaMultiprocessing("spawn"), id="multiprocessing-spawn"),
+        pytest.param(viaMultiprocessing("forkserver"), id="multiprocessing-forkserver"),
+    ],
+)
+@pytest.mark.parametrize("startup", [[], [SIGUSR2, signal.SIGALRM]], ids=["", "masked"])
+@pytest.mark.usefixtures("noServers")
+def test_aChildStartsAsIfNothingWereWatched(
+    start: Callable[[Any], Awaitable[str]], startup: list[int]
+) -> None:
+    """
+    Its mask and its dispositions, as it sees them itself: also when the mask
+    that the process was started with was not empty.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, startup)
+    try:
+
+        async def main(reactor: Any) -> None:
+            expected = signals(await start(reactor))
+            mask = blocked()
+            dispatcher = dispatcherFor(reactor)
+            dispatcher.watch(*WATCHED)
+            assert signals(await start(reactor)) == expected
+            assert blocked() == maskWhile(WATCHED, mask)
+            await dispatcher.close()
+            assert signals(await start(reactor)) == expected
+
+        spin(main)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, startup)
+
+
+@pytest.mark.parametrize("backend", [None, "handler"])
+@pytest.mark.parametrize(
+    "start",
+    [viaSpawnProcess(), viaSubprocess(), viaFork, viaPosixSpawn],
+    ids=["spawnProcess", "subprocess", "os.fork", "os.posix_spawn"],
+)
+def test_aChildIsCleanAlsoWhereTheReactorRunsInAThreadOfTheWatchers(
+    start: Callable[[Any], Awaitable[str]], backend: str | None
+) -> None:
+    """
+    That thread has its mask from the one in which signals were watched.
+    """
+    told: list[list[str]] = []
+    raised: list[BaseException] = []
+
+    async def tell(reactor: Any) -> None:
+        told.append(signals(await start(reactor)))
+
+    async def main(reactor: Any) -> None:
+        await tell(reactor)
+        await dispatcher.close()
+
+    def run() -> None:
+        try:
+            runReactor(reactor, main)
+        except BaseException as error:
+            raised.append(error)
+
+    spin(tell)
+    with newReactor() as reactor:
+        dispatcher = SignalDispatcher(reactor, backend)
+        dispatcher.watch(*WATCHED)
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    assert not raised
+    assert told[0] == told[1]
+    assert blocked() == set()
+
+
+@pytest.mark.parametrize("usePTY", [False, True])
+def test_aSpawnedProcessEndsBySigterm(usePTY: bool) -> None:
+    """
+    As it would without us.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        dispatcher.watch(SIGTERM)
+        protocol = Ended()
+        sleep = ["sleep", "1000"]
+        process = reactor.spawnProcess(
+            protocol, "/bin/sleep", sleep, env=None, usePTY=usePTY
+        )
+        process.signalProcess("TERM")
+        reason = await protocol.wait(reactor)
+        assert isinstance(reason.value, ProcessTerminated)
+        assert reason.value.signal == SIGTERM
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_aChildThatGoesOnInPythonHasTheOldHandlers() -> None:
+    """
+    After C{os.fork}.
+    """
+    python: list[int] = []
+    saved = signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
+    try:
+        with descriptorOf(SIGUSR1, SIGTERM):
+            pid = os.fork()
+            if pid == 0:
+                os.kill(os.getpid(), SIGUSR1)
+                os._exit(0 if python == [SIGUSR1] else 1)
+            assert os.waitpid(pid, 0) == (pid, 0)
+            pid = os.fork()
+            if pid == 0:
+                signal.pause()
+            os.kill(pid, SIGTERM)
+            assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == SIGTERM
+    finally:
+        signal.signal(SIGUSR1, saved)
+
+
+@pytest.mark.parametrize("way", ["spawnProcess", "posix_spawn"])
+def test_noSignalIsLostOrMisplacedWhileChildrenStart(way: str) -> None:
+    """
+    500 children, while another process sends 20,000 realtime signals.
+    """
+    count, children = 20_000, 500
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        got = Recorder()
+        start = viaSpawnProcess() if way == "spawnProcess" else viaPosixSpawn
+        expected = signals(await start(reactor))
+        dispatcher.addHandler(SIGRTMIN, got)
+        command = [sys.executable, "-c", SENDER, str(os.getpid()), str(int(SIGRTMIN))]
+        statuses: list[list[str]] = []
+        with subprocess.Popen([*command, str(count)]):
+            await until(reactor, lambda: got.infos)
+            while len(statuses) < children:
+                statuses.append(signals(await start(reactor)))
+            await until(reactor, lambda: len(got.infos) >= count)
+        assert got.values == list(range(count))
+        assert statuses == [expected] * children
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_whatIsPendingWhenAChildStartsIsReadFirst() -> None:
+    """
+    More than there is room for beside the queue.
+    """
+    count = lib.TXS_KEPT // 16 + 100
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        got = Recorder()
+        dispatcher.addHandler(SIGRTMIN, got)
+        queue(*range(count))
+        with spawning():
+            assert blocked() == set()
+            assert lib.txs_count_kept() < count
+            queue(*range(count, lib.TXS_KEPT + count))
+            # It is full, and the rest stays in the queue.
+            assert lib.txs_count_kept() == lib.TXS_KEPT
+            assert blocked() == {SIGRTMIN}
+        queue(lib.TXS_KEPT + count)
+        assert blocked() == {SIGRTMIN}
+        await until(reactor, lambda: len(got.infos) > lib.TXS_KEPT + count)
+        assert got.values == list(range(lib.TXS_KEPT + count + 1))
+        await dispatcher.close()
+
+    spin(main)
+
+
+@needsLinux
+def test_whoUnblocksWhatIsFullLosesNothing() -> None:
+    """
+    Whatever somebody does to the mask meanwhile: what finds no room goes back to
+    the kernel, where it is the last.
+    """
+    count = lib.TXS_KEPT + 1000
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        got = Recorder()
+        dispatcher.addHandler(SIGRTMIN, got)
+        with spawning():
+            queue(*range(count))
+            for _ in range(10):
+                assert lib.txs_count_kept() == lib.TXS_KEPT
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGRTMIN])
+        await until(reactor, lambda: len(got.infos) == count)
+        assert sorted(info.int for info in got.infos) == list(range(count))
+        await dispatcher.close()
+
+    spin(main)
+
+
+def test_whatIsKeptIsReceivedWithoutAnotherSignal() -> None:
+    """
+    The reactor is woken for it; also when another thread starts the child.
+    """
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        got = Recorder()
+        dispatcher.addHandler(SIGUSR1, got)
+        with spawning():
+            signal.raise_signal(SIGUSR1)
+            assert not got.infos
+        assert not got.infos  # not before the reactor's turn
+        await until(reactor, lambda: got.infos)
+
+        def elsewhere() -> None:
+            with spawning():
+                assert blocked() == set()
+                signal.raise_signal(SIGUSR1)
+            assert blocked() == maskWhile([SIGUSR1])
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(elsewhere).result(DEADLINE)
+        await until(reactor, lambda: len(got.infos) == 2)
+        assert {info.codeName for info in got.infos} == {"SI_TKILL"}
+        with spawning():
+            signal.raise_signal(SIGUSR1)
+        await dispatcher.close()
+        assert len(got.infos) == 3
+        await turn(reactor)  # who was woken finds it closed
+
+    spin(main)
+
+
+def test_aDescriptorWithoutAReactorHasItAtItsNextRead() -> None:
+    """
+    Before what is queued.
+    """
+    with descriptorOf(SIGRTMIN) as (descriptor, reads):
+        with spawning():
+            queue(1)
+        queue(2)
+        descriptor.doRead()
+        assert [info.value for info in reads.infos] == [1, 2]
+        with spawning():
+            queue(3)
+            descriptor.drain()
+            assert reads.infos[-1].value == 3
+            queue(4)
+        descriptor.close()
+        assert reads.infos[-1].value == 4
+
+
+@needsLinux
+@pytest.mark.parametrize(
+    "receive",
+    [SignalDescriptor.doRead, SignalDescriptor.close],
+    ids=["doRead", "close"],
+)
+def test_aReceiverOfWhatWasKeptMayClose(
+    receive: Callable[[SignalDescriptor], object],
+) -> None:
+    """
+    Nothing is read then, nor closed twice.
+    """
+    received: list[SigInfo] = []
+
+    def close(infos: list[SigInfo]) -> None:
+        received.extend(infos)
+        descriptor.close()
+
+    descriptor = SignalDescriptor([SIGUSR1], close)
+    with spawning():
+        signal.raise_signal(SIGUSR1)
+    assert receive(descriptor) is None
+    assert descriptor.fileno() == -1
+    assert [info.signo for info in received] == [SIGUSR1]
+
+
+def test_signalsMayBeTakenAndGivenBackWhileAChildStarts() -> None:
+    """
+    As the child's protocol may do: its connectionMade is called meanwhile.
+    """
+    python: list[int] = []
+    saved = signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
+    try:
+        with descriptorOf(SIGUSR1, SIGUSR2) as (descriptor, reads):
+            with spawning(), spawning():
+                send(SIGUSR1)
+                descriptor.unwatch([SIGUSR1])
+                assert [info.signo for info in reads.infos] == [SIGUSR1]
+                assert python == []
+                descriptor.watch([SIGHUP])
+                descriptor.claimForThread()
+                # For another child.
+                assert blocked() == set()
+                send(SIGHUP)
+            assert blocked() == {SIGHUP, SIGUSR2}
+            descriptor.doRead()
+            assert [info.signo for info in reads.infos] == [SIGUSR1, SIGHUP]
+            send(SIGUSR1)
+            assert python == [SIGUSR1]
+    finally:
+        signal.signal(SIGUSR1, saved)
+
+
+@needsLinux
+def test_whatAThreadStillBlocksIsTakenAnewWhileAChildStarts() -> None:
+    """
+    It was given back in another thread, which cannot unblock it there.
+    """
+
+    def again() -> tuple[set[int], set[int]]:
+        assert blocked() == {SIGUSR1}
+        with spawning():
+            watched.append(SignalDescriptor([SIGUSR1], infos.extend))
+            opened = blocked()
+        return opened, blocked()
+
+    watched: list[SignalDescriptor] = []
+    infos: list[SigInfo] = []
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(SignalDescriptor, [SIGUSR1], infos.extend).result(DEADLINE)
+        first.close()
+        assert pool.submit(again).result(DEADLINE) == (set(), {SIGUSR1})
+        pool.submit(watched[0].close).result(DEADLINE)
+
+
+def test_whatIsGivenBackWhileItIsKeptGoesWhereItWouldHave() -> None:
+    """
+    Its owner has left without looking.
+    """
+    python: list[int] = []
+    saved = signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
+    owner = Keeper()
+    mask = _mask.ProcessMask(owner.keep)
+    try:
+        mask.acquire([SIGUSR1])
+        with spawning():
+            send(SIGUSR1)
+            mask.restore([SIGUSR1])
+            assert python == []
+        assert python == [SIGUSR1]
+        assert owner.kept == []
+    finally:
+        signal.signal(SIGUSR1, saved)
+
+
+def isFree() -> bool:
+    """
+    Whether this thread could start a child.
+    """
+    free = _mask.openLock.acquire(blocking=False)
+    if free:
+        _mask.openLock.release()
+    return free
+
+
+@needsLinux
+def test_aReactorThatCannotBeWokenKeepsNobodyFromStartingChildren() -> None:
+    """
+    As one whose asyncio loop was closed.  It is told to who starts a child;
+    others have their signals, and other threads may start children.
+    """
+
+    def wake() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    for signals in ((SIGUSR1, SIGUSR2), (SIGUSR2, SIGUSR1)):
+        infos: list[SigInfo] = []
+        broken = SignalDescriptor(signals[:1], infos.extend, wake=wake)
+        sound = SignalDescriptor(signals[1:], infos.extend)
+        with pytest.raises(RuntimeError, match="loop is closed"), spawning():
+            send(SIGUSR1, SIGUSR2)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(isFree).result(DEADLINE)
+        broken.close()
+        sound.close()
+        assert {info.signo for info in infos} == {SIGUSR1, SIGUSR2}
+
+
+@needsLinux
+def test_whereItCannotBeWokenOfManySignalsTheMaskIsClosedAgain() -> None:
+    """
+    They were pending before, and are handed over before a child is started.
+    """
+
+    def wake() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    infos: list[SigInfo] = []
+    descriptor = SignalDescriptor([SIGRTMIN], infos.extend, wake=wake)
+    count = _spawn._MUCH + 1
+    send(*[SIGRTMIN] * count)
+    with pytest.raises(RuntimeError, match="loop is closed"), spawning():
+        raise AssertionError("started")
+    assert SIGRTMIN in blocked()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(isFree).result(DEADLINE)
+    descriptor.close()
+    assert len(infos) == count
+
+
+def test_aChildThatIsForkedMeanwhileStartsClean() -> None:
+    """
+    And may watch and start children itself.
+    """
+    with descriptorOf(SIGUSR1), spawning():
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                assert blocked() == set()
+                with descriptorOf(SIGUSR1, SIGUSR2) as (descriptor, reads):
+                    with spawning():
+                        assert blocked() == set()
+                        signal.raise_signal(SIGUSR1)
+                    descriptor.drain()
+                    assert len(reads.infos) == 1
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(pid, 0) == (pid, 0)
+
+
+def test_aForkedChildMayLeaveTheWithStatement() -> None:
+    """
+    And start children of its own after it.
+    """
+    with descriptorOf(SIGUSR1):
+        with spawning(), spawning():
+            pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                with descriptorOf(SIGUSR1):
+                    assert blocked() == {SIGUSR1}
+                    with spawning():
+                        with spawning():
+                            assert blocked() == set()
+                        assert blocked() == set()
+                    assert blocked() == {SIGUSR1}
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(pid, 0) == (pid, 0)
+        assert blocked() == {SIGUSR1}
+
+
+def test_drainingDoesNotWaitForAnotherThreadsChild() -> None:
+    """
+    It might wait for us.
+    """
+    opened, end = threading.Event(), threading.Event()
+
+    def elsewhere() -> None:
+        with spawning():
+            opened.set()
+            assert end.wait(DEADLINE)
+
+    with descriptorOf(SIGUSR1) as (descriptor, _), ThreadPoolExecutor(1) as pool:
+        future = pool.submit(elsewhere)
+        assert opened.wait(DEADLINE)
+        descriptor.drain()
+        end.set()
+        future.result(DEADLINE)
+
+
+def test_whileNothingIsWatchedNothingIsDone() -> None:
+    """
+    What the user has blocked stays so.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
+    with spawning(), spawning():
+        assert blocked() == {SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
+
+
+def test_theReactorsSpawnProcessIsGivenBack() -> None:
+    """
+    Also when there was another's, and when somebody has put theirs over ours.
+    """
+    with newReactor() as reactor:
+        own = reactor.spawnProcess
+        assert "spawnProcess" not in vars(reactor)
+        one, two = _spawn.cleanSpawnProcess(reactor), _spawn.cleanSpawnProcess(reactor)
+        assert reactor.spawnProcess.__name__ == "spawnProcess"
+        one()
+        assert "spawnProcess" in vars(reactor)
+        two()
+        assert "spawnProcess" not in vars(reactor)
+
+        reactor.spawnProcess = theirs = lambda *args: (own, args)
+        undo = _spawn.cleanSpawnProcess(reactor)
+        assert reactor.spawnProcess is not theirs
+        undo()
+        assert reactor.spawnProcess is theirs
+
+        undo = _spawn.cleanSpawnProcess(reactor)
+        beneath = reactor.spawnProcess
+        reactor.spawnProcess = over = lambda *args: (beneath, args)
+        undo()
+        assert reactor.spawnProcess is over
+    _spawn.cleanSpawnProcess(object())()
+
+
+@needsLinux
+def test_whoReceivesWhatWasKeptMayReceiveTheRest() -> None:
+    """
+    As by giving something back; each is received once, in order.
+    """
+    values: list[int | None] = []
+
+    def receive(infos: list[SigInfo]) -> None:
+        values.extend(info.value for info in infos)
+        descriptor.drain()
+
+    descriptor = SignalDescriptor([SIGRTMIN], receive)
+    for value in range(3):
+        with spawning():
+            queue(value)
+    descriptor.drain()
+    assert values == [0, 1, 2]
+    descriptor.close()
+
+
+def switches() -> tuple[object, ...]:
+    """
+    Those of subprocess and of Twisted.
+    """
+    return (
+        subprocess._USE_VFORK,
+        subprocess._USE_POSIX_SPAWN,
+        getattr(ReactorBase, "_neverUseSpawn", None),
+    )
+
+
+def test_theSwitchesAreGivenBack() -> None:
+    """
+    When the last signal is given back, and in a forked child.
+    """
+    before = switches()
+    with descriptorOf(SIGUSR1):
+        with descriptorOf(SIGUSR2):
+            assert switches() == (False, False, True)
+        assert switches() == (False, False, True)
+        assert inChild(switches) == before
+    assert switches() == before
+
+
+def test_aMaskThatCannotBeOpenedIsAnError(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    With its errno, and before anything was started.
+    """
+
+    class Refusing:
+        def __getattr__(self, name: str) -> object:
+            return getattr(lib, name)
+
+        def txs_open(self) -> int:
+            ffi.errno = 22
+            return -1
+
+    with descriptorOf(SIGUSR1):
+        with monkeypatch.context() as patched:
+            patched.setattr(_spawn, "lib", Refusing())
+            with pytest.raises(OSError, match="Errno 22"), spawning():
+                raise AssertionError("started")
+        with spawning():
+            assert blocked() == set()
+
+
+@given(
+    signo=st.sampled_from([SIGUSR1, SIGCHLD, signal.SIGIO, signal.SIGSYS, SIGRTMIN]),
+    code=st.integers(-(2**31), 2**31 - 1) | st.integers(-10, 10) | st.just(128),
+    rest=st.binary(min_size=112, max_size=112),
+)
+def test_whatIsKeptIsToldAsTheKernelTellsIt(signo: int, code: int, rest: bytes) -> None:
+    """
+    Each field of each kind of siginfo, also of a forged one.
+    """
+    with descriptorOf(signo) as (descriptor, reads):
+        try:
+            forge(signo, code, rest)
+        except OSError as error:
+            # Of a code that it does not know the kernel takes no fields.
+            if error.errno != errno.E2BIG:
+                raise
+            rest = bytes(len(rest))
+            forge(signo, code, rest)
+        descriptor.drain()
+        with spawning():
+            forge(signo, code, rest)
+        descriptor.drain()
+        queued, kept = reads.infos
+        assert kept == queued
+
+
+SPAWN_AT_EXIT = """
+import os, signal, sys
+from txsignalfd import SignalDescriptor, spawning
+descriptor = SignalDescriptor([signal.SIGUSR1], print)
+with spawning():
+    os.kill(os.getpid(), signal.SIGUSR1)
+sys.exit(0)
+"""
+
+
+EXEC = f"""
+import os, signal
+from txsignalfd import SignalDescriptor, spawning
+descriptor = SignalDescriptor([signal.SIGTERM], print)
+with spawning():
+    os.execv({STATUS[0]!r}, {STATUS!r})
+"""
+
+
+@needsLinux
+def test_aProgramThatTakesOurPlaceStartsClean(tmp_path: Path) -> None:
+    """
+    It has the mask of the thread that executes it.
+    """
+    with python(tmp_path, EXEC) as running:
+        assert running.wait() == 0
+        assert signals(running.output())[0] == "SigBlk 0"
+
+
+@needsLinux
+def test_aProgramMayEndWhileItWatches(tmp_path: Path) -> None:
+    """
+    With something kept, and nothing given back.
+    """
+    with python(tmp_path, SPAWN_AT_EXIT) as running:
+        assert running.wait() == 0
+        assert running.output() == ""
+
+
+@needsLinux
+def test_aChildHasTheMaskOfTheThreadThatForkedIt() -> None:
+    """
+    Not that of the thread that watches, which blocked the signal before.
+    """
+
+    def watch() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        watched.append(SignalDescriptor([SIGUSR1], infos.extend))
+
+    watched: list[SignalDescriptor] = []
+    infos: list[SigInfo] = []
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(watch).result(DEADLINE)
+    signal.raise_signal(SIGUSR1)  # it is handed on, and blocked here
+    assert blocked() == {SIGUSR1}
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if blocked() == set() else 1)
+    assert os.waitpid(pid, 0) == (pid, 0)
+    with spawning():
+        assert blocked() == set()
+    watched[0].drain()
+    assert len(infos) == 1
+    watched[0].close()
+    assert blocked() == set()
+
+
+@pytest.mark.parametrize("forkOnly", [False, True])
+def test_aMethodThatWasKeptFromBeforeStartsCleanChildren(forkOnly: bool) -> None:
+    """
+    It gets round us, and then the reactor forks; afterwards it may do as
+    before, and one that was told to fork only goes on to.
+    """
+
+    async def main(reactor: Any) -> None:
+        if forkOnly:
+            reactor._neverUseSpawn = True
+        kept = reactor.spawnProcess
+        dispatcher = dispatcherFor(reactor)
+        dispatcher.watch(SIGTERM)
+        ChildReaper(dispatcher)
+        for spawnProcess in (kept, reactor.spawnProcess):
+            protocol = Ending()
+            spawnProcess(protocol, "sleep", SLEEP, os.environ, childFDs={})
+            os.kill(protocol.transport.pid, SIGTERM)
+            await protocol.ended
+            assert protocol.status == (None, SIGTERM)
+        await dispatcher.close()
+        assert ("_neverUseSpawn" in vars(reactor)) is forkOnly
+
+    spin(main)
+
+
+def test_childrenOfAnotherReactorAreClean() -> None:
+    """
+    One that watches nothing, in a thread that has the mask of the first.  And
+    when nothing is watched any more it starts them as it did.
+    """
+
+    async def other(reactor: Any) -> None:
+        ways: list[dict[str, Any]] = [{"childFDs": {}}, {"usePTY": True}]
+        for options in ways:
+            protocol = Ending()
+            reactor.spawnProcess(protocol, "sleep", SLEEP, os.environ, **options)
+            os.kill(protocol.transport.pid, SIGTERM)
+            await protocol.ended
+            assert protocol.status == (None, SIGTERM)
+
+    async def main(reactor: Any) -> None:
+        dispatcher = dispatcherFor(reactor)
+        ChildReaper(dispatcher)
+        dispatcher.watch(SIGTERM)
+        assert blocked() & {SIGTERM} == maskWhile([SIGTERM])
+        thread = threading.Thread(target=run)
+        thread.start()
+        await until(reactor, lambda: not thread.is_alive())
+        thread.join()
+        await dispatcher.close()
+        assert not hasattr(reactor, "_neverUseSpawn")
+
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            spin(other)
+        except BaseException as error:
+            raised.append(error)
+
+    spin(main)
+    assert not raised

@@ -1,0 +1,134 @@
+"""
+Who has sent a signal, and whether there is a terminal that may close.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import resource
+import signal
+import termios
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.kernel import inChild
+from txsignalfd._proc.sender import commandOf, hasTerminal, isFromLeader
+from txsignalfd.siginfo import SigInfo
+
+
+def inTerminal(function: Callable[[int], object]) -> object:
+    """
+    What a function gives in a process that leads the session of a terminal.
+
+    @param function: Takes the other end of the terminal.
+    """
+
+    def lead() -> object:
+        os.setsid()
+        # The kernel's own, when the terminal closes.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        other, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+        os.close(terminal)
+        return function(other)
+
+    return inChild(lead)
+
+
+def test_aTerminalIsThereUntilItCloses() -> None:
+    """
+    Which is when nobody has its other end.
+    """
+
+    def tell(other: int) -> list[bool]:
+        before = hasTerminal()
+        os.close(other)
+        return [before, hasTerminal()]
+
+    assert inTerminal(tell) == [True, False]
+
+
+def test_withoutADescriptorTheTerminalIsTakenToBeThere() -> None:
+    """
+    What cannot be told is no reason to stop.
+    """
+
+    def tell(other: int) -> bool:
+        os.close(other)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            return hasTerminal()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert inTerminal(tell) is True
+
+
+def test_aSessionOfItsOwnHasNoTerminal() -> None:
+    """
+    As a daemon's.
+    """
+
+    def tell() -> bool:
+        os.setsid()
+        return hasTerminal()
+
+    assert inChild(tell) is False
+
+
+def test_aSenderThatIsGoneHasNoCommand() -> None:
+    """
+    The rest is told all the same.
+    """
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert commandOf(pid) is None
+    with open("/proc/self/comm", encoding="utf-8") as comm:
+        assert f"{commandOf(os.getpid())}\n" == comm.read()
+
+
+@pytest.mark.parametrize(
+    ("code", "away", "isLeaders"),
+    [
+        ("SI_USER", 0, True),
+        ("SI_USER", 1, False),
+        # Whoever says so by sigqueue may be anybody.
+        ("SI_QUEUE", 0, False),
+    ],
+)
+def test_theLeaderOfTheSessionIsKnownByItsPid(
+    code: str, away: int, isLeaders: bool
+) -> None:
+    """
+    If the kernel vouches for that.
+    """
+
+    def tell() -> bool:
+        os.setsid()
+        pid = os.getsid(0) + away
+        return isFromLeader(SigInfo.make(signal.SIGHUP, code, pid=pid))
+
+    assert inChild(tell) is isLeaders
+
+
+def test_theKernelLeadsNoSession() -> None:
+    """
+    And has no pid.
+    """
+    assert not isFromLeader(SigInfo.make(signal.SIGHUP, "SI_KERNEL"))
+
+
+def test_aLeaderInAnotherPidNamespaceIsNotKnown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Its pid is 0 from here, as is that of all others there: pid_namespaces(7).
+    """
+    monkeypatch.setattr(os, "getsid", lambda pid: 0)
+    assert not isFromLeader(SigInfo.make(signal.SIGHUP, "SI_USER", pid=0))

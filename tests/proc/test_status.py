@@ -1,0 +1,544 @@
+"""
+L{txsignalfd._proc.status} and L{txsignalfd._proc.status}: what a process does with
+each signal.
+
+What the kernel writes is read from real processes in known states, and what
+it does is asked of the kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from signal import (
+    SIGCHLD,
+    SIGCONT,
+    SIGHUP,
+    SIGINT,
+    SIGKILL,
+    SIGPIPE,
+    SIGRTMIN,
+    SIGSTOP,
+    SIGTERM,
+    SIGUSR1,
+    SIGUSR2,
+    SIGWINCH,
+    SIGXFSZ,
+)
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.daemons import Program, python, waitFor
+from tests.support.kernel import CLONE_NEWPID, checked, inChild, libc, systemCall
+from txsignalfd._proc import status as procstatus
+from txsignalfd._proc.status import (
+    Disposition,
+    Effect,
+    Meaning,
+    ProcessSignals,
+    ProcUnavailable,
+    ThreadSignals,
+    atStart,
+    defaultEffect,
+    ofProcess,
+)
+
+#: What Linux 6.18 writes, without some lines that do not matter here.
+STATUS = """\
+Name:\tex ample:\\n
+Umask:\t0022
+State:\tS (sleeping)
+Tgid:\t4711
+Ngid:\t0
+Pid:\t4712
+Uid:\t1000\t1001\t1002\t1003
+NStgid:\t4711\t17
+NSpid:\t4712\t18
+Kthread:\t0
+Threads:\t2
+SigQ:\t3/63304
+SigPnd:\t0000000000000200
+ShdPnd:\t0000000200000001
+SigBlk:\t0000000200000203
+SigIgn:\t0000000001001000
+SigCgt:\t0000000000000006
+CapInh:\t0000000000000000
+Something new:
+"""
+
+NEEDED = [
+    "Name",
+    "State",
+    "Tgid",
+    "Pid",
+    "Uid",
+    "SigQ",
+    "SigPnd",
+    "ShdPnd",
+    "SigBlk",
+    "SigIgn",
+    "SigCgt",
+]
+
+THREAD = ThreadSignals.fromStatus(STATUS)
+
+#: The C library handles these, once there are threads.
+C_LIBRARYS = frozenset({32, 33})
+
+CLONE_NEWNS = 0x20000
+MS_PRIVATE_AND_RECURSIVE = 0x44000
+NOBODY = 65534
+
+
+def statusWith(field: str, value: str) -> str:
+    """
+    The example with one line changed.
+    """
+    lines = STATUS.splitlines()
+    return "\n".join(
+        f"{field}:\t{value}" if line.startswith(field + ":") else line for line in lines
+    )
+
+
+def meaningOf(process: ProcessSignals, signo: int) -> Meaning:
+    """
+    What one signal means to a process.
+    """
+    (meaning,) = (item for item in process.meanings() if item.signo == signo)
+    return meaning
+
+
+# --- text in, values out
+
+
+def test_aStatusIsReadAsTheKernelWritesIt() -> None:
+    """
+    The innermost pid namespace has the last word on who is init.
+    """
+    read = ThreadSignals.fromStatus(STATUS)
+    assert read == ThreadSignals(
+        pid=4711,
+        tid=4712,
+        name="ex ample:\\n",
+        state="sleeping",
+        uid=1000,
+        isInit=False,
+        isKernelThread=False,
+        queued=3,
+        queueLimit=63304,
+        pending=frozenset({SIGUSR1}),
+        shared=frozenset({SIGHUP, 34}),
+        blocked=frozenset({SIGHUP, SIGINT, SIGUSR1, 34}),
+        ignored=frozenset({SIGPIPE, SIGXFSZ}),
+        caught=frozenset({SIGINT, signal.SIGQUIT}),
+    )
+    assert ThreadSignals.fromStatus(statusWith("NStgid", "4711\t1")).isInit
+    assert ThreadSignals.fromStatus(statusWith("Kthread", "1")).isKernelThread
+    assert ThreadSignals.fromStatus(statusWith("State", "Z (zombie)")).hasEnded
+
+
+def test_anUnlimitedQueueHasNoLimit() -> None:
+    """
+    The kernel writes it as a number with every bit set.
+    """
+    unlimited = ThreadSignals.fromStatus(statusWith("SigQ", f"0/{2**64 - 1}"))
+    assert unlimited.queueLimit is None
+
+
+def test_aNameCannotCommandTheTerminal() -> None:
+    """
+    What is no text is escaped; what is, in any language, is not.
+    """
+    status = statusWith("Name", "\x1b[2J\x85né\udc80")
+    assert ThreadSignals.fromStatus(status).name == "\\x1b[2J\\x85né\\udc80"
+
+
+@pytest.mark.parametrize("field", NEEDED)
+def test_aStatusWithoutALineIsANamedError(field: str) -> None:
+    """
+    As gVisor's, which tells of no signals.
+    """
+    text = STATUS.replace(f"\n{field}:", "\nX:").removeprefix(
+        "Name:" if field == "Name" else ""
+    )
+    with pytest.raises(ProcUnavailable, match=f"status: it has no line {field}$"):
+        ThreadSignals.fromStatus(text)
+
+
+#: The example with one line replaced by anything.
+changedLines = st.builds(statusWith, st.sampled_from(NEEDED), st.text())
+
+
+@given(st.text() | changedLines)
+def test_anyTextIsReadOrRefusedByName(text: str) -> None:
+    """
+    Whatever a kernel writes one day.
+    """
+    with suppress(ProcUnavailable):
+        ProcessSignals((ThreadSignals.fromStatus(text),)).meanings()
+
+
+# --- what it means
+
+
+def test_whatASignalMeans() -> None:
+    """
+    Disposition, effect, and whether it waits.
+    """
+    process = ProcessSignals((THREAD,), frozenset({SIGPIPE}))
+    default, die = Disposition.DEFAULT, Effect.DIES
+    assert [meaning.signo for meaning in process.meanings()] == list(range(1, 65))
+    for expected in (
+        Meaning(SIGHUP, default, die, blocked=True, pending=True),
+        Meaning(SIGINT, Disposition.CAUGHT, Effect.CAUGHT, blocked=True, pending=False),
+        # Pending for the thread, and not for the process.
+        Meaning(SIGUSR1, default, die, blocked=True, pending=False),
+        Meaning(SIGKILL, default, die, blocked=False, pending=False),
+        Meaning(SIGCHLD, default, Effect.IGNORED, blocked=False, pending=False),
+        Meaning(
+            SIGXFSZ, Disposition.IGNORED, Effect.IGNORED, blocked=False, pending=False
+        ),
+        Meaning(
+            SIGPIPE, Disposition.UNKNOWN, Effect.UNKNOWN, blocked=False, pending=False
+        ),
+    ):
+        assert meaningOf(process, expected.signo) == expected
+
+
+def test_aSignalWaitsOnlyIfEveryLivingThreadBlocksIt() -> None:
+    """
+    Any other thread takes it; one that has ended takes none.
+    """
+    other = THREAD._replace(tid=4713, blocked=frozenset({SIGHUP, SIGUSR2}))
+    ended = THREAD._replace(tid=4714, blocked=frozenset(), state="zombie")
+    assert ProcessSignals((THREAD, other, ended)).blocked == {SIGHUP}
+    assert ProcessSignals((ended,)).hasEnded
+    assert not ProcessSignals((ended, other)).hasEnded
+    assert ProcessSignals((ended,)).blocked == set()
+
+
+@pytest.fixture
+def smallCores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
+    """
+    Let children dump core here, without their memory.
+
+    @return: Whether core dumps are files, and can be looked for.
+    """
+    monkeypatch.chdir(tmp_path)
+    pattern = Path("/proc/sys/kernel/core_pattern").read_text()
+    _, hard = before = resource.getrlimit(resource.RLIMIT_CORE)
+    filters = Path("/proc/self/coredump_filter")
+    filterBefore = filters.read_text()
+    filters.write_text("0")
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    yield hard != 0 and not pattern.startswith(("|", "/", "@"))
+    resource.setrlimit(resource.RLIMIT_CORE, before)
+    filters.write_text("0x" + filterBefore)
+
+
+@pytest.mark.parametrize("signo", sorted({*range(1, 65)} - C_LIBRARYS))
+def test_theDefaultsAreTheKernels(signo: int, smallCores: bool) -> None:
+    """
+    As each signal does to a process that has chosen nothing.
+    """
+    pid = os.fork()
+    if pid == 0:
+        # A terminal's signals stop nobody in an orphaned process group, as
+        # ours may be: setpgid(2).
+        os.setpgid(0, 0)
+        with suppress(OSError):  # SIGKILL, SIGSTOP
+            signal.signal(signo, signal.SIG_DFL)
+        os.kill(os.getpid(), signo)
+        os._exit(0)
+    _, status = os.waitpid(pid, os.WUNTRACED)
+    effect = defaultEffect(signo)
+    if os.WIFSTOPPED(status):
+        os.kill(pid, SIGKILL)
+        os.waitpid(pid, 0)
+        assert effect is Effect.STOPS
+    elif os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signo
+        assert effect in (Effect.DIES, Effect.DUMPS)
+        if smallCores:
+            assert os.WCOREDUMP(status) == (effect is Effect.DUMPS)
+    else:
+        assert effect is (Effect.CONTINUES if signo == SIGCONT else Effect.IGNORED)
+
+
+# --- real processes
+
+#: Two threads that differ; each with something pending for it alone.
+TWO_THREADS = """
+import os, threading
+from signal import *
+
+def name(text):
+    open(f"/proc/self/task/{threading.get_native_id()}/comm", "w").write(text)
+
+def work():
+    name("worker")
+    pthread_sigmask(SIG_BLOCK, {SIGWINCH})
+    pthread_kill(threading.get_ident(), SIGWINCH)
+    print("ready", threading.get_native_id(), flush=True)
+    threading.Event().wait()
+
+name("main one")
+signal(SIGHUP, SIG_IGN)
+signal(SIGUSR1, print)
+pthread_sigmask(SIG_BLOCK, {SIGUSR2, SIGTERM, SIGRTMIN + 1})
+os.kill(os.getpid(), SIGTERM)
+os.kill(os.getpid(), SIGRTMIN + 1)
+pthread_kill(threading.get_ident(), SIGUSR2)
+threading.Thread(target=work).start()
+"""
+
+
+@contextmanager
+def twoThreads(directory: Path) -> Iterator[tuple[Program, int]]:
+    """
+    Run it, and tell the other thread.
+    """
+    with python(directory, TWO_THREADS) as running:
+        running.waitForOutput("ready")
+        # The main thread waits for the other, which is about to wait.
+        yield running, int(running.output().split()[1])
+
+
+def test_aProcessAndItsThreads(tmp_path: Path) -> None:
+    """
+    Pending for the process or for one of them; blocked by all or by one.
+    """
+    with twoThreads(tmp_path) as (running, tid):
+        process = ofProcess(running.pid)
+        # A thread's number leads to its process.
+        assert [thread.tid for thread in ofProcess(tid).threads] == [running.pid, tid]
+    main, worker = process.threads
+    assert process.main is main
+    assert (main.pid, main.tid, main.name) == (running.pid, running.pid, "main one")
+    assert (worker.pid, worker.tid, worker.name) == (running.pid, tid, "worker")
+    common = {SIGUSR2, SIGTERM, SIGRTMIN + 1}
+    assert main.blocked == common
+    assert main.pending == {SIGUSR2}
+    assert worker.blocked == common | {SIGWINCH}
+    assert worker.pending == {SIGWINCH}
+    assert main.shared == worker.shared == {SIGTERM, SIGRTMIN + 1}
+    assert process.blocked == common
+    assert main.ignored == {SIGHUP, SIGPIPE, SIGXFSZ}
+    assert main.caught - C_LIBRARYS == {SIGINT, SIGUSR1}
+    assert main.uid == os.getuid()
+    assert main.queued >= 1
+    assert main.queueLimit == resource.getrlimit(resource.RLIMIT_SIGPENDING)[0]
+
+
+def test_aStoppedProcess(tmp_path: Path) -> None:
+    """
+    What it would do when it is continued.
+    """
+    with python(tmp_path, "print('ready', flush=True); input()") as running:
+        running.kill(SIGSTOP)
+        waitFor(lambda: ofProcess(running.pid).main.state == "stopped", "it stops")
+        assert not ofProcess(running.pid).hasEnded
+
+
+def test_aZombie() -> None:
+    """
+    It is still there, for its parent.
+    """
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert ofProcess(child.pid).hasEnded
+    child.wait()
+    with pytest.raises(ProcessLookupError, match=f"no process {child.pid}"):
+        ofProcess(child.pid)
+
+
+MAIN_HAS_ENDED = """
+import ctypes, sys, threading
+threading.Thread(target=threading.Event().wait).start()
+ctypes.CDLL(None).syscall(int(sys.argv[1]), 0)
+"""
+
+
+def test_theMainThreadHasEnded(tmp_path: Path) -> None:
+    """
+    Its process lives on in the others.
+    """
+    number = str(systemCall("exit"))
+    child = subprocess.Popen([sys.executable, "-c", MAIN_HAS_ENDED, number])
+    try:
+        waitFor(lambda: ofProcess(child.pid).main.hasEnded, "the main thread ends")
+        process = ofProcess(child.pid)
+        assert process.main.tid == child.pid
+        assert [thread.hasEnded for thread in process.threads] == [True, False]
+        assert not process.hasEnded
+        assert SIGINT in process.main.caught
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_theInitOfANamespaceIsSparedTheDefaults() -> None:
+    """
+    The kernel and we say the same.
+    """
+
+    def withInit() -> tuple[ProcessSignals, int] | None:
+        try:
+            checked(libc.unshare(CLONE_NEWPID))
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EINVAL, errno.ENOSYS):
+                raise
+            return None
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.kill(os.getpid(), SIGTERM)
+            os.kill(os.getpid(), SIGKILL)
+            os.close(writer)
+            os.read(reader, 1)
+            os._exit(7)
+        process = ofProcess(pid)
+        os.close(writer)
+        return process, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    outcome = inChild(withInit)
+    if outcome is None:
+        pytest.skip("this system does not let us make a pid namespace")
+    process, status = outcome
+    assert status == 7
+    assert process.main.isInit
+    for signo in (SIGTERM, SIGKILL):
+        assert meaningOf(process, signo)[1:3] == (Disposition.DEFAULT, Effect.IGNORED)
+    assert meaningOf(process, SIGCONT).effect is Effect.CONTINUES
+
+
+def test_threadsThatComeAndGo() -> None:
+    """
+    One that ends while it is read is left out.
+    """
+    end = threading.Event()
+
+    def churn() -> None:
+        while not end.is_set():
+            thread = threading.Thread(target=end.is_set)
+            thread.start()
+            thread.join()
+
+    churning = threading.Thread(target=churn)
+    churning.start()
+    try:
+        for _ in range(200):
+            process = ofProcess()
+            assert process.main.tid == os.getpid()
+    finally:
+        end.set()
+        churning.join()
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, ProcessLookupError])
+def test_whatEndsWhileItIsRead(
+    error: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    At each moment at which it can: before it is opened, or before it is read.
+    """
+
+    def status(tid: str, tasks: int) -> str:
+        raise error
+
+    monkeypatch.setattr(procstatus, "_status", status)
+    with pytest.raises(ProcessLookupError, match=f"there is no process {os.getpid()}"):
+        ofProcess(os.getpid())
+
+
+def test_aProcessThatMayNotBeLookedAt() -> None:
+    """
+    C{hidepid=1} (proc(5)), as another user.
+    """
+    parent = os.getpid()
+
+    def hidden() -> str | None:
+        try:
+            checked(libc.unshare(CLONE_NEWNS))
+            checked(libc.mount(b"none", b"/", None, MS_PRIVATE_AND_RECURSIVE, None))
+            checked(libc.mount(b"proc", b"/proc", b"proc", 0, b"hidepid=1"))
+        except OSError:
+            return None
+        # The group of the mount's gid, 0, may look.
+        os.setgroups([])
+        os.setegid(NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            ofProcess(parent)
+        except PermissionError as error:
+            return error.strerror
+        finally:
+            os.seteuid(0)
+        return ""
+
+    message = inChild(hidden)
+    if message is None:
+        pytest.skip("this system does not let us mount")
+    assert message.startswith(f"process {parent} may not be looked at: ")
+
+
+def test_aRefusalIsTold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    With the system's reason.
+    """
+
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(
+        PermissionError, match="process 1 may not be looked at: Permission denied"
+    ):
+        ofProcess(1)
+
+
+def test_aSystemWithoutProc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    As macOS, or a bare chroot.
+    """
+    monkeypatch.setattr(procstatus, "PROC", str(tmp_path))
+    with pytest.raises(ProcUnavailable, match=f"there is no {tmp_path} here"):
+        ofProcess(1)
+
+
+# --- at the start of a program
+
+
+def test_whatPythonDoesIsNotWhatItWasStartedWith() -> None:
+    """
+    Its own handler for SIGINT is told from another's; SIGPIPE and SIGXFSZ
+    cannot be known.
+    """
+
+    def caught() -> tuple[ProcessSignals, ProcessSignals]:
+        signal.signal(SIGINT, signal.default_int_handler)
+        signal.signal(SIGHUP, signal.SIG_IGN)
+        first = atStart()
+        signal.signal(SIGINT, lambda *_: None)
+        signal.signal(SIGUSR1, lambda *_: None)
+        return first, atStart()
+
+    first, second = inChild(caught)
+    assert first.unknown >= {SIGPIPE, SIGXFSZ}
+    assert SIGINT not in first.unknown
+    assert meaningOf(first, SIGINT).effect is Effect.DIES
+    assert meaningOf(first, SIGHUP).disposition is Disposition.IGNORED
+    assert second.unknown == first.unknown | {SIGINT, SIGUSR1}
+    for process in (first, second):
+        assert not process.main.caught
+        assert not process.main.ignored & process.unknown

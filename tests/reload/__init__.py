@@ -1,0 +1,3 @@
+"""
+A new generation of a service while it serves.
+"""

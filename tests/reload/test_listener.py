@@ -1,0 +1,259 @@
+"""
+UNIX sockets whose path somebody has removed, or has for something else.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.error import CannotListenError
+from twisted.logger import LogEvent, formatEvent
+
+from tests.reload.test_ports import Several, failing, numberAt, running, unixAt
+from tests.support.generations import Client, NumberedDatagrams
+from tests.support.reactors import turn
+from txsignalfd import ReloadService
+from txsignalfd._reload.listener import SocketPath
+
+pytestmark = pytest.mark.usefixtures("withoutRest")
+
+OURS = str(os.getpid())
+
+
+def texts(logged: list[LogEvent]) -> list[str]:
+    """
+    What the log says.
+    """
+    return [str(formatEvent(event)) for event in logged]
+
+
+@pytest.mark.parametrize("lock", ["stays", "goes", "none"])
+@pytest.mark.parametrize("stopFirst", [False, True])
+def test_aReloadBindsItAnew(stopFirst: bool, lock: str, tmp_path: Path) -> None:
+    """
+    While the old generation serves those that it has.  The lock stays until the
+    last has gone.
+    """
+    path = str(tmp_path / "socket")
+    link = path + ".lock"
+
+    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+        endpoint = UNIXClientEndpoint(reactor, path)
+        for number in (b"1", b"2", b"3"):
+            old = await connectProtocol(endpoint, Client(reactor))
+            assert await old.line() == number
+            os.unlink(path)
+            if lock == "goes":
+                os.unlink(link)
+            ended = reloads.reload()
+            if stopFirst:
+                await old.end()
+            await turn(reactor)
+            assert await numberAt(endpoint, reactor) == b"%d" % (int(number) + 1)
+            if not stopFirst:
+                assert await old.ask(b"still?") == b"still?"
+                await old.end()
+            await ended
+            assert os.path.exists(path)
+            assert not os.path.lexists(link) or os.readlink(link) == OURS
+            assert os.path.lexists(link) == (lock != "none")
+
+    running(story, unixAt(path, 0o600, lock != "none"), stopFirst=stopFirst)
+    assert os.listdir(tmp_path) == []
+
+
+def test_whoWasWaitingIsServed(tmp_path: Path) -> None:
+    """
+    Though nobody finds the old socket any more.
+    """
+    path = str(tmp_path / "socket")
+
+    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+        with socket.socket(socket.AF_UNIX) as waiting:
+            waiting.connect(path)
+            os.unlink(path)
+            ended = reloads.reload()
+            await turn(reactor)
+            assert waiting.recv(10) == b"1\n"
+        await ended
+
+    running(story, unixAt(path))
+
+
+@pytest.mark.parametrize("datagrams", [False, True])
+def test_whereSomethingElseIsAReloadFails(datagrams: bool, tmp_path: Path) -> None:
+    """
+    It is another's, and stays.
+    """
+    path = str(tmp_path / "socket")
+
+    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+        os.unlink(path)
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(path)
+            with pytest.raises(CannotListenError, match="Address already in use"):
+                await reloads.reload()
+            other.listen()
+            inode = os.stat(path).st_ino
+            reloads.cut()
+            await reloads.stopService()
+            assert os.stat(path).st_ino == inode
+
+    running(story, unixDatagramsAt(path) if datagrams else unixAt(path, wantPID=1))
+    assert os.listdir(tmp_path) == ["socket"]
+
+
+def unixDatagramsAt(path: str) -> Any:
+    """
+    Receive datagrams at a path.
+    """
+    return lambda reactor, number: reactor.listenUNIXDatagram(
+        path, NumberedDatagrams(number)
+    )
+
+
+def test_datagramsToo(tmp_path: Path) -> None:
+    """
+    They come to the new one.
+    """
+    path = str(tmp_path / "socket")
+
+    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+        os.unlink(path)
+        await reloads.reload()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            client.bind(b"")
+            client.sendto(b"?", path)
+            await turn(reactor)
+            assert client.recv(100) == b"2\n"
+
+    running(story, unixDatagramsAt(path), drain=0.01)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("stopFirst", [False, True])
+def test_aReloadThatFailsAfterItKeepsTheLock(stopFirst: bool, tmp_path: Path) -> None:
+    """
+    The next one may succeed.
+    """
+    path = str(tmp_path / "socket")
+
+    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+        good = several.listens
+
+        def bad(reactor: Any, number: int) -> Any:
+            assert os.path.exists(path)
+            raise ZeroDivisionError
+
+        os.unlink(path)
+        several.listens = [*good, bad]
+        with pytest.raises(ZeroDivisionError):
+            await reloads.reload()
+        assert os.path.exists(path) == stopFirst
+        assert os.readlink(path + ".lock") == OURS
+        several.listens = good
+        await reloads.reload()
+        assert await numberAt(UNIXClientEndpoint(reactor, path), reactor) == b"3"
+
+    running(story, unixAt(path, wantPID=1), stopFirst=stopFirst)
+    assert os.listdir(tmp_path) == []
+
+
+def test_whereDescriptorsAreUsedUpTheLockStays(tmp_path: Path) -> None:
+    """
+    Wherever in a reload that is, and the path is not there, as before.
+    """
+    path = str(tmp_path / "socket")
+
+    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+        os.unlink(path)
+        await reloads.reload()
+        os.unlink(path)
+        before = os.listdir("/proc/self/fd")
+        failed = 0
+        async for _ in failing(reactor, reloads):
+            failed += 1
+            assert os.listdir("/proc/self/fd") == before
+            assert os.listdir(tmp_path) == ["socket.lock"]
+        assert failed
+        assert os.path.exists(path)
+
+    running(story, unixAt(path, wantPID=1))
+    assert os.listdir(tmp_path) == []
+
+
+def test_anothersLockIsNotTaken(tmp_path: Path, logged: list[LogEvent]) -> None:
+    """
+    Nor removed in the end.
+    """
+    path = str(tmp_path / "socket")
+    link = path + ".lock"
+
+    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+        os.unlink(path)
+        os.unlink(link)
+        os.symlink(str(os.getppid()), link)
+        with pytest.raises(CannotListenError, match="Cannot acquire lock"):
+            await reloads.reload()
+
+    running(story, unixAt(path, wantPID=1))
+    assert os.readlink(link) == str(os.getppid())
+    assert any(f"{link}' was not removed: Lock " in text for text in texts(logged))
+
+
+def test_whatWasRemovedIsNamedAtTheEnd(tmp_path: Path, logged: list[LogEvent]) -> None:
+    """
+    The service stops all the same.
+    """
+    path = str(tmp_path / "socket")
+
+    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+        os.unlink(path)
+        os.unlink(path + ".lock")
+
+    running(story, unixAt(path, wantPID=1))
+    why = "was not removed: it does not lead to our socket any more"
+    assert f"{path!r} {why}" in texts(logged)
+    assert any(".lock' was not removed: [Errno 2]" in text for text in texts(logged))
+
+
+@contextmanager
+def asNobody(directory: Path) -> Iterator[None]:
+    """
+    Be one who may not enter a directory.
+    """
+    isRoot = os.geteuid() == 0
+    directory.chmod(0)
+    if isRoot:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if isRoot:
+            os.seteuid(0)
+        directory.chmod(0o700)
+
+
+def test_whoMayNotLookTakesItForOurs(tmp_path: Path, logged: list[LogEvent]) -> None:
+    """
+    As when root was given up: reloads go on, and the path stays in the end.
+    """
+    name = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(name)
+        path = SocketPath(name, 0o666, None)
+        with asNobody(tmp_path):
+            assert path.stands
+            path.changeMode(0o666)
+            with pytest.raises(PermissionError):
+                path.changeMode(0o600)
+            path.remove()
+        assert path.stands
+    assert any("was not removed: [Errno 13]" in text for text in texts(logged))

@@ -1,0 +1,53 @@
+"""
+L{Triggers}: what is done when the reactor stops, or a generation ends.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import deferLater
+from twisted.logger import LogEvent
+
+from tests.support.reactors import spin
+from txsignalfd._reload.resources import Triggers
+
+
+def test_theyAreDoneInTheReactorsOrder(logged: list[LogEvent]) -> None:
+    """
+    Once; one that was removed is not done, and one that fails stops no other.
+    """
+    done: list[str] = []
+
+    async def main(reactor: Any) -> None:
+        triggers = Triggers()
+
+        def add(phase: str, call: Any) -> Any:
+            identity = reactor.addSystemEventTrigger(phase, "shutdown", call)
+            triggers.add(phase, identity, call)
+            return identity
+
+        def slowly() -> Deferred[None]:
+            later: Deferred[None] = deferLater(reactor, 0)
+            return later.addCallback(lambda _: done.append("during"))
+
+        add("after", partial(done.append, "after"))
+        add("during", slowly)
+        add("before", lambda: fail(RuntimeError("it fails")))
+        add("before", partial(done.append, "before"))
+        removed = add("before", partial(done.append, "removed"))
+        reactor.removeSystemEventTrigger(removed)
+        await triggers.fire(reactor)
+        assert done == ["before", "during", "after"]
+        await triggers.fire(reactor)
+        add("after", partial(done.append, "left"))
+        triggers.leave()
+        await triggers.fire(reactor)
+
+    spin(main)
+    # The reactor has stopped.
+    assert done == ["before", "during", "after", "left"]
+    failures = [event["log_failure"] for event in logged if "log_failure" in event]
+    assert [failure.getErrorMessage() for failure in failures] == ["it fails"]

@@ -1,0 +1,220 @@
+"""
+Real programs for tests: started, watched and ended with a deadline.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from signal import SIGHUP
+
+from tests.support.reactors import DEADLINE
+from txsignalfd._proc.status import ofProcess
+
+#: The twistd of this environment.
+TWISTD = str(Path(sysconfig.get_path("scripts"), "twistd"))
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def waitFor(condition: Callable[[], object], what: str) -> None:
+    """
+    Wait until something outside this process is so.
+    """
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"the deadline has passed: {what}"
+        select.select([], [], [], 0.005)
+
+
+def caught(pid: int) -> frozenset[int]:
+    """
+    The signals that a process catches.
+    """
+    return ofProcess(pid).main.caught
+
+
+class Program:
+    """
+    A program in a directory of its own, with its output in files.
+    """
+
+    def __init__(self, directory: Path, *command: str) -> None:
+        self.directory = directory
+        self.stdout = directory / "stdout"
+        self.stderr = directory / "stderr"
+        with self.stdout.open("wb") as out, self.stderr.open("wb") as err:
+            self.process = subprocess.Popen(
+                command,
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                # In an orphaned group, as ours may be, SIGTSTP stops nobody.
+                preexec_fn=os.setpgrp,
+            )
+        self.pid = self.process.pid
+
+    def output(self) -> str:
+        """
+        What it has said so far.
+        """
+        return self.stdout.read_text() + self.stderr.read_text()
+
+    def waitForOutput(self, text: str) -> None:
+        """
+        Wait until it has said something.
+        """
+        waitFor(
+            lambda: text in self.output() or self.process.poll() is not None,
+            f"{text!r} in {self.output()}",
+        )
+        assert text in self.output(), self.output()
+
+    def kill(self, signo: int) -> None:
+        """
+        Send it a signal, as kill(1) does.
+        """
+        os.kill(self.pid, signo)
+
+    def wait(self) -> int:
+        """
+        Wait for its end, and tell its status, negative for a signal.
+        """
+        return self.process.wait(DEADLINE)
+
+
+@contextmanager
+def program(directory: Path, *command: str) -> Iterator[Program]:
+    """
+    Run a program, and see that it is gone in the end.
+    """
+    running = Program(directory, *command)
+    try:
+        yield running
+    finally:
+        running.process.kill()
+        running.process.wait(DEADLINE)
+
+
+@contextmanager
+def python(directory: Path, source: str) -> Iterator[Program]:
+    """
+    Run a Python program.  As at a terminal, each line is seen when it is printed.
+    """
+    with program(directory, sys.executable, "-u", "-c", source) as running:
+        yield running
+
+
+@contextmanager
+def serving(
+    directory: Path,
+    *command: str,
+    twistd: Collection[str] = (),
+    before: Collection[str] = (),
+) -> Iterator[Program]:
+    """
+    Run C{twistd -n signalfd}, and wait until its service serves.
+
+    @param command: What follows C{signalfd}.
+    @param twistd: Options of twistd itself.
+    @param before: A command that executes it, such as env(1).
+    """
+    whole = commandFor(directory, *command, twistd=twistd)
+    with program(directory, *before, *whole) as running:
+        running.waitForOutput(f"pid {running.pid} serves")
+        yield running
+
+
+def commandFor(
+    directory: Path,
+    *command: str,
+    twistd: Collection[str] = (),
+    foreground: bool = True,
+) -> list[str]:
+    """
+    Have the plugin of L{tests.support.served} in a directory, and tell the command for
+    C{twistd signalfd} there.
+    """
+    _writePlugin(directory)
+    where = ["-n"] if foreground else []
+    return [*_ENV, TWISTD, *where, *twistd, "signalfd", *command]
+
+
+#: Where a plugin is found, and the module that it names.
+_ENV = ["env", f"PYTHONPATH=.:{Path(__file__).parent.parent.parent}"]
+
+
+def _writePlugin(directory: Path) -> None:
+    plugins = directory / "twisted" / "plugins"
+    plugins.mkdir(parents=True, exist_ok=True)
+    plugins.joinpath("served_plugin.py").write_text(
+        "from twisted.application.service import ServiceMaker\n"
+        "import tests.support.measured\n"
+        "served = ServiceMaker('served', 'tests.support.served', 'For tests.',"
+        " 'served')\n"
+    )
+
+
+def reload(daemon: Program, count: int = 1) -> None:
+    """
+    Have a daemon reload, some times in a row.
+    """
+    done = daemon.output().count(RELOADED)
+    for number in range(1, count + 1):
+        daemon.kill(SIGHUP)
+        waitFor(
+            lambda: daemon.output().count(RELOADED) == done + number,  # noqa: B023
+            f"reload {number} of {daemon.output()[-2000:]}",
+        )
+
+
+#: What the log says after each reload.
+RELOADED = "] reloaded in "
+
+
+@contextmanager
+def adoptingOrphans() -> Iterator[None]:
+    """
+    A daemon becomes our child, whose end we can wait for: see
+    PR_SET_CHILD_SUBREAPER in prctl(2).
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    try:
+        yield
+    finally:
+        assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
+        # What forked once more to become a daemon.
+        with suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
+
+
+def endOf(pid: int) -> int:
+    """
+    Wait for the end of a daemon while L{adoptingOrphans}, and tell its status,
+    as waitpid(2) does.
+    """
+
+    def ended() -> bool:
+        try:
+            return (
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+                is not None
+            )
+        except ChildProcessError:
+            # It ran faster than the one that forked it, which saves what
+            # coverage measured in it before it ends, and leaves it to us.
+            return False
+
+    waitFor(ended, f"the end of {pid}")
+    return os.waitpid(pid, 0)[1]

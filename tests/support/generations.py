@@ -1,0 +1,118 @@
+"""
+Services whose generations can be told from each other, and clients of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
+from twisted.python.failure import Failure
+
+from tests.support.reactors import until
+
+
+class Numbered(Protocol):
+    """
+    Says the number of its generation, and then what it receives.
+    """
+
+    factory: NumberedFactory
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.write(b"%d\n" % self.factory.number)
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+
+
+class NumberedFactory(Factory):
+    protocol = Numbered  # type: ignore[assignment]
+    noisy = False
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.stopped = False
+
+    def stopFactory(self) -> None:
+        self.stopped = True
+
+
+class NumberedDatagrams(DatagramProtocol):
+    noisy = False
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        assert self.transport is not None
+        self.transport.write(b"%d\n" % self.number, addr)
+
+
+class Listening(Service):
+    """
+    A service that listens by a call of a reactor's method.
+    """
+
+    def __init__(self, listen: Callable[[], Any]) -> None:
+        self._listen = listen
+        self.port: Any = None
+
+    def privilegedStartService(self) -> None:
+        self.port = self._listen()
+
+    def stopService(self) -> Deferred[None] | None:
+        super().stopService()
+        port, self.port = self.port, None
+        stopped: Deferred[None] | None = port.stopListening() if port else None
+        return stopped
+
+
+class Client(Protocol):
+    """
+    What a server sends, and the end of the connection.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self.received = b""
+        self.lost: Failure | None = None
+        self.isConnected = False
+
+    def connectionMade(self) -> None:
+        self.isConnected = True
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        self.lost = reason
+
+    async def line(self) -> bytes:
+        """
+        The next line.
+        """
+        await until(self._reactor, lambda: b"\n" in self.received or self.lost)
+        line, _, self.received = self.received.partition(b"\n")
+        return line
+
+    async def ask(self, question: bytes) -> bytes:
+        """
+        Send a line, and have one.
+        """
+        assert self.transport is not None
+        self.transport.write(question + b"\n")
+        return await self.line()
+
+    async def end(self) -> None:
+        """
+        End the connection.
+        """
+        assert self.transport is not None
+        self.transport.loseConnection()
+        await until(self._reactor, lambda: self.lost)

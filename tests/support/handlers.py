@@ -1,0 +1,83 @@
+"""
+Handlers for tests, and what starts the signals that they get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent
+from twisted.python.failure import Failure
+
+from tests.support.reactors import (
+    DEADLINE,
+    KINDS,
+)
+from txsignalfd import (
+    SigInfo,
+)
+
+everyReactor = pytest.mark.parametrize("kind", list(KINDS))
+
+
+inEachThread = pytest.mark.parametrize("inThread", [False, True], ids=["main", "other"])
+
+
+def failures(logged: list[LogEvent]) -> list[Failure]:
+    """
+    What was logged as a failure.
+    """
+    return [event["log_failure"] for event in logged if "log_failure" in event]
+
+
+class Recorder:
+    """
+    A handler that keeps what it gets, and returns Deferreds if it is told to.
+    """
+
+    def __init__(self, busy: bool = False) -> None:
+        self.busy = busy
+        self.infos: list[SigInfo] = []
+        self.out: list[Deferred[None]] = []
+
+    @property
+    def values(self) -> list[int | None]:
+        """
+        The values that came.
+        """
+        return [info.value for info in self.infos]
+
+    def __call__(self, info: SigInfo) -> Deferred[None] | None:
+        self.infos.append(info)
+        if not self.busy:
+            return None
+        self.out.append(Deferred())
+        return self.out[-1]
+
+
+SENDER = """
+import sys
+from txsignalfd.lowlevel import sigqueue
+for value in range(int(sys.argv[3])):
+    while True:
+        try:
+            sigqueue(int(sys.argv[1]), int(sys.argv[2]), value)
+            break
+        except BlockingIOError:  # RLIMIT_SIGPENDING: the receiver will catch up
+            pass
+"""
+
+
+def runIn(inThread: bool, function: Callable[[], None]) -> None:
+    """
+    Call a function, here or in another thread.
+    """
+    if not inThread:
+        function()
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(function).result(DEADLINE)

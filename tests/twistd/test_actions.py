@@ -1,0 +1,89 @@
+"""
+C{--on SIGNAL=ACTION}, as users write it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from signal import SIGHUP, SIGRTMIN, SIGUSR2
+
+import pytest
+
+from txsignalfd._twistd.actions import DEFAULTS, PLAIN, Action, describeActions, parseOn
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_anActionIsGivenByItsName(name: str) -> None:
+    """
+    For any signal that can be watched.
+    """
+    assert parseOn(f"HUP={name}") == (SIGHUP, Action(name))
+    assert parseOn(f" sigrtmin+1 = {name} ") == (SIGRTMIN + 1, Action(name))
+
+
+def test_aFunctionIsFoundByItsName() -> None:
+    """
+    When the command line is read, so that a wrong name is told at once.
+    """
+    signo, action = parseOn("USR2=call:os.path.join")
+    assert (signo, action.function) == (SIGUSR2, os.path.join)
+    assert str(action) == "call:os.path.join"
+
+
+def test_aCommandIsWhateverFollows() -> None:
+    """
+    With colons and equals signs.
+    """
+    _, action = parseOn("USR2=run:A=b logger -t web: reloaded")
+    assert action == Action("run", "A=b logger -t web: reloaded")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("HUP", "'HUP' is not SIGNAL=ACTION"),
+        ("FOO=reload", "there is no signal 'FOO'"),
+        ("KILL=reload", "SIGKILL cannot be watched"),
+        ("HUP=restart", "'restart' is none of reload, stop, quit, rotate, report, ig"),
+        ("HUP=reload:", "'reload:' is none of"),
+        ("HUP=run: ", "'run:' is none of"),
+        ("HUP=call:", "'call:' is none of"),
+        ("HUP=call:no.such.thing", "there is no module no: is it in PYTHONPATH?"),
+        ("HUP=call:nothing", "there is no module nothing: is it in PYTHONPATH?"),
+        (
+            "HUP=call:os.gone",
+            "cannot be imported: AttributeError: module 'os' has no attribute 'gone'",
+        ),
+        ("HUP=call:os.path", "call:os.path is no function"),
+    ],
+)
+def test_whatIsWrongIsNamed(text: str, message: str) -> None:
+    """
+    In the words of the user.
+    """
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
+        parseOn(text)
+    assert message in str(raised.value)
+
+
+def test_whatAModuleRaisesIsNamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    By its kind too: what some errors say means nothing alone.
+    """
+    (tmp_path / "failing_at_import.py").write_text("{}['HOME']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot be imported: KeyError: 'HOME'$"):
+        parseOn("HUP=call:failing_at_import.reload")
+
+
+def test_theLogSaysWhatSignalsDo() -> None:
+    """
+    In their order.
+    """
+    assert describeActions(DEFAULTS) == (
+        "SIGHUP=reload, SIGINT=stop, SIGQUIT=quit, SIGUSR1=rotate, SIGUSR2=report,"
+        " SIGTERM=stop"
+    )

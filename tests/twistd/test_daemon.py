@@ -1,0 +1,584 @@
+"""
+C{twistd signalfd PLUGIN}: a real daemon, and what it does with each signal.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from signal import (
+    SIGHUP,
+    SIGINT,
+    SIGQUIT,
+    SIGRTMIN,
+    SIGTERM,
+    SIGUSR1,
+    SIGUSR2,
+    SIGWINCH,
+    Signals,
+)
+
+import pytest
+
+from tests.support.clients import Web, canConnect, fetch, tcp
+from tests.support.daemons import (
+    RELOADED,
+    TWISTD,
+    Program,
+    adoptingOrphans,
+    caught,
+    commandFor,
+    endOf,
+    program,
+    reload,
+    serving,
+    waitFor,
+)
+from tests.support.freeports import freePort
+from tests.support.served import write
+from tests.twistd.test_systemd import ServiceManager, listening
+
+ME = Path("/proc/self/comm").read_text().strip()
+
+
+@pytest.fixture
+def port() -> int:
+    """
+    Where nobody listens.
+    """
+    return freePort()
+
+
+def listen(port: int) -> str:
+    """
+    An endpoint.
+    """
+    return f"tcp:{port}:interface=127.0.0.1"
+
+
+@contextmanager
+def hanging(port: int) -> Iterator[Web]:
+    """
+    A request that is answered when the file C{go} is there.
+    """
+    with closing(Web(tcp(port))) as web:
+        web.send("/go")
+        assert web.socket.recv(1, 2)  # MSG_PEEK: half of the answer is there.
+        yield web
+
+
+def endsBy(daemon: Program, signo: int) -> None:
+    """
+    It ends by a signal, in order.
+    """
+    assert daemon.wait() == -signo
+    assert not (daemon.directory / "twistd.pid").exists()
+    assert "Server Shut Down." in daemon.output()
+
+
+def test_aReloadIsLogged(tmp_path: Path) -> None:
+    """
+    Who asked for it, how long it took, and what came of it.
+    """
+    write(tmp_path)
+    with serving(tmp_path, "served") as daemon:
+        reload(daemon)
+        who = f"SIGHUP from pid {os.getpid()} ({ME}, uid {os.getuid()}) by kill"
+        assert f"] reloading: asked for by {who}\n" in daemon.output()
+        assert " s: generation 2 serves\n" in daemon.output()
+
+
+def test_anyNumberOfRequestsComesToOneMore(tmp_path: Path) -> None:
+    """
+    While a reload is under way.
+    """
+    write(tmp_path, start="slow")
+    with serving(tmp_path, "served") as daemon:
+        daemon.kill(SIGHUP)
+        daemon.waitForOutput("reloading")
+        for _ in range(20):
+            daemon.kill(SIGHUP)
+        waitFor(lambda: daemon.output().count(RELOADED) == 2, "two reloads")
+        daemon.kill(SIGUSR2)
+        daemon.waitForOutput("generation 3 serves: ")
+        assert daemon.output().count("reloading: ") == 2
+
+
+@pytest.mark.parametrize("signo", [SIGTERM, SIGINT])
+def test_stoppingWaitsForOpenConnections(signo: int, tmp_path: Path, port: int) -> None:
+    """
+    And listens no more.
+    """
+    write(tmp_path, listen=[listen(port)])
+    with serving(tmp_path, "served") as daemon:
+        with hanging(port) as web:
+            daemon.kill(signo)
+            waitFor(lambda: not canConnect(tcp(port)), "the port closes")
+            daemon.kill(SIGHUP)
+            # Only the same signal means that it is to stop at once.
+            daemon.kill(SIGTERM if signo == SIGINT else SIGINT)
+            daemon.waitForOutput("stopping already")
+            (tmp_path / "go").touch()
+            web.receive()
+        endsBy(daemon, signo)
+        assert "] no reload while it stops: asked for by SIGHUP from" in daemon.output()
+
+
+def test_stoppingWaitsForStopTimeout(tmp_path: Path, port: int) -> None:
+    """
+    And not longer.
+    """
+    write(tmp_path, listen=[listen(port)])
+    with serving(tmp_path, "--stop-timeout=0.5", "served") as daemon:
+        with hanging(port):
+            began = time.monotonic()
+            daemon.kill(SIGTERM)
+            endsBy(daemon, SIGTERM)
+            assert 0.5 <= time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("stop", ["", "hang"])
+@pytest.mark.parametrize(
+    "signals",
+    [(SIGTERM, SIGTERM), (SIGINT, SIGINT), (SIGQUIT,), (SIGTERM, SIGQUIT)],
+    ids=lambda signals: " ".join(Signals(signo).name for signo in signals),
+)
+def test_stoppingAtOnce(
+    signals: tuple[int, ...], stop: str, tmp_path: Path, port: int
+) -> None:
+    """
+    By a second signal of the same number, or by SIGQUIT, whatever is open,
+    and whatever the service waits for.
+    """
+    write(tmp_path, listen=[listen(port)], stop=stop)
+    with serving(tmp_path, "served") as daemon:
+        with hanging(port):
+            for signo in signals:
+                began = time.monotonic()
+                daemon.kill(signo)
+                daemon.waitForOutput(f"{Signals(signo).name} from pid")
+            endsBy(daemon, signals[0])
+            assert time.monotonic() - began < 20
+            assert "stopping at once" in daemon.output()
+
+
+@pytest.mark.parametrize("options", [[], ["--stop-first"]])
+def test_stoppingDoesNotWaitForAReload(options: list[str], tmp_path: Path) -> None:
+    """
+    That may never come to its end.
+    """
+    write(tmp_path)
+    with serving(tmp_path, *options, "served") as daemon:
+        write(tmp_path, start="hang")
+        daemon.kill(SIGHUP)
+        daemon.waitForOutput("reloading")
+        daemon.kill(SIGTERM)
+        endsBy(daemon, SIGTERM)
+        assert "the service is being stopped" in daemon.output()
+
+
+def test_whoAsksForAReloadIsToldWhatIsAwaited(tmp_path: Path) -> None:
+    """
+    When a start does not come to its end; the report has it too.
+    """
+    write(tmp_path)
+    with serving(tmp_path, "served") as daemon:
+        write(tmp_path, start="hang")
+        daemon.kill(SIGHUP)
+        daemon.waitForOutput("reloading")
+
+        def asks() -> object:
+            daemon.kill(SIGHUP)
+            return re.search(
+                r"\] generation 2 has been starting for \d+ s: one more reload when"
+                " that is over, asked for by SIGHUP from pid .* times",
+                daemon.output(),
+            )
+
+        waitFor(asks, "it is told")
+        daemon.kill(SIGUSR2)
+        daemon.waitForOutput("generation 2 starts: 0 connections, no port")
+        daemon.kill(SIGTERM)
+        endsBy(daemon, SIGTERM)
+
+
+def test_theLogIsRotatedAndTheStateReported(tmp_path: Path, port: int) -> None:
+    """
+    By SIGUSR1 and SIGUSR2.
+    """
+    write(tmp_path, listen=[listen(port)])
+    log = tmp_path / "log"
+    whole = commandFor(tmp_path, "served", twistd=["--logfile", str(log)])
+    with program(tmp_path, *whole) as daemon:
+        waitFor(lambda: log.exists() and "serves" in log.read_text(), "it serves")
+        daemon.kill(SIGUSR1)
+        waitFor((tmp_path / "log.1").exists, "it is rotated")
+        waitFor(lambda: log.exists() and "rotated" in log.read_text(), "it goes on")
+        with hanging(port):
+            daemon.kill(SIGUSR2)
+            reported = f"generation 1 serves: 1 connections, tcp:127.0.0.1:{port}"
+            waitFor(lambda: reported in log.read_text(), "a report")
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+
+
+def test_signalsCanBeGivenOtherActions(tmp_path: Path) -> None:
+    """
+    By --on, each of them.
+    """
+    write(tmp_path)
+    log = tmp_path / "log"
+    on = [
+        "HUP=report",
+        "USR1=reload",
+        "USR2=ignore",
+        "WINCH=rotate",
+        "RTMIN=call:tests.support.served.note",
+        "RTMIN+1=run:echo It ran, $0; exit 3",
+        "RTMIN+2=quit",
+        "RTMIN+3=stop",
+    ]
+    options = [f"--on={one}" for one in on]
+    whole = commandFor(tmp_path, *options, "served", twistd=["--logfile", str(log)])
+
+    def said(text: str) -> bool:
+        return text in log.read_text()
+
+    with program(tmp_path, *whole) as daemon:
+        waitFor(lambda: log.exists() and said("pid"), "it starts")
+        waitFor(lambda: said("SIGRTMIN+2=quit, SIGRTMIN+3=stop"), "it serves")
+        daemon.kill(SIGUSR2)
+        daemon.kill(SIGHUP)
+        waitFor(lambda: said("generation 1 serves: 0 connections"), "a report")
+        daemon.kill(SIGUSR1)
+        waitFor(lambda: said(RELOADED), "a reload")
+        daemon.kill(SIGRTMIN)
+        waitFor(lambda: said("noted SIGRTMIN from pid"), "a call")
+        daemon.kill(SIGRTMIN + 1)
+        waitFor(lambda: said("exited with status 3"), "a command")
+        assert said("RTMIN+1=run:echo It ran, $0; exit 3")
+        assert said("echo It ran, $0; exit 3: It ran, /bin/sh")
+        daemon.kill(SIGWINCH)
+        waitFor((tmp_path / "log.1").exists, "it is rotated")
+        daemon.kill(SIGRTMIN + 3)
+        assert daemon.wait() == -(SIGRTMIN + 3)
+
+
+def test_itQuitsByAnySignal(tmp_path: Path, port: int) -> None:
+    """
+    By --on.
+    """
+    write(tmp_path, listen=[listen(port)])
+    with serving(tmp_path, "--on=USR1=quit", "served") as daemon:
+        with hanging(port):
+            daemon.kill(SIGUSR1)
+            endsBy(daemon, SIGUSR1)
+
+
+def test_aTerminalThatClosesStopsIt(tmp_path: Path) -> None:
+    """
+    As any other program in the foreground; the kernel sends SIGHUP then.  One
+    that a process sends means a reload.
+    """
+    write(tmp_path)
+    log = tmp_path / "log"
+    whole = commandFor(tmp_path, "served", twistd=["--logfile", str(log)])
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execvp(whole[0], whole)
+    waitFor(lambda: log.exists() and "serves" in log.read_text(), "it serves")
+    os.kill(pid, SIGHUP)
+    waitFor(lambda: RELOADED in log.read_text(), "it reloads")
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.WTERMSIG(status) == SIGHUP
+    assert "] SIGHUP from the kernel: stopping\n" in log.read_text()
+    assert not (tmp_path / "twistd.pid").exists()
+
+
+#: A shell in a terminal, which tells its job when that closes, as bash does.
+LEADER = """
+import os, signal, subprocess, sys
+job = subprocess.Popen(sys.argv[1:])
+signal.signal(signal.SIGHUP, lambda *_: job.send_signal(signal.SIGHUP))
+signal.signal(signal.SIGUSR1, lambda *_: job.send_signal(signal.SIGHUP))
+sys.exit(-job.wait())
+"""
+
+
+def test_aShellWhoseTerminalClosesStopsItsJobs(tmp_path: Path) -> None:
+    """
+    For it the kernel need not do so.  While the terminal is there what the
+    shell sends means a reload.
+    """
+    write(tmp_path)
+    log = tmp_path / "log"
+    whole = commandFor(tmp_path, "served", twistd=["--logfile", str(log)])
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execv(sys.executable, [sys.executable, "-c", LEADER, *whole])
+    waitFor(lambda: log.exists() and "serves" in log.read_text(), "it serves")
+    waitFor(lambda: {SIGHUP, SIGUSR1} <= caught(pid), "the shell is ready")
+    os.kill(pid, SIGUSR1)
+    waitFor(lambda: RELOADED in log.read_text(), "it reloads")
+    os.close(terminal)
+    waitFor(lambda: "Server Shut Down." in log.read_text(), "it stops")
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == SIGHUP
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_nohupIsHeeded(asked: bool, tmp_path: Path) -> None:
+    """
+    Unless --on asks for SIGHUP.
+    """
+    write(tmp_path)
+    options = ["--on=HUP=reload"] if asked else []
+    with serving(tmp_path, *options, "served", before=["nohup"]) as daemon:
+        daemon.kill(SIGHUP)
+        daemon.kill(SIGUSR2)
+        daemon.waitForOutput("SIGUSR2 from pid")
+        if asked:
+            daemon.waitForOutput(RELOADED)
+        else:
+            assert "reloading" not in daemon.output()
+        daemon.kill(SIGTERM)
+        endsBy(daemon, SIGTERM)
+
+
+def test_aHangupIsNeverFatal(tmp_path: Path) -> None:
+    """
+    From the moment at which the plugin's options are parsed until the end: it
+    comes all the time.
+    """
+    write(tmp_path, make="wait", start="slow")
+    with program(tmp_path, *commandFor(tmp_path, "served")) as daemon:
+        waitFor((tmp_path / "parsing").exists, "its options are parsed")
+        daemon.kill(SIGHUP)
+        (tmp_path / "go").touch()
+        stopping = False
+
+        def hasEnded() -> bool:
+            nonlocal stopping
+            daemon.kill(SIGHUP)
+            if not stopping and daemon.output().count(RELOADED) > 2:
+                daemon.kill(SIGTERM)
+                stopping = True
+            return daemon.process.poll() is not None
+
+        waitFor(hasEnded, "it ends")
+        endsBy(daemon, SIGTERM)
+        came = "SIGHUP came before the service was up, and counts now"
+        assert came in daemon.output()
+
+
+def test_itWorksDaemonized(tmp_path: Path, port: int) -> None:
+    """
+    With a SIGHUP as soon as its pid is known.
+    """
+    write(tmp_path, listen=[listen(port)])
+    pidfile, log = tmp_path / "daemon.pid", tmp_path / "daemon.log"
+    files = [f"--pidfile={pidfile}", f"--logfile={log}"]
+    whole = commandFor(tmp_path, "served", twistd=files, foreground=False)
+    with adoptingOrphans():
+        with program(tmp_path, *whole) as launcher:
+            waitFor(lambda: pidfile.exists() and pidfile.read_text() != "", "its pid")
+            pid = int(pidfile.read_text())
+            os.kill(pid, SIGHUP)
+            assert launcher.wait() == 0
+        waitFor(lambda: RELOADED in log.read_text(), "it reloads")
+        fetch(tcp(port))
+        # Nobody's terminal has closed.
+        os.kill(pid, SIGTERM)
+        status = endOf(pid)
+    assert os.WTERMSIG(status) == SIGTERM
+    assert not pidfile.exists()
+    assert "Traceback" not in log.read_text()
+
+
+def test_itWorksUnderTwist(tmp_path: Path, port: int) -> None:
+    """
+    The other program that runs plugins: always in the foreground.
+    """
+    write(tmp_path, listen=[listen(port)])
+    options = ["--log-format", "text"]
+    command = commandFor(tmp_path, "served", twistd=options, foreground=False)
+    twist = [TWISTD.removesuffix("d") if each == TWISTD else each for each in command]
+    with program(tmp_path, *twist) as daemon:
+        daemon.waitForOutput(f"pid {daemon.pid} serves")
+        reload(daemon)
+        assert canConnect(tcp(port))
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+
+
+@pytest.mark.parametrize("start", ["raise", "fail", "fail later"])
+def test_whatCannotStartDoesNotStay(start: str, tmp_path: Path) -> None:
+    """
+    And twistd's exit status says so.
+    """
+    write(tmp_path, start=start)
+    with program(tmp_path, *commandFor(tmp_path, "served")) as daemon:
+        assert daemon.wait() == 1
+        assert "RuntimeError: it was told to" in daemon.output()
+        assert not (tmp_path / "twistd.pid").exists()
+
+
+def childrenOf(pid: int) -> list[int]:
+    """
+    The children of a process that has one thread.
+    """
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in children.read_text().split()]
+
+
+@contextmanager
+def asInit(
+    directory: Path, *command: str, unshare: Collection[str] = ()
+) -> Iterator[tuple[Program, int]]:
+    """
+    Run a daemon as the first process of a pid namespace.
+
+    @return: What has started it, and its pid outside.
+    """
+    whole = ["unshare", "--user", "--map-root-user", "--pid", "--fork", *unshare]
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare(1)")
+    possible = subprocess.run(
+        [*whole, "true"], capture_output=True, text=True, check=False
+    )
+    if possible.returncode:
+        pytest.skip(f"no namespaces here: {possible.stderr}")
+    twistd = commandFor(directory, *command, twistd=["--pidfile="])
+    with program(directory, *whole, "--kill-child", *twistd) as outer:
+        outer.waitForOutput("pid 1 serves")
+        (pid,) = childrenOf(outer.pid)
+        yield outer, pid
+
+
+def test_itMayBeTheFirstProcessOfAContainer(tmp_path: Path) -> None:
+    """
+    It reloads and stops, with 0, for such a process cannot end itself by a
+    signal.
+    """
+    write(tmp_path)
+    with asInit(tmp_path, "served") as (outer, pid):
+        os.kill(pid, SIGHUP)
+        outer.waitForOutput("asked for by SIGHUP from a process unknown here")
+        outer.waitForOutput("generation 2 serves")
+        os.kill(pid, SIGTERM)
+        assert outer.wait() == 0
+        assert "Traceback" not in outer.output()
+
+
+def test_asTheFirstProcessOfAContainerItReapsOrphans(tmp_path: Path) -> None:
+    """
+    They come to it, and nobody else waits for them.
+    """
+    write(tmp_path)
+    orphan = "sh -c 'until test -e go; do sleep 0.05; done'"
+    leave = f"--on=WINCH=run:{orphan} > left 2>&1 & echo it is left"
+    ownProc = ["--mount-proc"]
+    with asInit(tmp_path, leave, "served", unshare=ownProc) as (outer, pid):
+        os.kill(pid, SIGWINCH)
+        outer.waitForOutput("is left: it is left\n")
+        waitFor(lambda: len(childrenOf(pid)) == 1, "the orphan has come")
+        (tmp_path / "go").touch()
+        waitFor(lambda: not childrenOf(pid), "it was reaped")
+        os.kill(pid, SIGTERM)
+        assert outer.wait() == 0
+        assert "Traceback" not in outer.output()
+
+
+def test_itTellsSystemd(tmp_path: Path, port: int) -> None:
+    """
+    When it serves, reloads, has failed to, and stops; and that it lives.
+    """
+    write(tmp_path, listen=[listen(port)])
+
+    def read(manager: ServiceManager, name: str) -> dict[str, str]:
+        while True:
+            pid, message = manager.readFrom()
+            assert pid == daemon.pid
+            if name in message:
+                return message
+            assert message in ({"WATCHDOG": "1"}, {"EXTEND_TIMEOUT_USEC": "10000000"})
+
+    with listening(str(tmp_path / "notify")) as manager:
+        before = ["env", f"NOTIFY_SOCKET={manager.name}", "WATCHDOG_USEC=200000"]
+        with serving(tmp_path, "served", before=before) as daemon:
+            assert read(manager, "READY") == {
+                "READY": "1",
+                "STATUS": "generation 1 serves",
+            }
+            began = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            daemon.kill(SIGHUP)
+            message = read(manager, "RELOADING")
+            now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            assert began <= int(message.pop("MONOTONIC_USEC")) <= now
+            assert message == {"RELOADING": "1"}
+            assert read(manager, "READY")["STATUS"] == "generation 2 serves"
+            write(tmp_path, make="raise")
+            daemon.kill(SIGHUP)
+            assert "MONOTONIC_USEC" in read(manager, "RELOADING")
+            assert read(manager, "READY") == {
+                "READY": "1",
+                "STATUS": "not reloaded, generation 2 serves on:"
+                " RuntimeError: it was told to raise",
+            }
+            read(manager, "WATCHDOG")
+            with hanging(port) as web:
+                daemon.kill(SIGTERM)
+                assert read(manager, "STOPPING") == {"STOPPING": "1"}
+                read(manager, "EXTEND_TIMEOUT_USEC")
+                # It lives while it waits.
+                read(manager, "WATCHDOG")
+                (tmp_path / "go").touch()
+                web.receive()
+            endsBy(daemon, SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--on=HUP=jump", "served"], "--on: 'jump' is none of reload, stop, quit"),
+        (["--on=KILL=stop", "served"], "--on: SIGKILL cannot be watched"),
+        (["--drain=-1", "served"], "--drain: '-1' is no time in seconds"),
+        (["nothing"], "Unknown command: nothing"),
+        (["served", "--nothing"], "option --nothing not recognized"),
+    ],
+)
+def test_aWrongCommandLineIsAUsageError(
+    options: list[str], why: str, tmp_path: Path
+) -> None:
+    """
+    Before anything starts.
+    """
+    write(tmp_path)
+    with program(tmp_path, *commandFor(tmp_path, *options)) as daemon:
+        assert daemon.wait() == 1
+        assert why in daemon.output().splitlines()[-1]
+
+
+def test_callsThatFailAreLogged(tmp_path: Path) -> None:
+    """
+    And it serves on.
+    """
+    write(tmp_path)
+    options = ["--on=USR1=call:tests.support.served.fall", "served"]
+    with serving(tmp_path, *options) as daemon:
+        daemon.kill(SIGUSR1)
+        daemon.waitForOutput("ValueError: it fell")
+        reload(daemon)
+        daemon.kill(SIGTERM)
+        endsBy(daemon, SIGTERM)

@@ -1,0 +1,557 @@
+"""
+L{rotateLogs}: new log files, with every log option of twistd.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from signal import SIGTERM, SIGUSR1
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO, Any, cast
+
+import pytest
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogFilterPredicate,
+    ILogObserver,
+    LegacyLogObserverWrapper,
+    LogEvent,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    LogPublisher,
+    PredicateResult,
+    globalLogPublisher,
+    textFileLogObserver,
+)
+from twisted.python.log import FileLogObserver as LegacyFileLogObserver
+from twisted.python.logfile import DailyLogFile, LogFile
+from twisted.python.syslog import SyslogObserver
+from zope.interface import implementer
+
+from tests.support.daemons import (
+    TWISTD,
+    Program,
+    adoptingOrphans,
+    endOf,
+    program,
+    waitFor,
+)
+from txsignalfd._twistd.logs import rotateLogs
+
+LOG = Logger("example")
+
+#: A service that rotates on SIGUSR1, and tells what was done in a file too.
+SERVICE = """
+from signal import SIGUSR1
+from twisted.application.service import Application
+from twisted.logger import Logger
+from txsignalfd import SignalService
+from txsignalfd._twistd.logs import rotateLogs
+
+class Service(SignalService):
+    def startService(self):
+        super().startService()
+        Logger().info("it runs")
+        told()
+
+def told(*lines):
+    with open("told", "a") as file:
+        print(*lines, sep="\\n", file=file)
+
+application = Application("logs")
+handlers = {SIGUSR1: lambda info: told(*rotateLogs())}
+Service(handlers).setServiceParent(application)
+"""
+
+#: What C{--logger} names.
+LOGGERS = """
+import os, sys
+from twisted.logger import jsonFileLogObserver, textFileLogObserver
+from twisted.python.log import FileLogObserver
+from twisted.python.logfile import LogFile
+
+def toJSON():
+    return jsonFileLogObserver(open(os.path.abspath("twistd.log"), "a"))
+
+def legacy():
+    return FileLogObserver(LogFile.fromFullPath("twistd.log")).emit
+
+def toStderr():
+    return textFileLogObserver(sys.stderr)
+"""
+
+
+class Daemon:
+    """
+    What twistd runs here, by what it has told.
+    """
+
+    def __init__(self, directory: Path, pid: int, output: Callable[[], str]) -> None:
+        self.directory = directory
+        self.pid = pid
+        self.output = output
+
+    def told(self) -> list[str]:
+        told = self.directory / "told"
+        return told.read_text().splitlines()[1:] if told.exists() else []
+
+    def rotate(self) -> list[str]:
+        """
+        Send SIGUSR1, and wait until it has told of it.
+        """
+        before = len(self.told())
+        os.kill(self.pid, SIGUSR1)
+        waitFor(lambda: len(self.told()) > before, self.output())
+        return self.told()[before:]
+
+
+@contextmanager
+def twistd(directory: Path, *options: str, daemonize: bool = False) -> Iterator[Daemon]:
+    """
+    Run twistd, and see that it ends in order.
+    """
+    (directory / "service.tac").write_text(SERVICE)
+    (directory / "loggers.py").write_text(LOGGERS)
+    foreground = [] if daemonize else ["-n"]
+    command = [TWISTD, *foreground, *options, "-y", "service.tac"]
+    told = directory / "told"
+    with adoptingOrphans(), program(directory, *command) as running:
+        if daemonize:
+            assert running.wait() == 0, running.output()
+        pid = daemonPid(running) if daemonize else running.pid
+        waitFor(told.exists, running.output())
+        yield Daemon(directory, pid, running.output)
+        os.kill(pid, SIGTERM)
+        if daemonize:
+            assert os.WTERMSIG(endOf(pid)) == SIGTERM
+        else:
+            assert running.wait() == -SIGTERM
+    for log in directory.glob("*.log*"):
+        assert "Traceback" not in log.read_text()
+    assert "Traceback" not in running.output()
+
+
+def daemonPid(launcher: Program) -> int:
+    """
+    The daemon that twistd has left.
+    """
+    return int((launcher.directory / "twistd.pid").read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "daemonize"),
+    [
+        (["--logfile", "twistd.log"], False),
+        (["--logfile", "twistd.log", "--prefix", "unused"], True),
+        ([], True),
+        (["--logger", "loggers.legacy"], False),
+    ],
+)
+def test_itsOwnFileIsRotated(
+    options: list[str],
+    daemonize: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    As often as it is asked to; and when logrotate has moved or removed it, or
+    has made a new one, that is what it writes to.
+    """
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    log = tmp_path / "twistd.log"
+    with twistd(tmp_path, *options, daemonize=daemonize) as daemon:
+        assert daemon.rotate() == [f"{log}: rotated"]
+        first = (tmp_path / "twistd.log.1").read_text()
+        assert "it runs" in first
+        assert first.endswith("rotating the log\n")
+        assert log.read_text().endswith(f"{log}: rotated\n")
+        assert daemon.rotate() == [f"{log}: rotated"]
+        assert (tmp_path / "twistd.log.2").read_text() == first
+
+        log.rename(tmp_path / "moved.log")
+        assert daemon.rotate() == [f"{log}: reopened"]
+        assert (tmp_path / "moved.log").read_text().endswith("rotating the log\n")
+        assert log.read_text().count("\n") == 1
+
+        log.unlink()
+        assert daemon.rotate() == [f"{log}: reopened"]
+
+        log.rename(tmp_path / "moved.log")
+        log.touch(0o640)
+        assert daemon.rotate() == [f"{log}: reopened"]
+        assert log.read_text().endswith(f"{log}: reopened\n")
+
+
+def test_whatWritesToAPlainFileIsReopened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Such as the logger for JSON of Twisted's documentation.
+    """
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    log = tmp_path / "twistd.log"
+    with twistd(tmp_path, "--logger", "loggers.toJSON") as daemon:
+        stands = "it stands at its path, and is opened again when it was moved"
+        assert daemon.rotate() == [f"{log}: {stands}"]
+        log.rename(tmp_path / "moved.log")
+        assert daemon.rotate() == [f"{log}: reopened"]
+        assert "it runs" in (tmp_path / "moved.log").read_text()
+        assert "reopened" in log.read_text()
+        assert stands not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ([], "stdout"),
+        (["--logfile", "-"], "stdout"),
+        (["--logger", "loggers.toStderr"], "stderr"),
+        (["--syslog"], "syslog"),
+        (["--syslog", "--prefix", "signals"], "syslog"),
+        (["--logfile", "/dev/null"], "/dev/null"),
+    ],
+)
+def test_whereNothingCanBeRotatedItSaysSo(
+    options: list[str],
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    And least of all does it rotate /dev/null.
+    """
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with twistd(tmp_path, *options) as daemon:
+        line = f"{place}: there is nothing to rotate"
+        assert daemon.rotate() == [line]
+        if place in ("stdout", "stderr"):
+            assert daemon.output().endswith(line + "\n")
+    assert os.path.exists(os.devnull)
+    assert not os.path.exists("/dev/null.1")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("moved", [False, True])
+def test_aDirectoryOfRootsIsNamedAndTheLogGoesOn(moved: bool) -> None:
+    """
+    When twistd has given up its privileges.
+    """
+    # Its parents let everybody through, and those of tmp_path do not.
+    with TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o777)
+        losePrivileges(directory, moved)
+
+
+def losePrivileges(directory: Path, moved: bool) -> None:
+    """
+    Log in a directory of root as somebody else, and rotate.
+    """
+    logs = directory / "logs"
+    logs.mkdir(0o755)
+    log = logs / "twistd.log"
+    options = ["--logfile", str(log), "--uid", "65534", "--gid", "65534"]
+    with twistd(directory, *options) as daemon:
+        writesTo = log
+        if moved:
+            writesTo = log.rename(logs / "moved.log")
+        for _ in range(2):
+            (line,) = daemon.rotate()
+            start, _, why = line.partition(": not rotated, the log goes on: ")
+            assert start == str(log)
+            assert why == (
+                f"PermissionError: [Errno 13] Permission denied: '{log}'"
+                if moved
+                else f"OSError: uid 65534 may not write to {logs}"
+            )
+            assert writesTo.read_text().endswith(line + "\n")
+        assert os.listdir(logs) == [writesTo.name]
+        os.chown(logs, 65534, 65534)
+        if not moved:
+            os.chown(log, 65534, 65534)
+        done = "reopened" if moved else "rotated"
+        assert daemon.rotate() == [f"{log}: {done}"]
+
+
+@contextmanager
+def logging(*observers: ILogObserver) -> Iterator[None]:
+    """
+    Log to these, and to nobody else.
+    """
+    others = globalLogPublisher._observers
+    globalLogPublisher._observers = list(observers)
+    try:
+        yield
+    finally:
+        globalLogPublisher._observers = others
+
+
+@contextmanager
+def logFile(path: Path, kind: Any = LogFile) -> Iterator[Any]:
+    """
+    A log file that is closed in the end.
+    """
+    with closing(kind.fromFullPath(str(path))) as file:
+        yield file
+
+
+def test_whatIsBehindPublishersAndFiltersIsFound(tmp_path: Path) -> None:
+    """
+    Once; also where a filter lets nothing through but what is critical.
+    """
+    log, all_ = tmp_path / "critical.log", tmp_path / "all.log"
+    with logFile(log) as critical, logFile(all_) as everything:
+        predicate = LogLevelFilterPredicate(LogLevel.critical)
+        filtering = FilteringLogObserver(textFileLogObserver(critical), [predicate])
+        observer = textFileLogObserver(everything)
+        publisher = LogPublisher(filtering, observer)
+        with logging(publisher, observer, textFileLogObserver(everything)):
+            lines = rotateLogs()
+        assert sorted(lines) == [f"{all_}: rotated", f"{log}: rotated"]
+    assert (tmp_path / "critical.log.1").read_text().count("rotating the log") == 1
+    assert log.read_text() == ""
+    assert (tmp_path / "all.log.1").exists()
+    assert not (tmp_path / "all.log.2").exists()
+
+
+def test_whatIsNoFileIsNamedAndLeftAlone() -> None:
+    """
+    Neither what is in memory, nor functions, nor what only looks like a file.
+    """
+
+    class Pretender:
+        encoding = "utf-8"
+
+        def fileno(self) -> str:
+            return "no number"
+
+        def write(self, text: str) -> None:
+            pass
+
+        flush = write
+
+    pretender: Any = Pretender()
+    pretender.flush = lambda: None
+    memory = io.StringIO()
+    events: list[LogEvent] = []
+
+    @implementer(ILogObserver)
+    def legacy(event: LogEvent) -> None:
+        pass
+
+    class Writing:
+        def write(self, text: str) -> None:
+            pass
+
+        def flush(self) -> None:
+            pass
+
+    @implementer(ILogFilterPredicate)
+    def nothing(event: LogEvent) -> Any:
+        return PredicateResult.no
+
+    writing = Writing()
+    function = LegacyFileLogObserver(memory)
+    function.write = lambda text: None
+    function.flush = lambda: None
+    append = cast(ILogObserver, events.append)
+    deaf = FilteringLogObserver(append, [nothing])
+    with logging(
+        append,
+        textFileLogObserver(memory),
+        textFileLogObserver(pretender),
+        LegacyLogObserverWrapper(legacy),
+        LegacyLogObserverWrapper(cast(Any, LegacyFileLogObserver(writing).emit)),
+        LegacyLogObserverWrapper(cast(Any, function.emit)),
+        deaf,
+    ):
+        lines = rotateLogs()
+    left = "not known to be a file, and left alone"
+    targets = [append, memory, pretender, legacy, writing, function, deaf]
+    assert lines == [f"{each!r}: {left}" for each in targets]
+    assert [event["log_level"] for event in events] == [LogLevel.info] * 8
+
+
+@pytest.mark.parametrize("mode", ["a", "ab", "w+"])
+def test_nothingOfAPlainFileIsLost(mode: str, tmp_path: Path) -> None:
+    """
+    What it has kept goes to the old file; the new one is as the old was, and
+    the descriptor is the same.
+    """
+    log, moved = tmp_path / "log", tmp_path / "moved"
+    with open(log, mode) as file:
+        descriptor = file.fileno()
+        log.chmod(0o600)
+        with logging(textFileLogObserver(file)):
+            LOG.info("old")
+            (line,) = rotateLogs()
+            assert line.startswith(f"{log}: it stands at its path")
+            file.write("kept" if "b" not in mode else b"kept")
+            log.rename(moved)
+            assert rotateLogs() == [f"{log}: reopened"]
+            LOG.info("new")
+            log.rename(tmp_path / "again")
+            log.write_text("there\n")
+            assert rotateLogs() == [f"{log}: reopened"]
+        assert file.fileno() == descriptor
+        assert not os.get_inheritable(descriptor)
+    assert "old" in moved.read_text()
+    assert "kept" in moved.read_text()
+    assert "new" in (tmp_path / "again").read_text()
+    assert (tmp_path / "again").stat().st_mode & 0o777 == 0o600
+    assert log.read_text().startswith("there\n")
+    assert log.read_text().endswith("reopened\n")
+
+
+def test_aPlainFileThatCannotBeReopenedGoesOn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    One of a relative path might be another file by now; one without a name
+    has no path, and what is no file is not rotated.
+    """
+    monkeypatch.chdir(tmp_path)
+    why = "not rotated, the log goes on: OSError: it was not opened by an absolute path"
+    with open("log", "a") as relative, logging(textFileLogObserver(relative)):
+        assert rotateLogs() == [f"log: {why}"]
+        os.rename("log", "moved")
+        assert rotateLogs() == [f"log: {why}"]
+    assert (tmp_path / "moved").read_text().count(why) == 2
+    with TemporaryFile("w") as unnamed, logging(textFileLogObserver(unnamed)):
+        assert rotateLogs() == [f"{unnamed.name}: {why}"]
+    nothing = "/dev/null: there is nothing to rotate"
+    with open(os.devnull, "w") as null, logging(textFileLogObserver(null)):
+        assert rotateLogs() == [nothing]
+    with logFile(Path(os.devnull)) as file, logging(textFileLogObserver(file)):
+        assert rotateLogs() == [nothing]
+    log = tmp_path / "gone" / "log"
+    log.parent.mkdir()
+    with open(log, "a") as gone, logging(textFileLogObserver(gone)):
+        log.parent.rename(tmp_path / "elsewhere")
+        (line,) = rotateLogs()
+        assert "FileNotFoundError: [Errno 2] No such file or directory" in line
+    assert line in (tmp_path / "elsewhere" / "log").read_text()
+
+
+def test_aDailyFileRotatesOnceADay(tmp_path: Path) -> None:
+    """
+    And says so when it is asked to do it again.
+    """
+    log = tmp_path / "log"
+    with logFile(log, DailyLogFile) as file, logging(textFileLogObserver(file)):
+        assert rotateLogs() == [f"{log}: rotated"]
+        (line,) = rotateLogs()
+        assert line.endswith("no reason (a DailyLogFile rotates once a day)")
+    assert log.read_text().endswith(line + "\n")
+
+
+def test_aFileThatBreaksWhileItRotatesIsOpenedAgain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Twisted's closes it before the last step, which may fail.
+    """
+    log = tmp_path / "log"
+    (tmp_path / "log.1").mkdir()
+    (tmp_path / "log.1" / "x").touch()
+
+    def noLogs(self: LogFile) -> list[int]:
+        return []
+
+    monkeypatch.setattr(LogFile, "listLogs", noLogs)
+    with logFile(log) as file, logging(textFileLogObserver(file)):
+        for _ in range(2):
+            (line,) = rotateLogs()
+            assert "not rotated, the log goes on: " in line
+            assert log.read_text().endswith(line + "\n")
+        os.rename(tmp_path / "log.1", tmp_path / "elsewhere")
+        assert rotateLogs() == [f"{log}: rotated"]
+        # The same has happened when it rotated by itself.
+        file._file.close()
+        assert rotateLogs() == [f"{log}: reopened"]
+    assert log.read_text().endswith("reopened\n")
+    with logging(textFileLogObserver(file)):
+        assert rotateLogs() == [f"{log}: it was closed, and is left alone"]
+
+
+@contextmanager
+def asNobody() -> Iterator[None]:
+    """
+    Be somebody else than root to access(2), which asks for the real user.
+    """
+    uid = os.getuid()
+    if uid == 0:
+        os.setreuid(65534, -1)
+    try:
+        yield
+    finally:
+        os.setreuid(uid, -1)
+
+
+@pytest.mark.parametrize("name", ["logs", "logs/log"])
+def test_whatMayNotBeWrittenToIsNamed(name: str) -> None:
+    """
+    The directory, or the file itself.
+    """
+    # Its parents let everybody through, and those of tmp_path do not.
+    with TemporaryDirectory() as parent:
+        log, denied = Path(parent, "logs", "log"), Path(parent, name)
+        Path(parent).chmod(0o755)
+        log.parent.mkdir()
+        log.touch()
+        log.parent.chmod(0o777)
+        log.chmod(0o666)
+        with logFile(log) as file, logging(textFileLogObserver(file)):
+            denied.chmod(0o555)
+            with asNobody():
+                (line,) = rotateLogs()
+                why = f"OSError: uid {os.getuid()} may not write to {denied}"
+            assert line == f"{log}: not rotated, the log goes on: {why}"
+            assert log.read_text().endswith(line + "\n")
+            denied.chmod(0o777)
+
+
+def test_whatSomebodyElseReadsIsLeftAlone() -> None:
+    """
+    stdout, stderr and syslog.
+    """
+    syslog = SyslogObserver("txsignalfd")
+    told: list[str] = []
+    syslog.syslog = lambda priority, line: told.append(line)
+    streams = [sys.__stdout__, sys.__stderr__]
+    with logging(
+        *(textFileLogObserver(cast(IO[str], stream)) for stream in streams),
+        LegacyLogObserverWrapper(cast(Any, syslog.emit)),
+    ):
+        lines = rotateLogs()
+    why = "there is nothing to rotate"
+    assert lines == [f"{place}: {why}" for place in ("stdout", "stderr", "syslog")]
+    assert [line.split("] ")[1] for line in told] == ["rotating the log", *lines]
+
+
+def test_aReopenedFileHasTheModeItIsToHave(tmp_path: Path) -> None:
+    """
+    As twisted.python.logfile has it.
+    """
+    log = tmp_path / "log"
+    file: Any = LogFile("log", str(tmp_path), defaultMode=0o604)
+    with closing(file):
+        with logging(textFileLogObserver(file)):
+            log.unlink()
+            assert rotateLogs() == [f"{log}: reopened"]
+    assert log.stat().st_mode & 0o777 == 0o604
+
+
+def test_privatePartsOfTwistedThatItUses(tmp_path: Path) -> None:
+    """
+    When this fails with a new Twisted, see where txsignalfd._twistd.logs uses them.
+    """
+    with logFile(tmp_path / "log") as file:
+        assert vars(textFileLogObserver(file))["_outFile"] is file
+        assert os.path.samestat(os.fstat(file._file.fileno()), os.stat(file.path))

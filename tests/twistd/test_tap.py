@@ -1,0 +1,642 @@
+"""
+C{twistd signalfd}: a real daemon, real signals.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGRTMIN, SIGTERM, SIGUSR1
+from typing import Any
+
+import pytest
+from twisted.application.service import Service
+from twisted.logger import ILogObserver, LogEvent, formatEvent
+from twisted.python.reflect import namedAny
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError
+from twisted.scripts._twistd_unix import ServerOptions
+
+from tests.support.daemons import (
+    TWISTD,
+    Program,
+    adoptingOrphans,
+    endOf,
+    program,
+    waitFor,
+)
+from tests.support.reactors import DEADLINE, spin, turn
+from tests.support.worlds import needsLinux
+from txsignalfd import SignalService, lowlevel, tap
+from txsignalfd._reload.inherited import unshareInherited
+from txsignalfd._twistd import signallog
+from txsignalfd._twistd.actions import Action
+from txsignalfd._twistd.daemon import Daemon
+from txsignalfd._twistd.plugins import PluginFactory
+from txsignalfd._twistd.startup import hangup
+from txsignalfd.siginfo import parse
+
+ME = Path("/proc/self/comm").read_text().strip()
+
+
+@contextmanager
+def twistd(directory: Path, *options: str) -> Iterator[Program]:
+    """
+    Run C{twistd -n signalfd}, and wait until it watches.
+    """
+    with program(directory, TWISTD, "-n", "signalfd", *options) as running:
+        running.waitForOutput(f"pid {running.pid} watches")
+        yield running
+
+
+def test_itTellsWhatEachSignalWas(tmp_path: Path) -> None:
+    """
+    And who sent it; and it ends by SIGTERM, in order.
+    """
+    with twistd(tmp_path) as daemon:
+        daemon.kill(SIGHUP)
+        daemon.waitForOutput(
+            f"] SIGHUP from pid {os.getpid()} ({ME}, uid {os.getuid()}) by kill\n"
+        )
+        lowlevel.sigqueue(daemon.pid, SIGRTMIN + 3, 7)
+        daemon.waitForOutput(
+            f"] SIGRTMIN+3 from pid {os.getpid()} (uid {os.getuid()}, it says)"
+            " by sigqueue, value 7\n"
+        )
+        assert (tmp_path / "twistd.pid").read_text() == str(daemon.pid)
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+        assert f"SIGTERM from pid {os.getpid()} (uid" in daemon.output()
+        assert not (tmp_path / "twistd.pid").exists()
+        assert "Traceback" not in daemon.output()
+
+
+def test_byDefaultItWatchesAllButJobControl(tmp_path: Path) -> None:
+    """
+    What stops and continues a job at a terminal does so still.
+    """
+    with twistd(tmp_path) as daemon:
+        (line,) = re.findall("watches (.*)", daemon.output())
+        names = line.split()
+        assert {"SIGHUP", "SIGINT", "SIGTERM", "SIGCHLD", "SIGWINCH"} <= set(names)
+        assert names[-1] == "SIGRTMIN..SIGRTMAX"
+        for name in ("TSTP", "TTIN", "TTOU", "CONT", "KILL", "STOP", "SEGV"):
+            assert "SIG" + name not in names
+        daemon.kill(signal.SIGTSTP)
+        status = Path(f"/proc/{daemon.pid}/stat")
+        waitFor(lambda: ") T " in status.read_text(), "it stops")
+        daemon.kill(signal.SIGCONT)
+        daemon.kill(SIGUSR1)
+        daemon.waitForOutput("SIGUSR1 from pid")
+        daemon.kill(SIGINT)
+        assert daemon.wait() == -SIGINT
+
+
+def test_signalsAreChosenByNameOrNumber(tmp_path: Path) -> None:
+    """
+    With SIG or without, in any case.
+    """
+    with twistd(tmp_path, "--signals", "HUP,sigusr1,RTMIN+3, 12") as daemon:
+        daemon.waitForOutput("watches SIGHUP SIGUSR1 SIGUSR2 SIGRTMIN+3\n")
+        daemon.kill(signal.SIGUSR2)
+        daemon.waitForOutput("SIGUSR2 from pid")
+        # Not watched: Twisted's own handler stops it.
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("signals", "why"),
+    [
+        ("HUP,FOO", "there is no signal 'FOO'"),
+        ("HUP,KILL", "SIGKILL cannot be watched: the kernel lets no process"),
+        ("SEGV", "SIGSEGV cannot be watched: when the CPU raises it"),
+        ("32", "32 cannot be watched: the C library keeps it to itself"),
+        ("", "there is no signal ''"),
+    ],
+)
+def test_aBadSignalIsAUsageError(signals: str, why: str, tmp_path: Path) -> None:
+    """
+    That names it and says why, with exit status 1, before anything starts.
+    """
+    with program(tmp_path, TWISTD, "-n", "signalfd", "--signals", signals) as daemon:
+        assert daemon.wait() == 1
+        last = daemon.output().splitlines()[-1]
+        assert f"twistd signalfd: --signals: {why}" in last
+        assert not (tmp_path / "twistd.pid").exists()
+
+
+def test_aBadFormatIsAUsageError() -> None:
+    """
+    And so is what is no option.
+    """
+    with pytest.raises(UsageError, match="'xml' is neither text nor json"):
+        tap.Options().parseOptions(["--format", "xml"])
+
+
+def test_jsonIsAnObjectALineOnStdout(tmp_path: Path) -> None:
+    """
+    And nothing else is: twistd's log goes to stderr.
+    """
+    with twistd(tmp_path, "--format", "json") as daemon:
+        daemon.kill(SIGHUP)
+        lowlevel.sigqueue(daemon.pid, SIGRTMIN, -5)
+        waitFor(lambda: daemon.stdout.read_text().count("\n") == 2, "two lines")
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+        lines = [json.loads(line) for line in daemon.stdout.read_text().splitlines()]
+        assert "twistd" in daemon.stderr.read_text()
+    for line in lines:
+        age = datetime.now(timezone.utc) - datetime.fromisoformat(line.pop("time"))
+        assert timedelta() <= age < timedelta(seconds=DEADLINE)
+    by: dict[str, Any] = {"pid": os.getpid(), "uid": os.getuid(), "command": ME}
+    assert lines[:2] == [
+        {
+            "signal": 1,
+            "name": "SIGHUP",
+            "code": "SI_USER",
+            "sender": {**by, "vouched": True},
+            "child": None,
+            "value": None,
+        },
+        {
+            "signal": int(SIGRTMIN),
+            "name": "SIGRTMIN",
+            "code": "SI_QUEUE",
+            "sender": {**by, "vouched": False, "command": None},
+            "child": None,
+            "value": -5,
+        },
+    ]
+    assert [line["name"] for line in lines[2:]] == ["SIGTERM"]
+
+
+def test_jsonLeavesTheLogWhereTheUserPutIt(tmp_path: Path) -> None:
+    """
+    In a file.
+    """
+    command = [TWISTD, "-n", "--logfile", "log", "signalfd", "--format", "json"]
+    with program(tmp_path, *command) as daemon:
+        log = tmp_path / "log"
+        waitFor(lambda: log.exists() and "watches" in log.read_text(), "it starts")
+        daemon.kill(SIGHUP)
+        waitFor(lambda: daemon.stdout.read_text().endswith("\n"), "a line")
+        assert json.loads(daemon.stdout.read_text())["name"] == "SIGHUP"
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+        assert daemon.stderr.read_text() == ""
+
+
+@needsLinux
+def test_aChildIsToldInJson() -> None:
+    """
+    What became of it, and what it used.
+    """
+    descriptor = lowlevel.create_signalfd([signal.SIGCHLD])
+    try:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(3)
+        (info,) = parse(os.read(descriptor, 128))
+        os.waitpid(pid, 0)
+    finally:
+        os.close(descriptor)
+        lowlevel.sigprocmask(lowlevel.SIG_UNBLOCK, [signal.SIGCHLD])
+    line = json.loads(signallog.toJSON(info, None, datetime.now(timezone.utc)))
+    assert line["code"] == "CLD_EXITED"
+    assert line["sender"] is None
+    assert (line["child"]["pid"], line["child"]["exitCode"]) == (pid, 3)
+
+
+def test_aBrokenPipeIsNoStorm(tmp_path: Path) -> None:
+    """
+    As with C{twistd -n signalfd --format json | head -1}: it is told once, and
+    JSON goes to the log from then on.  To tell of our own SIGPIPE would raise
+    the next; another's is told.
+    """
+    read, write = os.pipe()
+    command = [TWISTD, "-n", "signalfd", "--format", "json"]
+    with (tmp_path / "stderr").open("wb") as stderr:
+        daemon = subprocess.Popen(command, cwd=tmp_path, stdout=write, stderr=stderr)
+    os.close(write)
+    log = tmp_path / "stderr"
+    try:
+        waitFor(lambda: "watches" in log.read_text(), "it starts")
+        daemon.send_signal(signal.SIGPIPE)
+        assert json.loads(os.read(read, 4096))["name"] == "SIGPIPE"
+        os.close(read)
+        daemon.send_signal(SIGHUP)
+        waitFor(lambda: '"name": "SIGHUP"' in log.read_text(), "it is logged")
+        daemon.send_signal(SIGUSR1)
+        waitFor(lambda: '"name": "SIGUSR1"' in log.read_text(), "it is logged")
+        daemon.send_signal(SIGTERM)
+        assert daemon.wait(DEADLINE) == -SIGTERM
+        assert log.read_text().count("nobody reads stdout any more") == 1
+        assert '"name": "SIGPIPE"' not in log.read_text()
+        assert "Traceback" not in log.read_text()
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
+@pytest.mark.parametrize(
+    ("form", "stdout", "told"),
+    [
+        ("text", False, "SIGRTMIN+3 from pid"),
+        ("json", False, '"name": "SIGRTMIN+3"'),
+        ("json", True, '"name": "SIGRTMIN+3"'),
+    ],
+)
+def test_aSignalIsTold(
+    form: str,
+    stdout: bool,
+    told: str,
+    logged: list[LogEvent],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """
+    In words or as JSON, in the log or on stdout; not our own SIGPIPE.
+    """
+
+    async def main(reactor: Any) -> None:
+        options = tap.Options()
+        if not stdout:
+            options.parent = UsageOptions()
+            options.parent["nodaemon"] = 0
+        options.parseOptions(["--signals", "PIPE,RTMIN+3", "--format", form])
+        service = tap.makeService(options)
+        assert isinstance(service, SignalService)
+        service._reactor = reactor
+        service.startService()
+        os.kill(os.getpid(), signal.SIGPIPE)
+        lowlevel.sigqueue(os.getpid(), SIGRTMIN + 3)
+        written = ""
+        while told not in written:
+            await turn(reactor)
+            written += capsys.readouterr().out if stdout else lines(logged)
+        assert "SIGPIPE from" not in written
+        assert f"pid {os.getpid()} watches SIGPIPE SIGRTMIN+3" in lines(logged)
+        service.stopService()
+
+    def lines(events: list[LogEvent]) -> str:
+        return "\n".join(str(formatEvent(event)) for event in events)
+
+    spin(main)
+
+
+@pytest.mark.parametrize(
+    ("parent", "logger"),
+    [
+        ({"nodaemon": 1}, "txsignalfd._twistd.signallog.logToStderr"),
+        ({"nodaemon": 1, "logfile": "log"}, None),
+        ({"nodaemon": 1, "syslog": 1}, None),
+        ({"nodaemon": 0}, None),
+    ],
+)
+def test_jsonChoosesALog(parent: dict[str, object], logger: str | None) -> None:
+    """
+    Only where stdout is needed, and the user has chosen none.
+    """
+    options = tap.Options()
+    options.parent = UsageOptions()
+    options.parent.update(parent)
+    try:
+        options.parseOptions(["--format", "json"])
+    finally:
+        hangup.restore()
+        unshareInherited()
+    assert options.parent.get("logger") == logger
+    assert options["signals"] == signallog.DEFAULT_SIGNALS
+    if logger:
+        assert ILogObserver.providedBy(namedAny(logger)())
+
+
+def test_aBadSignalIsNamedInTheError() -> None:
+    """
+    With the option that it was given to.
+    """
+    with pytest.raises(SystemExit, match=r"twistd signalfd: --signals: .*'FOO'"):
+        ServerOptions().parseOptions(["signalfd", "--signals", "FOO"])
+    with pytest.raises(UsageError, match=r"^--signals: there is no signal 'FOO'$"):
+        tap.Options().parseOptions(["--signals", "HUP,FOO"])
+
+
+def test_jsonGoesToTheLogWhenNobodyReadsStdout(logged: list[LogEvent]) -> None:
+    """
+    And that is told once.
+    """
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w", buffering=1, closefd=False) as broken:
+        logger = signallog.SignalLogger(json=True, stdout=broken)
+        info = parse(SIGHUP.to_bytes(4, sys.byteorder) + bytes(124))[0]
+        logger.receive(info)
+        logger.receive(info)
+        # What could not be written is dropped, or closing would fail too.
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), write)
+    os.close(write)
+    texts = [str(formatEvent(event)) for event in logged]
+    assert [text for text in texts if "SIGHUP" not in text] == [
+        "nobody reads stdout any more: JSON goes to this log"
+    ]
+    assert len(texts) == 3
+
+
+def test_jsonGoesToTheLogWhileTheDiskIsFull(logged: list[LogEvent]) -> None:
+    """
+    And to stdout again when there is room.
+    """
+    info = parse(SIGHUP.to_bytes(4, sys.byteorder) + bytes(124))[0]
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    pipe = os.dup(write)
+    with open(write, "w") as stdout:
+        logger = signallog.SignalLogger(json=True, stdout=stdout)
+        with open("/dev/full", "wb") as full:
+            os.dup2(full.fileno(), write)
+        logger.receive(info)
+        texts = [str(formatEvent(event)) for event in logged]
+        assert texts[0].startswith("stdout: [Errno 28] No space left on device: ")
+        assert json.loads(texts[1])["name"] == "SIGHUP"
+        assert len(texts) == 2
+        os.dup2(pipe, write)
+        logger.receive(info)
+    os.close(pipe)
+    lines = os.read(read, 4096).decode().splitlines()
+    os.close(read)
+    assert json.loads(lines[-1])["name"] == "SIGHUP"
+    assert len(logged) == 2
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_itWorksDaemonized(form: str, tmp_path: Path) -> None:
+    """
+    With a log file and a pid file; JSON goes to the log, for there is no
+    stdout.  It ends by the signal, and the pid file goes.
+    """
+    pidfile, log = tmp_path / "daemon.pid", tmp_path / "daemon.log"
+    command = [TWISTD, "--pidfile", str(pidfile), "--logfile", str(log)]
+    with adoptingOrphans():
+        with program(tmp_path, *command, "signalfd", "--format", form) as launcher:
+            assert launcher.wait() == 0
+        pid = int(pidfile.read_text())
+        waitFor(lambda: f"pid {pid} watches" in log.read_text(), "it starts")
+        os.kill(pid, SIGHUP)
+        told = {"text": "] SIGHUP from pid", "json": '"name": "SIGHUP", "code"'}
+        waitFor(lambda: told[form] in log.read_text(), "SIGHUP is told")
+        os.kill(pid, SIGTERM)
+        status = endOf(pid)
+    assert os.WTERMSIG(status) == SIGTERM
+    assert not pidfile.exists()
+    assert "Traceback" not in log.read_text()
+
+
+@contextmanager
+def listeningAsSyslog() -> Iterator[socket.socket]:
+    """
+    Be the system's log, where there is none.
+    """
+    with ExitStack() as stack:
+        # Other runs of the tests, beside this one, wait.
+        directory = os.open("/dev", os.O_RDONLY)
+        stack.callback(os.close, directory)
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        if os.path.exists("/dev/log"):
+            pytest.skip("needs to put a socket at /dev/log, where one is")
+        syslog = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        stack.enter_context(syslog)
+        syslog.settimeout(DEADLINE)
+        syslog.bind("/dev/log")
+        stack.callback(os.unlink, "/dev/log")
+        yield syslog
+
+
+@pytest.mark.skipif(
+    not os.access("/dev", os.W_OK), reason="needs to put a socket at /dev/log"
+)
+def test_itWorksWithSyslog(tmp_path: Path) -> None:
+    """
+    A line for each signal.
+    """
+    command = [TWISTD, "-n", "--syslog", "--prefix", "signals", "signalfd"]
+    with listeningAsSyslog() as syslog, program(tmp_path, *command) as daemon:
+        lines = iter(lambda: syslog.recv(8192).decode(), "")
+        assert any(f"pid {daemon.pid} watches" in line for line in lines)
+        daemon.kill(SIGHUP)
+        line = next(line for line in lines if "SIGHUP" in line)
+        assert "signals" in line
+        assert f"SIGHUP from pid {os.getpid()}" in line
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+
+
+def test_interruptFromATerminalIsTheKernels(tmp_path: Path) -> None:
+    """
+    ^C names no sender, and stops it.
+    """
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execv(TWISTD, [TWISTD, "-n", "signalfd"])
+    output = b""
+    while b"watches" not in output:
+        output += os.read(terminal, 4096)
+    os.write(terminal, b"\x03")
+    while b"Server Shut Down" not in output:
+        output += os.read(terminal, 4096)
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert b"] SIGINT from the kernel\r\n" in output
+    assert os.WTERMSIG(status) == SIGINT
+
+
+def parsed(*arguments: str, **parent: object) -> tap.Options:
+    """
+    The options of C{twistd signalfd}, under a twistd that was told something.
+    """
+    options = tap.Options()
+    options.parent = UsageOptions()
+    options.parent.update(parent)
+    try:
+        options.parseOptions(list(arguments))
+    finally:
+        hangup.restore()
+        unshareInherited()
+    return options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--on HUP=restart web", "--on: 'restart' is none of reload, stop"),
+        ("--on HUP=reload", "--on needs a command, such as web"),
+        ("--stop-first", "--stop-first needs a command, such as web"),
+        ("--drain 0", "--drain needs a command, such as web"),
+        ("--stop-timeout 60", "--stop-timeout needs a command, such as web"),
+        ("--signals HUP socks", "--signals is for watching only, without a command"),
+        ("--format json socks", "--format is for watching only, without a command"),
+        ("--drain -1 web", "--drain: '-1' is no time in seconds"),
+        ("--drain inf web", "--drain: 'inf' is no time in seconds"),
+        ("--stop-timeout 1m web", "--stop-timeout: '1m' is no time in seconds"),
+        ("nothing", "Unknown command: nothing"),
+        ("signalfd", "Unknown command: signalfd"),
+        ("socks --nosuch", "option --nosuch not recognized"),
+    ],
+)
+def test_aCommandLineThatIsWrongIsNamed(arguments: str, message: str) -> None:
+    """
+    Nothing that was taken stays.
+    """
+    with pytest.raises((SystemExit, ValueError)) as raised:
+        parsed(*arguments.split())
+    assert message in str(raised.value)
+    assert signal.getsignal(SIGHUP) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("parent", "foreground"),
+    [({"nodaemon": 1}, True), ({"nodaemon": 0}, False), ({}, True)],
+)
+def test_itKnowsWhetherItIsADaemon(parent: dict[str, object], foreground: bool) -> None:
+    """
+    Under twist, which has no such option, it never is.
+    """
+    assert parsed(**parent).inForeground is foreground
+
+
+def test_helpTakesNothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    It ends twistd, but not whoever parses by himself.
+    """
+    with pytest.raises(SystemExit):
+        parsed("socks", "--help")
+    assert signal.getsignal(SIGHUP) is signal.SIG_DFL
+    assert "Usage" in capsys.readouterr().out
+
+
+def test_aHangupAtTheEndIsNotFatal() -> None:
+    """
+    When what was watched has been given back, and the process is not yet gone.
+    """
+
+    async def main(reactor: Any) -> None:
+        service: Any = tap.makeService(parsed("--signals", "HUP"))
+        service._reactor = reactor
+        hangup.hold()
+        service.startService()
+        service.stopService()
+        assert signal.getsignal(SIGHUP) is not signal.SIG_DFL
+        hangup.restore()
+
+    spin(main)
+
+
+def test_aPluginSeesWhatTwistdWasTold() -> None:
+    """
+    As if it ran under twistd itself; and the same again at each reload.
+    """
+    options = parsed("--drain", "3", "socks", "--port", "1081", nodaemon=True)
+    assert options.subCommand == "socks"
+    assert options["nodaemon"] is True
+    assert options["drain"] == 3.0
+    again = options.parseAgain()
+    assert again is not options.subOptions
+    assert again["port"] == options.subOptions["port"] == "1081"
+    with pytest.raises(KeyError, match="unheardOf"):
+        tap.Options()["unheardOf"]
+
+
+def test_aPluginIsMadeAnewWhereItsCommandLineWasWritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Twistd may be elsewhere since, by C{--rundir}.
+    """
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    made: list[str] = []
+
+    class Maker:
+        def makeService(self, options: Any) -> Service:
+            made.append(f"{options} in {Path.cwd().name}")
+            return Service()
+
+    factory = PluginFactory(Maker(), "first", lambda: "again")
+    assert isinstance(factory(), Service)
+    factory()
+    monkeypatch.chdir(elsewhere)
+    factory()
+    assert Path.cwd() == elsewhere
+    here = tmp_path.name
+    assert made == [f"first in {here}", f"again in {here}", f"again in {here}"]
+
+
+def test_aDirectoryThatWasReplacedIsEnteredAnew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    As by a deployment, which removes the one that the command line was written
+    in.  Where there is no other, what has a whole path can be read still.
+    """
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    found: list[bool] = []
+
+    class Maker:
+        def makeService(self, options: Any) -> Service:
+            found.append(Path("new").exists())
+            return Service()
+
+    factory = PluginFactory(Maker(), "first", lambda: "again")
+    factory()
+    here.rmdir()
+    factory()
+    here.mkdir()
+    (here / "new").touch()
+    factory()
+    assert found == [False, False, True]
+    assert Path.cwd() == here
+
+
+def test_aPluginThatMakesNothingIsNamed() -> None:
+    """
+    At once, where twistd itself would not know whose fault it is.
+    """
+
+    class Maker:
+        tapname = "forgetful"
+
+        def makeService(self, options: Any) -> None:
+            pass
+
+    with pytest.raises(TypeError, match="the plugin forgetful has made None, which"):
+        PluginFactory(Maker(), "first", lambda: "again")
+
+
+def test_withAPluginItIsADaemon() -> None:
+    """
+    Which has the options that it was given.
+    """
+    line = ["--on", "URG=ignore", "--stop-timeout", "4", "socks"]
+    try:
+        service: Any = tap.makeService(parsed(*line))
+    finally:
+        unshareInherited()
+    assert isinstance(service, Daemon)
+    assert service._reloads.stopTimeout == 4.0
+    assert service._reloads.drain == 30.0
+    assert service._asked == {signal.SIGURG: Action("ignore")}

@@ -1,0 +1,190 @@
+"""
+A real daemon under a real systemd: C{Type=notify-reload}.
+
+What is sent is tested in C{test_systemd.py}; here is what systemd makes of it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from signal import SIGSTOP
+from socket import MSG_PEEK
+from threading import Thread
+from uuid import uuid4
+
+import pytest
+
+from tests.support.clients import Web, canConnect, keeping, load, opening, tcp
+from tests.support.daemons import commandFor, waitFor
+from tests.support.freeports import freePort
+from tests.support.reactors import DEADLINE
+from tests.support.served import write
+from tests.twistd.test_units import NOTIFY_RELOAD
+
+
+def _systemctl(*words: str) -> str:
+    return subprocess.run(
+        ["systemctl", *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=DEADLINE,
+        check=True,
+    ).stdout
+
+
+def _whyNot() -> str:
+    """
+    Why these tests cannot run here; empty where they can.
+    """
+    if not os.path.isdir("/run/systemd/system"):  # sd_booted(3)
+        return "needs a machine that systemd has booted"
+    version = int(_systemctl("--version").split()[1].split("~")[0])
+    if version < NOTIFY_RELOAD:
+        return f"needs systemd {NOTIFY_RELOAD}: here is {version}"
+    return "" if os.getuid() == 0 else "needs to be root, to start a service"
+
+
+pytestmark = pytest.mark.skipif(bool(_whyNot()), reason=_whyNot())
+
+
+class Unit:
+    """
+    A service of systemd's.
+    """
+
+    def __init__(self) -> None:
+        self.name = f"txsignalfd-test-{uuid4().hex}.service"
+
+    def show(self, name: str) -> str:
+        """
+        One of its properties.
+        """
+        return _systemctl("show", "--value", f"--property={name}", self.name).strip()
+
+    def reload(self) -> None:
+        """
+        What an administrator does.
+        """
+        _systemctl("reload", self.name)
+
+
+@contextmanager
+def unit(directory: Path, *properties: str) -> Iterator[Unit]:
+    """
+    Start a service of L{tests.support.served}, which is done when it is ready.
+    """
+    running = Unit()
+    # The plugin of the tests, and the log: where the tests are.
+    environment = f"PYTHONPATH={directory}:{Path(__file__).parent.parent.parent}"
+    _, _, *command = commandFor(directory, "served", twistd=["--pidfile="])
+    subprocess.run(
+        [
+            "systemd-run",
+            f"--unit={running.name}",
+            f"--setenv={environment}",
+            f"--working-directory={directory}",
+            f"--property=StandardError=append:{directory}/log",
+            f"--property=StandardOutput=append:{directory}/log",
+            "--property=Type=notify-reload",
+            "--property=KillMode=mixed",
+            *(f"--property={each}" for each in properties),
+            *command,
+        ],
+        timeout=DEADLINE,
+        check=True,
+    )
+    try:
+        yield running
+    finally:
+        # A test may have stopped it, and then it is not there any more.
+        for words in (["kill", "--signal=KILL"], ["stop"], ["reset-failed"]):
+            subprocess.run(
+                ["systemctl", *words, running.name],
+                stderr=subprocess.DEVNULL,
+                timeout=DEADLINE,
+                check=False,
+            )
+
+
+def test_aReloadIsWaitedFor(tmp_path: Path) -> None:
+    """
+    C{systemctl reload} returns when the new generation serves, each time.
+    """
+    port = freePort()
+    listens = [f"tcp:{port}:interface=127.0.0.1"]
+    write(tmp_path, listen=listens)
+    with unit(tmp_path) as running:
+        assert running.show("StatusText") == "generation 1 serves"
+        with load(opening(tcp(port)), keeping(tcp(port))):
+            for number in range(2, 12):
+                write(tmp_path, listen=listens, body=f"{number}")
+                running.reload()
+                assert running.show("StatusText") == f"generation {number} serves"
+                with closing(Web(tcp(port))) as web:
+                    assert web.get(last=True) == b"%d" % number
+        assert running.show("ActiveState") == "active"
+
+
+def test_aReloadThatFailsIsOverToo(tmp_path: Path) -> None:
+    """
+    The status says why, and the next one is not refused.
+    """
+    write(tmp_path)
+    with unit(tmp_path) as running:
+        write(tmp_path, make="raise")
+        running.reload()
+        assert running.show("StatusText") == (
+            "not reloaded, generation 1 serves on: RuntimeError: it was told to raise"
+        )
+        assert running.show("ActiveState") == "active"
+        write(tmp_path)
+        running.reload()
+        assert running.show("StatusText") == "generation 3 serves"
+
+
+def test_aStopTakesAsLongAsItsConnections(tmp_path: Path) -> None:
+    """
+    Longer than C{TimeoutStopSec}, for it asks for more time.
+    """
+    port = freePort()
+    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"])
+    with unit(tmp_path, "TimeoutStopSec=1") as running:
+        with closing(Web(tcp(port))) as web:
+            web.send("/go")
+            # It is there, for the first half of its answer is.
+            assert web.socket.recv(1, MSG_PEEK)
+            stopping = Thread(target=_systemctl, args=("stop", running.name))
+            stopping.start()
+            waitFor(lambda: not canConnect(tcp(port)), "the port closes")
+            stopping.join(3)
+            assert stopping.is_alive()
+            (tmp_path / "go").touch()
+            web.receive()
+            stopping.join(DEADLINE)
+
+
+def test_oneThatIsStuckIsStartedAnew(tmp_path: Path) -> None:
+    """
+    Its watchdog is fed by the reactor.
+    """
+    write(tmp_path)
+    with unit(tmp_path, "WatchdogSec=1", "Restart=on-failure") as running:
+        first = int(running.show("MainPID"))
+        fed = running.show("WatchdogTimestampMonotonic")
+        for _ in range(3):
+            waitFor(
+                lambda: running.show("WatchdogTimestampMonotonic") != fed,  # noqa: B023
+                "it is fed",
+            )
+            fed = running.show("WatchdogTimestampMonotonic")
+        assert running.show("NRestarts") == "0"
+        os.kill(first, SIGSTOP)
+        waitFor(lambda: running.show("NRestarts") == "1", "it is started anew")
+        waitFor(
+            lambda: running.show("StatusText") == "generation 1 serves", "it serves"
+        )
+        assert int(running.show("MainPID")) != first

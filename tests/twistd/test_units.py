@@ -1,0 +1,135 @@
+"""
+The unit files of C{examples/}: what systemd and twistd make of them.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+from twisted.scripts._twistd_unix import ServerOptions
+
+from tests.support.daemons import TWISTD
+from tests.support.reactors import DEADLINE
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+UNITS = sorted(EXAMPLES.glob("*.service")) + sorted(EXAMPLES.glob("*.socket"))
+SERVICES = [unit for unit in UNITS if unit.suffix == ".service"]
+
+pytestmark = pytest.mark.skipif(
+    not UNITS, reason="these tests run beside an installed package: no examples"
+)
+
+ANALYZE = shutil.which("systemd-analyze")
+
+#: The first systemd that has Type=notify-reload.
+NOTIFY_RELOAD = 253
+
+#: In a process of its own: it imports the global reactor.
+PARSE = """
+import sys
+from twisted.web.tap import Options
+
+options = Options()
+options.parseOptions(sys.argv[1:])
+(port,) = options["ports"]
+print(port)
+"""
+
+
+def read(unit: Path) -> ConfigParser:
+    """
+    Read a unit file, each name in it once.
+    """
+    parser = ConfigParser(interpolation=None, delimiters=["="], strict=True)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(unit.read_text(encoding="ascii"))
+    return parser
+
+
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
+def test_serviceIsOneThatReloads(unit: Path) -> None:
+    """
+    And one whose messages, watchdog and end are those of this package.
+    """
+    service = read(unit)["Service"]
+    assert service["Type"] == "notify-reload"
+    assert "ExecReload" not in service  # SIGHUP is what notify-reload sends
+    # What NotifyAccess=main, the default, lets in is what ExecStart runs.
+    assert "NotifyAccess" not in service
+    assert int(service["WatchdogSec"]) > 1
+    command, *arguments = shlex.split(service["ExecStart"])
+    assert Path(command).name == "twistd"
+    assert arguments[:3] == ["--nodaemon", "--pidfile=", "signalfd"]
+    ServerOptions().parseOptions(["--nodaemon", "--pidfile="])
+    stopTimeout = re.search("--stop-timeout ([0-9]+)", service["ExecStart"])
+    patience = int(service["TimeoutStopSec"])
+    assert patience > int(stopTimeout.group(1) if stopTimeout else 30)
+
+
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
+def test_webServerTakesItsOptions(unit: Path) -> None:
+    """
+    The web server of Twisted parses what comes after its name.
+    """
+    command = read(unit)["Service"]["ExecStart"].replace("/srv/www", "/")
+    arguments = shlex.split(command)
+    child = subprocess.run(
+        [sys.executable, "-c", PARSE, *arguments[arguments.index("web") + 1 :]],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=True,
+    )
+    activated = unit.with_suffix(".socket").exists()
+    assert child.stdout.startswith("systemd:" if activated else "tcp:")
+
+
+def test_socketIsTheOneThatTheServiceNames() -> None:
+    """
+    Systemd hands it over under the name by which twistd asks.
+    """
+    (unit,) = (unit for unit in UNITS if unit.suffix == ".socket")
+    service = read(unit.with_suffix(".service"))
+    assert service["Unit"]["Requires"] == service["Install"]["Also"] == unit.name
+    name = read(unit)["Socket"]["FileDescriptorName"]
+    assert f"systemd:domain=INET6:name={name} " in service["Service"]["ExecStart"]
+
+
+def version() -> int:
+    """
+    The number of systemd-analyze here.
+    """
+    assert ANALYZE
+    said = subprocess.run(
+        [ANALYZE, "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    return int(said.split()[1])
+
+
+@pytest.mark.skipif(not ANALYZE, reason="this machine has no systemd-analyze")
+def test_systemdUnderstandsThem(tmp_path: Path) -> None:
+    """
+    Without a warning, all together, as far as this machine's systemd can: an
+    older one than Type=notify-reload is shown Type=notify.
+    """
+    assert ANALYZE
+    for unit in UNITS:
+        text = unit.read_text(encoding="ascii").replace("/usr/bin/twistd", TWISTD)
+        if version() < NOTIFY_RELOAD:
+            text = text.replace("Type=notify-reload", "Type=notify")
+        (tmp_path / unit.name).write_text(text, encoding="ascii")
+    analyzed = subprocess.run(
+        [ANALYZE, "verify", "--man=no", *(tmp_path / unit.name for unit in UNITS)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (analyzed.stdout, analyzed.stderr, analyzed.returncode) == ("", "", 0)

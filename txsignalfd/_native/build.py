@@ -1,0 +1,80 @@
+"""
+Build C{txsignalfd._native.extension} from C{_native.c}, with cffi in API mode.
+
+The compiler fills in what C{...} leaves open here, so that no number and no
+layout is copied by hand from a header.  Imported by C{setup.py} alone, and by
+path: it must not import the package that it builds.
+"""
+
+from os import environ
+from pathlib import Path
+
+from cffi import FFI
+
+ffibuilder = FFI()
+
+ffibuilder.cdef(
+    """
+    typedef struct { ...; } sigset_t;
+    int sigemptyset(sigset_t *set);
+    int sigaddset(sigset_t *set, int signo);
+    int sigismember(const sigset_t *set, int signo);
+    int pthread_sigmask(int how, const sigset_t *set, sigset_t *old);
+
+    #define SIG_BLOCK ...
+    #define SIG_UNBLOCK ...
+    #define SIG_SETMASK ...
+    #define SFD_CLOEXEC ...
+    #define SFD_NONBLOCK ...
+    #define TXS_NSIG ...
+    #define TXS_LINUX ...
+
+    struct txs_siginfo {
+        uint32_t signo; int32_t errno_; int32_t code; uint32_t pid;
+        uint32_t uid; int32_t fd; uint32_t tid; uint32_t band;
+        uint32_t overrun; uint32_t trapno; int32_t status; int32_t int_;
+        uint64_t ptr; uint64_t utime; uint64_t stime; uint64_t addr;
+        uint16_t addr_lsb; int32_t syscall; uint64_t call_addr;
+        uint32_t arch; ...;
+    };
+
+    int txs_signalfd(int fd, const sigset_t *mask, int flags);
+    int txs_sigqueue(int pid, int signo, int value);
+
+    int txs_hold(int signo, int was_blocked, int pipe, uintptr_t main_thread);
+    int txs_let_go(int signo);
+    int txs_catch(int signo);
+    int txs_caught(int signo);
+    uintptr_t txs_tid(void);
+    void txs_note(uintptr_t tid, int signo);
+    unsigned long long txs_forget(uintptr_t tid, unsigned long long signals);
+    void txs_listen(int pipe);
+    void txs_stop_listening(int pipe);
+    void txs_let_in(int pipe);
+    void txs_go_on(int pipe);
+    int txs_read(int fd, int pipe, struct txs_siginfo *records, int wanted,
+                 unsigned long *withoutSiginfo);
+    #define TXS_KEPT ...
+    int txs_open(void);
+    void txs_open_more(void);
+    int txs_close(void);
+    int txs_count_kept(void);
+    int txs_take_kept(struct txs_siginfo *records, int room);
+    int txs_unblock_in_main(const sigset_t *signals);
+
+    struct txs_code { int signo; int code; const char *name; ...; };
+    static const struct txs_code txs_codes[];
+
+    int txs_peek_child(int pid, int pidfd, struct txs_siginfo *record);
+    int txs_peek_any_child(struct txs_siginfo *record);
+    int txs_set_subreaper(int wanted);
+    """
+)
+
+ffibuilder.set_source(
+    "txsignalfd._native.extension",
+    (Path(__file__).parent / "_native.c").read_text(encoding="ascii"),
+    depends=["txsignalfd/_native/_native.c"],
+    # For a test of what other systems get, on Linux too.
+    define_macros=[("TXS_NO_LINUX", "1")] if environ.get("TXSIGNALFD_NO_LINUX") else [],
+)
