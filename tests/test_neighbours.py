@@ -23,8 +23,8 @@ import pytest
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from tests.kernel.test_mask import blocked, descriptorOf
 from tests.support.daemons import TWISTD, program, python, waitFor
+from tests.support.descriptors import blockedSignals, descriptorOf
 from tests.support.handlers import SENDER, Recorder
 from tests.support.reactors import DEADLINE, spin, until
 from tests.support.worlds import needsLinux, queue, send
@@ -81,7 +81,9 @@ def test_realtimeSignalsReachTheHandlerPastBusyThreads() -> None:
         got = Recorder()
         with busyThreads() as threads:
             dispatcher.addHandler(SIGRTMIN, got)
-            while not all(SIGRTMIN in blocked(each.native_id) for each in threads):
+            while not all(
+                SIGRTMIN in blockedSignals(each.native_id) for each in threads
+            ):
                 queue(-1)
                 await until(reactor, lambda: got.infos)
             before = len(got.infos)

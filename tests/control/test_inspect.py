@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.proc.test_status import C_LIBRARYS, THREAD, twoThreads
 from tests.support.reactors import DEADLINE
+from tests.support.statuses import C_LIBRARYS, THREAD, twoThreads
 from tests.support.worlds import BACKEND
 from txsignalfd._control import inspect as __main__
 from txsignalfd._native.names import signalName

@@ -22,6 +22,7 @@ from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
+from tests.support.descriptors import Reads
 from tests.support.handlers import failures
 from tests.support.kernel import inChild
 from tests.support.reactors import DEADLINE, KINDS, spin, turn, until, untilLength
@@ -35,19 +36,6 @@ from txsignalfd import (
     spawning,
 )
 from txsignalfd._kernel.descriptor import mostReads
-
-
-class Reads(list[list[SigInfo]]):
-    """
-    What each read gave.
-    """
-
-    @property
-    def infos(self) -> list[SigInfo]:
-        """
-        All of it.
-        """
-        return [info for infos in self for info in infos]
 
 
 @pytest.fixture

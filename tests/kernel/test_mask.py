@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from signal import SIGHUP, SIGRTMIN, SIGTERM, SIGUSR1, SIGUSR2
@@ -21,38 +20,24 @@ from typing import TypeVar
 import pytest
 from txsignalfd._native.extension import ffi, lib
 
-from tests.kernel.test_descriptor import Reads
 from tests.support.daemons import waitFor
+from tests.support.descriptors import (
+    Owner,
+    Reads,
+    blockedSignals,
+    descriptorOf,
+    drained,
+    maskIn,
+)
 from tests.support.handlers import runIn
 from tests.support.kernel import inChild
 from tests.support.reactors import DEADLINE
 from tests.support.worlds import queue, send
-from txsignalfd import SigInfo, SignalDescriptor, lowlevel, spawning
+from txsignalfd import SignalDescriptor, lowlevel, spawning
 from txsignalfd._kernel import mask as _mask
 from txsignalfd._kernel.mask import ProcessMask
 
 T = TypeVar("T")
-
-
-def blocked(thread: int | None = None) -> set[int]:
-    """
-    What a thread blocks, as the kernel has it: the one that calls by default.
-    """
-    path = Path(f"/proc/self/task/{thread or threading.get_native_id()}/status")
-    return bitsOf(path, "SigBlk")
-
-
-def bitsOf(status: Path, field: str) -> set[int]:
-    """
-    The signals of a mask in a status file of proc(5).
-    """
-    (line,) = (
-        line
-        for line in status.read_text("ascii", "replace").splitlines()
-        if line.startswith(field + ":")
-    )
-    mask = int(line.split()[1], 16)
-    return {signo for signo in range(1, 65) if mask >> (signo - 1) & 1}
 
 
 def here(function: Callable[[], None]) -> None:
@@ -60,33 +45,6 @@ def here(function: Callable[[], None]) -> None:
     In this process.
     """
     function()
-
-
-@contextmanager
-def descriptorOf(*signals: int) -> Iterator[tuple[SignalDescriptor, Reads]]:
-    """
-    A descriptor, and what it has received.
-    """
-    if not lib.TXS_LINUX:
-        pytest.skip("this build has no signalfd(2)")
-    reads = Reads()
-    descriptor = SignalDescriptor(signals, reads.append)
-    try:
-        yield descriptor, reads
-    finally:
-        descriptor.close()
-
-
-class Keeper:
-    """
-    An owner that keeps what it is given.
-    """
-
-    def __init__(self) -> None:
-        self.kept: list[SigInfo] = []
-
-    def keep(self, infos: list[SigInfo]) -> None:
-        self.kept += infos
 
 
 class Thread(threading.Thread):
@@ -118,18 +76,6 @@ def threads() -> Iterator[list[Thread]]:
         thread.join()
 
 
-def drained(descriptor: SignalDescriptor, reads: Reads, count: int) -> Reads:
-    """
-    Read until so many have come.
-    """
-    import select
-
-    while len(reads.infos) < count:
-        assert select.select([descriptor], [], [], DEADLINE)[0], "the deadline passed"
-        descriptor.drain()
-    return reads
-
-
 def test_threadsThatRunBeforeStealNothing(threads: list[Thread]) -> None:
     """
     Each takes a signal once at most, and hands it on with all that it says.
@@ -159,7 +105,9 @@ def test_aSignalForOneThreadIsHandedOnByIt(threads: list[Thread]) -> None:
         (info,) = drained(descriptor, reads, 1).infos
         assert info.codeName == "SI_TKILL"
         # While the handler runs, the thread blocks all signals.
-        waitFor(lambda: blocked(thread.native_id) == {SIGUSR1}, "it blocks SIGUSR1")
+        waitFor(
+            lambda: blockedSignals(thread.native_id) == {SIGUSR1}, "it blocks SIGUSR1"
+        )
 
 
 def test_theHandlerKeepsErrno(threads: list[Thread]) -> None:
@@ -204,7 +152,7 @@ def watchInAnotherThread() -> None:
             def both() -> bool:
                 for signo in (SIGTERM, SIGUSR1):
                     os.kill(os.getpid(), signo)
-                return blocked(os.getpid()) == {SIGTERM, SIGUSR1, SIGUSR2}
+                return blockedSignals(os.getpid()) == {SIGTERM, SIGUSR1, SIGUSR2}
 
             # The kernel offers each to the main thread, if we do not read it
             # before that has run.
@@ -215,7 +163,7 @@ def watchInAnotherThread() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR2])
     try:
         runIn(True, watch)
-        assert blocked() == {SIGUSR2}
+        assert blockedSignals() == {SIGUSR2}
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR2])
 
@@ -227,12 +175,12 @@ def test_aMaskThatWasNotEmptyIsGivenBackAsItWas() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
     try:
         with descriptorOf(SIGUSR1, SIGUSR2) as (descriptor, _):
-            assert blocked() == {SIGUSR1, SIGUSR2}
+            assert blockedSignals() == {SIGUSR1, SIGUSR2}
             descriptor.claimForThread()
             descriptor.unwatch([SIGUSR1])
-            assert blocked() == {SIGUSR1, SIGUSR2}
+            assert blockedSignals() == {SIGUSR1, SIGUSR2}
             descriptor.watch([SIGUSR1])
-        assert blocked() == {SIGUSR1}
+        assert blockedSignals() == {SIGUSR1}
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
 
@@ -249,15 +197,15 @@ def test_settleTakesHoldInAnotherThread() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, [SIGUSR2])
         assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {SIGUSR2}
         signal.pthread_kill(threading.get_ident(), SIGRTMIN)  # before it is settled
-        assert blocked() == {SIGUSR2, SIGRTMIN}
+        assert blockedSignals() == {SIGUSR2, SIGRTMIN}
         descriptor.claimForThread()
-        assert blocked() == {SIGUSR1, SIGUSR2, SIGRTMIN}
+        assert blockedSignals() == {SIGUSR1, SIGUSR2, SIGRTMIN}
         drained(descriptor, reads, 1)
         descriptor.close()
-        assert blocked() == {SIGUSR2}
+        assert blockedSignals() == {SIGUSR2}
 
     runIn(True, other)
-    assert blocked() == set()
+    assert blockedSignals() == set()
 
 
 def test_whatAnotherThreadGivesBackIsNotPassedOn() -> None:
@@ -275,23 +223,23 @@ def test_whatAnotherThreadGivesBackIsNotPassedOn() -> None:
             with descriptorOf(*signals) as (descriptor, reads):
                 for signo in signals:
                     call(partial(signal.raise_signal, signo))
-                assert call(blocked) == set(signals)
+                assert call(blockedSignals) == set(signals)
                 drained(descriptor, reads, len(signals))
 
         def opened() -> set[int]:
             with spawning():
-                return blocked()
+                return blockedSignals()
 
         def givesBack() -> set[int]:
             with descriptorOf(SIGUSR2):
-                assert blocked() == {SIGUSR1, SIGRTMIN, SIGUSR2}
-            return blocked()
+                assert blockedSignals() == {SIGUSR1, SIGRTMIN, SIGUSR2}
+            return blockedSignals()
 
         call(int)
         interrupted(SIGUSR1, SIGRTMIN)
-        assert call(partial(inChild, blocked)) == set()
+        assert call(partial(inChild, blockedSignals)) == set()
         assert call(opened) == set()
-        assert call(blocked) == set()
+        assert call(blockedSignals) == set()
         interrupted(SIGUSR1, SIGRTMIN)
         assert call(givesBack) == set()
 
@@ -309,12 +257,12 @@ def test_dispositionsAreGivenBackAsTheyWere() -> None:
             assert signal.getsignal(SIGUSR1) is ours
             assert signal.getsignal(SIGUSR2) == signal.SIG_IGN
             assert signal.getsignal(SIGHUP) == signal.SIG_DFL
-            assert {SIGUSR1, SIGUSR2, SIGHUP} <= bitsOf(
+            assert {SIGUSR1, SIGUSR2, SIGHUP} <= maskIn(
                 Path("/proc/self/status"), "SigCgt"
             )
         send(SIGUSR1, SIGUSR2)
         assert python == [SIGUSR1]
-        assert SIGUSR2 in bitsOf(Path("/proc/self/status"), "SigIgn")
+        assert SIGUSR2 in maskIn(Path("/proc/self/status"), "SigIgn")
     finally:
         signal.signal(SIGUSR1, saved)
         signal.signal(SIGUSR2, signal.SIG_DFL)
@@ -350,7 +298,7 @@ def test_aForkedChildStartsAsTheProcessWas() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR2])
     signal.signal(SIGHUP, signal.SIG_IGN)
     before = [
-        bitsOf(Path("/proc/self/status"), field)
+        maskIn(Path("/proc/self/status"), field)
         for field in ("SigBlk", "SigIgn", "SigCgt")
     ]
     try:
@@ -358,7 +306,7 @@ def test_aForkedChildStartsAsTheProcessWas() -> None:
             pid = os.fork()
             if pid == 0:
                 after = [
-                    bitsOf(Path("/proc/self/status"), field)
+                    maskIn(Path("/proc/self/status"), field)
                     for field in ("SigBlk", "SigIgn", "SigCgt")
                 ]
                 os._exit(0 if after == before and not _mask._owners else 1)
@@ -407,7 +355,7 @@ def test_aMainThreadThatCannotBeAskedIsTold(monkeypatch: pytest.MonkeyPatch) -> 
             return -1
 
     real = lib
-    mask = ProcessMask(Keeper().keep)
+    mask = ProcessMask(Owner().defer)
     mask.acquire([SIGUSR1])
     monkeypatch.setattr(_mask, "lib", Full())
 
@@ -417,7 +365,7 @@ def test_aMainThreadThatCannotBeAskedIsTold(monkeypatch: pytest.MonkeyPatch) -> 
 
     runIn(True, restore)
     assert not _mask._owners
-    assert blocked() == set()
+    assert blockedSignals() == set()
 
 
 FULL = """
@@ -466,7 +414,7 @@ def test_aThreadThatUnblocksASignalLosesNone(how: int) -> None:
         lowlevel.sigprocmask(how, [SIGTERM] if how == lowlevel.SIG_UNBLOCK else [])
         send(SIGTERM)
         drained(descriptor, reads, 1)
-        assert blocked() == {SIGTERM}
+        assert blockedSignals() == {SIGTERM}
 
 
 def interruptThreads(count: int) -> None:
@@ -503,5 +451,5 @@ def test_threadsThatHaveEndedLeaveRoomForOthers() -> None:
     thread.start()
     thread.join()
     with descriptorOf(SIGUSR2):
-        assert blocked() == {SIGUSR2}
-    assert blocked() == set()
+        assert blockedSignals() == {SIGUSR2}
+    assert blockedSignals() == set()

@@ -30,8 +30,7 @@ from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 from txsignalfd._native.extension import ffi, lib
 
-from tests.kernel.test_descriptor import Reads
-from tests.kernel.test_mask import blocked
+from tests.support.descriptors import Reads, blockedSignals
 from tests.support.handlers import Recorder, everyReactor, inEachThread
 from tests.support.kernel import (
     checked,
@@ -305,12 +304,12 @@ def test_aFullPipeLosesNothing(count: int) -> None:
     """
     with pipeOf(SIGRTMIN) as (pipe, reads):
         queue(*range(count))
-        assert (SIGRTMIN in blocked()) == (count >= ROOM)
+        assert (SIGRTMIN in blockedSignals()) == (count >= ROOM)
         while len(reads.infos) < count:
             pipe.doRead()
         assert values(reads.infos) == list(range(count))
         assert pipe.withoutSiginfo == 0
-        assert blocked() == set()
+        assert blockedSignals() == set()
         queue(count)
         pipe.doRead()
         assert reads.infos[-1].value == count
@@ -350,11 +349,11 @@ def test_whatWaitsForRoomWaitsAlsoWhenMoreIsWatched(
         queue(*range(100))
         for _ in range(ROOM):  # the last page has a little room yet
             change(pipe)
-            assert blocked() == pipe.signals
+            assert blockedSignals() == pipe.signals
         while len(reads.infos) < 100:
             pipe.doRead()
         assert values(reads.infos) == list(range(100))
-        assert blocked() == set()
+        assert blockedSignals() == set()
 
 
 def test_whatComesToAFullPipeWhileAChildStartsKeepsItsOrder() -> None:
@@ -366,14 +365,14 @@ def test_whatComesToAFullPipeWhileAChildStartsKeepsItsOrder() -> None:
         queue(*range(100))
         for begin in range(100, 1000, 100):
             with spawning():
-                assert blocked() == set()
+                assert blockedSignals() == set()
                 queue(*range(begin, begin + 100))
-            assert SIGRTMIN in blocked()
+            assert SIGRTMIN in blockedSignals()
         queue(*range(1000, 1100))
         while len(reads.infos) < 1100:
             pipe.doRead()
         assert values(reads.infos) == list(range(1100))
-        assert blocked() == set()
+        assert blockedSignals() == set()
 
 
 @pytest.mark.parametrize("ends", [SignalPipe.drain, SignalPipe.unwatch])
@@ -429,19 +428,19 @@ def test_whatChangesWhileAChildStartsIsListenedTo(before: set[int]) -> None:
                 with spawning():
                     change()
                     # For another child.
-                    assert blocked() == before
+                    assert blockedSignals() == before
                 pipe.doRead()
                 reads.clear()
-                assert blocked() == before - pipe.signals
+                assert blockedSignals() == before - pipe.signals
                 for _ in range(2):
                     send(SIGUSR1)
                     pipe.doRead()
                 assert [info.signo for info in reads.infos] == [SIGUSR1] * 2
             with spawning():
                 pipe.drain(last=True)  # as closing does
-                assert blocked() == before
-            assert blocked() == before | pipe.signals
-        assert blocked() == before
+                assert blockedSignals() == before
+            assert blockedSignals() == before | pipe.signals
+        assert blockedSignals() == before
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
 
@@ -507,7 +506,7 @@ def test_whatAnotherThreadCannotWriteGoesBackToTheKernel() -> None:
         fill(pipe)
         call(lambda: signal.raise_signal(SIGUSR1))
         queue(1, 2)
-        assert SIGRTMIN in blocked()
+        assert SIGRTMIN in blockedSignals()
         while len(reads.infos) < 3:
             pipe.doRead()
         assert pipe.withoutSiginfo == 0
@@ -609,8 +608,8 @@ def test_eachThreadThatIsInterruptedTellsOnce() -> None:
     """
     with otherThread() as call, pipeOf(SIGUSR1) as (pipe, reads):
         call(lambda: signal.raise_signal(SIGUSR1))
-        assert call(blocked) == {SIGUSR1}
-        assert blocked() == set()
+        assert call(blockedSignals) == {SIGUSR1}
+        assert blockedSignals() == set()
         pipe.doRead()
         send(SIGUSR1)
         pipe.doRead()
@@ -638,19 +637,19 @@ def test_whatTheUserHasBlockedIsReceivedAndBlockedAgain() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
     try:
         with pipeOf(SIGUSR1) as (pipe, reads):
-            assert blocked() == set()
+            assert blockedSignals() == set()
             send(SIGUSR1)
             pipe.doRead()
             assert len(reads.infos) == 1
             with spawning():
-                assert blocked() == {SIGUSR1}
+                assert blockedSignals() == {SIGUSR1}
                 send(SIGUSR1)
             pipe.doRead()
             assert len(reads.infos) == 2
-            assert inChild(blocked) == {SIGUSR1}
+            assert inChild(blockedSignals) == {SIGUSR1}
             pipe.drain()
-            assert blocked() == set()
-        assert blocked() == {SIGUSR1}
+            assert blockedSignals() == set()
+        assert blockedSignals() == {SIGUSR1}
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
 
@@ -663,7 +662,7 @@ def userBlocks(signo: int) -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signo])
     try:
         yield
-        assert blocked() == {signo}
+        assert blockedSignals() == {signo}
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signo])
 
@@ -675,15 +674,15 @@ def test_whatTheUserHasBlockedIsBlockedInChildrenThoughThePipeIsFull() -> None:
     with userBlocks(SIGRTMIN), pipeOf(SIGRTMIN, SIGUSR1) as (pipe, reads):
         for value in range(ROOM + 1):  # one more than there is room for
             queue(value)
-        assert blocked() == {SIGRTMIN, SIGUSR1}
+        assert blockedSignals() == {SIGRTMIN, SIGUSR1}
         with spawning():
-            assert blocked() == {SIGRTMIN}
+            assert blockedSignals() == {SIGRTMIN}
             pipe.watch([SIGUSR2])
-            assert blocked() == {SIGRTMIN}
+            assert blockedSignals() == {SIGRTMIN}
         while len(reads.infos) < ROOM + 1:
             pipe.doRead()
         assert values(reads.infos) == list(range(ROOM + 1))
-        assert blocked() == set()
+        assert blockedSignals() == set()
 
 
 def test_whatTheUserHasBlockedIsGivenBackAfterChangesWhileAChildStarts() -> None:
@@ -694,8 +693,8 @@ def test_whatTheUserHasBlockedIsGivenBackAfterChangesWhileAChildStarts() -> None
         with spawning():
             pipe.unwatch([])
             pipe.unwatch([SIGUSR2])
-            assert blocked() == {SIGUSR1}
-        assert blocked() == set()
+            assert blockedSignals() == {SIGUSR1}
+        assert blockedSignals() == set()
 
 
 def test_whatTheUserHasBlockedIsBlockedInChildrenOfEachThread() -> None:
@@ -705,16 +704,16 @@ def test_whatTheUserHasBlockedIsBlockedInChildrenOfEachThread() -> None:
 
     def openedAndAfter() -> tuple[set[int], set[int]]:
         with spawning():
-            return blocked(), inChild(blocked)
+            return blockedSignals(), inChild(blockedSignals)
 
     with userBlocks(SIGUSR1), pipeOf(SIGUSR1) as (pipe, reads):
         with otherThread() as call:
-            assert call(blocked) == set()
-            assert call(lambda: inChild(blocked)) == {SIGUSR1}
+            assert call(blockedSignals) == set()
+            assert call(lambda: inChild(blockedSignals)) == {SIGUSR1}
             assert call(openedAndAfter) == ({SIGUSR1}, {SIGUSR1})
         with otherThread() as call:
             call(lambda: signal.raise_signal(SIGUSR1))
-            assert call(lambda: inChild(blocked)) == {SIGUSR1}
+            assert call(lambda: inChild(blockedSignals)) == {SIGUSR1}
             assert call(openedAndAfter) == ({SIGUSR1}, {SIGUSR1})
         pipe.drain()
         assert len(reads.infos) == 1
@@ -789,7 +788,7 @@ def test_unwatchReceivesWhatIsPendingInTheKernelAndInThePipe() -> None:
             pipe.unwatch([SIGRTMIN])
             assert values(reads.infos) == [1, 2, 3]
             assert pipe.signals == {SIGUSR1}
-            assert blocked() == (set() if settled else {SIGUSR1})
+            assert blockedSignals() == (set() if settled else {SIGUSR1})
             pipe.watch([SIGRTMIN])
             queue(4)
             pipe.drain()

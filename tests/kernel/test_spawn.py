@@ -30,8 +30,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from txsignalfd._native.extension import ffi, lib
 
-from tests.kernel.test_mask import Keeper, blocked, descriptorOf
 from tests.support.daemons import python
+from tests.support.descriptors import Owner, blockedSignals, descriptorOf
 from tests.support.handlers import SENDER, Recorder
 from tests.support.kernel import forge, inChild
 from tests.support.processes import SLEEP, Ending
@@ -266,11 +266,11 @@ def test_aChildStartsAsIfNothingWereWatched(
 
         async def main(reactor: Any) -> None:
             expected = signals(await start(reactor))
-            mask = blocked()
+            mask = blockedSignals()
             dispatcher = dispatcherFor(reactor)
             dispatcher.watch(*WATCHED)
             assert signals(await start(reactor)) == expected
-            assert blocked() == maskWhile(WATCHED, mask)
+            assert blockedSignals() == maskWhile(WATCHED, mask)
             await dispatcher.close()
             assert signals(await start(reactor)) == expected
 
@@ -316,7 +316,7 @@ def test_aChildIsCleanAlsoWhereTheReactorRunsInAThreadOfTheWatchers(
         thread.join()
     assert not raised
     assert told[0] == told[1]
-    assert blocked() == set()
+    assert blockedSignals() == set()
 
 
 @pytest.mark.parametrize("usePTY", [False, True])
@@ -403,14 +403,14 @@ def test_whatIsPendingWhenAChildStartsIsReadFirst() -> None:
         dispatcher.addHandler(SIGRTMIN, got)
         queue(*range(count))
         with spawning():
-            assert blocked() == set()
+            assert blockedSignals() == set()
             assert lib.txs_count_kept() < count
             queue(*range(count, lib.TXS_KEPT + count))
             # It is full, and the rest stays in the queue.
             assert lib.txs_count_kept() == lib.TXS_KEPT
-            assert blocked() == {SIGRTMIN}
+            assert blockedSignals() == {SIGRTMIN}
         queue(lib.TXS_KEPT + count)
-        assert blocked() == {SIGRTMIN}
+        assert blockedSignals() == {SIGRTMIN}
         await until(reactor, lambda: len(got.infos) > lib.TXS_KEPT + count)
         assert got.values == list(range(lib.TXS_KEPT + count + 1))
         await dispatcher.close()
@@ -459,9 +459,9 @@ def test_whatIsKeptIsReceivedWithoutAnotherSignal() -> None:
 
         def elsewhere() -> None:
             with spawning():
-                assert blocked() == set()
+                assert blockedSignals() == set()
                 signal.raise_signal(SIGUSR1)
-            assert blocked() == maskWhile([SIGUSR1])
+            assert blockedSignals() == maskWhile([SIGUSR1])
 
         with ThreadPoolExecutor(1) as pool:
             pool.submit(elsewhere).result(DEADLINE)
@@ -537,9 +537,9 @@ def test_signalsMayBeTakenAndGivenBackWhileAChildStarts() -> None:
                 descriptor.watch([SIGHUP])
                 descriptor.claimForThread()
                 # For another child.
-                assert blocked() == set()
+                assert blockedSignals() == set()
                 send(SIGHUP)
-            assert blocked() == {SIGHUP, SIGUSR2}
+            assert blockedSignals() == {SIGHUP, SIGUSR2}
             descriptor.doRead()
             assert [info.signo for info in reads.infos] == [SIGUSR1, SIGHUP]
             send(SIGUSR1)
@@ -555,11 +555,11 @@ def test_whatAThreadStillBlocksIsTakenAnewWhileAChildStarts() -> None:
     """
 
     def again() -> tuple[set[int], set[int]]:
-        assert blocked() == {SIGUSR1}
+        assert blockedSignals() == {SIGUSR1}
         with spawning():
             watched.append(SignalDescriptor([SIGUSR1], infos.extend))
-            opened = blocked()
-        return opened, blocked()
+            opened = blockedSignals()
+        return opened, blockedSignals()
 
     watched: list[SignalDescriptor] = []
     infos: list[SigInfo] = []
@@ -576,8 +576,8 @@ def test_whatIsGivenBackWhileItIsKeptGoesWhereItWouldHave() -> None:
     """
     python: list[int] = []
     saved = signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
-    owner = Keeper()
-    mask = _mask.ProcessMask(owner.keep)
+    owner = Owner()
+    mask = _mask.ProcessMask(owner.defer)
     try:
         mask.acquire([SIGUSR1])
         with spawning():
@@ -585,7 +585,7 @@ def test_whatIsGivenBackWhileItIsKeptGoesWhereItWouldHave() -> None:
             mask.restore([SIGUSR1])
             assert python == []
         assert python == [SIGUSR1]
-        assert owner.kept == []
+        assert owner.deferred == []
     finally:
         signal.signal(SIGUSR1, saved)
 
@@ -638,7 +638,7 @@ def test_whereItCannotBeWokenOfManySignalsTheMaskIsClosedAgain() -> None:
     send(*[SIGRTMIN] * count)
     with pytest.raises(RuntimeError, match="loop is closed"), spawning():
         raise AssertionError("started")
-    assert SIGRTMIN in blocked()
+    assert SIGRTMIN in blockedSignals()
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(isFree).result(DEADLINE)
     descriptor.close()
@@ -654,10 +654,10 @@ def test_aChildThatIsForkedMeanwhileStartsClean() -> None:
         if pid == 0:
             status = 1
             try:
-                assert blocked() == set()
+                assert blockedSignals() == set()
                 with descriptorOf(SIGUSR1, SIGUSR2) as (descriptor, reads):
                     with spawning():
-                        assert blocked() == set()
+                        assert blockedSignals() == set()
                         signal.raise_signal(SIGUSR1)
                     descriptor.drain()
                     assert len(reads.infos) == 1
@@ -678,17 +678,17 @@ def test_aForkedChildMayLeaveTheWithStatement() -> None:
             status = 1
             try:
                 with descriptorOf(SIGUSR1):
-                    assert blocked() == {SIGUSR1}
+                    assert blockedSignals() == {SIGUSR1}
                     with spawning():
                         with spawning():
-                            assert blocked() == set()
-                        assert blocked() == set()
-                    assert blocked() == {SIGUSR1}
+                            assert blockedSignals() == set()
+                        assert blockedSignals() == set()
+                    assert blockedSignals() == {SIGUSR1}
                 status = 0
             finally:
                 os._exit(status)
         assert os.waitpid(pid, 0) == (pid, 0)
-        assert blocked() == {SIGUSR1}
+        assert blockedSignals() == {SIGUSR1}
 
 
 def test_drainingDoesNotWaitForAnotherThreadsChild() -> None:
@@ -716,7 +716,7 @@ def test_whileNothingIsWatchedNothingIsDone() -> None:
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
     with spawning(), spawning():
-        assert blocked() == {SIGUSR1}
+        assert blockedSignals() == {SIGUSR1}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
 
 
@@ -811,7 +811,7 @@ def test_aMaskThatCannotBeOpenedIsAnError(monkeypatch: pytest.MonkeyPatch) -> No
             with pytest.raises(OSError, match="Errno 22"), spawning():
                 raise AssertionError("started")
         with spawning():
-            assert blocked() == set()
+            assert blockedSignals() == set()
 
 
 @given(
@@ -894,17 +894,17 @@ def test_aChildHasTheMaskOfTheThreadThatForkedIt() -> None:
     with ThreadPoolExecutor(1) as pool:
         pool.submit(watch).result(DEADLINE)
     signal.raise_signal(SIGUSR1)  # it is handed on, and blocked here
-    assert blocked() == {SIGUSR1}
+    assert blockedSignals() == {SIGUSR1}
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if blocked() == set() else 1)
+        os._exit(0 if blockedSignals() == set() else 1)
     assert os.waitpid(pid, 0) == (pid, 0)
     with spawning():
-        assert blocked() == set()
+        assert blockedSignals() == set()
     watched[0].drain()
     assert len(infos) == 1
     watched[0].close()
-    assert blocked() == set()
+    assert blockedSignals() == set()
 
 
 @pytest.mark.parametrize("forkOnly", [False, True])
@@ -952,7 +952,7 @@ def test_childrenOfAnotherReactorAreClean() -> None:
         dispatcher = dispatcherFor(reactor)
         ChildReaper(dispatcher)
         dispatcher.watch(SIGTERM)
-        assert blocked() & {SIGTERM} == maskWhile([SIGTERM])
+        assert blockedSignals() & {SIGTERM} == maskWhile([SIGTERM])
         thread = threading.Thread(target=run)
         thread.start()
         await until(reactor, lambda: not thread.is_alive())

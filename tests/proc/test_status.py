@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from signal import (
     SIGCHLD,
@@ -38,8 +38,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.daemons import Program, python, waitFor
+from tests.support.daemons import python, waitFor
 from tests.support.kernel import CLONE_NEWPID, checked, inChild, libc, systemCall
+from tests.support.statuses import C_LIBRARYS, STATUS, THREAD, statusWith, twoThreads
 from txsignalfd._proc import status as procstatus
 from txsignalfd._proc.status import (
     Disposition,
@@ -52,29 +53,6 @@ from txsignalfd._proc.status import (
     defaultEffect,
     ofProcess,
 )
-
-#: What Linux 6.18 writes, without some lines that do not matter here.
-STATUS = """\
-Name:\tex ample:\\n
-Umask:\t0022
-State:\tS (sleeping)
-Tgid:\t4711
-Ngid:\t0
-Pid:\t4712
-Uid:\t1000\t1001\t1002\t1003
-NStgid:\t4711\t17
-NSpid:\t4712\t18
-Kthread:\t0
-Threads:\t2
-SigQ:\t3/63304
-SigPnd:\t0000000000000200
-ShdPnd:\t0000000200000001
-SigBlk:\t0000000200000203
-SigIgn:\t0000000001001000
-SigCgt:\t0000000000000006
-CapInh:\t0000000000000000
-Something new:
-"""
 
 NEEDED = [
     "Name",
@@ -90,24 +68,9 @@ NEEDED = [
     "SigCgt",
 ]
 
-THREAD = ThreadSignals.fromStatus(STATUS)
-
-#: The C library handles these, once there are threads.
-C_LIBRARYS = frozenset({32, 33})
-
 CLONE_NEWNS = 0x20000
 MS_PRIVATE_AND_RECURSIVE = 0x44000
 NOBODY = 65534
-
-
-def statusWith(field: str, value: str) -> str:
-    """
-    The example with one line changed.
-    """
-    lines = STATUS.splitlines()
-    return "\n".join(
-        f"{field}:\t{value}" if line.startswith(field + ":") else line for line in lines
-    )
 
 
 def meaningOf(process: ProcessSignals, signo: int) -> Meaning:
@@ -276,42 +239,6 @@ def test_theDefaultsAreTheKernels(signo: int, smallCores: bool) -> None:
 
 
 # --- real processes
-
-#: Two threads that differ; each with something pending for it alone.
-TWO_THREADS = """
-import os, threading
-from signal import *
-
-def name(text):
-    open(f"/proc/self/task/{threading.get_native_id()}/comm", "w").write(text)
-
-def work():
-    name("worker")
-    pthread_sigmask(SIG_BLOCK, {SIGWINCH})
-    pthread_kill(threading.get_ident(), SIGWINCH)
-    print("ready", threading.get_native_id(), flush=True)
-    threading.Event().wait()
-
-name("main one")
-signal(SIGHUP, SIG_IGN)
-signal(SIGUSR1, print)
-pthread_sigmask(SIG_BLOCK, {SIGUSR2, SIGTERM, SIGRTMIN + 1})
-os.kill(os.getpid(), SIGTERM)
-os.kill(os.getpid(), SIGRTMIN + 1)
-pthread_kill(threading.get_ident(), SIGUSR2)
-threading.Thread(target=work).start()
-"""
-
-
-@contextmanager
-def twoThreads(directory: Path) -> Iterator[tuple[Program, int]]:
-    """
-    Run it, and tell the other thread.
-    """
-    with python(directory, TWO_THREADS) as running:
-        running.waitForOutput("ready")
-        # The main thread waits for the other, which is about to wait.
-        yield running, int(running.output().split()[1])
 
 
 def test_aProcessAndItsThreads(tmp_path: Path) -> None:
