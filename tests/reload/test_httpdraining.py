@@ -22,8 +22,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from tests.reload.test_ports import running
-from tests.reload.test_reload import connectTo
-from tests.support.generations import Client
+from tests.support.generations import Client, connectTo
 from tests.support.reactors import turn, until
 from txsignalfd import ReloadService
 from txsignalfd._reload.generation import Generation
@@ -94,7 +93,7 @@ def test_aKeptConnectionIsToldToEndWithItsNextResponse() -> None:
             assert (b"Connection: close" in response) == closes
             if not closes:
                 reloads.drain = 0.0
-                succession = reloads._succession
+                succession = reloads._generations
                 assert succession is not None
                 succession._drain = 60.0
                 old = succession.current
@@ -152,8 +151,8 @@ def test_aResponseThatHadBegunEndsItsConnectionToo(
         await until(reactor, lambda: len(page.requests) == 4)
         for request in page.requests:
             request.write(b"It begins")
-        assert reloads._succession is not None
-        generation = reloads._succession.current
+        assert reloads._generations is not None
+        generation = reloads._generations.current
         ended: Any = reloads.reload() if reloaded else reloads.stopService()
         await firstCall(reactor, generation)
         # In the order in which they were accepted.
@@ -190,7 +189,7 @@ def test_aRequestOfWhichAPartIsThereIsTheLast() -> None:
         client = await connectTo(reactor, several.ports[0].getHost().port)
         assert client.transport is not None
         client.transport.write(REQUEST[:20])
-        succession = reloads._succession
+        succession = reloads._generations
         assert succession is not None
         await until(reactor, lambda: succession.current.resources.connections)
         (connection,) = succession.current.resources.connections
@@ -230,7 +229,7 @@ def test_aProtocolMayBeWrapped() -> None:
     async def story(reactor: Any, reloads: ReloadService, several: Any) -> None:
         client = await connectTo(reactor, several.ports[0].getHost().port)
         assert client.transport is not None
-        succession = reloads._succession
+        succession = reloads._generations
         assert succession is not None
         await until(reactor, lambda: succession.current.resources.connections)
         (connection,) = succession.current.resources.connections

@@ -24,8 +24,7 @@ from twisted.logger import LogEvent, formatEvent
 from twisted.python.systemd import ListenFDs
 
 from tests.reload.test_ports import numberAt
-from tests.reload.test_reload import connectTo, explode, start
-from tests.support.generations import NumberedFactory
+from tests.support.generations import NumberedFactory, connectTo, explode, start
 from tests.support.reactors import spin, turn
 from txsignalfd import ReloadService
 from txsignalfd._reload.inherited import shareInherited, unshareInherited

@@ -30,7 +30,6 @@ from twisted.internet.error import CannotListenError, MulticastJoinError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import LogEvent, formatEvent
 
-from tests.reload.test_reload import connectTo, start
 from tests.support import clients
 from tests.support.freeports import freePort
 from tests.support.generations import (
@@ -38,6 +37,8 @@ from tests.support.generations import (
     Listening,
     NumberedDatagrams,
     NumberedFactory,
+    connectTo,
+    start,
 )
 from tests.support.reactors import KINDS, spin, turn, until
 from txsignalfd import ReloadService
@@ -643,8 +644,8 @@ def test_whoConnectsWhereALatePortIsDueWaits(drain: float) -> None:
                 await until(reactor, lambda: _isReadable(waiting))
                 assert waiting.recv(10) == b"%d\n" % number
         # Whose time is over now is not who listens there.
-        assert reloads._succession is not None
-        calls = [each for each in reloads._succession._sharing._calls if each.active()]
+        assert reloads._generations is not None
+        calls = [each for each in reloads._generations._sharing._calls if each.active()]
         assert calls
         for call in calls:
             call.reset(0)
@@ -668,8 +669,8 @@ def test_aConnectionThatCannotBeEndedIsNamed(logged: list[LogEvent]) -> None:
     async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
         client = await connectTo(reactor, several.ports[0].getHost().port)
         assert await client.line() == b"1"
-        assert reloads._succession is not None
-        current = reloads._succession.current
+        assert reloads._generations is not None
+        current = reloads._generations.current
         stubborn = Stubborn()
         current.resources.opened(stubborn)
         current.cut()
@@ -733,7 +734,7 @@ def test_aWaitThatIsCancelledIsForgotten() -> None:
     async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
         client = await connectTo(reactor, several.ports[0].getHost().port)
         await client.line()
-        succession = reloads._succession
+        succession = reloads._generations
         assert succession is not None
         old = succession.current
         waits = [old.retired.wait(), old.resources.whenQuiet()]
@@ -828,8 +829,8 @@ def test_manyMayWaitForAServiceThatStopsFirst(tmp_path: Path) -> None:
                 waiting[-1].connect(path)
             return several()
 
-        assert reloads._succession is not None
-        reloads._succession._factory = factory
+        assert reloads._generations is not None
+        reloads._generations._factory = factory
         await reloads.reload()
         await turn(reactor)
         with ExitStack() as stack:

@@ -15,68 +15,28 @@ from typing import Any
 import pytest
 from twisted.application.service import IService, Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.logger import LogEvent, formatEvent
 from zope.interface.verify import verifyObject
 
 from tests.support.clients import tcp
 from tests.support.freeports import freePort
-from tests.support.generations import Client, Listening, NumberedFactory
+from tests.support.generations import (
+    Listening,
+    NumberedFactory,
+    ServiceFactory,
+    connectTo,
+    explode,
+    start,
+)
 from tests.support.reactors import KINDS, sleep, spin, turn, until, untilLength
 from txsignalfd import NotServing, Reload, ReloadService, SignalService
-from txsignalfd._reload import generations as succession
+from txsignalfd._reload import generations
 
 pytestmark = pytest.mark.usefixtures("withoutRest")
 
 
-class Made:
-    """
-    A factory of services that listen on one port, and what it has made.
-    """
-
-    def __init__(self, reactor: Any, port: int = 0) -> None:
-        self.reactor = reactor
-        self.port = port
-        self.services: list[Any] = []
-        self.factories: list[NumberedFactory] = []
-
-    def __call__(self) -> Any:
-        service = Listening(self.listen)
-        self.services.append(service)
-        return service
-
-    def listen(self) -> Any:
-        """
-        Listen, as the newest.
-        """
-        factory = NumberedFactory(len(self.services))
-        self.factories.append(factory)
-        return self.reactor.listenTCP(self.port, factory, interface="127.0.0.1")
-
-    async def connect(self) -> Client:
-        port = self.services[-1].port.getHost().port
-        return await connectTo(self.reactor, port)
-
-
-async def connectTo(reactor: Any, port: int) -> Client:
-    """
-    Connect to whoever listens on a port.
-    """
-    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
-    client: Client = await connectProtocol(endpoint, Client(reactor))
-    return client
-
-
-def start(service: Service) -> None:
-    """
-    Start a service as twistd does.
-    """
-    service.privilegedStartService()
-    service.startService()
-
-
-Story = Callable[[Any, ReloadService, Made], Any]
+Story = Callable[[Any, ReloadService, ServiceFactory], Any]
 
 
 def served(story: Story, kind: str = "epoll", **options: Any) -> None:
@@ -85,7 +45,7 @@ def served(story: Story, kind: str = "epoll", **options: Any) -> None:
     """
 
     async def main(reactor: Any) -> None:
-        made = Made(reactor)
+        made = ServiceFactory(reactor)
         reloads = ReloadService(made, reactor=reactor, **options)
         start(reloads)
         try:
@@ -112,7 +72,7 @@ def test_theNewOneServesAndTheOldOneEndsItsConnections(kind: str) -> None:
     On the same port, although it was any that was free.
     """
 
-    async def story(reactor: Any, reloads: ReloadService, made: Made) -> None:
+    async def story(reactor: Any, reloads: ReloadService, made: ServiceFactory) -> None:
         old = await made.connect()
         assert await old.line() == b"1"
         port = made.services[0].port.getHost()
@@ -143,7 +103,7 @@ def test_whoConnectsDuringManyReloadsIsServed() -> None:
     Those that were not accepted yet too.
     """
 
-    async def story(reactor: Any, reloads: ReloadService, made: Made) -> None:
+    async def story(reactor: Any, reloads: ReloadService, made: ServiceFactory) -> None:
         for number in range(1, 20):
             # It is in the socket's queue when the next one takes over.
             waiting = made.connect()
@@ -161,7 +121,7 @@ def test_manyReloadsLeaveNoDescriptors() -> None:
     Nor generations.
     """
 
-    async def story(reactor: Any, reloads: ReloadService, made: Made) -> None:
+    async def story(reactor: Any, reloads: ReloadService, made: ServiceFactory) -> None:
         await reloads.reload()
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(20):
@@ -257,13 +217,6 @@ def test_signalsAskForIt(logged: list[LogEvent]) -> None:
     )
 
 
-def explode() -> Any:
-    """
-    Fail.
-    """
-    raise ZeroDivisionError("the configuration is bad")
-
-
 class Explosive(Listening):
     def startService(self) -> Any:
         explode()
@@ -285,7 +238,7 @@ def test_aReloadThatFailsChangesNothing(
     The old one serves on, on the same port; nothing half-started stays.
     """
 
-    async def story(reactor: Any, reloads: ReloadService, made: Made) -> None:
+    async def story(reactor: Any, reloads: ReloadService, made: ServiceFactory) -> None:
         (first,) = made.services
         where = first.port.getHost().port
         old = None if stopFirst else await made.connect()
@@ -300,7 +253,7 @@ def test_aReloadThatFailsChangesNothing(
             return types[kind](listen) if kind in types else explode()
 
         reloads._factory = bad
-        reloads._succession._factory = bad  # type: ignore[union-attr]
+        reloads._generations._factory = bad  # type: ignore[union-attr]
         with pytest.raises(ZeroDivisionError):
             await reloads.reload()
         assert not any(port.connected for port in listened)
@@ -312,7 +265,7 @@ def test_aReloadThatFailsChangesNothing(
             assert await old.line() == b"1"
             await old.end()
         # And it can be tried again.
-        reloads._succession._factory = made  # type: ignore[union-attr]
+        reloads._generations._factory = made  # type: ignore[union-attr]
         await reloads.reload()
         client = await connectTo(reactor, where)
         assert await client.line() == b"2"
@@ -347,9 +300,9 @@ def test_aFactoryThatReturnsNothingIsNamed() -> None:
             reloads = ReloadService(factory, reactor=reactor)
             with pytest.raises(TypeError, match=why):
                 start(reloads)
-            reloads = ReloadService(Made(reactor), reactor=reactor)
+            reloads = ReloadService(ServiceFactory(reactor), reactor=reactor)
             start(reloads)
-            reloads._succession._factory = factory  # type: ignore[union-attr]
+            reloads._generations._factory = factory  # type: ignore[union-attr]
             with pytest.raises(TypeError, match=why):
                 await reloads.reload()
             assert len(reloads.describe()) == 1
@@ -365,7 +318,7 @@ def test_aFactoryThatReturnsTheSameServiceIsNamed() -> None:
     """
 
     async def main(reactor: Any) -> None:
-        made = Made(reactor)
+        made = ServiceFactory(reactor)
         only = made()
         reloads = ReloadService(lambda: only, reactor=reactor)
         start(reloads)
@@ -391,7 +344,7 @@ def test_aFactoryMayTakeItsTime() -> None:
     """
 
     async def main(reactor: Any) -> None:
-        made = Made(reactor)
+        made = ServiceFactory(reactor)
         seen: list[tuple[str, int, bool]] = []
 
         async def factory() -> Any:
@@ -482,7 +435,7 @@ def test_aFirstStartThatFailsLaterIsLogged(logged: list[LogEvent]) -> None:
     """
 
     async def main(reactor: Any) -> None:
-        made = Made(reactor)
+        made = ServiceFactory(reactor)
         deferred: Deferred[Any] = Deferred()
         results: list[Any] = [made, lambda: deferred]
         reloads = ReloadService(lambda: results.pop()(), reactor=reactor)  # noqa: PLW0108
@@ -504,7 +457,7 @@ def test_stoppingLetsConnectionsComeToTheirEnd() -> None:
     """
 
     async def main(reactor: Any) -> None:
-        made = Made(reactor)
+        made = ServiceFactory(reactor)
         reloads = ReloadService(made, reactor=reactor)
         start(reloads)
         client = await made.connect()
@@ -547,7 +500,7 @@ def test_connectionsAreClosedWhenTheirTimeIsOver(
     """
 
     async def main(reactor: Any) -> None:
-        made = Made(reactor)
+        made = ServiceFactory(reactor)
         short: dict[str, Any] = {what: 0.05}
         reloads = ReloadService(made, reactor=reactor, **short)
         start(reloads)
@@ -568,11 +521,11 @@ def test_aStopEndsAReloadThatIsUnderWay(logged: list[LogEvent]) -> None:
     """
 
     async def main(reactor: Any) -> None:
-        made = Made(reactor)
+        made = ServiceFactory(reactor)
         never: Deferred[Any] = Deferred()
         reloads = ReloadService(made, reactor=reactor)
         start(reloads)
-        reloads._succession._factory = lambda: never  # type: ignore[union-attr]
+        reloads._generations._factory = lambda: never  # type: ignore[union-attr]
         deferred, later = reloads.reload(), reloads.reload()
         await reloads.stopService()
         for asked in (deferred, later):
@@ -593,7 +546,7 @@ def test_whoWaitsToBeAcceptedWhenAStopEndsAReloadIsServed(what: str) -> None:
     async def main(reactor: Any) -> None:
         never: Deferred[Any] = Deferred()
 
-        class Hanging(Made):
+        class Hanging(ServiceFactory):
             def __call__(self) -> Any:
                 if what == "factory" and self.services:
                     return never
@@ -632,7 +585,7 @@ def test_whatGoesOnWhenItIsCancelledDoesNotServe(what: str, isFirst: bool) -> No
     async def main(reactor: Any) -> None:
         never: Deferred[None] = Deferred()
 
-        class Obstinate(Made):
+        class Obstinate(ServiceFactory):
             def __call__(self) -> Any:
                 service: Any = super().__call__()
                 if not isFirst and len(self.services) == 1:
@@ -746,7 +699,7 @@ def test_aServiceThatDoesNotStopHoldsUpNoReload(
         never[-1].errback(ZeroDivisionError("it cannot"))
         await stopped
 
-    monkeypatch.setattr(succession, "FLUSH", 0.01)
+    monkeypatch.setattr(generations, "FLUSH", 0.01)
     spin(main)
     text = [str(formatEvent(event)) for event in logged]
     assert "generation 1 does not stop: no longer waiting for it" in text
@@ -760,7 +713,7 @@ def test_participantsChangeWithTheService() -> None:
     story: list[str] = []
 
     async def main(reactor: Any) -> None:
-        made = Made(reactor)
+        made = ServiceFactory(reactor)
         reloads = ReloadService(made, reactor=reactor)
 
         def prepare() -> Any:
@@ -779,10 +732,10 @@ def test_participantsChangeWithTheService() -> None:
         reloads.addParticipant(prepareLater)
         start(reloads)
         await reloads.reload()
-        reloads._succession._factory = explode  # type: ignore[union-attr]
+        reloads._generations._factory = explode  # type: ignore[union-attr]
         with pytest.raises(ZeroDivisionError):
             await reloads.reload()
-        reloads._succession._factory = made  # type: ignore[union-attr]
+        reloads._generations._factory = made  # type: ignore[union-attr]
         reloads.addParticipant(explode)
         with pytest.raises(ZeroDivisionError):
             await reloads.reload()
@@ -810,7 +763,7 @@ def test_aParticipantThatReturnsNothingIsNamed() -> None:
     And the old service serves on.
     """
 
-    async def story(reactor: Any, reloads: ReloadService, made: Made) -> None:
+    async def story(reactor: Any, reloads: ReloadService, made: ServiceFactory) -> None:
         reloads.addParticipant(forgetful)
         with pytest.raises(TypeError, match=r"forgetful at .* has returned None, and"):
             await reloads.reload()
@@ -824,11 +777,11 @@ def test_aParticipantThatFailsTooLateIsNamed(logged: list[LogEvent]) -> None:
     When the new service serves already, or the old one serves on.
     """
 
-    async def story(reactor: Any, reloads: ReloadService, made: Made) -> None:
+    async def story(reactor: Any, reloads: ReloadService, made: ServiceFactory) -> None:
         reloads.addParticipant(lambda: (explode, explode))
         await reloads.reload()
-        assert reloads._succession is not None
-        reloads._succession._factory = explode
+        assert reloads._generations is not None
+        reloads._generations._factory = explode
         with pytest.raises(ZeroDivisionError):
             await reloads.reload()
 
@@ -852,7 +805,7 @@ def test_whatCannotBeStartedAgainIsNamed(logged: list[LogEvent]) -> None:
             super().startService()
 
     async def main(reactor: Any) -> None:
-        made = Made(reactor)
+        made = ServiceFactory(reactor)
         results: list[Any] = [made, explode, lambda: Once(made.listen)]
         reloads = ReloadService(
             lambda: results.pop()(),  # noqa: PLW0108
@@ -882,7 +835,7 @@ def test_whatEndsWithTheReactorStaysUntilTheNewServiceServes() -> None:
     ended: list[int] = []
 
     async def main(reactor: Any) -> None:
-        made = Made(reactor)
+        made = ServiceFactory(reactor)
 
         def factory() -> Any:
             service = made()
@@ -914,7 +867,7 @@ def test_watchersMayFail(logged: list[LogEvent]) -> None:
     """
     seen: list[Reload] = []
 
-    async def story(reactor: Any, reloads: ReloadService, made: Made) -> None:
+    async def story(reactor: Any, reloads: ReloadService, made: ServiceFactory) -> None:
         reloads.addWatcher(explode, explode)  # type: ignore[arg-type]
         reloads.addWatcher(lambda reload: None, seen.append)
         await reloads.reload()
@@ -931,7 +884,7 @@ def test_twoServicesOnOneReactorAreReloadedApart() -> None:
     """
 
     async def main(reactor: Any) -> None:
-        mades = [Made(reactor), Made(reactor)]
+        mades = [ServiceFactory(reactor), ServiceFactory(reactor)]
         services = [ReloadService(made, reactor=reactor) for made in mades]
         for service in services:
             service.privilegedStartService()
@@ -956,7 +909,7 @@ def test_twoServicesOnOneReactorAreReloadedApart() -> None:
     spin(main)
 
 
-class Waiting(Made):
+class Waiting(ServiceFactory):
     """
     A factory of services that wait before they listen.
     """
@@ -973,7 +926,7 @@ class Waiting(Made):
 
             async def make() -> Any:
                 await waiting
-                return Made.__call__(self)
+                return ServiceFactory.__call__(self)
 
             return make()
         service: Any = super().__call__()

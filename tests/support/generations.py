@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.python.failure import Failure
 
@@ -116,3 +117,60 @@ class Client(Protocol):
         assert self.transport is not None
         self.transport.loseConnection()
         await until(self._reactor, lambda: self.lost)
+
+
+class ServiceFactory:
+    """
+    A factory of services that listen on one port.
+    """
+
+    def __init__(self, reactor: Any, port: int = 0) -> None:
+        self.reactor = reactor
+        self.port = port
+        #: Every service that was made, and the protocol factory of each port.
+        self.services: list[Any] = []
+        self.factories: list[NumberedFactory] = []
+
+    def __call__(self) -> Any:
+        service = Listening(self.listen)
+        self.services.append(service)
+        return service
+
+    def listen(self) -> Any:
+        """
+        Listen with the number of the newest service.
+        """
+        factory = NumberedFactory(len(self.services))
+        self.factories.append(factory)
+        return self.reactor.listenTCP(self.port, factory, interface="127.0.0.1")
+
+    async def connect(self) -> Client:
+        """
+        Connect to the port of the newest service.
+        """
+        port = self.services[-1].port.getHost().port
+        return await connectTo(self.reactor, port)
+
+
+async def connectTo(reactor: Any, port: int) -> Client:
+    """
+    Connect to a port of this machine.
+    """
+    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+    client: Client = await connectProtocol(endpoint, Client(reactor))
+    return client
+
+
+def start(service: Service) -> None:
+    """
+    Start a service as twistd does.
+    """
+    service.privilegedStartService()
+    service.startService()
+
+
+def explode() -> Any:
+    """
+    Fail.
+    """
+    raise ZeroDivisionError("the configuration is bad")

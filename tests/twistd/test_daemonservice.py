@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, LogLevel, formatEvent
 from txsignalfd._native.extension import lib
 
-from tests.reload.test_reload import Made
+from tests.support.generations import ServiceFactory
 from tests.support.kernel import forge
 from tests.support.reactors import DEADLINE, newReactor, turn, until
 from tests.support.worlds import needsLinux
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("withoutRest")
 def told(
     story: Story,
     *on: str,
-    factory: Callable[[Any], Any] = Made,
+    factory: Callable[[Any], Any] = ServiceFactory,
     foreground: bool = True,
     environ: dict[str, str] | None = None,
 ) -> Any:
@@ -441,7 +441,7 @@ def test_systemdIsTold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def story(reactor: Any, made: Any, reloads: Any) -> None:
         await reloads.reload()
-        reloads._succession._factory = lambda: 1 / 0
+        reloads._generations._factory = lambda: 1 / 0
         me(SIGHUP)
         await turn(reactor)
         client = await made.connect()
@@ -488,7 +488,7 @@ def test_systemdIsAskedForTimeWhileAReloadStopsFirst(
     messages: list[str] = []
 
     async def story(reactor: Any, made: Any, reloads: Any) -> None:
-        reloads.stopFirst = reloads._succession._stopFirst = True
+        reloads.stopFirst = reloads._generations._stopFirst = True
         client = await made.connect()
         await client.line()
         me(SIGHUP)

@@ -129,7 +129,7 @@ class ReloadService(Service):
         self._reactor = reactor
         self._participants = Participants()
         self._watchers = Watchers()
-        self._succession: Generations | None = None
+        self._generations: Generations | None = None
         #: Who wants one reload more.
         self._askers = Askers()
         #: The last that has begun.
@@ -165,14 +165,14 @@ class ReloadService(Service):
         """
         A line for each generation that is not stopped, the oldest first.
         """
-        generations = self._succession.generations if self._succession else []
+        generations = self._generations.generations if self._generations else []
         return [one.describe() for one in generations]
 
     def privilegedStartService(self) -> None:
         """
         Make the first generation, and have it do what may need privileges.
         """
-        if self._succession is not None:
+        if self._generations is not None:
             return
         if self._reactor is None:
             from twisted.internet import reactor
@@ -185,14 +185,14 @@ class ReloadService(Service):
         )
         early, self.early = self.early or Resources(unclaimed), None
         succession.privilegedBegin(self.alone, early)
-        self._succession = succession
+        self._generations = succession
 
     def startService(self) -> None:
         """
         Start the first generation.
         """
         self.privilegedStartService()
-        succession = self._succession
+        succession = self._generations
         assert succession is not None, "it was made"
         raised: list[Failure] = []
         self._busy = True
@@ -201,7 +201,7 @@ class ReloadService(Service):
         if raised:
             self._busy = False
             succession.giveUp()
-            self._succession = None
+            self._generations = None
             raised[0].raiseException()
         super().startService()
         self._working.addCallback(lambda _: self._begun(succession, raised))
@@ -220,7 +220,7 @@ class ReloadService(Service):
             self._watchers.after(reload)
 
     def _begun(self, succession: Generations, raised: list[Failure]) -> None:
-        if raised and succession is self._succession:
+        if raised and succession is self._generations:
             _log.failure("the service could not start", raised[0])
         self._worked(succession)
 
@@ -268,7 +268,7 @@ class ReloadService(Service):
 
     def _work(self) -> None:
         if self.running and self._askers and not self._busy:
-            succession = self._succession
+            succession = self._generations
             assert succession is not None, "it runs"
             self._busy = True
             self._working = Deferred.fromCoroutine(self._reload(succession))
@@ -276,7 +276,7 @@ class ReloadService(Service):
 
     def _worked(self, succession: Generations) -> None:
         # Else it was stopped, and has perhaps been started again since.
-        if succession is self._succession:
+        if succession is self._generations:
             self._busy = False
             self._work()
 
@@ -290,7 +290,7 @@ class ReloadService(Service):
             old = await succession.follow()
         except BaseException:
             failure = Failure()
-            if succession is not self._succession:
+            if succession is not self._generations:
                 failure = Failure(NotServing("the service is being stopped"))
             reload.ended(failure)
             self._pace.end()
@@ -329,7 +329,7 @@ class ReloadService(Service):
         @return: Fires when that is done.
         """
         super().stopService()
-        succession, self._succession = self._succession, None
+        succession, self._generations = self._generations, None
         if succession is None:
             return succeed(None)
         self._ending = succession
