@@ -1,115 +1,77 @@
 """
 Signals as ordinary events of a Twisted reactor.
 
-Each name is imported when it is first asked for (PEP 562), so that C{python -m
-txsignalfd}, and who wants L{lowlevel} alone, need not wait for Twisted.
+Each public name is imported when it is first used (PEP 562), so that a program
+that needs only L{lowlevel}, or C{python -m txsignalfd}, does not import Twisted.
 """
 
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from txsignalfd import lowlevel
-    from txsignalfd._children.reaper import ChildReaper
-    from txsignalfd._dispatch.description import Description
+    # The public names.  Type checkers follow these imports; at run time _homes()
+    # reads from them where each name is.
+    from txsignalfd import lowlevel as lowlevel
+    from txsignalfd._children.reaper import ChildReaper as ChildReaper
+    from txsignalfd._dispatch.description import Description as Description
     from txsignalfd._dispatch.dispatcher import (
-        DispatcherClosed,
-        SignalDispatcher,
-        dispatcherFor,
+        DispatcherClosed as DispatcherClosed,
+        SignalDispatcher as SignalDispatcher,
+        dispatcherFor as dispatcherFor,
     )
-    from txsignalfd._dispatch.registration import Overlap, Registration
-    from txsignalfd._dispatch.waiting import SignalStream
-    from txsignalfd._kernel.descriptor import SignalDescriptor
-    from txsignalfd._kernel.fork import WatchedByParent
-    from txsignalfd._kernel.mask import SignalAlreadyWatched, SignalNotWatchable
-    from txsignalfd._kernel.spawn import spawning
-    from txsignalfd._reload.service import NotServing, ReloadService
-    from txsignalfd._reload.transaction import Reload
+    from txsignalfd._dispatch.registration import (
+        Overlap as Overlap,
+        Registration as Registration,
+    )
+    from txsignalfd._dispatch.waiting import SignalStream as SignalStream
+    from txsignalfd._kernel.descriptor import SignalDescriptor as SignalDescriptor
+    from txsignalfd._kernel.fork import WatchedByParent as WatchedByParent
+    from txsignalfd._kernel.mask import (
+        SignalAlreadyWatched as SignalAlreadyWatched,
+        SignalNotWatchable as SignalNotWatchable,
+    )
+    from txsignalfd._kernel.spawn import spawning as spawning
+    from txsignalfd._reload.service import (
+        NotServing as NotServing,
+        ReloadService as ReloadService,
+    )
+    from txsignalfd._reload.transaction import Reload as Reload
     from txsignalfd.eventfd import (
-        CounterFull,
-        EventDescriptor,
-        EventDescriptorClosed,
-        EventfdUnavailable,
+        CounterFull as CounterFull,
+        EventDescriptor as EventDescriptor,
+        EventDescriptorClosed as EventDescriptorClosed,
+        EventfdUnavailable as EventfdUnavailable,
     )
-    from txsignalfd.lowlevel import SignalfdUnavailable
-    from txsignalfd.reactorsignals import ReactorSignals
-    from txsignalfd.service import SignalService
-    from txsignalfd.siginfo import Child, Sender, SigInfo
-else:  # for with this a checker would take every name for one of ours
+    from txsignalfd.lowlevel import SignalfdUnavailable as SignalfdUnavailable
+    from txsignalfd.reactorsignals import ReactorSignals as ReactorSignals
+    from txsignalfd.service import SignalService as SignalService
+    from txsignalfd.siginfo import Child as Child, Sender as Sender, SigInfo as SigInfo
+else:  # a type checker that saw __getattr__ would accept any name
+
+    @cache
+    def _homes() -> dict[str, str]:
+        import ast
+
+        tree = ast.parse(__spec__.loader.get_source(__name__))
+        return {
+            alias.asname: node.module
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+            if alias.asname
+        }
 
     def __getattr__(name: str) -> object:
-        if name == "lowlevel":
-            return import_module("txsignalfd.lowlevel")
-        if name not in _homes:
+        if name == "__all__":
+            return sorted(_homes())
+        home = _homes().get(name)
+        if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"txsignalfd.{_homes[name]}"), name)
-        globals()[name] = value
+        if home == __name__:
+            return import_module(f"{home}.{name}")
+        value = globals()[name] = getattr(import_module(home), name)
         return value
 
-
-__all__ = [
-    "Child",
-    "ChildReaper",
-    "CounterFull",
-    "Description",
-    "DispatcherClosed",
-    "EventDescriptor",
-    "EventDescriptorClosed",
-    "EventfdUnavailable",
-    "NotServing",
-    "Overlap",
-    "ReactorSignals",
-    "Registration",
-    "Reload",
-    "ReloadService",
-    "Sender",
-    "SigInfo",
-    "SignalAlreadyWatched",
-    "SignalDescriptor",
-    "SignalDispatcher",
-    "SignalNotWatchable",
-    "SignalService",
-    "SignalStream",
-    "SignalfdUnavailable",
-    "WatchedByParent",
-    "dispatcherFor",
-    "lowlevel",
-    "spawning",
-]
-
-#: Where each name is, as a checker of types reads it above.
-_homes = {
-    name: module
-    for module, names in {
-        "_kernel.fork": ["WatchedByParent"],
-        "_kernel.mask": ["SignalAlreadyWatched", "SignalNotWatchable"],
-        "_kernel.spawn": ["spawning"],
-        "_children.reaper": ["ChildReaper"],
-        "_dispatch.description": ["Description"],
-        "_kernel.descriptor": ["SignalDescriptor"],
-        "_dispatch.dispatcher": [
-            "DispatcherClosed",
-            "SignalDispatcher",
-            "dispatcherFor",
-        ],
-        "eventfd": [
-            "CounterFull",
-            "EventDescriptor",
-            "EventDescriptorClosed",
-            "EventfdUnavailable",
-        ],
-        "lowlevel": ["SignalfdUnavailable"],
-        "reactorsignals": ["ReactorSignals"],
-        "_dispatch.registration": ["Overlap", "Registration"],
-        "_reload.service": ["NotServing", "ReloadService"],
-        "service": ["SignalService"],
-        "siginfo": ["Child", "Sender", "SigInfo"],
-        "_dispatch.waiting": ["SignalStream"],
-        "_reload.transaction": ["Reload"],
-    }.items()
-    for name in names
-}
-
-
-def __dir__() -> list[str]:
-    return [*__all__, *(name for name in globals() if name.startswith("__"))]
+    def __dir__() -> list[str]:
+        return ["__all__", "__doc__", "__file__", "__name__", "__path__", *_homes()]
