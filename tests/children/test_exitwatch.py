@@ -1,5 +1,5 @@
 """
-L{Ends}: a set of children, told when they end.
+L{ExitWatch}: a set of children, told when they end.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from tests.support.processes import SLEEP, foreign, untilZombie
-from txsignalfd._children.exitwatch import SPARED, Ends, peek
+from txsignalfd._children.exitwatch import RESERVED, ExitWatch, peek
 
 
 @pytest.fixture(params=["pidfd", "without", "full", "no epoll"])
-def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
+def ends(request: pytest.FixtureRequest) -> Iterator[ExitWatch]:
     """
     With a pidfd for each, and with none for one reason or another.
     """
@@ -34,8 +34,8 @@ def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
         elif request.param == "no epoll":
             patch.setattr(select, "epoll", refused)
         elif request.param == "full":
-            resource.setrlimit(resource.RLIMIT_NOFILE, (SPARED, limits[1]))
-        ends = Ends()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (RESERVED, limits[1]))
+        ends = ExitWatch()
         yield ends
         if request.param != "pidfd":
             assert not ends._pidfds
@@ -51,14 +51,14 @@ def end(pid: int) -> None:
     untilZombie(pid)
 
 
-@pytest.mark.parametrize("ours", [True, False])
-def test_eachIsToldOnceWhenItHasEnded(ends: Ends, ours: bool) -> None:
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_eachIsToldOnceWhenItHasEnded(ends: ExitWatch, exclusive: bool) -> None:
     """
     The others are not, and what was discarded is not.
     """
     with foreign(*SLEEP) as one, foreign(*SLEEP) as two, foreign(*SLEEP) as three:
         for pid in (one, two, three):
-            ends.add(pid, ours)
+            ends.add(pid, exclusive)
         assert list(ends.ended()) == []
         ends.discard(three)
         end(three)
@@ -69,63 +69,63 @@ def test_eachIsToldOnceWhenItHasEnded(ends: Ends, ours: bool) -> None:
         assert list(ends.ended()) == [one]
 
 
-@pytest.mark.parametrize("ours", [True, False])
-def test_oneThatHasEndedAlreadyIsTold(ends: Ends, ours: bool) -> None:
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_oneThatHasEndedAlreadyIsTold(ends: ExitWatch, exclusive: bool) -> None:
     """
     Also where another ended one stands before it, and when it is added twice.
     """
     with foreign(*SLEEP) as lying, foreign(*SLEEP) as pid:
         end(lying)
         end(pid)
-        ends.add(pid, ours)
-        ends.add(pid, ours)
+        ends.add(pid, exclusive)
+        ends.add(pid, exclusive)
         assert list(ends.ended()) == [pid]
 
 
-@pytest.mark.parametrize("ours", [True, False])
-def test_oneThatWasWaitedForIsTold(ends: Ends, ours: bool) -> None:
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_oneThatWasWaitedForIsTold(ends: ExitWatch, exclusive: bool) -> None:
     """
     At once if that was to be expected, and otherwise in time.
     """
     with ExitStack() as stack:
         with foreign(*SLEEP) as pid:
-            ends.add(pid, ours)
+            ends.add(pid, exclusive)
             living = [stack.enter_context(foreign(*SLEEP)) for _ in range(3)]
             for each in living:
-                ends.add(each, ours=True)
+                ends.add(each, exclusive=True)
         told: list[int] = []
-        for _ in range(5 if ours else 1):
+        for _ in range(5 if exclusive else 1):
             told += ends.ended()
         assert told == [pid]
 
 
-def test_whoIsToldMayDiscardTheRest(ends: Ends) -> None:
+def test_whoIsToldMayDiscardTheRest(ends: ExitWatch) -> None:
     """
     Or close it all.
     """
     with foreign(*SLEEP) as one, foreign(*SLEEP) as two:
         for pid in (one, two):
-            ends.add(pid, ours=False)
+            ends.add(pid, exclusive=False)
             end(pid)
         for _ in ends.ended():
             ends.close()
         assert list(ends.ended()) == []
 
 
-def test_oneIsToldAgainUntilItsStatusIsGone(ends: Ends) -> None:
+def test_oneIsToldAgainUntilItsStatusIsGone(ends: ExitWatch) -> None:
     """
     Which whoever was told could not have yet.
     """
     with foreign(*SLEEP) as pid:
-        ends.add(pid, ours=True)
+        ends.add(pid, exclusive=True)
         assert list(ends.ended()) == []
         end(pid)
         for _ in range(2):
             assert list(ends.ended()) == [pid]
-            ends.addAgain(pid)
+            ends.reportAgain(pid)
     assert list(ends.ended()) == [pid]
     with pytest.raises(ChildProcessError):
-        ends.addAgain(pid)
+        ends.reportAgain(pid)
     assert list(ends.ended()) == []
 
 
@@ -153,17 +153,17 @@ def test_lowNumbersAreLeftToOthers() -> None:
     if limits[1] < 2048:
         pytest.skip(f"no more than {limits[1]} descriptors here")
     resource.setrlimit(resource.RLIMIT_NOFILE, (2048, limits[1]))
-    ends = Ends()
+    ends = ExitWatch()
     with ExitStack() as stack:
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
         stack.callback(ends.close)
         pid = stack.enter_context(foreign(*SLEEP))
         low = os.open(os.devnull, os.O_RDONLY)
         stack.callback(os.close, low)
-        while low < 1024 - SPARED - 1:
+        while low < 1024 - RESERVED - 1:
             low = os.dup(low)
             stack.callback(os.close, low)
-        ends.add(pid, ours=True)
+        ends.add(pid, exclusive=True)
         (fd,) = ends._pids
         assert fd == 1024
         assert not os.get_inheritable(fd)

@@ -71,7 +71,7 @@ def test_whatAnObjectStandsForIsNoOrphan() -> None:
 
     async def main(reactor: Any) -> None:
         dispatcher = dispatcherFor(reactor)
-        look = ChildReaper(dispatcher, subreaper=True)._reaping._orphans
+        look = ChildReaper(dispatcher, subreaper=True)._shared._orphans
         assert look is not None
         process = get_context("fork").Process(target=os._exit, args=(5,))
         process.start()
@@ -131,7 +131,7 @@ def test_whatSomebodyWaitsForIsNoOrphan() -> None:
         reaper = ChildReaper(dispatcher, subreaper=True)
         got = Recorder()
         dispatcher.addHandler(SIGCHLD, got)
-        look = reaper._reaping._orphans
+        look = reaper._shared._orphans
         assert look is not None
         with foreign("sleep", "1000") as living:
             waiting = reaper.whenExited(living)
@@ -141,12 +141,12 @@ def test_whatSomebodyWaitsForIsNoOrphan() -> None:
             assert not look._isOwned(living)
         pid = os.posix_spawnp("true", ["true"], os.environ)
         untilZombie(pid)
-        await until(reactor, lambda: look._lying)
+        await until(reactor, lambda: look._suspects)
         seen = len(got.infos)
         with foreign("sleep", "1000"):
             pass
         await until(reactor, lambda: len(got.infos) > seen)
-        find = look._findLying
+        find = look._findSuspects
 
         def tooLate() -> set[int]:
             found = find()
@@ -154,8 +154,8 @@ def test_whatSomebodyWaitsForIsNoOrphan() -> None:
                 os.waitpid(pid, 0)
             return found
 
-        look._findLying = tooLate  # type: ignore[method-assign]
-        await until(reactor, lambda: not look._lying)
+        look._findSuspects = tooLate  # type: ignore[method-assign]
+        await until(reactor, lambda: not look._suspects)
         await dispatcher.close()
 
     spin(main)
@@ -169,16 +169,16 @@ def test_whatIsWaitedForMeanwhileIsForgotten(monkeypatch: pytest.MonkeyPatch) ->
 
     async def main(reactor: Any) -> None:
         dispatcher = dispatcherFor(reactor)
-        look = ChildReaper(dispatcher, subreaper=True)._reaping._orphans
+        look = ChildReaper(dispatcher, subreaper=True)._shared._orphans
         assert look is not None
         pid = os.posix_spawnp("true", ["true"], os.environ)
         await until(reactor, lambda: look._call)
         assert look._call is not None
-        assert look._lying == {pid}
+        assert look._suspects == {pid}
         os.waitpid(pid, 0)
         look._call.reset(0)
         await until(reactor, lambda: look._call is None)
-        assert not look._lying
+        assert not look._suspects
         await dispatcher.close()
 
     spin(main)
@@ -195,9 +195,9 @@ def test_whatWasSoBeforeStaysSo() -> None:
         reaper = ChildReaper(dispatcher, subreaper=True)
         with foreign("true") as pid:
             untilZombie(pid)
-            look = reaper._reaping._orphans
+            look = reaper._shared._orphans
             assert look is not None
-            await until(reactor, lambda: look._lying)
+            await until(reactor, lambda: look._suspects)
             reaper.close()
         assert not reactor.getDelayedCalls()[1:]
         await dispatcher.close()

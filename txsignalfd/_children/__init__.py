@@ -1,6 +1,6 @@
 """
-The ends of child processes.
+Report the ends of child processes while SIGCHLD is watched.
 
 The entry point is L{ChildReaper <txsignalfd._children.reaper.ChildReaper>}.
-Invariant: no exit status is taken that belongs to somebody else.
+Invariant: an exit status is taken only by the owner of the child.
 """

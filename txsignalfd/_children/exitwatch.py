@@ -1,38 +1,34 @@
 # -*- test-case-name: tests.children.test_exitwatch -*-
 """
-L{Ends}: which of many children have ended, at a cost that does not grow with
-how many there are.
+L{ExitWatch}: find the children that have ended, however many are alive.
 
-Theory
-======
+One SIGCHLD may stand for the ends of many children, and it names only one of
+them.  There are three ways to find the others:
 
-One SIGCHLD may stand for many ends, and it names one of them.  To find the
-others there are three ways, and each has its price:
+  - Ask for each child separately (waitpid(2), as Twisted does).  This costs a
+    system call for each living child, at each SIGCHLD.
+  - Ask for any child (C{waitid(P_ALL)} with C{WNOWAIT}).  This is one call, in
+    which the kernel walks through all children and returns the first zombie.
+    A zombie that its owner does not reap hides all others.
+  - Poll pidfds (pidfd_open(2)) with epoll(7).  This is one call, whose cost
+    depends only on the number of ends, but each child costs a descriptor.
 
-  - to ask for each child by itself (waitpid(2), as Twisted does): a system
-    call for each living child, at each end;
-  - to ask for any child (C{waitid(P_ALL)} with C{WNOWAIT}): one call, in
-    which the kernel walks through all children, and it always gives the first
-    that it finds.  If that one's owner leaves it lying, it hides the others;
-  - pidfds (pidfd_open(2)) in an epoll(7): one call, which costs what there is
-    to be told, and knows of no other child; but each child costs a descriptor.
+So each child has a pidfd while the process can spare the descriptors.  A child
+without a pidfd (on an older kernel, or when descriptors are short) is found in
+the second way, and in the first way if a foreign zombie is the first or if
+other code may reap the child: the second way does not see reaped children.
 
-So each child has its pidfd as long as the process can spare the descriptors.
-Those that have none (an older kernel, or no more room) are asked for by the
-second way, and where a foreign child is in its way by the first.  By the first
-way alone those that others wait for: after that the second finds nothing.
+A pidfd stays open until its child is discarded.  Until then it identifies that
+child, even if another process has the same process id by now.  A pidfd becomes
+readable too early for a child that is traced by a debugger.  Its status is
+available only later, so it is asked for separately from then on.
 
-A pidfd is open until whoever is told has looked: it still names its child when
-the number is another's.  It is readable too early for a child that a debugger
-has: that one's status can be had only later, and so it is asked for from then
-on.
+A pidfd is removed from the epoll before it is closed, because a forked child
+may have a copy, which would keep it registered.
 
-A pidfd in the epoll outlives its number here when a forked child has a copy,
-so it is always taken out before it is closed.
-
-Rejected: a reader in the reactor for each pidfd (a select reactor has no room
-for them, and each of them costs a turn); the epoll as a reader (an end would
-come before its SIGCHLD, and only children that are met already would be told).
+Rejected: one reader in the reactor for each pidfd (a select reactor has no room
+for them, and each costs a turn); the epoll as a reader (an end would be
+reported before its SIGCHLD, and only for children that are known already).
 """
 
 from __future__ import annotations
@@ -48,22 +44,22 @@ from typing import Final
 from txsignalfd._native.extension import ffi, lib
 from txsignalfd.siginfo import SIGINFO_SIZE, SigInfo, parse
 
-#: So many of the numbers that RLIMIT_NOFILE allows are left to others.
-SPARED: Final = 256
+#: How many of the descriptors that RLIMIT_NOFILE allows are left to other code.
+RESERVED: Final = 256
 
-#: select(2) knows no higher numbers than those below this one.
+#: select(2) accepts only descriptors below this number.
 _FD_SETSIZE: Final = 1024
 
 
 def peek(pid: int, pidfd: int = -1) -> SigInfo | None:
     """
-    Look at the end of a child, and leave its status to whoever waits for it.
+    Return how a child has ended, without taking its exit status.
 
-    @param pidfd: Its pidfd, or -1.
-    @return: What its SIGCHLD says, or C{None} while it has not ended.
-    @raise ChildProcessError: When it is no child of this process, or somebody
-        has waited for it.
-    @raise OSError: For what is no process id.
+    @param pidfd: The child's pidfd, or -1.
+    @return: The contents of its SIGCHLD, or C{None} while it has not ended.
+    @raise ChildProcessError: When it is not a child of this process, or has
+        been reaped.
+    @raise OSError: For a number that is not a process id.
     """
     record = ffi.new("struct txs_siginfo *")
     try:
@@ -75,20 +71,19 @@ def peek(pid: int, pidfd: int = -1) -> SigInfo | None:
     return parse(ffi.buffer(record, SIGINFO_SIZE)[:])[0] if found else None
 
 
-def findEnded() -> int | None:
+def firstZombie() -> int | None:
     """
-    The first child that has ended, and that nobody has waited for.
+    Return the first child that has ended and has not been reaped.
     """
     record = ffi.new("struct txs_siginfo *")
-    if lib.txs_peek_any_child(record) == -1:
-        # ECHILD: there is none.
+    if lib.txs_peek_any_child(record) == -1:  # ECHILD: there are no children
         return None
     return record.pid or None
 
 
 def isRunning(pid: int) -> bool:
     """
-    Whether this is a child of ours that has not ended.
+    Return whether this is a child of this process that has not ended.
     """
     try:
         return peek(pid) is None
@@ -98,17 +93,17 @@ def isRunning(pid: int) -> bool:
 
 def _openPidfd(pid: int) -> int | None:
     """
-    A pidfd, if there is one to be had.
+    Open a pidfd, unless descriptors are short or the system has no pidfds.
     """
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARED
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED
     try:
         fd = os.pidfd_open(pid)
-        if _FD_SETSIZE - SPARED <= fd < _FD_SETSIZE < most:
+        if _FD_SETSIZE - RESERVED <= fd < _FD_SETSIZE < limit:
             fd = _moveUp(fd)
-    # Before Linux 5.3, or where the C library's headers were older than that.
+    # Before Linux 5.3, or where the C library's headers are older than that.
     except (OSError, AttributeError):
         return None
-    if fd < most:
+    if fd < limit:
         return fd
     os.close(fd)
     return None
@@ -116,7 +111,7 @@ def _openPidfd(pid: int) -> int | None:
 
 def _moveUp(fd: int) -> int:
     """
-    What is left of the low numbers is for those who need them.
+    Leave a low number to code that uses select(2).
     """
     try:
         return fcntl(fd, F_DUPFD_CLOEXEC, _FD_SETSIZE)
@@ -124,32 +119,33 @@ def _moveUp(fd: int) -> int:
         os.close(fd)
 
 
-class Ends:
+class ExitWatch:
     """
-    A set of children, each of which is told once when it has ended.  Use it
-    from one thread.  It waits for none: their statuses stay where they are.
+    A set of children, each of which is reported once when it has ended.
+
+    The children are not reaped.  Use it from one thread.
     """
 
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
         self._pidfds: dict[int, int] = {}
         self._pids: dict[int, int] = {}
-        #: The children that are asked for, and whether they are ours alone.
-        self._asked: dict[int, bool] = {}
-        self._unseen = 0
+        #: The children without a pidfd, and whether each is exclusive.
+        self._polled: dict[int, bool] = {}
+        self._roundsSinceSweep = 0
 
-    def add(self, pid: int, ours: bool) -> None:
+    def add(self, pid: int, exclusive: bool) -> None:
         """
-        Tell of this child's end, also when it has ended already.  One that
-        had the same number before is forgotten.
+        Add a child, which may have ended already.  It replaces an earlier child
+        that had the same process id.
 
         @param pid: Its process id.
-        @param ours: Whether nobody waits for it before it was told.
+        @param exclusive: Whether no other code reaps it before it is reported.
         """
         self.discard(pid)
         fd = _openPidfd(pid)
         if fd is None:
-            self._asked[pid] = ours
+            self._polled[pid] = exclusive
             return
         try:
             if self._epoll is None:
@@ -157,26 +153,25 @@ class Ends:
             self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
         except OSError:  # no descriptor left, or /proc/sys/fs/epoll/max_user_watches
             os.close(fd)
-            self._asked[pid] = ours
+            self._polled[pid] = exclusive
             return
         self._pidfds[pid] = fd
         self._pids[fd] = pid
 
-    def addAgain(self, pid: int) -> None:
+    def reportAgain(self, pid: int) -> None:
         """
-        Tell once more of a child that has been told: its status could not be
-        had yet.
+        Report a child once more, because its status was not available yet.
 
-        @raise ChildProcessError: When somebody else has had it.
+        @raise ChildProcessError: When other code has reaped it.
         """
         self.peek(pid)
-        self._asked[pid] = False
+        self._polled[pid] = False
 
     def discard(self, pid: int) -> None:
         """
-        Tell of this child no more.
+        Remove a child, if it is in the set.
         """
-        self._asked.pop(pid, None)
+        self._polled.pop(pid, None)
         fd = self._pidfds.pop(pid, None)
         if fd is not None:
             assert self._epoll is not None
@@ -186,15 +181,15 @@ class Ends:
 
     def peek(self, pid: int) -> SigInfo | None:
         """
-        Look at the end of a child of these, as L{peek} does; of that child,
-        and not of another that has its number by now, if it has a pidfd.
+        Do what the function L{peek} does, for a child in the set.  If it has a
+        pidfd, another process with the same process id is not confused with it.
         """
         return peek(pid, self._pidfds.get(pid, -1))
 
     def ended(self) -> Iterator[int]:
         """
-        The children that have ended, each told once.  They stay in the set
-        until they are discarded.
+        Iterate over the children that have ended and are not reported yet.
+        They stay in the set until they are discarded.
         """
         while self._pids:
             assert self._epoll is not None
@@ -202,39 +197,39 @@ class Ends:
             if not ready:
                 break
             for fd, pid in ready:
-                if self._pids.get(fd) == pid:  # or it was discarded meanwhile
+                if self._pids.get(fd) == pid:  # not discarded meanwhile
                     yield pid
-        if self._asked:
-            yield from self._endedOfAsked()
+        if self._polled:
+            yield from self._endedPolled()
 
-    def _endedOfAsked(self) -> Iterator[int]:
-        yield from self._askedOneByOne(ours=False)
-        while first := findEnded():
-            if not self._asked.get(first):
-                break  # it stands before the others
-            del self._asked[first]
+    def _endedPolled(self) -> Iterator[int]:
+        yield from self._sweep(exclusive=False)
+        while first := firstZombie():
+            if not self._polled.get(first):
+                break  # it hides the others
+            del self._polled[first]
             yield first
         else:
-            # Some of ours may have been waited for without having been told:
-            # see to them now and then, at the cost of one for each time.
-            self._unseen += 1
-            if self._unseen < len(self._asked):
+            # Exclusive children may have been reaped nevertheless.  A sweep once
+            # in as many rounds as there are children costs one call for each round.
+            self._roundsSinceSweep += 1
+            if self._roundsSinceSweep < len(self._polled):
                 return
-        self._unseen = 0
-        yield from self._askedOneByOne(ours=True)
+        self._roundsSinceSweep = 0
+        yield from self._sweep(exclusive=True)
 
-    def _askedOneByOne(self, ours: bool) -> Iterator[int]:
-        asked = [pid for pid, each in self._asked.items() if each is ours]
-        for pid in asked:
-            if self._asked.get(pid) is ours and not isRunning(pid):
-                del self._asked[pid]
+    def _sweep(self, exclusive: bool) -> Iterator[int]:
+        polled = [pid for pid, each in self._polled.items() if each is exclusive]
+        for pid in polled:
+            if self._polled.get(pid) is exclusive and not isRunning(pid):
+                del self._polled[pid]
                 yield pid
 
     def close(self) -> None:
         """
-        Forget all of them.
+        Remove all children.
         """
-        self._asked.clear()
+        self._polled.clear()
         for pid in list(self._pidfds):
             self.discard(pid)
         if self._epoll is not None:

@@ -1,20 +1,19 @@
 # -*- test-case-name: tests.children.test_orphans -*-
 """
-L{OrphanReaper}: the ends of orphans that have become our children.
+L{OrphanReaper}: reap orphans that have become children of this process.
 
-When a process ends, its children go to its nearest ancestor that is a
-subreaper (PR_SET_CHILD_SUBREAPER, prctl(2)), or to PID 1.  If nobody waits for
-them there, they stay as zombies.
+When a process ends, its children are adopted by its nearest ancestor that is a
+subreaper (PR_SET_CHILD_SUBREAPER, prctl(2)), or by PID 1.  They stay zombies
+after their end, until they are reaped there.
 
-The kernel does not tell an orphan from a child that this process has started:
-from its adoption on they are the same.  What tells them apart is that nobody
-here waits for an orphan.  So what is looked for are zombies that are nobody's
-in Twisted, nor that of a C{Popen} object, which may be asked for its status at
-any time, and have been lying for a while: L{GRACE} seconds, in which their
-owner, if they have another one, has had the time to wait for them.
+The kernel does not distinguish an orphan from a child that this process has
+started.  The difference is that no code here waits for an orphan.  So an orphan
+is a zombie that is not a process of Twisted or of a C{Popen} object (which may
+be asked for its status at any time), and that has been a zombie for at least
+L{GRACE} seconds, in which another owner would have reaped it.
 
-Rejected: to take what ends and is not Twisted's at once, as an init does (it
-would take the statuses from subprocess and from libraries in C).
+Rejected: reaping every child that is not Twisted's immediately, as an init does
+(that takes statuses from subprocess and from C libraries).
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from typing import Any, Final
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from txsignalfd._children.exitwatch import findEnded, isRunning
+from txsignalfd._children.exitwatch import firstZombie, isRunning
 from txsignalfd._native.extension import ffi, lib
 
 _log: Final = Logger("txsignalfd.children.ChildReaper")
 
-#: Seconds for which a zombie must have been lying, at the least.
+#: How many seconds a process has to be a zombie before it counts as an orphan.
 GRACE: Final = 2.0
 
 
@@ -47,11 +46,11 @@ def _setSubreaper(wanted: bool) -> bool:
 
 def isInit() -> bool:
     """
-    Whether orphans of a whole pid namespace come to this process, as to the
-    first of a container: pid_namespaces(7).
+    Return whether this process adopts all orphans of its pid namespace, as the
+    first process of a container does: pid_namespaces(7).
     """
     try:
-        # It is another where proc(5) is that of a namespace outside.
+        # They differ where proc(5) shows an outer namespace.
         first = os.getpid() == 1 and os.readlink("/proc/self") == "1"
     except OSError:
         return False
@@ -60,8 +59,7 @@ def isInit() -> bool:
 
 def childProcesses() -> set[int]:
     """
-    The children of this process, whoever has started them: those of each of
-    its threads, by proc_pid_task_children(5).
+    Return all children of this process, from proc_pid_task_children(5).
 
     @raise OSError: Where there is no proc(5).
     """
@@ -75,16 +73,16 @@ def childProcesses() -> set[int]:
     return found
 
 
-#: Where the classes are whose objects have one child each.
+#: The modules with a class C{Popen} whose instances own one child each.
 _OWNERS: Final = ("subprocess", "multiprocessing.popen_fork")
 
 
 def ownedProcesses() -> set[int]:
     """
-    The children of C{subprocess} and C{multiprocessing} that have not been waited
-    for.  There are no lists of them.
+    Return the unreaped children of C{subprocess} and C{multiprocessing}.
     """
-    # Its instances refer to a class.  Another thread may be making one.
+    # These modules keep no list, but every instance refers to its class.  In
+    # another thread an instance may be incomplete.
     return {
         getattr(owner, "pid", None) or 0
         for kind in _ownerTypes()
@@ -104,59 +102,60 @@ def _ownerTypes() -> Iterator[Any]:
 
 class OrphanReaper:
     """
-    Makes this process a subreaper, and reaps the orphans that it gets.  Use it
-    in the reactor's thread.
+    Makes this process a subreaper, and reaps the orphans that it adopts.
+
+    Use it in the reactor's thread.
     """
 
     def __init__(self, reactor: Any, isOwned: Callable[[int], bool]) -> None:
         """
-        @param reactor: Gives the time.
-        @param isOwned: Whether a child has an owner, by its process id.
-        @raise OSError: On another system than Linux.
+        @param reactor: The reactor that calls later.
+        @param isOwned: Returns whether a child has an owner, by its process id.
+        @raise OSError: On a system other than Linux.
         """
         self._reactor = reactor
         self._isOwned = isOwned
         self._wasSubreaper = _setSubreaper(True)
-        self._lying: set[int] = set()
-        #: Those that were looked at, and have an object that stands for them.
+        #: The zombies without a known owner at the last check.
+        self._suspects: set[int] = set()
+        #: The zombies that belong to an object, as far as that was checked.
         self._owned: set[int] = set()
         self._call: IDelayedCall | None = None
 
-    def look(self) -> None:
+    def check(self) -> None:
         """
-        A child has ended: see whether it is left lying.
+        Look for new zombies, because a child has ended.
         """
         if self._call is None:
-            self._lying = self._findLying()
-            if self._lying:
-                self._call = self._reactor.callLater(GRACE, self._lookAgain)
+            self._suspects = self._findSuspects()
+            if self._suspects:
+                self._call = self._reactor.callLater(GRACE, self._reap)
 
-    def _lookAgain(self) -> None:
+    def _reap(self) -> None:
         self._call = None
-        lying = self._findLying() & self._lying
-        if lying:
-            # To find them is dear, and so is not done for the same ones again.
+        orphans = self._findSuspects() & self._suspects
+        if orphans:
+            # This is expensive, so it is not repeated for the same zombies.
             self._owned = ownedProcesses()
-        for pid in lying - self._owned:
-            # Its owner may have come in this very moment.
+        for pid in orphans - self._owned:
+            # Its owner may reap it at this very moment.
             with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
                 _log.debug("reaped the orphan {pid}", pid=pid)
-        self.look()
+        self.check()
 
-    def _findLying(self) -> set[int]:
-        # Most often there is none, and this says so without a look at each.
-        if findEnded() is None:
+    def _findSuspects(self) -> set[int]:
+        if firstZombie() is None:  # the usual case, without a look at each child
             return set()
-        others = (pid for pid in childProcesses() if not self._isOwned(pid))
-        ended = {pid for pid in others if not isRunning(pid)}
-        # What is gone leaves its number to others.
-        self._owned &= ended
-        return ended - self._owned
+        unowned = (pid for pid in childProcesses() if not self._isOwned(pid))
+        zombies = {pid for pid in unowned if not isRunning(pid)}
+        # The process id of a reaped child may be used again.
+        self._owned &= zombies
+        return zombies - self._owned
 
     def close(self) -> None:
         """
-        Reap no more, and be what the process was before.
+        Stop reaping, and restore the process's attribute.
         """
         if self._call is not None:
             self._call.cancel()

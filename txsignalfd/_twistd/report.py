@@ -39,7 +39,7 @@ from typing import Any, Final, TypeVar
 from twisted.python.reflect import qual, safe_repr
 
 from txsignalfd._children.orphans import childProcesses
-from txsignalfd._children.spawned import spawnedProcesses
+from txsignalfd._children.twistedprocesses import spawnedProcesses
 from txsignalfd._dispatch.dispatcher import SignalDispatcher
 from txsignalfd._proc.status import printable
 

@@ -252,7 +252,7 @@ def test_aChildWhosePipesCloseFirstIsToldOnce() -> None:
         await until(reactor, lambda: first.transport.pid is None)
         await turn(reactor)
         assert len(first.reasons) == 2
-        assert not reaper._reaping._spawned.known
+        assert not reaper._shared._processes._known
         await dispatcher.close()
 
     spin(main)
@@ -382,8 +382,8 @@ def test_anEndWhoseStatusAnotherHasTakenIsNotAskedForAgain() -> None:
         for _ in range(len(taken)):
             await ended(spawn(reactor, "true"))
             await turn(reactor)
-        assert not reaper._reaping._ends._pidfds
-        assert not reaper._reaping._ends._asked
+        assert not reaper._shared._watch._pidfds
+        assert not reaper._shared._watch._polled
         for each, pid in zip(taken, pids, strict=True):
             assert not each.reasons
             assert process.reapProcessHandlers.pop(pid) is each.transport
@@ -671,7 +671,7 @@ def test_whoIsToldMayCloseEverything(how: str) -> None:
         for each in protocols:
             each.ended.addCallback(close)
         kill(*protocols)
-        await until(reactor, lambda: not reaper._reaping._group._registrations[0].ready)
+        await until(reactor, lambda: not reaper._shared._group._registrations[0].ready)
         process.reapAllProcesses()
         await ended(*protocols)
         await dispatcher.close()
@@ -1102,9 +1102,11 @@ def test_severalCostNoMoreThanOne() -> None:
         await turn(reactor)
         waiting = [reaper.whenExited(living.transport.pid) for reaper in reapers]
         for reaper, deferred in zip(reapers[:2], waiting, strict=False):
-            assert len(reaper._reaping._ends._pidfds) == 1
+            assert len(reaper._shared._watch._pidfds) == 1
             reaper.close()
-            with pytest.raises(DispatcherClosed, match="the ChildReaper was closed"):
+            with pytest.raises(
+                DispatcherClosed, match="the ChildReaper or its dispatcher is closed"
+            ):
                 await deferred
         assert lib.txs_set_subreaper(0) == 0
         kill(living)
