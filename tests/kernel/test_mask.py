@@ -327,11 +327,11 @@ def test_aRefusalInTheMiddleOfAListUndoesTheRest(
         def __getattr__(self, name: str) -> object:
             return getattr(real, name)
 
-        def txs_hold(self, signo: int, *arguments: int) -> int:
+        def txs_acquire(self, signo: int, *arguments: int) -> int:
             if signo == SIGUSR2:
                 ffi.errno = errno.EPERM
                 return -1
-            return int(real.txs_hold(signo, *arguments))
+            return int(real.txs_acquire(signo, *arguments))
 
     real = lib
     monkeypatch.setattr(_mask, "lib", Refusing())

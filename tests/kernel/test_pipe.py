@@ -625,7 +625,7 @@ def test_aThreadIsNotedHoweverManyHaveEndedBefore() -> None:
     def note() -> None:
         for thread in range(10**8, 10**8 + 2000):  # numbers that no thread has
             lib.txs_note(thread, SIGUSR1)
-            assert lib.txs_forget(thread, 0) == 1 << (SIGUSR1 - 1)
+            assert lib.txs_noted(thread) == 1 << (SIGUSR1 - 1)
 
     inChild(note)
 

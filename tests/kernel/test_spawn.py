@@ -395,7 +395,7 @@ def test_whatIsPendingWhenAChildStartsIsReadFirst() -> None:
     """
     More than there is room for beside the queue.
     """
-    count = lib.TXS_KEPT // 16 + 100
+    count = lib.TXS_DEFERRED // 16 + 100
 
     async def main(reactor: Any) -> None:
         dispatcher = dispatcherFor(reactor)
@@ -404,15 +404,15 @@ def test_whatIsPendingWhenAChildStartsIsReadFirst() -> None:
         queue(*range(count))
         with spawning():
             assert blockedSignals() == set()
-            assert lib.txs_count_kept() < count
-            queue(*range(count, lib.TXS_KEPT + count))
+            assert lib.txs_deferred_count() < count
+            queue(*range(count, lib.TXS_DEFERRED + count))
             # It is full, and the rest stays in the queue.
-            assert lib.txs_count_kept() == lib.TXS_KEPT
+            assert lib.txs_deferred_count() == lib.TXS_DEFERRED
             assert blockedSignals() == {SIGRTMIN}
-        queue(lib.TXS_KEPT + count)
+        queue(lib.TXS_DEFERRED + count)
         assert blockedSignals() == {SIGRTMIN}
-        await until(reactor, lambda: len(got.infos) > lib.TXS_KEPT + count)
-        assert got.values == list(range(lib.TXS_KEPT + count + 1))
+        await until(reactor, lambda: len(got.infos) > lib.TXS_DEFERRED + count)
+        assert got.values == list(range(lib.TXS_DEFERRED + count + 1))
         await dispatcher.close()
 
     spin(main)
@@ -424,7 +424,7 @@ def test_whoUnblocksWhatIsFullLosesNothing() -> None:
     Whatever somebody does to the mask meanwhile: what finds no room goes back to
     the kernel, where it is the last.
     """
-    count = lib.TXS_KEPT + 1000
+    count = lib.TXS_DEFERRED + 1000
 
     async def main(reactor: Any) -> None:
         dispatcher = dispatcherFor(reactor)
@@ -433,7 +433,7 @@ def test_whoUnblocksWhatIsFullLosesNothing() -> None:
         with spawning():
             queue(*range(count))
             for _ in range(10):
-                assert lib.txs_count_kept() == lib.TXS_KEPT
+                assert lib.txs_deferred_count() == lib.TXS_DEFERRED
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGRTMIN])
         await until(reactor, lambda: len(got.infos) == count)
         assert sorted(info.int for info in got.infos) == list(range(count))
@@ -801,7 +801,7 @@ def test_aMaskThatCannotBeOpenedIsAnError(monkeypatch: pytest.MonkeyPatch) -> No
         def __getattr__(self, name: str) -> object:
             return getattr(lib, name)
 
-        def txs_open(self) -> int:
+        def txs_window_open(self) -> int:
             ffi.errno = 22
             return -1
 

@@ -59,13 +59,13 @@ static void start_sender(int signo)
 
 static void open_and_close(void)
 {
-    static struct txs_siginfo kept[TXS_KEPT];
+    static struct txs_siginfo kept[TXS_DEFERRED];
 
-    if (txs_open() == -1)
+    if (txs_window_open() == -1)
         exit(3);
     usleep(50);
-    txs_close();
-    for (int i = 0, count = txs_take_kept(kept, TXS_KEPT); i < count; i++)
+    txs_window_close();
+    for (int i = 0, count = txs_deferred_take(kept, TXS_DEFERRED); i < count; i++)
         note(kept[i].int_);
 }
 
@@ -81,7 +81,7 @@ static void read_signalfd(int signo)
     sigaddset(&set, signo);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     fd = txs_signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (fd == -1 || txs_hold(signo, 0, -1, 0) == -1)
+    if (fd == -1 || txs_acquire(signo, 0, -1, 0) == -1)
         exit(2);
     start_sender(signo);
     while (total < COUNT) {
@@ -94,7 +94,7 @@ static void read_signalfd(int signo)
             for (size_t i = 0; i < (size_t)size / sizeof records[0]; i++)
                 note(records[i].ssi_int);
     }
-    if (txs_let_go(signo) == -1 || txs_caught(signo) != 0)
+    if (txs_release(signo) == -1 || txs_is_installed(signo) != 0)
         exit(4);
     close(fd);
 }
@@ -114,9 +114,9 @@ static void read_pipe(int signo)
     if (pipe(fds) == -1 || fcntl(fds[0], F_SETFL, O_NONBLOCK) == -1
         || fcntl(fds[1], F_SETFL, O_NONBLOCK) == -1
         || fcntl(fds[1], F_SETPIPE_SZ, 4096) == -1
-        || txs_hold(signo, 0, fds[1], 0) == -1)
+        || txs_acquire(signo, 0, fds[1], 0) == -1)
         exit(2);
-    txs_listen(fds[1]);
+    txs_pipe_claim(fds[1]);
     start_sender(signo);
     while (total + (int)untold < COUNT) {
         struct pollfd ready = {fds[0], POLLIN, 0};
@@ -124,16 +124,16 @@ static void read_pipe(int signo)
 
         open_and_close();
         poll(&ready, 1, 1);
-        while ((count = txs_read(fds[0], fds[1], records, 64, &untold)) > 0)
+        while ((count = txs_pipe_read(fds[0], fds[1], records, 64, &untold)) > 0)
             for (int i = 0; i < count; i++)
                 if (records[i].code == SI_QUEUE)
                     note(records[i].int_);
-        txs_go_on(fds[1]);
+        txs_pipe_resume(fds[1]);
     }
-    txs_stop_listening(fds[1]);
+    txs_pipe_pause(fds[1]);
     if (TXS_LINUX && untold != 0)
         printf("%lu were not told\n", untold), exit(5);
-    if (txs_let_go(signo) == -1 || txs_caught(signo) != 0)
+    if (txs_release(signo) == -1 || txs_is_installed(signo) != 0)
         exit(4);
     close(fds[0]);
     close(fds[1]);

@@ -45,7 +45,7 @@ def mostReads() -> int:
     """
     How many reads all signals take that can be pending.
     """
-    most = lib.TXS_KEPT
+    most = lib.TXS_DEFERRED
     if hasattr(resource, "RLIMIT_SIGPENDING"):  # only Linux has that limit
         most, _ = resource.getrlimit(resource.RLIMIT_SIGPENDING)
     if most == resource.RLIM_INFINITY:

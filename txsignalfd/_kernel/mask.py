@@ -124,13 +124,13 @@ def deliverDeferred() -> None:
     Give each owner what the handler in C has kept for it while this thread's
     mask was open.
     """
-    room = lib.txs_count_kept()
+    room = lib.txs_deferred_count()
     records = ffi.new("struct txs_siginfo[]", room)
     kept: dict[ProcessMask, list[SigInfo]] = {}
     # An owner must not go meanwhile, nor one that fails keep others from theirs:
     # the reactor of one may be closed, and cannot be woken.
     with _lock, ExitStack() as owners:
-        size = lib.txs_take_kept(records, room) * SIGINFO_SIZE
+        size = lib.txs_deferred_take(records, room) * SIGINFO_SIZE
         for info in parse(bytes(ffi.buffer(records, size))):
             kept.setdefault(_owners[info.signo], []).append(info)
         for owner, infos in kept.items():
@@ -195,7 +195,7 @@ class ProcessMask:
             tellForks(_forgetOwners)
             before, main = blockAsOurs(wanted), _mainThread()
             for count, signo in enumerate(wanted):
-                if lib.txs_hold(signo, signo in before, self.pipe, main) == -1:
+                if lib.txs_acquire(signo, signo in before, self.pipe, main) == -1:
                     error = ffi.errno
                     self._letGo(wanted[:count])
                     self._unblock()
@@ -213,13 +213,13 @@ class ProcessMask:
         with _lock:
             blockAsOurs(self.acquired)
             for signo in self.acquired:
-                lib.txs_catch(signo)
-            lib.txs_open_more()
+                lib.txs_install(signo)
+            lib.txs_window_update()
 
     #: Take a disposition once more; see L{claimForThread}.  It is given the signal's
     #: number, and returns 1 if somebody had replaced it, 0 if not, and -1 if
     #: the system refuses.
-    retake: Final[Callable[[int], int]] = staticmethod(lib.txs_catch)
+    retake: Final[Callable[[int], int]] = staticmethod(lib.txs_install)
 
     def restore(self, signals: Iterable[int]) -> None:
         """
@@ -242,7 +242,7 @@ class ProcessMask:
 
     def _letGo(self, signals: Iterable[int]) -> None:
         for signo in signals:
-            lib.txs_let_go(signo)
+            lib.txs_release(signo)
 
     def _unblock(self) -> None:
         """
@@ -286,7 +286,7 @@ def _noted(thread: int) -> frozenset[int]:
     """
     What was blocked in a thread by us, or by the handler in C.
     """
-    bits = lib.txs_forget(thread, 0)
+    bits = lib.txs_noted(thread)
     return frozenset(n for n in range(1, lib.TXS_NSIG) if bits >> (n - 1) & 1)
 
 

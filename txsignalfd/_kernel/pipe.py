@@ -54,7 +54,7 @@ class SignalPipe(SignalDescriptor):
     somebody has closed the first behind our back.
     """
 
-    _room = lib.TXS_KEPT  # no pipe holds more
+    _room = lib.TXS_DEFERRED  # no pipe holds more
 
     def _open(self, signals: Collection[int]) -> int:
         self._listens = False
@@ -81,7 +81,7 @@ class SignalPipe(SignalDescriptor):
     def _update(self, signals: Collection[int]) -> None:
         # The handler knows what is taken, and what is given back is given back
         # as it was: blocked, if we have unblocked it.
-        lib.txs_stop_listening(self._writer)
+        lib.txs_pipe_pause(self._writer)
 
     @property
     def withoutSiginfo(self) -> int:
@@ -123,7 +123,7 @@ class SignalPipe(SignalDescriptor):
 
     def _listen(self) -> None:
         if self._listens and self._fd != -1:
-            lib.txs_listen(self._writer)
+            lib.txs_pipe_claim(self._writer)
 
     def drain(self, last: bool = False) -> None:
         """
@@ -146,7 +146,7 @@ class SignalPipe(SignalDescriptor):
         There is room in the pipe, and nothing older than what will come.
         """
         if not self._kept and self._fd != -1:
-            lib.txs_go_on(self._writer)
+            lib.txs_pipe_resume(self._writer)
 
     def _keep(self, infos: list[SigInfo]) -> None:
         # The pipe was full when they were kept, and what is in it is older.
@@ -162,7 +162,7 @@ class SignalPipe(SignalDescriptor):
                 yield from infos
 
     def _readFrom(self, fd: int, records: Any) -> bytes:
-        count = lib.txs_read(
+        count = lib.txs_pipe_read(
             fd, self._writer, records, RECORDS_PER_READ, self._withoutSiginfo
         )
         if count >= 0:
@@ -185,7 +185,7 @@ class SignalPipe(SignalDescriptor):
         return len(infos)
 
     def _receivePending(self) -> int:
-        lib.txs_let_in(self._writer)
+        lib.txs_pipe_fill(self._writer)
         return self._receiveRead()
 
     def close(self) -> None:
@@ -197,7 +197,7 @@ class SignalPipe(SignalDescriptor):
             self.receiveDeferred()
         if self._fd == -1:
             return
-        lib.txs_stop_listening(self._writer)
+        lib.txs_pipe_pause(self._writer)
         self._broken = not self._isStillOpen(self._fd)
         try:
             super().close()

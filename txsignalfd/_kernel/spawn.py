@@ -31,7 +31,7 @@ from txsignalfd._native.extension import ffi, lib
 
 #: When more is kept than this, it is taken before the child is started: what
 #: was pending when the mask was opened must not fill the room for what comes.
-_MUCH = lib.TXS_KEPT // 16
+_MUCH = lib.TXS_DEFERRED // 16
 
 
 class SpawnWindow:
@@ -46,7 +46,7 @@ class SpawnWindow:
         # Kept, for a child that is forked meanwhile gets a new one.
         self._lock = _mask.openLock
         self._lock.acquire()
-        kept = lib.txs_open()
+        kept = lib.txs_window_open()
         if kept == -1:
             error = ffi.errno
             self._lock.release()
@@ -54,14 +54,14 @@ class SpawnWindow:
         try:
             while kept > _MUCH:
                 _mask.deliverDeferred()
-                kept = lib.txs_count_kept()
+                kept = lib.txs_deferred_count()
         except BaseException:  # an owner cannot be woken, and no child is started
             self.__exit__()
             raise
 
     def __exit__(self, *_: object) -> None:
         try:
-            if lib.txs_close():
+            if lib.txs_window_close():
                 _mask.deliverDeferred()
         finally:
             self._lock.release()
@@ -99,7 +99,7 @@ def collect() -> None:
     """
     if _mask.openLock.acquire(blocking=False):
         try:
-            if lib.txs_count_kept():
+            if lib.txs_deferred_count():
                 _mask.deliverDeferred()
         finally:
             _mask.openLock.release()

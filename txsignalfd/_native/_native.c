@@ -282,47 +282,52 @@ static void txs_note(uintptr_t tid, int signo)
     txs_note_from(0, tid, signo);
 }
 
-/*
- * The signals that were noted for a thread, as bits; those of them that are in
- * the argument are forgotten.
- */
-static unsigned long long txs_forget(uintptr_t tid, unsigned long long signals)
+/* The signals that were noted for a thread, as bits. */
+static unsigned long long txs_noted(uintptr_t tid)
 {
     unsigned long long all = 0;
 
     for (int i = 0, places = atomic_load(&txs_places); i < places; i++)
+        if (atomic_load(&txs_threads[i].tid) == tid)
+            all |= atomic_load(&txs_threads[i].blocked);
+    return all;
+}
+
+/* Forget these signals for a thread. */
+static void txs_forget(uintptr_t tid, unsigned long long signals)
+{
+    for (int i = 0, places = atomic_load(&txs_places); i < places; i++)
         if (atomic_load(&txs_threads[i].tid) == tid) {
             uintptr_t own = tid;
 
-            all |= atomic_fetch_and(&txs_threads[i].blocked, ~signals);
+            atomic_fetch_and(&txs_threads[i].blocked, ~signals);
             /* The handler may note another just now: not in a place that goes. */
-            if (signals != 0 && tid == txs_tid()
+            if (tid == txs_tid()
                 && atomic_compare_exchange_strong(&txs_threads[i].tid, &own,
                                                   TXS_NOBODY))
                 atomic_store(&txs_threads[i].tid,
                              atomic_load(&txs_threads[i].blocked) != 0 ? tid : 0);
         }
-    return all;
 }
 
 /*
  * What came while a mask was open.  One thread at a time has opened its mask,
  * and only its handler, in which all signals are blocked, appends.
  */
-#define TXS_KEPT 65536      /* of which memory has only what was ever used */
+#define TXS_DEFERRED 65536      /* of which memory has only what was ever used */
 
-static siginfo_t txs_kept[TXS_KEPT];
+static siginfo_t txs_kept[TXS_DEFERRED];
 static volatile sig_atomic_t txs_kept_count;
 static atomic_uintptr_t txs_opener;     /* the thread's number; 0: none is open */
 static sigset_t txs_opened;             /* what is open in it, of ours */
 static sigset_t txs_reclosed;           /* what of that was not before */
-static unsigned long long txs_noted;    /* what was noted for it then */
+static unsigned long long txs_noted_then;   /* what was noted for it then */
 static int txs_depth;                   /* how often it has opened it */
 
 /* Whether this is the thread that has opened its mask, and there is room. */
 static int txs_may_keep(uintptr_t tid)
 {
-    return tid == atomic_load(&txs_opener) && txs_kept_count < TXS_KEPT;
+    return tid == atomic_load(&txs_opener) && txs_kept_count < TXS_DEFERRED;
 }
 
 static void txs_keep(const siginfo_t *info, void *context)
@@ -330,7 +335,7 @@ static void txs_keep(const siginfo_t *info, void *context)
     uintptr_t tid = txs_tid();
 
     txs_kept[txs_kept_count] = *info;
-    if (++txs_kept_count < TXS_KEPT)
+    if (++txs_kept_count < TXS_DEFERRED)
         return;
     /* The rest stays queued, and the mask is closed. */
     for (int signo = 1; signo < TXS_NSIG; signo++)
@@ -532,7 +537,7 @@ static int txs_is_ours(const struct sigaction *action)
 }
 
 /* 1 while the signal's disposition is our handler, 0 when not, -1 and errno. */
-static int txs_caught(int signo)
+static int txs_is_installed(int signo)
 {
     struct sigaction current;
 
@@ -546,7 +551,7 @@ static int txs_caught(int signo)
  * installed over ours meanwhile becomes what is given back.  1 when ours was
  * not there, 0 when it was, -1 and errno.
  */
-static int txs_catch(int signo)
+static int txs_install(int signo)
 {
     struct sigaction ours, old;
 
@@ -564,9 +569,9 @@ static int txs_catch(int signo)
 }
 
 /* Give the disposition back, unless somebody has taken it from us. */
-static int txs_release(int signo)
+static int txs_restore_action(int signo)
 {
-    int caught = txs_caught(signo);
+    int caught = txs_is_installed(signo);
 
     if (caught != 1)
         return caught;
@@ -581,14 +586,14 @@ static int txs_release(int signo)
 static int txs_blocked_by_us(uintptr_t tid, int signo)
 {
     return !atomic_load(&txs_before[signo].was_blocked)
-           || (txs_forget(tid, 0) >> (signo - 1) & 1);
+           || (txs_noted(tid) >> (signo - 1) & 1);
 }
 
 /*
  * Open what we have blocked since in the thread that has opened its mask, for
  * the children that it will start until it closes it; then it is blocked again.
  */
-static void txs_open_more(void)
+static void txs_window_update(void)
 {
     uintptr_t tid = txs_tid();
     sigset_t more;
@@ -598,7 +603,7 @@ static void txs_open_more(void)
     sigemptyset(&more);
     for (int signo = 1; signo < TXS_NSIG; signo++)
         if (txs_before[signo].held && !txs_is_covered(signo)
-            && (txs_forget(tid, 0) >> (signo - 1) & 1)) {
+            && (txs_noted(tid) >> (signo - 1) & 1)) {
             sigaddset(&txs_opened, signo);
             sigaddset(&txs_reclosed, signo);
             sigaddset(&more, signo);
@@ -628,7 +633,7 @@ static void txs_before_fork(void)
  */
 static void txs_after_fork_in_child(void)
 {
-    unsigned long long noted = txs_forget(txs_forking, 0);
+    unsigned long long noted = txs_noted(txs_forking);
     sigset_t blocked, covered;
 
     sigemptyset(&blocked);
@@ -639,7 +644,7 @@ static void txs_after_fork_in_child(void)
                 sigaddset(&blocked, signo);
             continue;
         }
-        txs_release(signo);
+        txs_restore_action(signo);
         if (txs_is_covered(signo))
             sigaddset(&covered, signo);
         else if (txs_blocked_by_us(txs_forking, signo))
@@ -661,7 +666,7 @@ static void txs_after_fork_in_child(void)
  * The caller has blocked it; was_blocked tells whether that was so before.
  * The handler writes it to a pipe, if that is not -1.
  */
-static int txs_hold(int signo, int was_blocked, int pipe, uintptr_t main_thread)
+static int txs_acquire(int signo, int was_blocked, int pipe, uintptr_t main_thread)
 {
     static int watching_forks;
 
@@ -682,12 +687,12 @@ static int txs_hold(int signo, int was_blocked, int pipe, uintptr_t main_thread)
     atomic_store(&txs_before[signo].untold, 0);
     atomic_store(&txs_before[signo].was_blocked, was_blocked);
     atomic_store(&txs_before[signo].sink, pipe + 1);
-    if (txs_catch(signo) == -1) {
+    if (txs_install(signo) == -1) {
         atomic_store(&txs_before[signo].sink, 0);
         return -1;
     }
     txs_before[signo].held = 1;
-    txs_open_more();
+    txs_window_update();
     return 0;
 }
 
@@ -695,12 +700,12 @@ static int txs_hold(int signo, int was_blocked, int pipe, uintptr_t main_thread)
  * Let go of a signal; unblocking it is the caller's.  Then nothing more of it
  * is written to its pipe.
  */
-static int txs_let_go(int signo)
+static int txs_release(int signo)
 {
     int result;
 
     txs_before[signo].held = 0;
-    result = txs_release(signo);
+    result = txs_restore_action(signo);
     if (atomic_exchange(&txs_before[signo].sink, 0) != 0)
         while (atomic_load(&txs_writing) != 0)
             sched_yield();
@@ -711,10 +716,10 @@ static int txs_let_go(int signo)
 
 /*
  * From now on this thread takes the signals of a pipe.  While its mask is open
- * that has to wait, as if the pipe were full: txs_close() goes on.  If it is
- * full, txs_go_on() does.
+ * that has to wait, as if the pipe were full: txs_window_close() goes on.  If it is
+ * full, txs_pipe_resume() does.
  */
-static void txs_listen(int pipe)
+static void txs_pipe_claim(int pipe)
 {
     uintptr_t tid = txs_tid();
     sigset_t before, wanted;
@@ -725,7 +730,7 @@ static void txs_listen(int pipe)
                 atomic_store(&txs_before[signo].reader, tid);
                 atomic_store(&txs_before[signo].full, 1);
             }
-        txs_open_more();
+        txs_window_update();
         return;
     }
     pthread_sigmask(SIG_BLOCK, NULL, &before);
@@ -738,7 +743,7 @@ static void txs_listen(int pipe)
         atomic_store(&txs_before[signo].reader, tid);
         atomic_store(&txs_before[signo].full, 0);
         sigaddset(&wanted, signo);
-        if (txs_forget(tid, 0) & bit)
+        if (txs_noted(tid) & bit)
             txs_forget(tid, bit);
         else if (sigismember(&before, signo) == 1)
             atomic_store(&txs_before[signo].uncovered, 1);
@@ -747,7 +752,7 @@ static void txs_listen(int pipe)
 }
 
 /* It takes them no more: they wait in the kernel. */
-static void txs_stop_listening(int pipe)
+static void txs_pipe_pause(int pipe)
 {
     uintptr_t tid = txs_tid();
     sigset_t before, wanted;
@@ -767,26 +772,26 @@ static void txs_stop_listening(int pipe)
             atomic_store(&txs_before[signo].reader, 0);
             atomic_store(&txs_before[signo].full, 0);
         }
-    txs_open_more();    /* for a child, what is closed now is to be open */
+    txs_window_update();    /* for a child, what is closed now is to be open */
 }
 
 /* Let in what waits in the kernel, as far as there is room. */
-static void txs_let_in(int pipe)
+static void txs_pipe_fill(int pipe)
 {
     if (txs_is_writable(pipe)) {
-        txs_listen(pipe);
-        txs_stop_listening(pipe);
+        txs_pipe_claim(pipe);
+        txs_pipe_pause(pipe);
     }
 }
 
 /* Let the signals come again for which there was no room, if there is now. */
-static void txs_go_on(int pipe)
+static void txs_pipe_resume(int pipe)
 {
     for (int signo = 1; signo < TXS_NSIG; signo++)
         if (atomic_load(&txs_before[signo].sink) == pipe + 1
             && atomic_load(&txs_before[signo].full)) {
             if (txs_is_writable(pipe))
-                txs_listen(pipe);
+                txs_pipe_claim(pipe);
             return;
         }
 }
@@ -796,7 +801,7 @@ static void txs_go_on(int pipe)
  * many records there are, or -1 and errno.  There is room for TXS_NSIG more
  * than are asked for, and of those that found no room *untold grows.
  */
-static int txs_read(int fd, int pipe, struct txs_siginfo *records, int wanted,
+static int txs_pipe_read(int fd, int pipe, struct txs_siginfo *records, int wanted,
                     unsigned long *untold)
 {
     ssize_t size = read(fd, records, (size_t)wanted * sizeof *records);
@@ -828,7 +833,7 @@ static int txs_read(int fd, int pipe, struct txs_siginfo *records, int wanted,
  * May be nested; one thread at a time, the caller sees to that.  How many
  * signals are kept already, or -1 and errno.
  */
-static int txs_open(void)
+static int txs_window_open(void)
 {
     sigset_t before, opened;
     uintptr_t tid = txs_tid();
@@ -838,7 +843,7 @@ static int txs_open(void)
         return txs_depth++, txs_kept_count;
     pthread_sigmask(SIG_BLOCK, NULL, &before);
     opened = before;
-    txs_noted = txs_forget(tid, 0);
+    txs_noted_then = txs_noted(tid);
     sigemptyset(&txs_opened);
     sigemptyset(&txs_reclosed);
     for (int signo = 1; signo < TXS_NSIG; signo++) {
@@ -846,7 +851,7 @@ static int txs_open(void)
 
         if (!txs_before[signo].held) {
             /* Another thread has given it back: here it is opened for good. */
-            if (txs_noted >> (signo - 1) & 1) {
+            if (txs_noted_then >> (signo - 1) & 1) {
                 txs_forget(tid, 1ULL << (signo - 1));
                 sigdelset(&opened, signo);
             }
@@ -875,7 +880,7 @@ static int txs_open(void)
  * Block again what was opened, and what somebody has blocked for us meanwhile,
  * but for what has been given back.  How many signals are kept.
  */
-static int txs_close(void)
+static int txs_window_close(void)
 {
     sigset_t all, after;
     uintptr_t tid = txs_tid();
@@ -887,7 +892,7 @@ static int txs_close(void)
         return 0;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &after);
-    noted = txs_forget(tid, 0) & ~txs_noted;
+    noted = txs_noted(tid) & ~txs_noted_then;
     for (int signo = 1; signo < TXS_NSIG; signo++) {
         int held = txs_before[signo].held;
         int opened = sigismember(&txs_opened, signo) == 1;
@@ -907,12 +912,12 @@ static int txs_close(void)
     count = txs_kept_count;
     for (int signo = 1; count == 0 && signo < TXS_NSIG; signo++)
         if (txs_is_full(tid, signo))
-            txs_go_on(atomic_load(&txs_before[signo].sink) - 1);
+            txs_pipe_resume(atomic_load(&txs_before[signo].sink) - 1);
     return count;
 }
 
 /* How many signals are kept. */
-static int txs_count_kept(void)
+static int txs_deferred_count(void)
 {
     return txs_kept_count;
 }
@@ -1004,7 +1009,7 @@ static void txs_record(const siginfo_t *info, struct txs_siginfo *record)
  * tell how many they are.  What has been given back meanwhile goes to the
  * process, as it would have.
  */
-static int txs_take_kept(struct txs_siginfo *records, int room)
+static int txs_deferred_take(struct txs_siginfo *records, int room)
 {
     sigset_t all, before;
     int taken = 0, count, left;
@@ -1020,7 +1025,7 @@ static int txs_take_kept(struct txs_siginfo *records, int room)
         else if (txs_queue_again(info->si_signo, info) == -1)
             kill(getpid(), info->si_signo);
     }
-    if (txs_kept_count == TXS_KEPT && atomic_load(&txs_opener) != 0)
+    if (txs_kept_count == TXS_DEFERRED && atomic_load(&txs_opener) != 0)
         /* its handler has closed the mask */
         for (int signo = 1; signo < TXS_NSIG; signo++)
             if (sigismember(&txs_opened, signo) == 1)

@@ -41,25 +41,26 @@ ffibuilder.cdef(
     int txs_signalfd(int fd, const sigset_t *mask, int flags);
     int txs_sigqueue(int pid, int signo, int value);
 
-    int txs_hold(int signo, int was_blocked, int pipe, uintptr_t main_thread);
-    int txs_let_go(int signo);
-    int txs_catch(int signo);
-    int txs_caught(int signo);
+    int txs_acquire(int signo, int was_blocked, int pipe, uintptr_t main_thread);
+    int txs_release(int signo);
+    int txs_install(int signo);
+    int txs_is_installed(int signo);
     uintptr_t txs_tid(void);
     void txs_note(uintptr_t tid, int signo);
-    unsigned long long txs_forget(uintptr_t tid, unsigned long long signals);
-    void txs_listen(int pipe);
-    void txs_stop_listening(int pipe);
-    void txs_let_in(int pipe);
-    void txs_go_on(int pipe);
-    int txs_read(int fd, int pipe, struct txs_siginfo *records, int wanted,
+    unsigned long long txs_noted(uintptr_t tid);
+    void txs_forget(uintptr_t tid, unsigned long long signals);
+    void txs_pipe_claim(int pipe);
+    void txs_pipe_pause(int pipe);
+    void txs_pipe_fill(int pipe);
+    void txs_pipe_resume(int pipe);
+    int txs_pipe_read(int fd, int pipe, struct txs_siginfo *records, int wanted,
                  unsigned long *withoutSiginfo);
-    #define TXS_KEPT ...
-    int txs_open(void);
-    void txs_open_more(void);
-    int txs_close(void);
-    int txs_count_kept(void);
-    int txs_take_kept(struct txs_siginfo *records, int room);
+    #define TXS_DEFERRED ...
+    int txs_window_open(void);
+    void txs_window_update(void);
+    int txs_window_close(void);
+    int txs_deferred_count(void);
+    int txs_deferred_take(struct txs_siginfo *records, int room);
     int txs_unblock_in_main(const sigset_t *signals);
 
     struct txs_code { int signo; int code; const char *name; ...; };
