@@ -10,9 +10,9 @@ import sys
 from txsignalfd._control.inspect import main
 
 if __name__ == "__main__":
-    # Restore what -X faulthandler or -X dev found when it was enabled.
+    # Restore the actions that -X faulthandler or -X dev has replaced.
     faulthandler.disable()
-    # End as cat(1) does when nobody reads the output any more.  What SIGPIPE was
-    # before cannot be known (see atStart).
+    # End silently, as cat(1) does, when the reader closes the pipe.  The inherited
+    # action of SIGPIPE is unknown (see atStart), so it cannot be restored.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main())

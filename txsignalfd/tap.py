@@ -1,7 +1,7 @@
 # -*- test-case-name: tests.twistd.test_tap -*-
 """
-C{twistd signalfd}: watch signals, and tell of each; C{twistd signalfd PLUGIN}:
-run any plugin of twistd, and make it anew on SIGHUP.
+The options of C{twistd signalfd}, which logs each signal, and of C{twistd
+signalfd PLUGIN}, which runs any twistd plugin and reloads it on SIGHUP.
 """
 
 from __future__ import annotations
@@ -39,17 +39,18 @@ from txsignalfd._twistd.signallog import (
 from txsignalfd._twistd.startup import hangup
 from txsignalfd._twistd.systemd import Notifier
 
-#: What open connections are given, where the user does not say.
-_SECONDS: Final = 30.0
+#: Seconds that open connections have to drain, by default.
+_DRAIN: Final = 30.0
+#: The options that take such a time.
 _TIMES: Final = ("drain", "stop-timeout")
 
 
 def signalNumbers(names: str) -> list[int]:
     """
-    Read what C{--signals} is given.
+    Parse the argument of C{--signals}.
 
-    @param names: Names or numbers, with commas between them.
-    @raise UsageError: For one that is no signal, or cannot be watched.
+    @param names: Names or numbers of signals, separated by commas.
+    @raise UsageError: For an unknown signal, or one that cannot be watched.
     """
     try:
         return checkWatchable(signalNumber(name.strip()) for name in names.split(","))
@@ -59,31 +60,33 @@ def signalNumbers(names: str) -> list[int]:
 
 def seconds(option: str, text: str) -> float:
     """
-    Read a time.
+    Parse the argument of an option that takes a time.
 
-    @param option: What it is given to.
+    @param option: The name of the option.
     @param text: A number of seconds.
-    @raise UsageError: When it is none.
+    @raise UsageError: For anything else.
     """
     with suppress(ValueError):
         value = float(text)
         if 0 <= value < inf:
             return value
-    raise UsageError(f"{option}: {text!r} is no time in seconds")
+    raise UsageError(f"{option}: expected a number of seconds, 0 or more, got {text!r}")
 
 
 class Options(UsageOptions):
     """
-    The command line.
+    The command line of C{twistd signalfd}.
     """
 
     longdesc = (
-        "Without a command: watch signals, and log what each was and who sent it."
-        " With one: run it as twistd would, make it anew on SIGHUP while it serves,"
-        " stop it in order on SIGTERM and SIGINT (a second one: at once) and at once"
-        " on SIGQUIT, rotate the log on SIGUSR1, log a report on SIGUSR2."
-        " --on USR1=ACTION changes that for any signal: the actions are reload, stop,"
-        " quit, rotate, report, ignore, call:MODULE.FUNCTION and run:COMMAND."
+        "Without a command, watch signals and log each one with its sender."
+        " With a command, run it as twistd does. SIGHUP reloads it: the command line"
+        " and its configuration are read again, and open connections are drained."
+        " SIGTERM and SIGINT stop it after open connections have drained, a second"
+        " one stops it at once, as SIGQUIT does. SIGUSR1 rotates the log, SIGUSR2"
+        " logs a report. --on changes the action of any signal: the actions are"
+        " reload, stop, quit, rotate, report, ignore, call:MODULE.FUNCTION and"
+        " run:COMMAND."
         " Try: twistd -n signalfd web --listen tcp:8080 --path ."
     )
     optFlags = [
@@ -91,8 +94,8 @@ class Options(UsageOptions):
             "stop-first",
             None,
             (
-                "stop the old service before the new one is made, for what two of"
-                " them cannot share; who connects meanwhile waits"
+                "stop the old service before starting the new one, for resources that"
+                " two of them cannot share; new connections wait in the listen queue"
             ),
         ]
     ]
@@ -102,10 +105,10 @@ class Options(UsageOptions):
             "s",
             None,
             (
-                "Without a command, what to watch, such as HUP,USR1,RTMIN+3: names"
-                " with or without SIG, or numbers. [default: all that can be watched,"
-                " but for those of a terminal's job control: TSTP, TTIN, TTOU and"
-                " CONT]"
+                "Without a command: the signals to watch, such as HUP,USR1,RTMIN+3, as"
+                " names with or without SIG, or numbers. [default: all signals that"
+                " can be watched, except TSTP, TTIN, TTOU and CONT, which a terminal"
+                " uses for job control]"
             ),
             signalNumbers,
         ],
@@ -114,8 +117,8 @@ class Options(UsageOptions):
             "f",
             None,
             (
-                "Without a command: text, a line in the log, or json, an object a"
-                " line on stdout (in the log where there is no stdout)"
+                "Without a command: text (lines in the log) or json (one object on"
+                " each line of stdout, or in the log if there is no stdout)"
                 " [default: text]"
             ),
         ],
@@ -123,14 +126,14 @@ class Options(UsageOptions):
             "drain",
             None,
             None,
-            "seconds that a reload leaves to connections that are open [default: 30]",
+            "seconds that open connections have to drain at a reload [default: 30]",
             partial(seconds, "--drain"),
         ],
         [
             "stop-timeout",
             None,
             None,
-            "seconds that a stop leaves to connections that are open [default: 30]",
+            "seconds that open connections have to drain at a stop [default: 30]",
             partial(seconds, "--stop-timeout"),
         ],
     ]
@@ -143,12 +146,12 @@ class Options(UsageOptions):
 
     def getSynopsis(self) -> str:
         """
-        How it is called.
+        Return the first line of the help.
         """
         return "Usage: twistd [options] signalfd [options] [command [its options]]"
 
     def opt_on(self, text: str) -> None:
-        """SIGNAL=ACTION: what a signal does; may be given several times."""
+        """SIGNAL=ACTION: the action of a signal (repeatable)."""
         try:
             signo, action = parseOn(text)
         except ValueError as error:
@@ -156,7 +159,7 @@ class Options(UsageOptions):
         self["on"][signo] = action
 
     def __missing__(self, key: str) -> Any:
-        # A plugin may ask for what twistd was told, as if it ran under it.
+        # A plugin may read the options of twistd from its parent.
         if self.parent is None:
             raise KeyError(key)
         return self.parent[key]
@@ -164,7 +167,7 @@ class Options(UsageOptions):
     @property
     def subCommands(self) -> list[tuple[str, None, Callable[[], Any], str]]:
         """
-        The plugins of twistd.
+        The plugins of twistd, as commands.
         """
         if not self.plugins:
             self.plugins = installedPlugins()
@@ -177,15 +180,15 @@ class Options(UsageOptions):
         """
         Parse the command line.
 
-        @raise UsageError: When it is wrong.
-        @raise SystemExit: The same, in twistd, which in its older releases
-            took a usage error for a success.
+        @raise UsageError: For a wrong command line, except under twistd.
+        @raise SystemExit: For a wrong command line under twistd, whose older
+            releases exit with 0 after a L{UsageError}.
         """
         self._arguments = sys.argv[1:] if options is None else options
         if self.parent is None:
             super().parseOptions(options)
             return
-        hangup.hold()
+        hangup.defer()
         shareInherited()
         try:
             super().parseOptions(options)
@@ -198,10 +201,10 @@ class Options(UsageOptions):
 
     def parseAgain(self) -> Any:
         """
-        Parse the plugin's part of the same command line once more.
+        Parse the options of the plugin again, from the same command line.
 
-        @return: The plugin's options.
-        @raise UsageError: When it is wrong now.
+        @return: The options of the plugin.
+        @raise UsageError: If they are wrong now.
         """
         _, (name, *arguments) = getopt(self._arguments, self.shortOpt, self.longOpt)
         again = self.plugins[name].options()
@@ -211,21 +214,21 @@ class Options(UsageOptions):
 
     def postOptions(self) -> None:
         """
-        Check the options together.
+        Check how the options combine, and set their defaults.
 
-        In the foreground JSON has stdout for itself, and twistd's log goes to
-        stderr, unless the user has said where to.
+        In the foreground, stdout is reserved for JSON, and the log of twistd goes
+        to stderr, unless the user has chosen another destination.
         """
         if self.subCommand is not None:
             self._forPlugin()
             return
         for option in ("on", "stop-first", *_TIMES):
-            # No time at all is a time too.
+            # 0 is a valid time.
             if self[option] or (option in _TIMES and self[option] == 0):
-                raise UsageError(f"--{option} needs a command, such as web")
+                raise UsageError(f"--{option}: only with a command, such as web")
         self["format"] = self["format"] or "text"
         if self["format"] not in ("text", "json"):
-            raise UsageError(f"--format: {self['format']!r} is neither text nor json")
+            raise UsageError(f"--format: expected text or json, got {self['format']!r}")
         if self["signals"] is None:
             self["signals"] = DEFAULT_SIGNALS
         if SIGHUP not in self["signals"]:
@@ -238,29 +241,29 @@ class Options(UsageOptions):
     def _forPlugin(self) -> None:
         for option in ("signals", "format"):
             if self[option] is not None:
-                raise UsageError(f"--{option} is for watching only, without a command")
+                raise UsageError(f"--{option}: only without a command")
         for option in _TIMES:
             if self[option] is None:
-                self[option] = _SECONDS
+                self[option] = _DRAIN
 
     @property
     def inForeground(self) -> bool:
         """
-        Whether there will be a stdout.
+        Whether the process stays in the foreground, with its stdout.
         """
         return self.parent is None or bool(self.parent.get("nodaemon", True))
 
 
 def _optionsOf(maker: Any) -> Any:
-    # The module of a plugin is loaded when its options are asked for.
+    # maker.options imports the module of the plugin.
     return maker.options()
 
 
 def makeService(options: Options) -> IService:
     """
-    Make what C{twistd signalfd} runs.
+    Make the service of C{twistd signalfd}.
 
-    @param options: The command line.
+    @param options: The parsed command line.
     """
     if options.subCommand is None:
         stdout = sys.stdout if options.inForeground else None
@@ -279,11 +282,11 @@ def makeService(options: Options) -> IService:
         stopFirst=bool(options["stop-first"]),
         reactor=reactor,
     )
-    # twistd runs nothing else.
+    # twistd runs no other service.
     reloads.alone = True
     reloads.early = early
     notifier = Notifier(reactor)
     daemon = Daemon(reloads, options["on"], options.inForeground, notifier, reactor)
-    # So early that most others' functions run before it.
+    # Exit functions run in reverse order: this one runs after most others.
     atexit.register(daemon.exit)
     return daemon

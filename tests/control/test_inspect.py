@@ -291,7 +291,7 @@ def test_itTellsWhichBackendThereIs(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Here, or by the environment.
     """
-    assert run().stdout.endswith(f"\nbackend: a dispatcher here has {BACKEND}\n")
+    assert run().stdout.endswith(f"\ndefault backend: {BACKEND}\n")
     monkeypatch.setenv("TXSIGNALFD_BACKEND", "handler")
     assert json.loads(run("--json").stdout)["backend"] == "handler"
     monkeypatch.setenv("TXSIGNALFD_BACKEND", "pigeon")

@@ -378,7 +378,7 @@ def test_aHangupIsNeverFatal(tmp_path: Path) -> None:
 
         waitFor(hasEnded, "it ends")
         endsBy(daemon, SIGTERM)
-        came = "SIGHUP came before the service was up, and counts now"
+        came = "SIGHUP arrived during startup: handling it now"
         assert came in daemon.output()
 
 
@@ -551,9 +551,15 @@ def test_itTellsSystemd(tmp_path: Path, port: int) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (["--on=HUP=jump", "served"], "--on: 'jump' is none of reload, stop, quit"),
+        (
+            ["--on=HUP=jump", "served"],
+            "--on: unknown action 'jump': expected reload, stop",
+        ),
         (["--on=KILL=stop", "served"], "--on: SIGKILL cannot be watched"),
-        (["--drain=-1", "served"], "--drain: '-1' is no time in seconds"),
+        (
+            ["--drain=-1", "served"],
+            "--drain: expected a number of seconds, 0 or more, got '-1'",
+        ),
         (["nothing"], "Unknown command: nothing"),
         (["served", "--nothing"], "option --nothing not recognized"),
     ],

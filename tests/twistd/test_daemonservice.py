@@ -27,7 +27,7 @@ from txsignalfd import ReloadService, SignalService
 from txsignalfd._twistd import daemon
 from txsignalfd._twistd.actions import parseOn
 from txsignalfd._twistd.daemon import Daemon
-from txsignalfd._twistd.startup import EarlySignal
+from txsignalfd._twistd.startup import StartupSignal
 from txsignalfd._twistd.systemd import Notifier
 
 Story = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
@@ -81,7 +81,7 @@ def told(
         if deadline.active():
             deadline.cancel()
         # It lets the process come to its end, which ours does not.
-        cast(EarlySignal, vars(daemon)["hangup"]).restore()
+        cast(StartupSignal, vars(daemon)["hangup"]).restore()
         # There is nothing to tell, unless it could not start.
         if not service._failed:
             service.exit()
@@ -220,7 +220,7 @@ def test_aCommandIsOverWhenItsShellIs(tmp_path: Path, logged: list[LogEvent]) ->
             go.touch()
             # What is left has ended, and its pipes are closed.
             await until(reactor, lambda: len(reactor.getReaders()) == counts[0])
-        await until(reactor, lambda: "echo out; kill -9 $$ was ended by" in text())
+        await until(reactor, lambda: "echo out; kill -9 $$ was killed by" in text())
         await until(reactor, lambda: "cat: read nothing" in text())
         me(SIGTERM)
 
@@ -235,7 +235,7 @@ def test_aCommandIsOverWhenItsShellIs(tmp_path: Path, logged: list[LogEvent]) ->
     )
     assert text().count(f"({left}) & echo left: gone") == 2
     assert "echo out; kill -9 $$: out" in text()
-    assert "echo out; kill -9 $$ was ended by SIGKILL" in text()
+    assert "echo out; kill -9 $$ was killed by SIGKILL" in text()
 
 
 calls: list[Any] = []
@@ -350,9 +350,9 @@ def test_aSignalThatCameTooEarlyCounts(
     """
     Once the service is up.
     """
-    early = EarlySignal(SIGHUP)
-    early.hold()
-    early.hold()
+    early = StartupSignal(SIGHUP)
+    early.defer()
+    early.defer()
     me(SIGHUP)
     monkeypatch.setattr(daemon, "hangup", early)
 
@@ -361,7 +361,7 @@ def test_aSignalThatCameTooEarlyCounts(
         me(SIGTERM)
 
     told(story)
-    assert "SIGHUP came before the service was up, and counts now" in texts(logged)
+    assert "SIGHUP arrived during startup: handling it now" in texts(logged)
     assert signal.getsignal(SIGHUP) is signal.SIG_DFL
 
 
@@ -369,8 +369,8 @@ def test_anEarlySignalIsGivenBack() -> None:
     """
     Where nobody is going to watch it, with one that came.
     """
-    early = EarlySignal(signal.SIGURG)
-    early.hold()
+    early = StartupSignal(signal.SIGURG)
+    early.defer()
     me(signal.SIGURG)
     early.restore()
     early.restore()

@@ -197,7 +197,7 @@ def test_whatWritesToAPlainFileIsReopened(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     log = tmp_path / "twistd.log"
     with twistd(tmp_path, "--logger", "loggers.toJSON") as daemon:
-        stands = "it stands at its path, and is opened again when it was moved"
+        stands = "still at its path, is reopened once it has been moved"
         assert daemon.rotate() == [f"{log}: {stands}"]
         log.rename(tmp_path / "moved.log")
         assert daemon.rotate() == [f"{log}: reopened"]
@@ -228,7 +228,7 @@ def test_whereNothingCanBeRotatedItSaysSo(
     """
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with twistd(tmp_path, *options) as daemon:
-        line = f"{place}: there is nothing to rotate"
+        line = f"{place}: nothing to rotate"
         assert daemon.rotate() == [line]
         if place in ("stdout", "stderr"):
             assert daemon.output().endswith(line + "\n")
@@ -263,7 +263,7 @@ def losePrivileges(directory: Path, moved: bool) -> None:
             writesTo = log.rename(logs / "moved.log")
         for _ in range(2):
             (line,) = daemon.rotate()
-            start, _, why = line.partition(": not rotated, the log goes on: ")
+            start, _, why = line.partition(": not rotated, logging continues there: ")
             assert start == str(log)
             assert why == (
                 f"PermissionError: [Errno 13] Permission denied: '{log}'"
@@ -372,7 +372,7 @@ def test_whatIsNoFileIsNamedAndLeftAlone() -> None:
         deaf,
     ):
         lines = rotateLogs()
-    left = "not known to be a file, and left alone"
+    left = "not known to be a file, left unchanged"
     targets = [append, memory, pretender, legacy, writing, function, deaf]
     assert lines == [f"{each!r}: {left}" for each in targets]
     assert [event["log_level"] for event in events] == [LogLevel.info] * 8
@@ -391,7 +391,7 @@ def test_nothingOfAPlainFileIsLost(mode: str, tmp_path: Path) -> None:
         with logging(textFileLogObserver(file)):
             LOG.info("old")
             (line,) = rotateLogs()
-            assert line.startswith(f"{log}: it stands at its path")
+            assert line.startswith(f"{log}: still at its path")
             file.write("kept" if "b" not in mode else b"kept")
             log.rename(moved)
             assert rotateLogs() == [f"{log}: reopened"]
@@ -417,7 +417,10 @@ def test_aPlainFileThatCannotBeReopenedGoesOn(
     has no path, and what is no file is not rotated.
     """
     monkeypatch.chdir(tmp_path)
-    why = "not rotated, the log goes on: OSError: it was not opened by an absolute path"
+    why = (
+        "not rotated, logging continues there: OSError: it was not opened with an"
+        " absolute path"
+    )
     with open("log", "a") as relative, logging(textFileLogObserver(relative)):
         assert rotateLogs() == [f"log: {why}"]
         os.rename("log", "moved")
@@ -425,7 +428,7 @@ def test_aPlainFileThatCannotBeReopenedGoesOn(
     assert (tmp_path / "moved").read_text().count(why) == 2
     with TemporaryFile("w") as unnamed, logging(textFileLogObserver(unnamed)):
         assert rotateLogs() == [f"{unnamed.name}: {why}"]
-    nothing = "/dev/null: there is nothing to rotate"
+    nothing = "/dev/null: nothing to rotate"
     with open(os.devnull, "w") as null, logging(textFileLogObserver(null)):
         assert rotateLogs() == [nothing]
     with logFile(Path(os.devnull)) as file, logging(textFileLogObserver(file)):
@@ -447,7 +450,7 @@ def test_aDailyFileRotatesOnceADay(tmp_path: Path) -> None:
     with logFile(log, DailyLogFile) as file, logging(textFileLogObserver(file)):
         assert rotateLogs() == [f"{log}: rotated"]
         (line,) = rotateLogs()
-        assert line.endswith("no reason (a DailyLogFile rotates once a day)")
+        assert line.endswith("reason is unknown (a DailyLogFile rotates once a day)")
     assert log.read_text().endswith(line + "\n")
 
 
@@ -468,7 +471,7 @@ def test_aFileThatBreaksWhileItRotatesIsOpenedAgain(
     with logFile(log) as file, logging(textFileLogObserver(file)):
         for _ in range(2):
             (line,) = rotateLogs()
-            assert "not rotated, the log goes on: " in line
+            assert "not rotated, logging continues there: " in line
             assert log.read_text().endswith(line + "\n")
         os.rename(tmp_path / "log.1", tmp_path / "elsewhere")
         assert rotateLogs() == [f"{log}: rotated"]
@@ -477,7 +480,7 @@ def test_aFileThatBreaksWhileItRotatesIsOpenedAgain(
         assert rotateLogs() == [f"{log}: reopened"]
     assert log.read_text().endswith("reopened\n")
     with logging(textFileLogObserver(file)):
-        assert rotateLogs() == [f"{log}: it was closed, and is left alone"]
+        assert rotateLogs() == [f"{log}: the file is closed, left unchanged"]
 
 
 @contextmanager
@@ -512,7 +515,7 @@ def test_whatMayNotBeWrittenToIsNamed(name: str) -> None:
             with asNobody():
                 (line,) = rotateLogs()
                 why = f"OSError: uid {os.getuid()} may not write to {denied}"
-            assert line == f"{log}: not rotated, the log goes on: {why}"
+            assert line == f"{log}: not rotated, logging continues there: {why}"
             assert log.read_text().endswith(line + "\n")
             denied.chmod(0o777)
 
@@ -530,7 +533,7 @@ def test_whatSomebodyElseReadsIsLeftAlone() -> None:
         LegacyLogObserverWrapper(cast(Any, syslog.emit)),
     ):
         lines = rotateLogs()
-    why = "there is nothing to rotate"
+    why = "nothing to rotate"
     assert lines == [f"{place}: {why}" for place in ("stdout", "stderr", "syslog")]
     assert [line.split("] ")[1] for line in told] == ["rotating the log", *lines]
 

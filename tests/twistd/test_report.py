@@ -167,7 +167,7 @@ def test_aChildThatIsGoneIsNoTrouble(
     gone: dict[int, Any] = {pid: object()}
     monkeypatch.setattr(process, "reapProcessHandlers", gone)
     lines = reported(reactor)["children of spawnProcess"]
-    assert lines == f"  {pid} cannot be told: No such file or directory\n"
+    assert lines == f"  {pid} unavailable: No such file or directory\n"
 
 
 def test_whatThereIsMuchOfIsCutShort(
@@ -273,7 +273,7 @@ def test_itTellsWhatEachThreadIsAt(
         waitFor(lambda: waitsHere in threads(), "it is told where the thread waits")
         text = threads()
     assert f"  worker {worker.native_id}\n    File " in text
-    assert f"  MainThread {os.getpid()}, which writes this\n    File " in text
+    assert f"  MainThread {os.getpid()}, which writes this report\n    File " in text
     assert ", in test_itTellsWhatEachThreadIsAt\n" in text
     with busy("worker") as worker:
         monkeypatch.setattr(threading, "enumerate", list)
@@ -286,7 +286,7 @@ def test_aForkedProcessTellsTheNumberOfItsOwnThread(reactor: Any) -> None:
     As a daemon does, and not that of the process that has forked.
     """
     pid, text = inChild(lambda: (os.getpid(), reported(reactor)["threads"]))
-    assert f"  MainThread {pid}, which writes this\n    File " in text
+    assert f"  MainThread {pid}, which writes this report\n    File " in text
 
 
 def test_aPartThatCannotBeToldSaysWhy(
@@ -318,10 +318,10 @@ def test_aPartThatCannotBeToldSaysWhy(
     dispatcher = SignalDispatcher(reactor)
     parts = partsOf(report(dispatcher, generations()))  # type: ignore[arg-type]
     call.cancel()
-    assert parts["generations"] == "  cannot be told: ValueError: no more\n"
-    assert parts["signals"].startswith("  cannot be told: ")
+    assert parts["generations"] == "  unavailable: ValueError: no more\n"
+    assert parts["signals"].startswith("  unavailable: ")
     why = "FileNotFoundError: [Errno 2] No such file or directory: '/proc/self/task'"
-    assert parts["other children"] == f"  cannot be told: {why}\n"
+    assert parts["other children"] == f"  unavailable: {why}\n"
     assert ": <Broken instance at " in parts["delayed calls"]
     assert parts["delayed calls"].endswith("\\nZeroDivisionError\\n>\n")
     assert "MainThread" in parts["threads"]
@@ -364,7 +364,7 @@ def test_aDaemonHasItInItsLog(tmp_path: Path) -> None:
         daemon.waitForOutput("reactor class")
         waitFor(lambda: catches(status, SIGUSR2), "SIGUSR2 is watched")
         daemon.kill(SIGUSR2)
-        daemon.waitForOutput(f"MainThread {daemon.pid}, which writes this")
+        daemon.waitForOutput(f"MainThread {daemon.pid}, which writes this report")
         daemon.waitForOutput("in log\n")
         output = daemon.output()
     assert "#info] signals\n\t  SIGINT" in output

@@ -289,9 +289,11 @@ def test_whatFindsItFullIsToldLater(
 
     spin(main, kind)
     full, told = textsOf(logged)
-    assert full.startswith(f"NOTIFY_SOCKET={manager.name!r}: it is full; systemd will")
+    assert full.startswith(
+        f"NOTIFY_SOCKET={manager.name!r}: the socket is full; these messages"
+    )
     assert "[b'RELOADING=1\\nMONOTONIC_USEC=" in full
-    assert told == f"NOTIFY_SOCKET={manager.name!r}: systemd was told"
+    assert told == f"NOTIFY_SOCKET={manager.name!r}: all messages are sent"
 
 
 def test_aReactorWithoutRoomStillWaits(manager: ServiceManager) -> None:
@@ -376,16 +378,20 @@ def test_whatIsGoneIsNamedOnce(
         notifier.stopping()
         notifier.status("down")
     _, told, refused, never = textsOf(logged)
-    assert told.endswith("systemd was told")
-    assert "Connection refused; systemd will be told later: [b'STOPPING=1']" in refused
-    assert never.endswith("systemd was never told: [b'STOPPING=1', b'STATUS=down']")
+    assert told.endswith("all messages are sent")
+    assert (
+        "Connection refused; these messages are sent later: [b'STOPPING=1']" in refused
+    )
+    assert never.endswith(
+        "these messages were never sent: [b'STOPPING=1', b'STATUS=down']"
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("vsock:2:1234", "this is no name of an AF_UNIX socket"),
-        ("notify", "this is no name of an AF_UNIX socket"),
+        ("vsock:2:1234", "not the name of an AF_UNIX socket"),
+        ("notify", "not the name of an AF_UNIX socket"),
         ("/" + "x" * 200, "AF_UNIX path too long"),
     ],
 )
@@ -448,12 +454,16 @@ def test_watchdogIsFedTwiceInItsTime(manager: ServiceManager) -> None:
         ({}, None, ""),
         ({"WATCHDOG_USEC": "30000000"}, 15.0, ""),
         ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None, ""),
-        ({"WATCHDOG_USEC": "0"}, None, "no watchdog: WATCHDOG_USEC='0' is no time"),
-        ({"WATCHDOG_USEC": "-1"}, None, "no watchdog: WATCHDOG_USEC='-1' is no time"),
+        ({"WATCHDOG_USEC": "0"}, None, "no watchdog: WATCHDOG_USEC='0' is not a time"),
+        (
+            {"WATCHDOG_USEC": "-1"},
+            None,
+            "no watchdog: WATCHDOG_USEC='-1' is not a time",
+        ),
         (
             {"WATCHDOG_USEC": str(2**64 - 1)},
             None,
-            f"no watchdog: WATCHDOG_USEC='{2**64 - 1}' is no time",
+            f"no watchdog: WATCHDOG_USEC='{2**64 - 1}' is not a time",
         ),
     ],
 )

@@ -141,7 +141,7 @@ def test_aBadFormatIsAUsageError() -> None:
     """
     And so is what is no option.
     """
-    with pytest.raises(UsageError, match="'xml' is neither text nor json"):
+    with pytest.raises(UsageError, match="expected text or json, got 'xml'"):
         tap.Options().parseOptions(["--format", "xml"])
 
 
@@ -242,7 +242,7 @@ def test_aBrokenPipeIsNoStorm(tmp_path: Path) -> None:
         waitFor(lambda: '"name": "SIGUSR1"' in log.read_text(), "it is logged")
         daemon.send_signal(SIGTERM)
         assert daemon.wait(DEADLINE) == -SIGTERM
-        assert log.read_text().count("nobody reads stdout any more") == 1
+        assert log.read_text().count("stdout: the reader has closed it") == 1
         assert '"name": "SIGPIPE"' not in log.read_text()
         assert "Traceback" not in log.read_text()
     finally:
@@ -349,7 +349,7 @@ def test_jsonGoesToTheLogWhenNobodyReadsStdout(logged: list[LogEvent]) -> None:
     os.close(write)
     texts = [str(formatEvent(event)) for event in logged]
     assert [text for text in texts if "SIGHUP" not in text] == [
-        "nobody reads stdout any more: JSON goes to this log"
+        "stdout: the reader has closed it: JSON goes to this log"
     ]
     assert len(texts) == 3
 
@@ -480,16 +480,28 @@ def parsed(*arguments: str, **parent: object) -> tap.Options:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--on HUP=restart web", "--on: 'restart' is none of reload, stop"),
-        ("--on HUP=reload", "--on needs a command, such as web"),
-        ("--stop-first", "--stop-first needs a command, such as web"),
-        ("--drain 0", "--drain needs a command, such as web"),
-        ("--stop-timeout 60", "--stop-timeout needs a command, such as web"),
-        ("--signals HUP socks", "--signals is for watching only, without a command"),
-        ("--format json socks", "--format is for watching only, without a command"),
-        ("--drain -1 web", "--drain: '-1' is no time in seconds"),
-        ("--drain inf web", "--drain: 'inf' is no time in seconds"),
-        ("--stop-timeout 1m web", "--stop-timeout: '1m' is no time in seconds"),
+        (
+            "--on HUP=restart web",
+            "--on: unknown action 'restart': expected reload, stop",
+        ),
+        ("--on HUP=reload", "--on: only with a command, such as web"),
+        ("--stop-first", "--stop-first: only with a command, such as web"),
+        ("--drain 0", "--drain: only with a command, such as web"),
+        ("--stop-timeout 60", "--stop-timeout: only with a command, such as web"),
+        ("--signals HUP socks", "--signals: only without a command"),
+        ("--format json socks", "--format: only without a command"),
+        (
+            "--drain -1 web",
+            "--drain: expected a number of seconds, 0 or more, got '-1'",
+        ),
+        (
+            "--drain inf web",
+            "--drain: expected a number of seconds, 0 or more, got 'inf'",
+        ),
+        (
+            "--stop-timeout 1m web",
+            "--stop-timeout: expected a number of seconds, 0 or more, got '1m'",
+        ),
         ("nothing", "Unknown command: nothing"),
         ("signalfd", "Unknown command: signalfd"),
         ("socks --nosuch", "option --nosuch not recognized"),
@@ -534,7 +546,7 @@ def test_aHangupAtTheEndIsNotFatal() -> None:
     async def main(reactor: Any) -> None:
         service: Any = tap.makeService(parsed("--signals", "HUP"))
         service._reactor = reactor
-        hangup.hold()
+        hangup.defer()
         service.startService()
         service.stopService()
         assert signal.getsignal(SIGHUP) is not signal.SIG_DFL
@@ -639,4 +651,4 @@ def test_withAPluginItIsADaemon() -> None:
     assert isinstance(service, Daemon)
     assert service._reloads.stopTimeout == 4.0
     assert service._reloads.drain == 30.0
-    assert service._asked == {signal.SIGURG: Action("ignore")}
+    assert service._chosen == {signal.SIGURG: Action("ignore")}

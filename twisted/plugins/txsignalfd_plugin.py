@@ -1,5 +1,5 @@
 """
-The twistd command C{signalfd}; all of it is in L{txsignalfd.tap}.
+The twistd plugin C{signalfd}, implemented in L{txsignalfd.tap}.
 """
 
 from twisted.application.service import ServiceMaker
@@ -7,6 +7,6 @@ from twisted.application.service import ServiceMaker
 signalfd = ServiceMaker(
     "txsignalfd",
     "txsignalfd.tap",
-    "Tell of each Unix signal, or run any other command with reload on SIGHUP.",
+    "Log each Unix signal, or run any other plugin with reload on SIGHUP.",
     "signalfd",
 )

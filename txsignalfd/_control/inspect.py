@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.control.test_inspect -*-
 """
-C{python -m txsignalfd [--json] [PID]}: what a process does with each signal.
+C{python -m txsignalfd [--json] [PID]}: show what a process does with each signal.
 
-What it prints is shown in L{txsignalfd._proc.report}.  Without a PID it tells
-what it was itself started with, which is what the shell or the supervisor
-passes on to any program there, and which backend a dispatcher would have.
+L{txsignalfd._proc.report} shows an example of the output.  Without a PID, the
+command describes the signal state that it inherited, which is what the shell or
+the supervisor passes to every program, and names the default backend.
 """
 
 from __future__ import annotations
@@ -21,48 +21,50 @@ from txsignalfd._proc.status import atStart, ofProcess
 def _pid(text: str) -> int:
     if text.isdecimal() and int(text) > 0:
         return int(text)
-    raise ArgumentTypeError(f"{text!r} is no process id")
+    raise ArgumentTypeError(f"expected a process id, got {text!r}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """
-    Print it.
+    Run the command.
 
-    @param arguments: The command line without the program; C{sys.argv}'s by
-        default.
-    @return: The exit status: 0, or 1 when it cannot be told.
-    @raise SystemExit: With status 2 for arguments that make no sense.
+    @param arguments: The command line without the program; by default that of
+        C{sys.argv}.
+    @return: The exit status: 0, or 1 if the process cannot be inspected.
+    @raise SystemExit: With status 2 for wrong arguments.
     """
     parser = ArgumentParser(
         prog="python -m txsignalfd",
-        description="Tell what a process and its threads do with each signal: what is"
-        " caught, ignored, blocked or pending, and what the default would be.",
+        description="Show what a process and its threads do with each signal: which"
+        " are caught, ignored, blocked or pending, and the default action of others.",
     )
     parser.add_argument(
         "pid",
         metavar="PID",
         type=_pid,
         nargs="?",
-        help="the process; by default what a program is started with here, from the"
-        " shell or the supervisor",
+        help="the process; without it, the state that programs inherit from this"
+        " shell or supervisor is shown",
     )
-    parser.add_argument("--json", action="store_true", help="as one object, a line")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object on one line"
+    )
     options = parser.parse_args(arguments)
     try:
         if options.pid is not None:
             process = ofProcess(options.pid)
-            text, told = toText(process), toJSON(process)
+            text, data = toText(process), toJSON(process)
         else:
-            # Twisted is imported for this alone.
+            # This imports Twisted, and nothing else here does.
             from txsignalfd._dispatch.backends import bestBackend, checkBackend
 
             process = atStart()
             backend = checkBackend(None) or bestBackend()
-            text = f"{startToText(process)}\nbackend: a dispatcher here has {backend}"
-            told = {**toJSON(process), "backend": backend}
+            text = f"{startToText(process)}\ndefault backend: {backend}"
+            data = {**toJSON(process), "backend": backend}
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         print(f"{parser.prog}: {why}", file=sys.stderr)
         return 1
-    print(json.dumps(told) if options.json else text)
+    print(json.dumps(data) if options.json else text)
     return 0

@@ -1,5 +1,5 @@
 """
-What C{twistd signalfd} runs: actions, logs, the report, systemd, plugins.
+The daemon of C{twistd signalfd}: actions, logs, report, systemd, plugins.
 
 The entry point is L{Daemon <txsignalfd._twistd.daemon.Daemon>}; the options of
 the command line are in L{txsignalfd.tap}.

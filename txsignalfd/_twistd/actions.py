@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.twistd.test_actions -*-
 """
-What C{--on SIGNAL=ACTION} says.
+The actions of C{--on SIGNAL=ACTION}.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from twisted.python.reflect import ModuleNotFound, ObjectNotFound, namedAny
 from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd._native.names import signalName, signalNumber
 
-#: What needs no more than its name.
-PLAIN: Final = ("reload", "stop", "quit", "rotate", "report", "ignore")
+#: Actions without an argument.
+SIMPLE: Final = ("reload", "stop", "quit", "rotate", "report", "ignore")
 
 
 class Action(NamedTuple):
     """
-    What a signal does.
+    What the daemon does when a signal arrives.
     """
 
-    #: One of L{PLAIN}, C{call} or C{run}.
+    #: One of L{SIMPLE}, C{call} or C{run}.
     name: str
-    #: The name of the function, or the command.
+    #: The dotted name of the function, or the shell command.
     argument: str = ""
-    #: The function.
+    #: The function to call.
     function: Callable[..., Any] | None = None
 
     def __str__(self) -> str:
         return f"{self.name}:{self.argument}" if self.argument else self.name
 
 
-#: What signals do when nothing is said.
+#: The actions of signals without C{--on}.
 DEFAULTS: Final = {
     int(SIGHUP): Action("reload"),
     int(SIGTERM): Action("stop"),
@@ -47,30 +47,31 @@ DEFAULTS: Final = {
 
 def parseOn(text: str) -> tuple[int, Action]:
     """
-    Read what C{--on} is given.
+    Parse the argument of C{--on}.
 
-    @param text: C{HUP=reload}, C{USR2=call:module.function},
+    @param text: C{HUP=reload}, C{USR2=call:module.function} or
         C{RTMIN+1=run:COMMAND}.
-    @return: The signal's number, and what it does.
+    @return: The number of the signal, and its action.
     @raise ValueError: With a message for the user.
     """
     signal, equals, action = text.partition("=")
     if not equals:
-        raise ValueError(f"{text!r} is not SIGNAL=ACTION")
+        raise ValueError(f"expected SIGNAL=ACTION, got {text!r}")
     (signo,) = checkWatchable([signalNumber(signal.strip())])
     return signo, _parseAction(action.strip())
 
 
 def _parseAction(text: str) -> Action:
     name, colon, argument = text.partition(":")
-    if name in PLAIN and not colon:
+    if name in SIMPLE and not colon:
         return Action(name)
     if name == "run" and argument.strip():
         return Action(name, argument)
     if name == "call" and argument:
         return Action(name, argument, _function(argument))
     raise ValueError(
-        f"{text!r} is none of {', '.join(PLAIN)}, call:MODULE.FUNCTION and run:COMMAND"
+        f"unknown action {text!r}: expected {', '.join(SIMPLE)},"
+        " call:MODULE.FUNCTION or run:COMMAND"
     )
 
 
@@ -80,19 +81,19 @@ def _function(name: str) -> Callable[..., Any]:
     except (ModuleNotFound, ObjectNotFound) as error:
         module = name.partition(".")[0]
         raise ValueError(
-            f"call:{name}: there is no module {module}: is it in PYTHONPATH?"
+            f"call:{name}: no module named {module!r} (is it in PYTHONPATH?)"
         ) from error
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
-        raise ValueError(f"call:{name} cannot be imported: {why}") from error
+        raise ValueError(f"call:{name}: the import failed: {why}") from error
     if not callable(function):
-        raise ValueError(f"call:{name} is no function")  # noqa: TRY004
+        raise ValueError(f"call:{name}: not a function")  # noqa: TRY004
     return function  # type: ignore[no-any-return]
 
 
 def describeActions(actions: dict[int, Action]) -> str:
     """
-    A line for the log.
+    Return the actions of all signals as one line for the log.
     """
     return ", ".join(
         f"{signalName(signo)}={action}" for signo, action in sorted(actions.items())

@@ -1,9 +1,9 @@
 # -*- test-case-name: tests.twistd.test_daemonservice -*-
 """
-L{runCommand}: a command of the shell, whose output goes to the log.
+L{runCommand}: run a shell command, and log its output.
 
-It is over when the shell has ended, and not when its pipes have: what it has
-left in the background keeps these open, and may do so for ever.
+The command has ended when its shell has ended, even if its pipes are still open:
+a background process of the command may keep them open for ever.
 """
 
 from __future__ import annotations
@@ -20,62 +20,62 @@ from txsignalfd._native.names import signalName
 
 _log: Final = Logger("txsignalfd.commands")
 
-
-#: Seconds in which the rest of its output is read, when the shell has ended.
-REST: Final = 0.25
+#: Seconds to read the remaining output after the shell has ended.
+LINGER: Final = 0.25
 
 
 class _Running(ProcessProtocol):
     """
-    A command that runs.
+    Logs the output of a running command, line by line.
     """
 
     def __init__(self, command: str, reactor: Any) -> None:
         self._command = command
         self._reactor = reactor
-        self._begun: dict[int, bytes] = {}
-        #: Fires with how it ended.
-        self.over: Deferred[Any] = Deferred()
+        #: The incomplete last line of each descriptor.
+        self._partial: dict[int, bytes] = {}
+        #: Fires with the exception that describes the end of the shell.
+        self.ended: Deferred[Any] = Deferred()
 
     def connectionMade(self) -> None:
-        # There is nobody who would write to it.
+        # Nothing is ever written to the command.
         self.transport.closeStdin()  # type: ignore[union-attr]
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        begun = self._begun.pop(childFD, b"")
-        *lines, self._begun[childFD] = (begun + data).split(b"\n")
+        partial = self._partial.pop(childFD, b"")
+        *lines, self._partial[childFD] = (partial + data).split(b"\n")
         for line in lines:
-            self._tell(line)
+            self._logLine(line)
 
     def childConnectionLost(self, childFD: int) -> None:
-        if begun := self._begun.pop(childFD, b""):
-            self._tell(begun)
+        if partial := self._partial.pop(childFD, b""):
+            self._logLine(partial)
 
-    def _tell(self, line: bytes) -> None:
+    def _logLine(self, line: bytes) -> None:
         text = line.decode(errors="replace")
         _log.info("{command}: {line}", command=self._command, line=text)
 
     def processExited(self, reason: Failure) -> None:
-        self._reactor.callLater(REST, self.processEnded, reason)
+        self._reactor.callLater(LINGER, self.processEnded, reason)
 
     def processEnded(self, reason: Failure) -> None:
-        if not self.over.called:
-            self.over.callback(reason.value)
+        if not self.ended.called:
+            self.ended.callback(reason.value)
 
 
 async def runCommand(command: str, reactor: Any) -> None:
     """
-    Run a command, and log what it prints, and how it ended if that was not well.
+    Run a command, and log its output, and an error if it did not succeed.
 
-    @param command: For C{sh}.
+    @param command: The command line for C{sh}.
     @param reactor: The reactor.
     """
     running = _Running(command, reactor)
     argv = ["/bin/sh", "-c", command]
     reactor.spawnProcess(running, argv[0], argv, os.environ)
-    end = await running.over
+    end = await running.ended
     if end.signal:
-        how = f"was ended by {signalName(end.signal)}"
+        how = f"was killed by {signalName(end.signal)}"
     elif end.exitCode:
         how = f"exited with status {end.exitCode}"
     else:

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.twistd.test_daemon -*-
 """
-L{Daemon}: what C{twistd signalfd PLUGIN} runs.
+L{Daemon}: the service that C{twistd signalfd PLUGIN} runs.
 """
 
 from __future__ import annotations
@@ -34,14 +34,13 @@ from txsignalfd.siginfo import SigInfo
 
 _log: Final = Logger("txsignalfd.daemon.Daemon")
 
-#: Seconds between two requests for more time, while connections end.
+#: Seconds between two C{EXTEND_TIMEOUT_USEC} while connections drain.
 EXTEND: Final = 5.0
 
 
 class Daemon(Service):
     """
-    A service that can be made anew, the signals that tell it to, and systemd,
-    which is told of it.
+    Runs a L{ReloadService}, acts on signals, and notifies systemd.
     """
 
     def __init__(
@@ -53,48 +52,49 @@ class Daemon(Service):
         reactor: Any,
     ) -> None:
         """
-        @param reloads: The service.
-        @param actions: What the user wants signals to do; the others do what
-            L{DEFAULTS} says.
-        @param foreground: Whether there may be a terminal that closes.
-        @param notifier: Tells systemd.
+        @param reloads: The service to run.
+        @param actions: The actions that the user chose, by signal.  All other
+            signals have the action that L{DEFAULTS} names.
+        @param foreground: Whether the process may have a controlling terminal.
+        @param notifier: Notifies systemd.
         @param reactor: The reactor.
         """
         self._reloads = reloads
-        self._asked = dict(actions)
+        self._chosen = dict(actions)
         self._foreground = foreground
         self._notifier = notifier
         self._reactor = reactor
         self._actions: dict[int, Action] = {}
         self._signals: SignalService
         self._hadTerminal = False
-        #: The signal for which it stops, 0 for another reason.
-        self._stopsFor: int | None = None
+        #: The signal that stops the daemon, or 0 if it stops for another
+        #: reason; C{None} while it does not stop.
+        self._stopSignal: int | None = None
         self._extending: Any = None
         #: Whether the first generation could not start.
         self._failed = False
         reloads.addWatcher(self._before, self._after)
 
-    def _chosenActions(self) -> dict[int, Action]:
-        actions = {**DEFAULTS, **self._asked}
-        if SIGHUP not in self._asked and getsignal(SIGHUP) is SIG_IGN:
-            # As nohup(1) wants it.
+    def _effectiveActions(self) -> dict[int, Action]:
+        actions = {**DEFAULTS, **self._chosen}
+        if SIGHUP not in self._chosen and getsignal(SIGHUP) is SIG_IGN:
+            # nohup(1) asks for this.
             del actions[SIGHUP]
         return actions
 
     def privilegedStartService(self) -> None:
         """
-        Watch the signals, and listen.
+        Watch the signals, and open the ports of the service.
         """
         super().privilegedStartService()
-        self._actions = self._chosenActions()
+        self._actions = self._effectiveActions()
         self._hadTerminal = self._foreground and hasTerminal()
         self._signals = SignalService(
             {signo: self._handler(signo) for signo in self._actions},
             stopOn=(),
             reactor=self._reactor,
         )
-        hangup.letGo()
+        hangup.block()
         self._signals.privilegedStartService()
         try:
             self._reloads.privilegedStartService()
@@ -107,12 +107,12 @@ class Daemon(Service):
         Start the service.
         """
         if not self._actions:
-            # twist does nothing with privileges.
+            # twist(1) does not call privilegedStartService.
             self.privilegedStartService()
         super().startService()
         self._signals.startService()
         if isInit():
-            # Closed with its dispatcher: orphans may come until the end.
+            # The dispatcher closes the reaper: orphans may arrive until then.
             ChildReaper(dispatcherFor(self._reactor), subreaper=True)
         self._reloads.startService()
         _log.info(
@@ -121,15 +121,15 @@ class Daemon(Service):
             actions=describeActions(self._actions),
         )
         self._notifier.startWatchdog()
-        hangup.send()
+        hangup.resend()
 
     def stopService(self) -> Deferred[None]:
         """
-        Let open connections come to their end, and stop.
+        Drain open connections, and stop the service.
         """
         super().stopService()
-        if self._stopsFor is None:
-            self._stopsFor = 0
+        if self._stopSignal is None:
+            self._stopSignal = 0
         self._notifier.stopping()
         self._extend(self._reloads.stopTimeout + FLUSH)
         stopped = self._reloads.stopService()
@@ -137,21 +137,21 @@ class Daemon(Service):
         return stopped
 
     def _stopped(self, result: object) -> object:
-        self._extendNoMore()
+        self._stopExtending()
         self._notifier.stopWatchdog()
         self._notifier.close()
-        hangup.holdAgain()
+        hangup.deferAgain()
         self._signals.stopService()
         return result
 
-    def _extendNoMore(self) -> None:
+    def _stopExtending(self) -> None:
         if self._extending is not None and self._extending.active():
             self._extending.cancel()
 
     def _extend(self, seconds: float) -> None:
-        # While connections may be open.  A service that does not come to its
-        # end is what systemd's own timeout is for.
-        self._extendNoMore()
+        # Only as long as connections may drain.  A service that does not stop
+        # after that is ended by systemd's own timeout.
+        self._stopExtending()
         if seconds > 0:
             self._notifier.extendTimeout(2 * EXTEND)
             left = seconds - EXTEND
@@ -164,22 +164,22 @@ class Daemon(Service):
                 self._extend(self._reloads.drain + FLUSH)
 
     def _after(self, reload: Reload) -> None:
-        if self._stopsFor is None:
-            self._extendNoMore()
+        if self._stopSignal is None:
+            self._stopExtending()
         if reload.failure is None:
             self._notifier.ready(f"generation {reload.number} serves")
         elif reload.number > 1:
             self._notifier.ready(f"not reloaded, {reload.remains}: {reload.reason}")
-        elif self._stopsFor is None:
-            # A daemon that does not serve is not to stay.
+        elif self._stopSignal is None:
+            # A daemon whose service did not start must exit.
             self._failed = True
             self._reactor.callLater(0, self._reactor.stop)
 
     def exit(self) -> None:
         """
-        Tell that the service could not start, by the exit status, when the
-        process ends.  twistd knows none but 0 for a reactor that was stopped,
-        or a signal.
+        Exit with status 1 if the service could not start.
+
+        twistd itself exits with 0 when the reactor was stopped, or by a signal.
         """
         if self._failed:
             sys.stdout.flush()
@@ -192,9 +192,9 @@ class Daemon(Service):
             return action.function
         if action.name == "run":
             return partial(self._run, action.argument)
-        if signo == SIGHUP and SIGHUP not in self._asked and self._foreground:
+        if signo == SIGHUP and SIGHUP not in self._chosen and self._foreground:
             return self._hangup
-        does: dict[str, Callable[[SigInfo], Any]] = {
+        handlers: dict[str, Callable[[SigInfo], Any]] = {
             "reload": self._reloads.reload,
             "stop": self._stop,
             "quit": self._quit,
@@ -202,31 +202,32 @@ class Daemon(Service):
             "report": self._report,
             "ignore": self._ignore,
         }
-        return does[action.name]
+        return handlers[action.name]
 
     def _hangup(self, info: SigInfo) -> None:
-        # Who wants a reload is a process.  When the terminal closes the kernel
-        # sends it, or the shell there, as bash to all its jobs.
+        # A request to reload comes from a process.  When the terminal closes,
+        # SIGHUP comes from the kernel, or from the shell that leads the session
+        # (bash sends it to all its jobs).
         closed = info.codeName == "SI_KERNEL" or (
             self._hadTerminal and isFromLeader(info) and not hasTerminal()
         )
         (self._stop if closed else self._reloads.reload)(info)
 
     def _stop(self, info: SigInfo) -> None:
-        if self._stopsFor is None:
-            _log.info("{told}: stopping", told=describeWithCommand(info))
-            self._stopsFor = info.signo
+        if self._stopSignal is None:
+            _log.info("{signal}: stopping", signal=describeWithCommand(info))
+            self._stopSignal = info.signo
             stopReactor(dispatcherFor(self._reactor), info.signo)
-        elif self._stopsFor in (0, info.signo):
+        elif self._stopSignal in (0, info.signo):
             self._quit(info)
         else:
-            _log.info("{told}: stopping already", told=describeWithCommand(info))
+            _log.info("{signal}: stopping already", signal=describeWithCommand(info))
 
     def _quit(self, info: SigInfo) -> None:
-        _log.info("{told}: stopping at once", told=describeWithCommand(info))
+        _log.info("{signal}: stopping at once", signal=describeWithCommand(info))
         self._reloads.cut()
-        if self._stopsFor is None:
-            self._stopsFor = info.signo
+        if self._stopSignal is None:
+            self._stopSignal = info.signo
             stopReactor(dispatcherFor(self._reactor), info.signo)
 
     def _rotate(self, info: SigInfo) -> None:
@@ -234,15 +235,15 @@ class Daemon(Service):
 
     def _report(self, info: SigInfo) -> None:
         text = report(dispatcherFor(self._reactor), self._reloads.describe())
-        _log.info("{told}\n{text}", told=describeWithCommand(info), text=text)
+        _log.info("{signal}\n{text}", signal=describeWithCommand(info), text=text)
 
     def _ignore(self, info: SigInfo) -> None:
-        _log.debug("{told}: ignored", told=describeWithCommand(info))
+        _log.debug("{signal}: ignored", signal=describeWithCommand(info))
 
     async def _run(self, command: str, info: SigInfo) -> None:
         _log.info(
-            "{told}: running {command}",
-            told=describeWithCommand(info),
+            "{signal}: running {command}",
+            signal=describeWithCommand(info),
             command=command,
         )
         await runCommand(command, self._reactor)

@@ -1,29 +1,29 @@
 # -*- test-case-name: tests.twistd.test_logs -*-
 """
-L{rotateLogs}: begin new log files, wherever twistd was told to log.
+L{rotateLogs}: rotate or reopen the log files that twistd writes to.
 
 Theory
 ======
 
-Files are rotated in one of two ways.  Twisted's own
-(C{twisted.python.logfile}) moves the old file and opens a new one.  An external
-one, as logrotate(8), has moved or removed the old file before it sends the
-signal, and has perhaps made a new one; then that has to be opened.  Which of
-them it is shows in whether our file still stands at its path.
+Log files are rotated in one of two ways.  Twisted's own rotation
+(C{twisted.python.logfile}) moves the old file and opens a new one.  External
+rotation (logrotate(8)) moves or removes the old file before it sends the signal,
+and may have created a new file, which then has to be opened.  The two are told
+apart by whether our open file still is the file at its path.
 
-twistd rotates by a handler of SIGUSR1, which it installs only with
-C{--logfile}, and which does nothing, and says nothing, when logrotate has moved
-the file.  What it logs to it keeps to itself.  So the observers are asked: an
-event with C{log_trace} (C{twisted.logger.ILogObserver}) comes back with all
-whom it has met, those behind filters and publishers too.  So it does not matter
-which option has put them there.
+With C{--logfile} alone, twistd installs a handler of SIGUSR1.  That handler does
+nothing, silently, when logrotate has moved the file, and it does not say which
+file it rotates.  So the observers of the log are asked in its place: an event
+with C{log_trace} (C{twisted.logger.ILogObserver}) records every observer that it
+passes, also those behind filters and publishers.  This works for every option by
+which an observer was added.
 
-Nothing is closed before its successor can be opened, for the directory may
-belong to root, and twistd may have become somebody else.  A file that cannot be
-rotated is named in the log, and goes on.
+No file is closed before its successor can be opened, because the directory may
+belong to root, and twistd may have dropped its privileges.  A file that cannot be
+rotated is named in the log, and stays open.
 
-Rejected: to call twistd's handler (above); to give twistd a C{logger} of ours
-(each of its log options would have to be read, and done, a second time).
+Rejected: calling twistd's handler (see above); giving twistd a C{logger} of our
+own (each of its log options would have to be implemented a second time).
 """
 
 from __future__ import annotations
@@ -46,21 +46,20 @@ from twisted.python.syslog import SyslogObserver
 
 _log: Final = Logger("txsignalfd.logs")
 
-
-_NOTHING: Final = "there is nothing to rotate"
+_NOTHING: Final = "nothing to rotate"
 
 _STREAMS: Final[dict[int | None, str]] = {1: "stdout", 2: "stderr"}
 
 
 def rotateLogs() -> list[str]:
     """
-    Rotate each log file, or open it again where it was moved or removed.  Call
-    it in the reactor's thread.
+    Rotate each log file, or reopen a file that was moved or removed.
 
-    It logs one line before, at the end of the old files, and in the new ones
-    what was done; as an error where it could not be done.  It does not raise.
+    Call this function in the reactor's thread.  It raises no exception.  It logs
+    one line at the end of the old files, and the outcome in the new files, as an
+    error for a file that could not be rotated.
 
-    @return: What was done, a line for each place to which the log goes.
+    @return: The outcome, as one line for each destination of the log.
     """
     lines = []
     targets = {id(target): target for target in map(_targetOf, _observers())}
@@ -71,7 +70,7 @@ def rotateLogs() -> list[str]:
             _log.info("{line}", line=line)
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
-            line = f"{name}: not rotated, the log goes on: {why}"
+            line = f"{name}: not rotated, logging continues there: {why}"
             _log.error("{line}", line=line)
         lines.append(line)
     return lines
@@ -79,38 +78,38 @@ def rotateLogs() -> list[str]:
 
 def _observers() -> list[ILogObserver]:
     """
-    Each observer of the log that hands on to no other, once.
+    Return the observers that write events, without publishers and filters.
     """
     trace: list[tuple[Any, Any]] = []
     _log.info("rotating the log", log_trace=trace)
-    for observer in _ends(trace):
+    for observer in _lastOf(trace):
         if isinstance(observer, FilteringLogObserver):
-            # It lets no such line pass, and its file is to be rotated all the
-            # same.
+            # The filter did not pass the event.  The file behind the filter has
+            # to be rotated nevertheless.
             behind = Logger(_log.namespace, observer=observer)
             behind.critical("rotating the log", log_trace=trace)
-    return _ends(trace)
+    return _lastOf(trace)
 
 
-def _ends(trace: list[tuple[Any, Any]]) -> list[Any]:
-    handOn = {id(publisher) for publisher, _ in trace}
-    met = {id(observer): observer for _, observer in trace}
-    return [observer for key, observer in met.items() if key not in handOn]
+def _lastOf(trace: list[tuple[Any, Any]]) -> list[Any]:
+    publishers = {id(publisher) for publisher, _ in trace}
+    observers = {id(observer): observer for _, observer in trace}
+    return [each for key, each in observers.items() if key not in publishers]
 
 
 def _targetOf(observer: Any) -> Any:
     """
-    What an observer writes to; the observer where that cannot be told.
+    Return the file that an observer writes to, or the observer if unknown.
     """
     if isinstance(observer, LegacyLogObserverWrapper):
-        # Mostly a method, emit.
+        # Usually the bound method emit.
         legacy = observer.legacyObserver
         owner = getattr(legacy, "__self__", legacy)
         if isinstance(owner, LegacyFileLogObserver):
             return getattr(owner.write, "__self__", owner)
         return owner
     if isinstance(observer, FileLogObserver):
-        # Private, for there is no other way from an observer to its file.
+        # Private, but there is no other way from an observer to its file.
         return observer._outFile  # noqa: SLF001
     return observer
 
@@ -119,7 +118,7 @@ def _descriptorOf(target: Any) -> int | None:
     try:
         number = target.fileno()
     except (AttributeError, ValueError):
-        # No file, one in memory, or one that is closed.
+        # Not a file, a file in memory, or a closed file.
         return None
     return number if isinstance(number, int) else None
 
@@ -142,7 +141,7 @@ def _renew(target: Any) -> str:
     if isinstance(target, SyslogObserver) or descriptor in _STREAMS:
         return _NOTHING
     if descriptor is None:
-        return "not known to be a file, and left alone"
+        return "not known to be a file, left unchanged"
     return _reopenPlain(target, descriptor)
 
 
@@ -153,9 +152,9 @@ def _stat(path: str) -> os.stat_result | None:
         return None
 
 
-def _stands(path: str, descriptor: int) -> bool:
+def _isInPlace(path: str, descriptor: int) -> bool:
     """
-    Whether it is our file that stands at its path.
+    Return whether an open file still is the file at its path.
     """
     found = _stat(path)
     return found is not None and os.path.samestat(found, os.fstat(descriptor))
@@ -163,20 +162,20 @@ def _stands(path: str, descriptor: int) -> bool:
 
 def _rotate(file: BaseLogFile) -> str:
     if file.closed:
-        return "it was closed, and is left alone"
-    # Private, for BaseLogFile has no fileno().
+        return "the file is closed, left unchanged"
+    # Private, because BaseLogFile has no fileno().
     inner = file._file  # noqa: SLF001
-    # It is closed where Twisted has tried to rotate it, and failed.
-    if inner.closed or not _stands(file.path, inner.fileno()):
+    # Twisted has closed the file if its own rotation failed.
+    if inner.closed or not _isInPlace(file.path, inner.fileno()):
         return _reopen(file)
     before = os.fstat(inner.fileno())
     if not stat.S_ISREG(before.st_mode):
         return _NOTHING
     try:
-        # BaseLogFile has none, but those that can be written to have.
+        # The subclasses that can be written to have this method.
         file.rotate()  # type: ignore[attr-defined]
     except OSError:
-        # It has perhaps been closed already.
+        # rotate() may have closed the file already.
         _reopen(file)
         raise
     after = _stat(file.path)
@@ -185,11 +184,11 @@ def _rotate(file: BaseLogFile) -> str:
     for path in (file.directory, file.path):
         if not os.access(path, os.W_OK):
             raise OSError(f"uid {os.getuid()} may not write to {path}")
-    raise OSError("it has said no reason (a DailyLogFile rotates once a day)")
+    raise OSError("the reason is unknown (a DailyLogFile rotates once a day)")
 
 
 def _reopen(file: BaseLogFile) -> str:
-    # It closes the old one first: were there no new one, there would be none.
+    # reopen() closes the old file first, so check that a new one can be opened.
     mode = 0o666 if file.defaultMode is None else file.defaultMode
     os.close(os.open(file.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode))
     file.reopen()
@@ -198,16 +197,16 @@ def _reopen(file: BaseLogFile) -> str:
 
 def _reopenPlain(file: IO[Any], descriptor: int) -> str:
     """
-    Open a file of Python's again, beneath the object that writes to it.
+    Reopen the file of a Python file object under its descriptor.
     """
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         return _NOTHING
     path = getattr(file, "name", None)
     if not isinstance(path, str) or not os.path.isabs(path):
-        raise OSError("it was not opened by an absolute path")
-    if _stands(path, descriptor):
-        return "it stands at its path, and is opened again when it was moved"
+        raise OSError("it was not opened with an absolute path")
+    if _isInPlace(path, descriptor):
+        return "still at its path, is reopened once it has been moved"
     file.flush()
     access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
     flags = access | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC

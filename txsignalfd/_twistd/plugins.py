@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.twistd.test_plugins -*-
 """
-The plugins of twistd, as commands below C{twistd signalfd}.
+The plugins of twistd, as subcommands of C{twistd signalfd}.
 """
 
 from __future__ import annotations
@@ -16,55 +16,56 @@ from twisted.plugin import getPlugins
 
 from txsignalfd._reload.generation import checkService
 
-#: The command that this is itself.
-OURSELVES = "signalfd"
+#: The plugin of this package, which cannot run itself.
+_OWN_NAME = "signalfd"
 
 
 def installedPlugins() -> dict[str, Any]:
     """
-    @return: The C{IServiceMaker}s that twistd would offer, by their names.
+    Return the C{IServiceMaker} plugins that twistd offers, by name.
     """
     makers = sorted(getPlugins(IServiceMaker), key=attrgetter("tapname"))
-    return {maker.tapname: maker for maker in makers if maker.tapname != OURSELVES}
+    return {maker.tapname: maker for maker in makers if maker.tapname != _OWN_NAME}
 
 
 @contextmanager
 def _workingIn(directory: str) -> Iterator[None]:
     """
-    Be where the command line was written: twistd may have changed that since,
-    for C{--rundir}.
+    Work in the directory in which the command was given.
+
+    twistd may have left it, for C{--rundir}.
     """
     try:
-        now = os.getcwd()
+        current = os.getcwd()
     except FileNotFoundError:
-        # It was removed, and there is no way back to it.  A deployment has
-        # perhaps made another of its name.
+        # The current directory was removed.  A deployment may have created
+        # another one with the same name.
         with suppress(FileNotFoundError):
             os.chdir(directory)
-        now = directory
-    if now == directory:
+        current = directory
+    if current == directory:
         yield
         return
     os.chdir(directory)
     try:
         yield
     finally:
-        os.chdir(now)
+        os.chdir(current)
 
 
 class PluginFactory:
     """
-    Makes the service of a plugin, from its command line.
+    Makes the service of a plugin from its command line.
     """
 
     def __init__(self, maker: Any, options: Any, parseAgain: Callable[[], Any]) -> None:
         """
-        Make the first service: as twistd, before it becomes a daemon.
+        Make the first service, as twistd does before it becomes a daemon.
 
         @param maker: The C{IServiceMaker}.
-        @param options: Its command line.
-        @param parseAgain: Parses that anew, so that files which it names are
-            read again.
+        @param options: The parsed options of the plugin.
+        @param parseAgain: Parses the same command line again, so that the files
+            that it names are read again.
         """
         self._maker = maker
         self._parseAgain = parseAgain
@@ -77,7 +78,7 @@ class PluginFactory:
 
     def __call__(self) -> Any:
         """
-        The first service, and then others.
+        Return the first service, and a new service for each further call.
         """
         first, self._first = self._first, None
         if first is not None:
@@ -88,6 +89,6 @@ class PluginFactory:
     @property
     def _seesAll(self) -> bool:
         """
-        Whether paths lead where they did: not after twistd's C{--chroot}.
+        Whether the root directory is the same as before, without C{--chroot}.
         """
         return os.path.samestat(os.stat("/"), self._root)

@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.twistd.test_report -*-
 """
-L{report}: what a daemon is doing, for those who run it.
+L{report}: describe what a daemon is doing, for its operators.
 
-Each part is told by itself, and one that cannot be says why in its place: it
-is when something is wrong that reports are asked for.  What there is much of is
-cut short, for a log is no database::
+Each part is built separately.  If one part fails, the report gives the reason in
+its place, because a report is needed most when something is wrong.  Long lists
+are cut, to keep the log readable::
 
     signals
       SIGHUP
@@ -20,7 +20,7 @@ cut short, for a log is no database::
       in 0.52 s: txsignalfd._twistd.systemd.Notifier._feed
       12 in 3.10 to 58.04 s: twisted.web.http.HTTPChannel.timeoutConnection
     threads
-      MainThread 4711, which writes this
+      MainThread 4711, which writes this report
         File "/usr/bin/twistd", line 8, in <module>
           sys.exit(run())
 """
@@ -45,7 +45,7 @@ from txsignalfd._proc.status import printable
 
 _T = TypeVar("_T")
 
-#: The most lines of a part, and the innermost frames of a thread.
+#: The most lines of a part, and the most frames of a thread.
 _MOST: Final = 100
 
 #: The most characters of a command.
@@ -54,12 +54,13 @@ _LONGEST: Final = 200
 
 def report(dispatcher: SignalDispatcher, generations: Sequence[str]) -> str:
     """
-    Tell of a daemon: its signals and their handlers with what they have done,
-    the generations of its service, its children, its delayed calls, and what
-    each thread is at.  Call it in the reactor's thread.  It raises nothing.
+    Describe a daemon: signals and handlers, generations, children, delayed
+    calls, and the stack of each thread.
 
-    @param dispatcher: Whose signals, and whose reactor's calls.
-    @param generations: Lines, as they are to be shown.
+    Call this function in the reactor's thread.  It raises no exception.
+
+    @param dispatcher: The dispatcher to describe, and its reactor.
+    @param generations: The lines that describe the generations.
     @return: A text of many lines.
     """
     parts: dict[str, Callable[[], Iterable[str]]] = {
@@ -70,48 +71,48 @@ def report(dispatcher: SignalDispatcher, generations: Sequence[str]) -> str:
         "delayed calls": lambda: _delayedCalls(dispatcher.reactor),
         "threads": _threads,
     }
-    return "\n".join(_part(title, tell) for title, tell in parts.items())
+    return "\n".join(_part(title, build) for title, build in parts.items())
 
 
-def _part(title: str, tell: Callable[[], Iterable[str]]) -> str:
+def _part(title: str, build: Callable[[], Iterable[str]]) -> str:
     try:
-        lines = list(tell()) or ["none"]
+        lines = list(build()) or ["none"]
     except Exception as error:
-        lines = [f"cannot be told: {type(error).__name__}: {error}"]
+        lines = [f"unavailable: {type(error).__name__}: {error}"]
     return "\n".join([title, *(textwrap.indent(line, "  ") for line in lines)])
 
 
-def _each(items: Iterable[_T], tell: Callable[[_T], str]) -> list[str]:
+def _cut(items: Iterable[_T], line: Callable[[_T], str]) -> list[str]:
     """
-    A line for each of the first, and how many there are besides.
+    Return a line for each of the first items, and the number of the others.
     """
-    told = list(items)
-    more = [f"and {len(told) - _MOST} more"] if len(told) > _MOST else []
-    return [*map(tell, told[:_MOST]), *more]
+    found = list(items)
+    more = [f"and {len(found) - _MOST} more"] if len(found) > _MOST else []
+    return [*map(line, found[:_MOST]), *more]
 
 
 def _spawned() -> list[str]:
-    def tell(child: tuple[int, Any]) -> str:
+    def line(child: tuple[int, Any]) -> str:
         pid, transport = child
         protocol = getattr(transport, "proto", None)
-        whose = "" if protocol is None else f", for {qual(type(protocol))}"
-        return _processLine(pid) + whose
+        owner = "" if protocol is None else f", for {qual(type(protocol))}"
+        return _processLine(pid) + owner
 
-    return _each(sorted(spawnedProcesses().items()), tell)
+    return _cut(sorted(spawnedProcesses().items()), line)
 
 
 def _otherChildren() -> list[str]:
-    return _each(sorted(childProcesses() - set(spawnedProcesses())), _processLine)
+    return _cut(sorted(childProcesses() - set(spawnedProcesses())), _processLine)
 
 
 def _processLine(pid: int) -> str:
     try:
         command = _read(pid, "cmdline").rstrip("\0").replace("\0", " ")
-        # What has ended has no command line any more, and still has a name.
+        # A zombie has no command line, but it still has a name.
         command = command or f"({_read(pid, 'comm').rstrip()})"
         state = _read(pid, "stat").rpartition(") ")[2][0]
     except OSError as error:
-        return f"{pid} cannot be told: {error.strerror}"
+        return f"{pid} unavailable: {error.strerror}"
     ended = ", has ended" if state in "ZX" else ""
     return f"{pid} {printable(command)[:_LONGEST]}{ended}"
 
@@ -127,13 +128,13 @@ def _delayedCalls(reactor: Any) -> list[str]:
     for call in sorted(reactor.getDelayedCalls(), key=lambda call: call.getTime()):
         times.setdefault(_nameOf(call.func), []).append(call.getTime() - now)
 
-    def tell(name: str) -> str:
+    def line(name: str) -> str:
         first, *others = times[name]
         if not others:
             return f"in {first:.2f} s: {name}"
         return f"{len(others) + 1} in {first:.2f} to {others[-1]:.2f} s: {name}"
 
-    return _each(times, tell)
+    return _cut(times, line)
 
 
 def _nameOf(function: Any) -> str:
@@ -145,13 +146,13 @@ def _nameOf(function: Any) -> str:
     owner = getattr(function, "__self__", None)
     if owner is None:
         return f"{function.__module__}.{name}"
-    # The class that has the method may be a base of that of the object.
+    # The method may be defined by a base class of the object's class.
     return f"{qual(type(owner))}.{name.rpartition('.')[2]}"
 
 
 def _numberOf(thread: threading.Thread) -> int | None:
     if thread is threading.main_thread() and sys.platform == "linux":
-        # In a daemon its native_id is still that of the process that has forked.
+        # After a fork, native_id is still that of the parent process.
         return os.getpid()
     return thread.native_id
 
@@ -162,7 +163,7 @@ def _threads() -> list[str]:
     for ident, frame in sys._current_frames().items():  # noqa: SLF001
         thread = threads.get(ident)
         name = f"{thread.name} {_numberOf(thread)}" if thread else f"unnamed {ident:#x}"
-        here = ", which writes this" if ident == threading.get_ident() else ""
+        here = ", which writes this report" if ident == threading.get_ident() else ""
         stack = "".join(traceback.format_stack(frame, _MOST))
         lines.append(f"{name}{here}\n{stack.rstrip()}")
     return lines

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.twistd.test_tap -*-
 """
-Telling of each signal, in the log or as JSON.
+Log each signal, as text or as JSON.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _isWatchable(signo: int) -> bool:
     return True
 
 
-#: What is watched by default.
+#: The signals that are watched by default.
 DEFAULT_SIGNALS: Final = [
     signo
     for signo in range(1, lib.TXS_NSIG)
@@ -47,18 +47,18 @@ DEFAULT_SIGNALS: Final = [
 
 def logToStderr() -> ILogObserver:
     """
-    Make an observer, for twistd's C{--logger}.
+    Make an observer that writes to stderr, for twistd's C{--logger}.
     """
     return textFileLogObserver(sys.stderr)
 
 
 def toJSON(info: SigInfo, command: str | None, time: datetime) -> str:
     """
-    A signal as one line of JSON.
+    Return a signal as one line of JSON.
 
     @param info: The signal.
     @param command: The command of its sender.
-    @param time: When it was received.
+    @param time: When the signal was received.
     """
     sender, child = info.sender, info.child
     return json.dumps(
@@ -76,24 +76,24 @@ def toJSON(info: SigInfo, command: str | None, time: datetime) -> str:
 
 class SignalLogger:
     """
-    Tells of each signal, in the log or on a file.
+    Writes one line for each signal, to the log or to stdout.
     """
 
     def __init__(self, json: bool, stdout: TextIO | None) -> None:
         """
-        @param json: Whether to tell it as JSON, or as text.
-        @param stdout: Where JSON goes; C{None} is for the log.
+        @param json: Whether to write JSON in place of text.
+        @param stdout: The file for JSON, or C{None} to write JSON to the log.
         """
         self._json = json
         self._stdout = stdout
 
     def receive(self, info: SigInfo) -> None:
         """
-        Tell of one signal.
+        Write the line of one signal.
         """
         if info.signo == SIGPIPE and info.pid == os.getpid():
-            # Our own write failed, and the writer knows.  To write of it
-            # would raise the next one, without end.
+            # Our own write raised it, and has failed visibly.  Writing a line
+            # about it would raise the next SIGPIPE, without end.
             return
         command = senderCommand(info)
         if not self._json:
@@ -107,24 +107,24 @@ class SignalLogger:
         if self._stdout is None:
             return False
         try:
-            # In one piece: unbuffered, print makes two, and a reader may be gone
-            # after the first.
+            # One write for the whole line: an unbuffered print makes two, and
+            # the reader may close the pipe between them.
             self._stdout.write(line + "\n")
             self._stdout.flush()
         except BrokenPipeError:
-            _log.warn("nobody reads stdout any more: JSON goes to this log")
+            _log.warn("stdout: the reader has closed it: JSON goes to this log")
             self._stdout = None
             return False
         except OSError as error:
-            # Such as a full disk, on which there may be room again later.
-            _log.error("stdout: {error}: its JSON goes to this log", error=error)
+            # For example a full disk, which may have room again later.
+            _log.error("stdout: {error}: this JSON goes to the log", error=error)
             return False
         return True
 
 
 class SignalLogService(SignalService):
     """
-    A L{SignalService} that says at its start what it watches.
+    A L{SignalService} that logs at its start which signals it watches.
     """
 
     def __init__(
@@ -134,8 +134,8 @@ class SignalLogService(SignalService):
         reactor: Any = None,
     ) -> None:
         """
-        @param signals: What to watch.
-        @param receive: What to do with each.
+        @param signals: The signals to watch.
+        @param receive: The handler of each signal.
         @param reactor: The reactor; by default the global one.
         """
         super().__init__(
@@ -149,12 +149,12 @@ class SignalLogService(SignalService):
         """
         Watch the signals.
         """
-        hangup.letGo()
+        hangup.block()
         super().privilegedStartService()
 
     def startService(self) -> None:
         """
-        Start, and say so.
+        Start, and log the watched signals.
         """
         super().startService()
         _serviceLog.info(
@@ -162,11 +162,11 @@ class SignalLogService(SignalService):
             pid=os.getpid(),
             names=namesOf(self._signals),
         )
-        hangup.send()
+        hangup.resend()
 
     def stopService(self) -> None:
         """
-        Stop.
+        Remove the handlers.
         """
-        hangup.holdAgain()
+        hangup.deferAgain()
         super().stopService()

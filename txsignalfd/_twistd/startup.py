@@ -1,11 +1,13 @@
 # -*- test-case-name: tests.twistd.test_daemon -*-
 """
-SIGHUP, before there is a service that it could reload, and when there is none
-any more.
+Defer a signal that arrives while the daemon starts or ends.
 
-A signal's handler in Python survives fork(2), by which twistd becomes a daemon,
-and is gone in programs that are executed.  It cannot tell who has sent the
-signal, but a descriptor that could may not be opened before that fork.
+At startup there is no service yet that SIGHUP could reload; at the end there is
+none any more.  In both cases SIGHUP must not kill the process.
+
+A Python handler is used, because it survives the fork(2) by which twistd becomes
+a daemon, and because executed programs do not inherit it.  It cannot say who sent
+the signal.  A signalfd could, but must not be opened before that fork.
 """
 
 from __future__ import annotations
@@ -21,70 +23,73 @@ from txsignalfd._kernel.mask import blockAsOurs
 _log: Final = Logger("txsignalfd.daemon.Daemon")
 
 
-class EarlySignal:
+class StartupSignal:
     """
-    One signal that is not to kill the process, and waits.
+    A signal that is deferred until the service has started.
+
+    Call every method in the main thread.
     """
 
     def __init__(self, signo: int) -> None:
         """
-        @param signo: Its number.
+        @param signo: The number of the signal.
         """
         self._signo = signo
-        self._came = False
-        self._held = False
-        self._letGo = False
+        self._arrived = False
+        self._deferring = False
+        self._blocked = False
 
-    def hold(self) -> None:
+    def defer(self) -> None:
         """
-        Keep it, unless it is ignored, as after nohup(1), or has a handler.  In
-        the main thread.
+        Defer the signal, unless it is ignored (by nohup(1)) or has a handler.
         """
         if signal.getsignal(self._signo) is signal.SIG_DFL:
             signal.signal(self._signo, self._note)
-            self._held = True
+            self._deferring = True
 
     def _note(self, signo: int, frame: Any) -> None:
-        self._came = True
+        self._arrived = True
 
     def restore(self) -> None:
         """
-        Keep it no more: nobody will watch it.
-        """
-        if self._held:
-            self._held = False
-            signal.signal(self._signo, signal.SIG_DFL)
-            self.send()
+        Restore the default action, because the signal will not be watched.
 
-    def letGo(self) -> None:
+        A deferred signal is sent again, and has its default effect.
         """
-        Have it blocked instead, as what is watched is; call this just before it
-        is watched, in the main thread.
+        if self._deferring:
+            self._deferring = False
+            signal.signal(self._signo, signal.SIG_DFL)
+            self.resend()
+
+    def block(self) -> None:
         """
-        if self._held:
-            self._held = False
+        Block the signal in place of deferring it, just before it is watched.
+        """
+        if self._deferring:
+            self._deferring = False
             blockAsOurs([self._signo])
             signal.signal(self._signo, signal.SIG_DFL)
-            self._letGo = True
+            self._blocked = True
 
-    def holdAgain(self) -> None:
+    def deferAgain(self) -> None:
         """
-        Keep it once more, if it was let go of: the service has stopped, and what
-        is watched will be given back, but the process is to come to its end.
-        """
-        if self._letGo:
-            self._letGo = False
-            self.hold()
+        Defer the signal until the process ends, if L{block} blocked it.
 
-    def send(self) -> None:
+        The service has stopped, and the signal is about to be released.
         """
-        Send it again if it came, now that it is watched.
+        if self._blocked:
+            self._blocked = False
+            self.defer()
+
+    def resend(self) -> None:
         """
-        if self._came:
-            self._came = False
-            _log.info("SIGHUP came before the service was up, and counts now")
+        Send the signal again, if it was deferred.
+        """
+        if self._arrived:
+            self._arrived = False
+            _log.info("SIGHUP arrived during startup: handling it now")
             os.kill(os.getpid(), self._signo)
 
 
-#: What C{twistd signalfd} holds from the moment that it has read its options.
-hangup = EarlySignal(signal.SIGHUP)
+#: SIGHUP, deferred as soon as C{twistd signalfd} parses its options.
+hangup = StartupSignal(signal.SIGHUP)
