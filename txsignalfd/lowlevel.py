@@ -1,18 +1,19 @@
 # -*- test-case-name: tests.test_lowlevel -*-
 """
-The calls of signalfd(2) by their own names, and no more than the calls.
+The system calls around signalfd(2), by their own names.
 
-A drop-in for the modules that this one descends from: Jean-Paul Calderone's
-python-signalfd, its branch with C{create_signalfd} and C{read_signalfd}, and
-PyPI's signalfd.  C{import txsignalfd.lowlevel as signalfd} is the only change.
+This module is a drop-in replacement for Jean-Paul Calderone's python-signalfd,
+for its branch with C{create_signalfd} and C{read_signalfd}, and for PyPI's
+signalfd: only the import changes, to C{import txsignalfd.lowlevel as signalfd}.
 
-These calls change the mask of the calling thread alone, and nothing protects
-the process from its other threads: in a program with threads or children use
-L{txsignalfd.SignalDescriptor} or L{txsignalfd.SignalDispatcher}.
+These calls change only the mask of the calling thread.  Other threads of the
+process can still receive the signals, and children inherit the mask.  A program
+with threads or children should use L{txsignalfd.SignalDescriptor} or
+L{txsignalfd.SignalDispatcher}.
 
-Each error of the system is an C{OSError} with its errno.  PyPI's signalfd
-raises C{ValueError} for two of them, so those two are both:
-L{InvalidArgument}.
+Errors of the system are raised as C{OSError} with the errno.  PyPI's signalfd
+raises C{ValueError} for two of them; L{InvalidArgument}, which these two raise
+here, is both.
 """
 
 from __future__ import annotations
@@ -59,28 +60,28 @@ ALL_SIGNALS: Final[list[Signals]] = sorted(Signals)
 
 class InvalidArgument(OSError, ValueError):
     """
-    The system answered C{EBADF} or C{EINVAL}.
+    The system refused an argument: C{EBADF} or C{EINVAL}.
     """
 
 
-#: What PyPI's signalfd raises for an errno that it does not expect.
+#: The exception that PyPI's signalfd raises for any other errno.
 UnknownError = OSError
 
 
 class SignalfdUnavailable(OSError):
     """
-    This system has no signalfd(2), or refuses it: C{ENOSYS} or C{EPERM}.
+    This system has no signalfd(2) or refuses to run it: C{ENOSYS} or C{EPERM}.
     """
 
 
 class HasFileno(Protocol):
     """
-    What L{signalfd} takes for a descriptor besides its number.
+    An object with a file descriptor.
     """
 
     def fileno(self) -> int:
         """
-        The number of the descriptor.
+        Return the number of the descriptor.
         """
 
 
@@ -94,7 +95,7 @@ def _index(value: Any) -> int:
     try:
         return index(value)
     except TypeError as error:
-        # The ancestors' words; the cause has the type.
+        # This is python-signalfd's message; the cause names the type.
         raise TypeError("an integer is required") from error
 
 
@@ -104,10 +105,10 @@ def _fileno(fd: int | HasFileno) -> int:
 
 def sigset(signals: Iterable[int]) -> Any:
     """
-    Make a C{sigset_t *}; not one of the ancestors' calls.
+    Make a C{sigset_t *}; the replaced modules do not have this function.
 
-    @raise TypeError: For what is no signal number.
-    @raise ValueError: For a number that the C library does not take.
+    @raise TypeError: For a value that is not an integer.
+    @raise ValueError: For a number that the C library refuses.
     """
     mask = ffi.new("sigset_t *")
     lib.sigemptyset(mask)
@@ -118,7 +119,7 @@ def sigset(signals: Iterable[int]) -> Any:
     return mask
 
 
-#: Those that the C library takes: its own are not among them.
+#: The signals that the C library accepts: all but those that it uses itself.
 VALID_SIGNALS: Final = [
     signo
     for signo in range(1, lib.TXS_NSIG)
@@ -128,21 +129,21 @@ VALID_SIGNALS: Final = [
 
 def signalfd(fd: int | HasFileno, signals: Iterable[int], flags: int = 0) -> int:
     """
-    Make a descriptor that gives these signals to whoever reads it, or change
-    the signals of one.  They must be blocked besides: see L{sigprocmask}.
+    Make a signalfd, or change the signals of an existing one.
 
-    @param fd: -1 for a new one, or a signalfd (its number, or an object with
-        C{fileno}).
-    @param signals: The numbers of the signals.  SIGKILL and SIGSTOP are
-        dropped without an error.
+    The signals must also be blocked: see L{sigprocmask}.
+
+    @param fd: -1 for a new signalfd, or an existing one: its number, or an object
+        with C{fileno}.
+    @param signals: The numbers of the signals.  SIGKILL and SIGSTOP are ignored.
     @param flags: C{SFD_CLOEXEC}, C{SFD_NONBLOCK}, both (with C{|}), or 0.
-        Ignored by the system when C{fd} is not -1.
-    @return: The new descriptor's number, or that of C{fd}.
-    @raise TypeError: For what is no signal number.
+        The system ignores them when C{fd} is not -1.
+    @return: The number of the new descriptor, or of C{fd}.
+    @raise TypeError: For a value that is not an integer.
     @raise ValueError: C{signal number -2 out of range}.
-    @raise InvalidArgument: For C{fd} that is no signalfd, and unknown flags.
-    @raise SignalfdUnavailable: On a system without signalfd.
-    @raise OSError: For every other answer of signalfd(2).
+    @raise InvalidArgument: If C{fd} is not a signalfd, and for unknown flags.
+    @raise SignalfdUnavailable: On a system without signalfd(2).
+    @raise OSError: For every other error of signalfd(2).
     """
     number, mask, flags = _fileno(fd), sigset(signals), _index(flags)
     result: int = lib.txs_signalfd(number, mask, flags)
@@ -164,7 +165,7 @@ def sigprocmask(how: int, signals: Iterable[int]) -> list[int]:
     @param how: C{SIG_BLOCK}, C{SIG_UNBLOCK} or C{SIG_SETMASK}.
     @param signals: The numbers of the signals.
     @return: The signals that were blocked before, sorted.
-    @raise TypeError: For what is no signal number.
+    @raise TypeError: For a value that is not an integer.
     @raise ValueError: C{signal number -2 out of range}, or C{value specified
         for how (1700) invalid}.
     """
@@ -176,14 +177,13 @@ def sigprocmask(how: int, signals: Iterable[int]) -> list[int]:
 
 def create_signalfd(signals: Iterable[int], flags: int = 0) -> int:
     """
-    Block these signals in the calling thread, and make a signalfd of them.
+    Block signals in the calling thread, and make a signalfd for them.
 
-    @param signals: The numbers of the signals; SIGKILL and SIGSTOP may be
-        among them, and have no effect.
+    @param signals: The numbers of the signals.  SIGKILL and SIGSTOP are ignored.
     @param flags: As for L{signalfd}.
     @return: The descriptor's number.
-    @raise OSError: And the other errors of L{signalfd}.  Then nothing is
-        blocked that was not.
+    @raise OSError: Like the other errors of L{signalfd}; the mask of the thread is
+        then unchanged.
     """
     wanted = list(signals)
     before = sigprocmask(SIG_BLOCK, wanted)
@@ -196,13 +196,13 @@ def create_signalfd(signals: Iterable[int], flags: int = 0) -> int:
 
 def read_signalfd(fd: Any) -> SigInfo:
     """
-    Read one signal.  Blocks until there is one, unless C{fd} does not block.
+    Read one signal; wait for it unless C{fd} is non-blocking.
 
     @param fd: A signalfd: its number, or an object with C{readinto} (a raw or
         a buffered file) or C{fileno}.
-    @raise BlockingIOError: When C{fd} does not block and there is none.
-    @raise ValueError: For C{fd} that gives no whole record: it is no signalfd.
-    @raise OSError: For every other answer of read(2), such as C{EBADF}.
+    @raise BlockingIOError: If C{fd} is non-blocking and no signal is pending.
+    @raise ValueError: If C{fd} returns no whole record, and so is not a signalfd.
+    @raise OSError: For every other error of read(2), such as C{EBADF}.
     """
     if hasattr(fd, "readinto"):
         buffer = bytearray(SIGINFO_SIZE)
@@ -213,29 +213,30 @@ def read_signalfd(fd: Any) -> SigInfo:
     else:
         record = os.read(_fileno(fd), SIGINFO_SIZE)
     if not record:
-        raise ValueError("end of file: this is no signalfd")
+        raise ValueError("end of file: the descriptor is not a signalfd")
     return parse(record)[0]
 
 
-#: The name that PyPI's signalfd has for L{read_signalfd}.
+#: PyPI's signalfd has L{read_signalfd} under this name.
 read_siginfo = read_signalfd
 
 
 def sigqueue(pid: int, signal: int, value: int = 0) -> None:
     """
-    Send a signal with a value: sigqueue(3).  A realtime signal queues; of any
-    other one at most is pending at a time.
+    Send a signal with a value: sigqueue(3).
 
-    @param pid: The process.
-    @param signal: The signal's number; 0 only asks whether it could be sent.
-    @param value: What the receiver has as L{SigInfo.value}: an int of 32 bits
-        with a sign.
+    Realtime signals queue.  A standard signal is merged with one that is already
+    pending.
+
+    @param pid: The receiving process.
+    @param signal: The signal's number; 0 only checks whether it could be sent.
+    @param value: The receiver's L{SigInfo.value}: a signed integer of 32 bits.
     @raise OverflowError: For a value of more than 32 bits.
-    @raise BlockingIOError: When the receiver's user has as many signals
-        pending as RLIMIT_SIGPENDING allows.
-    @raise ProcessLookupError: When there is no such process.
-    @raise PermissionError: When it is not ours to signal.
-    @raise InvalidArgument: For a number that is no signal.
+    @raise BlockingIOError: If the receiver's user has as many signals pending as
+        RLIMIT_SIGPENDING allows.
+    @raise ProcessLookupError: If the process does not exist.
+    @raise PermissionError: If this process may not signal it.
+    @raise InvalidArgument: For a number that is not a signal.
     """
     if lib.txs_sigqueue(_index(pid), _index(signal), _index(value)) == -1:
         _raise(ffi.errno, "sigqueue")

@@ -1,22 +1,19 @@
 # -*- test-case-name: tests.test_siginfo -*-
 """
-Bytes in, L{SigInfo} out: the record of signalfd(2) as a value.  Pure: no
-descriptor, no reactor, no system call.
+Bytes in, L{SigInfo} out: the record of signalfd(2) as a value.
 
-A signal is often only counted, or compared with one number, so a L{SigInfo}
-is no more than its record and its number, and decodes the rest when it is
-asked.  Decoding everything at once was tried: it doubles the cost of a
-record, for fields of which nearly all mean nothing in nearly all signals.
+No descriptor, no reactor and no system call is involved.
 
-What a field means depends on C{signo} and C{code} together (see
-sigaction(2), "The siginfo_t argument").  The attributes by the names of the
-man page give what the kernel wrote, whether it means something or not;
-L{SigInfo.sender}, L{SigInfo.child} and L{SigInfo.value} give what it means,
-and C{None} where it means nothing.
+Programs often only count a signal, or compare its number.  So a L{SigInfo}
+holds its record undecoded, and decodes a field when it is read.  Decoding every
+field at once doubles the cost of a record, for fields most of which mean nothing
+for most signals.
 
-Where each field of a record of signalfd(2) is, as the compiler has it.
-
-Where a signal came from: L{Sender} and L{Child}.
+The meaning of a field depends on C{signo} and C{code} together (see "The
+siginfo_t argument" in sigaction(2)).  The attributes with the man page's names
+return what the kernel wrote, whether it means something or not.
+L{SigInfo.sender}, L{SigInfo.child} and L{SigInfo.value} return the meaning, and
+C{None} where there is none.
 """
 
 from __future__ import annotations
@@ -32,59 +29,64 @@ from typing import Final, NamedTuple, cast
 from txsignalfd._native.extension import ffi
 from txsignalfd._native.names import CODES, codeName, codeNumber, signalName, toSignal
 
-#: The size of one record, in bytes.
-SIGINFO_SIZE: Final = ffi.sizeof("struct txs_siginfo")
+__all__ = ["SIGINFO_SIZE", "Child", "Sender", "SigInfo", "describe", "parse"]
+
+#: The size of a record in bytes.
+SIGINFO_SIZE: Final[int] = ffi.sizeof("struct txs_siginfo")
 
 _SIGNO_SIZE: Final = 4
 
-#: A record as its first field, the signal's number, and the rest.
-RECORD: Final = struct.Struct(f"=I{SIGINFO_SIZE - _SIGNO_SIZE}s")
+#: A record, split into its first field (the signal's number) and the rest.
+_RECORD: Final = struct.Struct(f"=I{SIGINFO_SIZE - _SIGNO_SIZE}s")
 
-_FORMATS = {"uint16_t": "H", "int32_t": "i", "uint32_t": "I", "uint64_t": "Q"}
+_FORMATS: Final = {"uint16_t": "H", "int32_t": "i", "uint32_t": "I", "uint64_t": "Q"}
 
-#: Where each field is, and its format for C{struct}, as the compiler has it.
-LAYOUT: Final[dict[str, tuple[int, str]]] = {
+#: The offset of each field and its format for C{struct}, as the compiler has them.
+_LAYOUT: Final[dict[str, tuple[int, str]]] = {
     name.rstrip("_"): (where.offset, _FORMATS[where.type.cname])
     for name, where in ffi.typeof("struct txs_siginfo").fields
 }
 
 
-def decoder(*names: str) -> Callable[[bytes], tuple[int, ...]]:
+def _decoder(*names: str) -> Callable[[bytes], tuple[int, ...]]:
     """
-    What reads fields from a record without its first one.
+    Return a function that decodes fields from a record without its first field.
 
-    @param names: The fields, in the order in which they stand in it.
+    @param names: The fields, in the order of the record.
     """
     format_, end = "=", _SIGNO_SIZE
     for name in names:
-        offset, code = LAYOUT[name]
+        offset, code = _LAYOUT[name]
         format_ += f"{offset - end}x{code}"
         end = offset + struct.calcsize("=" + code)
     return struct.Struct(f"{format_}{SIGINFO_SIZE - end}x").unpack
 
 
-def field(name: str) -> int:
+def _field(name: str) -> int:
     """
-    The attribute of C{SigInfo} that reads one field from its record.  A real
-    C{property}, because the interpreter has a fast path for those; its type is
-    told as that of what it gives.
+    Return the property of L{SigInfo} that decodes one field.
+
+    It is a real C{property}, which the interpreter reads fast, but is declared
+    with the type of its value.
     """
-    decode = decoder(name)
+    decode = _decoder(name)
     return cast(int, property(lambda self: decode(self._rest)[0]))
 
 
-def pack(**fields: int) -> bytes:
+def _pack(**fields: int) -> bytes:
     """
-    A record with these fields, and 0 in the others.
+    Make a record with these fields, and 0 in all others.
 
-    @raise TypeError: For a field that there is not.
-    @raise ValueError: For a number that has no room in its field.
+    @raise TypeError: For an unknown field.
+    @raise ValueError: For a number that does not fit into its field.
     """
     record = bytearray(SIGINFO_SIZE)
     for name, value in fields.items():
-        if name not in LAYOUT:
-            raise TypeError(f"there is no field {name!r}: {', '.join(LAYOUT)}")
-        offset, code = LAYOUT[name]
+        if name not in _LAYOUT:
+            raise TypeError(
+                f"unknown field {name!r}; the fields are {', '.join(_LAYOUT)}"
+            )
+        offset, code = _LAYOUT[name]
         try:
             struct.pack_into("=" + code, record, offset, value)
         except struct.error as error:
@@ -96,12 +98,12 @@ class Sender(NamedTuple):
     """
     The process that sent a signal.
 
-    @ivar pid: Its process id, as it is numbered here, or 0 where it cannot be
-        named: a process outside this pid namespace, or a signal whose siginfo
-        the kernel had no room for (RLIMIT_SIGPENDING).
-    @ivar uid: Its real user id; nothing when C{pid} is 0.
-    @ivar vouched: Whether the kernel wrote C{pid} and C{uid}.  Where it did
-        not, as with sigqueue(3), they are what the sender says of itself.
+    @ivar pid: Its process id in this pid namespace.  0 if the sender is outside
+        this namespace, or if the kernel had no room for the signal's siginfo
+        (RLIMIT_SIGPENDING).
+    @ivar uid: Its real user id; meaningless when C{pid} is 0.
+    @ivar vouched: Whether the kernel wrote C{pid} and C{uid}.  Otherwise, as with
+        sigqueue(3), they are a claim of the sender.
     """
 
     pid: int
@@ -111,18 +113,18 @@ class Sender(NamedTuple):
 
 class Child(NamedTuple):
     """
-    What happened to a child, as a C{SIGCHLD} tells it.
+    The state change of a child that a C{SIGCHLD} reports.
 
-    Of several children that end together only one is told: to learn of each,
-    wait for each.
+    When several children end together, C{SIGCHLD} reports only one of them: wait
+    for each child to learn about each.
 
     @ivar pid: The child's process id.
-    @ivar exitCode: What it gave to exit(3), or C{None} if it did not exit.
+    @ivar exitCode: Its exit status, or C{None} if it did not exit.
     @ivar signal: The signal that killed, stopped, trapped or continued it, or
         C{None} if it exited.
     @ivar coreDumped: Whether it left a core dump.
-    @ivar userTime: The CPU time it used, in seconds.
-    @ivar systemTime: The CPU time the system used for it, in seconds.
+    @ivar userTime: The CPU time that it used in user mode, in seconds.
+    @ivar systemTime: The CPU time that it used in the kernel, in seconds.
     """
 
     pid: int
@@ -133,20 +135,18 @@ class Child(NamedTuple):
     systemTime: float
 
 
-__all__ = ["SIGINFO_SIZE", "Child", "Sender", "SigInfo", "describe", "parse"]
-
-#: The codes that rt_sigqueueinfo(2) forbids to be forged for another process.
+#: The codes that another process cannot forge with rt_sigqueueinfo(2).
 _VOUCHED: Final = {CODES["SI_USER"], CODES.get("SI_TKILL")}
 _SI_QUEUE: Final = CODES["SI_QUEUE"]
 _CLD_EXITED: Final = CODES["CLD_EXITED"]
 _CLD_DUMPED: Final = CODES["CLD_DUMPED"]
 _CLD: Final = {code for name, code in CODES.items() if name.startswith("CLD_")}
-_codeAndInt: Final = decoder("code", "int")
+_codeAndInt: Final = _decoder("code", "int")
 
 #: The unit of C{utime} and C{stime}: this many are a second.
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
-#: How a process sends a signal, by the name of the code that it gets.
+#: How a process sends a signal, by the name of the signal's code.
 _SENT_BY: Final = {
     "SI_USER": "kill",
     "SI_TKILL": "tgkill",
@@ -166,28 +166,29 @@ _CHILD_DID: Final = {
 
 class SigInfo:
     """
-    One signal that was received: who sent it, and what it says.
+    A received signal: its sender, and the data that came with it.
 
     Immutable, hashable, and equal to another with the same record.  The fields
-    of signalfd(2) are attributes without their C{ssi_}; the names with it
-    answer too.  L{parse} makes them of what a signalfd gives, and L{make} of
-    what a test says.
+    of signalfd(2) are attributes, with and without their prefix C{ssi_}.
+    L{parse} makes instances from the bytes of a signalfd, and L{make} from
+    fields, for tests.
 
     @ivar signo: The signal's number.
     @ivar errno: Unused by Linux.
-    @ivar code: How it came to be sent; L{codeName} is its name.
-    @ivar pid: The sender's process id, or the child's.
-    @ivar uid: The sender's real user id, or the child's.
+    @ivar code: The reason why the signal was sent; L{codeName} is its name.
+    @ivar pid: The process id of the sender, or of the child.
+    @ivar uid: The real user id of the sender, or of the child.
     @ivar fd: The descriptor that is ready (C{SIGIO}).
     @ivar tid: The kernel's number of the timer (POSIX timers).
     @ivar band: The events of poll(2) on C{fd} (C{SIGIO}).
-    @ivar overrun: How often a timer ran out unnoticed (POSIX timers).
+    @ivar overrun: How many expirations of the timer were merged into this signal
+        (POSIX timers).
     @ivar trapno: The number of the trap.
     @ivar status: The exit status, or a signal (C{SIGCHLD}).
     @ivar int: The int that sigqueue(3), a timer or a message queue sent.
-    @ivar ptr: The pointer of the same.
+    @ivar ptr: The same as a pointer.
     @ivar utime: A child's user time, in ticks of C{SC_CLK_TCK} (C{SIGCHLD}).
-    @ivar stime: A child's system time, in the same.
+    @ivar stime: A child's system time, in the same unit.
     @ivar addr: The address of a fault.
     @ivar addr_lsb: The least significant bit of C{addr} (C{SIGBUS}).
     @ivar syscall: The system call that was refused (C{SIGSYS}).
@@ -208,55 +209,55 @@ class SigInfo:
         **fields: builtins.int,
     ) -> SigInfo:
         """
-        Make one up, for a test: C{SigInfo.make(SIGCHLD, "CLD_EXITED", pid=42)}.
+        Make an instance for a test: C{SigInfo.make(SIGCHLD, "CLD_EXITED", pid=42)}.
 
         @param signal: The signal's number.
-        @param code: Its code, or the name of one.
-        @param fields: Others of the attributes above; what is not given is 0.
-        @raise TypeError: For a field that there is not.
-        @raise ValueError: For a code that has no such name, and for a number that a
-            record has no room for.
+        @param code: The code, or its name.
+        @param fields: Other attributes; those that are not given are 0.
+        @raise TypeError: For an unknown field.
+        @raise ValueError: For an unknown name of a code, and for a number that
+            does not fit into its field.
         """
         number = codeNumber(code) if isinstance(code, str) else code
-        (info,) = parse(pack(signo=signal, code=number, **fields))
+        (info,) = parse(_pack(signo=signal, code=number, **fields))
         return info
 
-    # Kept decoded: the dispatcher asks every signal for it.
+    # Stored decoded, because the dispatcher reads it for every signal.
     signo: Final = cast(builtins.int, property(attrgetter("_signo")))
-    errno: Final = field("errno")
-    code: Final = field("code")
-    pid: Final = field("pid")
-    uid: Final = field("uid")
-    fd: Final = field("fd")
-    tid: Final = field("tid")
-    band: Final = field("band")
-    overrun: Final = field("overrun")
-    trapno: Final = field("trapno")
-    status: Final = field("status")
-    int: Final = field("int")
-    ptr: Final = field("ptr")
-    utime: Final = field("utime")
-    stime: Final = field("stime")
-    addr: Final = field("addr")
-    addr_lsb: Final = field("addr_lsb")
-    syscall: Final = field("syscall")
-    call_addr: Final = field("call_addr")
-    arch: Final = field("arch")
+    errno: Final = _field("errno")
+    code: Final = _field("code")
+    pid: Final = _field("pid")
+    uid: Final = _field("uid")
+    fd: Final = _field("fd")
+    tid: Final = _field("tid")
+    band: Final = _field("band")
+    overrun: Final = _field("overrun")
+    trapno: Final = _field("trapno")
+    status: Final = _field("status")
+    int: Final = _field("int")
+    ptr: Final = _field("ptr")
+    utime: Final = _field("utime")
+    stime: Final = _field("stime")
+    addr: Final = _field("addr")
+    addr_lsb: Final = _field("addr_lsb")
+    syscall: Final = _field("syscall")
+    call_addr: Final = _field("call_addr")
+    arch: Final = _field("arch")
 
     def __getattr__(self, name: str) -> builtins.int:
         """
-        The names with C{ssi_}, for programs written for python-signalfd.
+        Return a field by its name with C{ssi_}, as in python-signalfd.
         """
         short = name.removeprefix("ssi_")
-        if short != name and short in LAYOUT:
+        if short != name and short in _LAYOUT:
             return cast(builtins.int, getattr(self, short))
         raise AttributeError(
             f"{type(self).__name__!r} object has no attribute {name!r}"
         )
 
     def __dir__(self) -> list[str]:
-        # Programs for PyPI's signalfd make a dict of all that dir() tells.
-        return [*super().__dir__(), *(f"ssi_{name}" for name in LAYOUT)]
+        # Programs for PyPI's signalfd copy everything that dir() lists.
+        return [*super().__dir__(), *(f"ssi_{name}" for name in _LAYOUT)]
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, SigInfo):
@@ -269,23 +270,23 @@ class SigInfo:
     @property
     def signal(self) -> Signals | builtins.int:
         """
-        The signal as Python's enumeration has it, or its number.
+        The signal as a member of C{signal.Signals}, or its number.
         """
         return toSignal(self._signo)
 
     @property
     def name(self) -> str:
         """
-        The signal's name, as L{signalName <txsignalfd._native.names.signalName>}
-        gives it.
+        The signal's name, as kill(1) has it: C{SIGHUP}, C{SIGRTMIN+3}.
         """
         return signalName(self._signo)
 
     @property
     def codeName(self) -> str:
         """
-        The name of C{code} for this signal, such as C{SI_USER} or
-        C{CLD_EXITED}, or the number as text where it has none.
+        The name of C{code}, such as C{SI_USER} or C{CLD_EXITED}.
+
+        A code without a name is returned as its number in decimal.
         """
         code = self.code
         return codeName(self._signo, code) or str(code)
@@ -293,8 +294,9 @@ class SigInfo:
     @property
     def sender(self) -> Sender | None:
         """
-        The process that sent it, or C{None} where the code names none: the
-        kernel did, or a timer.
+        The process that sent the signal, or C{None} if the code names no sender.
+
+        The kernel and timers, for example, are no senders.
         """
         if self.codeName not in _SENT_BY:
             return None
@@ -303,8 +305,9 @@ class SigInfo:
     @property
     def child(self) -> Child | None:
         """
-        What happened to a child, or C{None} where no child is told of: also
-        for a C{SIGCHLD} that a process sent.
+        The child's change of state, or C{None} if the signal reports none.
+
+        A C{SIGCHLD} that was sent by a process reports none.
         """
         code = self.code
         if self._signo != SIGCHLD or code not in _CLD:
@@ -322,7 +325,7 @@ class SigInfo:
     @property
     def value(self) -> builtins.int | None:
         """
-        The int that sigqueue(3) sent, or C{None} where that was not the way.
+        The int that sigqueue(3) sent, or C{None} for any other signal.
         """
         code, value = _codeAndInt(self._rest)
         return value if code == _SI_QUEUE else None
@@ -331,17 +334,17 @@ class SigInfo:
         return describe(self)
 
     def __repr__(self) -> str:
-        fields = ((name, getattr(self, name)) for name in LAYOUT)
-        told = " ".join(f"{name}={value}" for name, value in fields if value)
-        return f"<SigInfo {self.name} {told}>"
+        fields = ((name, getattr(self, name)) for name in _LAYOUT)
+        shown = " ".join(f"{name}={value}" for name, value in fields if value)
+        return f"<SigInfo {self.name} {shown}>"
 
 
 def describe(info: SigInfo, command: str | None = None) -> str:
     """
-    A line for an operator: C{SIGHUP from pid 4242 (uid 1000) by kill}.
+    Describe a signal in one line: C{SIGHUP from pid 4242 (uid 1000) by kill}.
 
-    @param info: A signal.
-    @param command: What program its sender runs, to be told with its pid.
+    @param info: The signal.
+    @param command: The command that its sender runs, to be shown with its pid.
     """
     return f"{info.name} {_origin(info, command)}"
 
@@ -369,31 +372,31 @@ def _origin(info: SigInfo, command: str | None) -> str:
 
 def parse(buffer: bytes | bytearray | memoryview) -> list[SigInfo]:
     """
-    Take records apart, as read(2) gives them for a signalfd.
+    Parse the records that read(2) returned from a signalfd.
 
     @param buffer: Any number of whole records.
-    @return: One L{SigInfo} for each, in order.
-    @raise ValueError: When the length is no multiple of L{SIGINFO_SIZE}.  Then
+    @return: A L{SigInfo} for each record, in order.
+    @raise ValueError: If the length is no multiple of L{SIGINFO_SIZE}.  Then
         nothing is parsed.
     """
-    # With an __init__ it would take half as long again.
+    # An __init__ would make this half as slow again.
     try:
-        if len(buffer) == SIGINFO_SIZE:  # as nearly always, and a third quicker
+        if len(buffer) == SIGINFO_SIZE:  # the usual case, a third faster like this
             info = SigInfo()
-            info._signo, info._rest = RECORD.unpack(buffer)
+            info._signo, info._rest = _RECORD.unpack(buffer)
             return [info]
         infos = []
-        for signo, rest in RECORD.iter_unpack(buffer):
+        for signo, rest in _RECORD.iter_unpack(buffer):
             info = SigInfo()
             info._signo = signo
             info._rest = rest
             infos.append(info)
     except struct.error:
-        # Of an array, or a view of one, len() is no number of bytes.
+        # len() of an array, or of a view of one, does not count bytes.
         raw = memoryview(buffer)
         if raw.nbytes != len(buffer):
             return parse(raw.cast("B"))
         raise ValueError(
-            f"{raw.nbytes} bytes are no whole number of records of {SIGINFO_SIZE} bytes"
+            f"expected a multiple of {SIGINFO_SIZE} bytes, got {raw.nbytes} bytes"
         ) from None
     return infos

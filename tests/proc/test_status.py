@@ -134,7 +134,7 @@ def test_aStatusWithoutALineIsANamedError(field: str) -> None:
     text = STATUS.replace(f"\n{field}:", "\nX:").removeprefix(
         "Name:" if field == "Name" else ""
     )
-    with pytest.raises(ProcUnavailable, match=f"status: it has no line {field}$"):
+    with pytest.raises(ProcUnavailable, match=f"status: the line {field} is missing$"):
         ThreadSignals.fromStatus(text)
 
 
@@ -416,7 +416,7 @@ def test_aProcessThatMayNotBeLookedAt() -> None:
     message = inChild(hidden)
     if message is None:
         pytest.skip("this system does not let us mount")
-    assert message.startswith(f"process {parent} may not be looked at: ")
+    assert message.startswith(f"cannot read the state of process {parent}: ")
 
 
 def test_aRefusalIsTold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,7 +429,7 @@ def test_aRefusalIsTold(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(
-        PermissionError, match="process 1 may not be looked at: Permission denied"
+        PermissionError, match="cannot read the state of process 1: Permission denied"
     ):
         ofProcess(1)
 
@@ -439,7 +439,7 @@ def test_aSystemWithoutProc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     As macOS, or a bare chroot.
     """
     monkeypatch.setattr(procstatus, "PROC", str(tmp_path))
-    with pytest.raises(ProcUnavailable, match=f"there is no {tmp_path} here"):
+    with pytest.raises(ProcUnavailable, match=f"this system has no {tmp_path}"):
         ofProcess(1)
 
 

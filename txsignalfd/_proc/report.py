@@ -1,9 +1,9 @@
 # -*- test-case-name: tests.control.test_inspect -*-
 """
-What a process does with each signal, for people and for programs.
+What each signal does to a process, as text and as JSON.
 
-L{toText} puts signals with which the same happens in one row, and tells
-threads apart only where they differ::
+L{toText} puts signals with the same effect into one row, and lists threads only
+if they differ::
 
     pid 4711 (twistd): sleeping, 3 threads, 1 of 63304 signals queued for uid 1000
       pending                SIGHUP
@@ -39,15 +39,15 @@ _WIDTH: Final = 79
 _LABEL: Final = "  {:<22} "
 
 _WHY_UNKNOWN: Final = (
-    "unknown: Python, or what is loaded into it, has set these at its start, and"
-    " nothing keeps what they were. To know, start grep SigIgn /proc/self/status in"
-    " its place."
+    "unknown: Python or one of its modules set the dispositions of these signals"
+    " when it started, and the previous ones cannot be determined. Run grep SigIgn"
+    " /proc/self/status in its place to see them."
 )
 
-#: Shorter runs of realtime signals are named one by one.
+#: Shorter runs of realtime signals are listed one by one.
 _SHORTEST_RUN: Final = 3
 
-#: The rows, from what the process has chosen to what it has not.
+#: The order of the rows.
 _ROWS: Final = [
     (Disposition.CAUGHT, Effect.CAUGHT),
     (Disposition.IGNORED, Effect.IGNORED),
@@ -62,13 +62,12 @@ _ROWS: Final = [
 
 def namesOf(signals: Iterable[int]) -> str:
     """
-    Name signals, and runs of realtime signals by their ends:
-    C{SIGHUP SIGRTMIN..SIGRTMAX}.
+    Name signals, abbreviating runs: C{SIGHUP SIGRTMIN..SIGRTMAX}.
 
-    @return: C{none} where there are none.
+    @return: C{none} if there are none.
     """
     names: list[str] = []
-    # In a run each signal is as far from its place in the list.
+    # Within a run, number and index grow alike.
     for _, run in groupby(enumerate(sorted(signals)), lambda pair: pair[1] - pair[0]):
         names += _namesOfRun([signo for _, signo in run])
     return " ".join(names) or "none"
@@ -84,7 +83,7 @@ def _namesOfRun(run: list[int]) -> Iterator[str]:
 
 
 def _fill(text: str, first: str, others: str) -> str:
-    # Names are not taken apart.
+    # Names of signals stay in one piece.
     return textwrap.fill(
         text,
         _WIDTH,
@@ -108,7 +107,7 @@ def _label(meaning: Meaning) -> str:
 
 def table(process: ProcessSignals) -> list[str]:
     """
-    The lines of what happens to the process, without those of its threads.
+    Return the lines about the process, without those about its threads.
     """
     lines = []
     if process.main.shared:
@@ -127,7 +126,7 @@ def table(process: ProcessSignals) -> list[str]:
 
 def _alike(threads: Iterable[ThreadSignals]) -> list[list[ThreadSignals]]:
     """
-    Put together the threads that do the same.
+    Group the threads that have the same signals blocked and pending.
     """
     groups: dict[object, list[ThreadSignals]] = {}
     for thread in threads:
@@ -138,20 +137,20 @@ def _alike(threads: Iterable[ThreadSignals]) -> list[list[ThreadSignals]]:
 
 def threadLines(process: ProcessSignals) -> list[str]:
     """
-    The lines of what its threads do, if the process does not say it all.
+    Return the lines about its threads, unless all are like the process.
     """
     groups = _alike(process.threads)
     if len(groups) == 1 and not process.main.pending:
         return []
     lines = []
     for group in groups:
-        who = ", ".join(
+        names = ", ".join(
             " ".join(str(thread.tid) for thread in named) + f" ({name})"
             for name, named in groupby(group, lambda thread: thread.name)
         )
         plural = "s" if len(group) > 1 else ""
         ended = ": ended" if group[0].hasEnded else ""
-        lines.append(_fill(f"thread{plural} {who}{ended}", "", "    "))
+        lines.append(_fill(f"thread{plural} {names}{ended}", "", "    "))
         if not ended:
             lines.append(_row("blocked", group[0].blocked))
         if group[0].pending and not ended:
@@ -161,17 +160,17 @@ def threadLines(process: ProcessSignals) -> list[str]:
 
 def _heading(process: ProcessSignals) -> str:
     main = process.main
-    # The main thread may have ended before the others.
+    # The main thread may end before the others.
     states = [thread.state for thread in process.threads if not thread.hasEnded]
-    what = [(states or [main.state])[0]]
+    facts = [(states or [main.state])[0]]
     if main.isInit:
-        what.append("init of its pid namespace")
+        facts.append("init of its pid namespace")
     if main.isKernelThread:
-        what.append("a kernel thread")
+        facts.append("a kernel thread")
     if len(process.threads) > 1:
-        what.append(f"{len(process.threads)} threads")
-    what.append(_queue(main))
-    return _fill(f"pid {main.pid} ({main.name}): {', '.join(what)}", "", "    ")
+        facts.append(f"{len(process.threads)} threads")
+    facts.append(_queue(main))
+    return _fill(f"pid {main.pid} ({main.name}): {', '.join(facts)}", "", "    ")
 
 
 def _queue(thread: ThreadSignals) -> str:
@@ -181,16 +180,16 @@ def _queue(thread: ThreadSignals) -> str:
 
 def toText(process: ProcessSignals) -> str:
     """
-    What a process and its threads do with each signal, for people.
+    Describe a process and its threads to people.
     """
     if process.hasEnded:
-        return f"{_heading(process)}\n  No signal reaches it any more."
+        return f"{_heading(process)}\n  Signals have no effect on it any more."
     return "\n".join([_heading(process), *table(process), *threadLines(process)])
 
 
 def startToText(process: ProcessSignals) -> str:
     """
-    The same of L{txsignalfd._proc.status.atStart}.
+    Describe the result of L{txsignalfd._proc.status.atStart} to people.
     """
     heading = f"a program started here: {_queue(process.main)}"
     why = _fill(_WHY_UNKNOWN, "", "    ")
@@ -199,7 +198,7 @@ def startToText(process: ProcessSignals) -> str:
 
 def toJSON(process: ProcessSignals) -> dict[str, Any]:
     """
-    What a process and its threads do with each signal, for json.dumps.
+    Return a process and its threads as plain values for C{json.dumps}.
     """
     main = process.main
     return {

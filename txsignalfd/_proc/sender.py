@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.proc.test_sender -*-
 """
-Who has sent a signal, as far as the system can tell.
+The sender of a signal, and the terminal of this process.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from txsignalfd.siginfo import SigInfo, describe
 
 def commandOf(pid: int) -> str | None:
     """
-    The command that a process runs, cut to 15 bytes as the kernel keeps it:
-    proc_pid_comm(5).
+    Return the name of the command that a process runs: proc_pid_comm(5).
 
-    @return: C{None} where that cannot be told, as when it has ended.
+    The kernel stores at most 15 bytes of it.
+
+    @return: C{None} if it cannot be read, for example because the process has
+        ended.
     """
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
@@ -27,7 +29,9 @@ def commandOf(pid: int) -> str | None:
 
 def senderCommand(info: SigInfo) -> str | None:
     """
-    The command of a signal's sender; C{None} where nobody vouches for its pid.
+    Return the command of a signal's sender.
+
+    @return: C{None} if it is unknown, or if the kernel does not vouch for the pid.
     """
     sender = info.sender
     return commandOf(sender.pid) if sender and sender.vouched else None
@@ -35,28 +39,28 @@ def senderCommand(info: SigInfo) -> str | None:
 
 def describeWithCommand(info: SigInfo) -> str:
     """
-    A line for an operator:
-    C{SIGHUP from pid 4242 (bash, uid 1000) by kill}.
+    Describe a signal: C{SIGHUP from pid 4242 (bash, uid 1000) by kill}.
     """
     return describe(info, senderCommand(info))
 
 
 def hasTerminal() -> bool:
     """
-    Whether this process has a controlling terminal, and that has not closed:
-    tty(4).
+    Return whether this process has a controlling terminal that is open: tty(4).
     """
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
     except OSError as error:
-        # That no descriptor is left says nothing of the terminal.
+        # A lack of descriptors says nothing about the terminal.
         return error.errno in (errno.EMFILE, errno.ENFILE)
     return True
 
 
 def isFromLeader(info: SigInfo) -> bool:
     """
-    Whether the leader of our session has sent it, as the shell in a terminal.
+    Return whether the leader of our session sent a signal.
+
+    In a terminal, the leader is usually the shell.
     """
     sender = info.sender
     return bool(sender and sender.vouched and sender.pid == os.getsid(0))

@@ -1,16 +1,16 @@
 # -*- test-case-name: tests.proc.test_status -*-
 """
-What a process does with each signal, from C{/proc}: proc_pid_status(5).
+What each signal does to a process, from C{/proc/PID/status}: signal(7).
 
-L{ThreadSignals.fromStatus} and all that L{ProcessSignals} tells are pure.
-L{ofProcess} reads a process, and L{atStart} what this one was started with.
+L{ofProcess} reads the state of a process, and L{atStart} the state that this
+process was started with.  L{ThreadSignals.fromStatus} and L{ProcessSignals}
+themselves read nothing.
 
-Dispositions and the pending signals of the process belong to all of its
-threads; a mask, and the signals that were sent to one thread, are that
-thread's.  What the process does with a signal is what the kernel finds when
-it looks for a thread to take it: it waits only if every thread blocks it.
-
-What a signal does to a process: signal(7).
+All threads of a process share its dispositions and the signals that are pending
+for the process.  A mask belongs to one thread, and so do the signals that were
+sent to that thread.  The kernel delivers a signal for the process to any thread
+that does not block it, so the signal stays pending only if every thread blocks
+it.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from txsignalfd._native.names import signalName
 
 class Disposition(Enum):
     """
-    What a process has chosen to do with a signal.
+    The action that a process has set for a signal.
     """
 
     DEFAULT = "default"
     IGNORED = "ignored"
     CAUGHT = "caught"
-    #: Nothing can tell it.
+    #: It cannot be determined.
     UNKNOWN = "unknown"
 
 
 class Effect(Enum):
     """
-    What becomes of a process when a signal is delivered.
+    What happens to a process when a signal is delivered.
     """
 
     CAUGHT = "caught"
     IGNORED = "ignored"
     UNKNOWN = "unknown"
     DIES = "dies"
-    #: Where RLIMIT_CORE allows one.
+    #: If RLIMIT_CORE allows a core dump.
     DUMPS = "dies with a core dump"
     STOPS = "stops"
-    #: A process that is stopped goes on in any case, caught or ignored.
+    #: A stopped process continues even if SIGCONT is caught or ignored.
     CONTINUES = "continues"
 
 
-#: The default actions of signal(7); the others', realtime too, is to die.
+#: The default actions of signal(7).  Every other signal terminates the process.
 _DEFAULTS: Final[dict[int, Effect]] = {
     **dict.fromkeys(
         (
@@ -81,20 +81,20 @@ _DEFAULTS: Final[dict[int, Effect]] = {
 
 def defaultEffect(signo: int) -> Effect:
     """
-    What a signal does to a process that has chosen nothing.
+    Return what a signal does to a process that has set no action for it.
     """
     return _DEFAULTS.get(signo, Effect.DIES)
 
 
 class Meaning(NamedTuple):
     """
-    What a signal means to a process.
+    What a signal does to a process.
 
     @ivar signo: The signal's number.
-    @ivar disposition: What the process has chosen.
-    @ivar effect: What that comes to when the signal is delivered.
-    @ivar blocked: Whether it waits until a thread unblocks it.
-    @ivar pending: Whether one for the process waits already.
+    @ivar disposition: The action that the process has set.
+    @ivar effect: The result of that action when the signal is delivered.
+    @ivar blocked: Whether every thread blocks the signal.
+    @ivar pending: Whether the signal is pending for the process.
     """
 
     signo: int
@@ -105,7 +105,7 @@ class Meaning(NamedTuple):
 
     def toJSON(self) -> dict[str, Any]:
         """
-        The same as plain values, by the names that C{twistd signalfd} uses.
+        Return plain values for C{json.dumps}, named as by C{twistd signalfd}.
         """
         return {
             "signal": self.signo,
@@ -117,37 +117,36 @@ class Meaning(NamedTuple):
         }
 
 
-#: Where procfs is.
+#: The mount point of procfs.
 PROC: Final = "/proc"
 
 
 class ProcUnavailable(OSError):
     """
-    There is no C{/proc} here, or none that tells of signals.
+    This system has no C{/proc}, or one without information about signals.
     """
 
 
 class ThreadSignals(NamedTuple):
     """
-    The signals of a thread, and of the process that it is of.
+    The signals of a thread, and of its process.
 
-    @ivar pid: The process.
-    @ivar tid: The thread.
-    @ivar name: Its name, as the kernel has it: at most 15 bytes, what is no
-        text escaped.
+    @ivar pid: The process id.
+    @ivar tid: The thread id.
+    @ivar name: The name that the kernel stores for the thread, at most 15 bytes;
+        characters that cannot be printed are escaped.
     @ivar state: C{running}, C{sleeping}, C{stopped}, C{zombie}, …
     @ivar uid: The real user id.
     @ivar isInit: Whether the process is the first of its pid namespace.  The
-        kernel spares it the default actions.
-    @ivar isKernelThread: Whether it is no program at all.
-    @ivar queued: How many signals wait in all processes of this user.
-    @ivar queueLimit: How many may, by this process's RLIMIT_SIGPENDING;
-        C{None} where that is unlimited.
-    @ivar pending: Signals that wait for this thread alone.
-    @ivar shared: Signals that wait for the process.
-    @ivar blocked: Signals that this thread blocks.
-    @ivar ignored: Signals that the process ignores.
-    @ivar caught: Signals that the process has a handler for.
+        kernel does not apply default actions to it.
+    @ivar isKernelThread: Whether this is a thread of the kernel.
+    @ivar queued: The number of signals queued for all processes of this user.
+    @ivar queueLimit: The process's RLIMIT_SIGPENDING; C{None} if unlimited.
+    @ivar pending: The signals that are pending for this thread only.
+    @ivar shared: The signals that are pending for the process.
+    @ivar blocked: The signals that this thread blocks.
+    @ivar ignored: The signals that the process ignores.
+    @ivar caught: The signals that the process has a handler for.
     """
 
     pid: int
@@ -168,12 +167,10 @@ class ThreadSignals(NamedTuple):
     @classmethod
     def fromStatus(cls, text: str) -> ThreadSignals:
         """
-        Read C{/proc/PID/task/TID/status}.
+        Parse C{/proc/PID/task/TID/status}.
 
-        @param text: What stands there.  Lines that are not known are passed
-            over.
-        @raise ProcUnavailable: When a line that is needed is missing, or not
-            as the kernel writes it.
+        @param text: The content of the file.  Unknown lines are ignored.
+        @raise ProcUnavailable: If a required line is missing or malformed.
         """
         lines = (line.partition(":") for line in text.split("\n"))
         fields = {name: value.removeprefix("\t") for name, _, value in lines}
@@ -183,10 +180,10 @@ class ThreadSignals(NamedTuple):
                 pid=int(fields["Tgid"]),
                 tid=int(fields["Pid"]),
                 name=printable(fields["Name"]),
-                # A letter, and the word for it in brackets.
+                # A letter, followed by its meaning in brackets.
                 state=printable(fields["State"].partition(" (")[2].rstrip(")")),
                 uid=int(fields["Uid"].split()[0]),
-                # As each nested namespace numbers it, the innermost last.
+                # The process id in each nested namespace, the innermost last.
                 isInit=fields.get("NStgid", "").split()[-1:] == ["1"],
                 isKernelThread=fields.get("Kthread") == "1",
                 queued=int(queued),
@@ -198,7 +195,7 @@ class ThreadSignals(NamedTuple):
                 caught=_signals(fields["SigCgt"]),
             )
         except KeyError as error:
-            problem = f"it has no line {error.args[0]}"
+            problem = f"the line {error.args[0]} is missing"
         except (ValueError, IndexError) as error:
             problem = str(error)
         raise ProcUnavailable(errno.ENOSYS, f"{PROC}/PID/status: {problem}")
@@ -206,16 +203,15 @@ class ThreadSignals(NamedTuple):
     @property
     def hasEnded(self) -> bool:
         """
-        Whether it is only kept for somebody to learn of its end.
+        Whether the thread has ended and only its status is left.
         """
         return self.state in ("zombie", "dead")
 
 
 def printable(text: str) -> str:
     """
-    A text of another process without what a terminal would obey.
+    Escape the characters of a text that a terminal might obey.
     """
-    # A process chooses its name.
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
@@ -234,8 +230,8 @@ class ProcessSignals(NamedTuple):
     """
     The signals of a process.
 
-    @ivar threads: Its threads, the main thread first; at least one.
-    @ivar unknown: Signals whose disposition nothing can tell.
+    @ivar threads: Its threads, at least one, the main thread first.
+    @ivar unknown: The signals whose disposition cannot be determined.
     """
 
     threads: tuple[ThreadSignals, ...]
@@ -244,28 +240,28 @@ class ProcessSignals(NamedTuple):
     @property
     def main(self) -> ThreadSignals:
         """
-        The main thread, or a zombie in its place.
+        The main thread, which may have ended before the others.
         """
         return self.threads[0]
 
     @property
     def hasEnded(self) -> bool:
         """
-        Whether no thread is left to take a signal.
+        Whether all threads have ended.
         """
         return all(thread.hasEnded for thread in self.threads)
 
     @property
     def blocked(self) -> frozenset[int]:
         """
-        What every thread blocks.
+        The signals that every running thread blocks.
         """
         masks = [thread.blocked for thread in self.threads if not thread.hasEnded]
         return frozenset.intersection(*masks or [self.main.blocked])
 
     def meanings(self) -> list[Meaning]:
         """
-        What each signal means that is sent to the process, by number.
+        Return what each signal does to the process, sorted by number.
         """
         blocked, pending = self.blocked, self.main.shared
         return [
@@ -281,7 +277,7 @@ class ProcessSignals(NamedTuple):
         if signo in self.main.ignored:
             return Disposition.IGNORED, Effect.IGNORED
         if self.main.isInit and defaultEffect(signo) is not Effect.CONTINUES:
-            # SIGKILL and SIGSTOP too, but for who is outside its namespace.
+            # Even SIGKILL and SIGSTOP, unless sent from an outer namespace.
             return Disposition.DEFAULT, Effect.IGNORED
         return Disposition.DEFAULT, defaultEffect(signo)
 
@@ -289,28 +285,30 @@ class ProcessSignals(NamedTuple):
 def _noProcess(pid: int | None) -> OSError:
     if os.path.exists(f"{PROC}/self"):
         return ProcessLookupError(errno.ESRCH, f"there is no process {pid}")
-    return ProcUnavailable(errno.ENOSYS, f"there is no {PROC} here")
+    return ProcUnavailable(errno.ENOSYS, f"this system has no {PROC}")
 
 
 def ofProcess(pid: int | None = None) -> ProcessSignals:
     """
-    Read what a process does with each signal.
+    Read what each signal does to a process.
 
-    @param pid: The process, or one of its threads; C{None} for this one.
-    @raise ProcessLookupError: When there is none, or none any more.
-    @raise PermissionError: When it may not be looked at.
-    @raise ProcUnavailable: When there is no C{/proc} that tells of signals.
+    @param pid: The id of the process or of one of its threads; C{None} for this
+        process.
+    @raise ProcessLookupError: If the process does not exist, or has ended.
+    @raise PermissionError: If this process may not read its state.
+    @raise ProcUnavailable: If C{/proc} is missing or does not show signals.
     """
     threads = []
     try:
-        # The descriptor stays with the process: its pid may be given to
-        # another while we read.
+        # The descriptor keeps referring to this process, even if its pid is
+        # reused while its files are read.
         tasks = os.open(
             f"{PROC}/{'self' if pid is None else pid}/task", os.O_RDONLY | os.O_CLOEXEC
         )
         try:
             for tid in os.listdir(tasks):
-                with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                # A thread may end before its file is read.
+                with suppress(FileNotFoundError, ProcessLookupError):
                     threads.append(ThreadSignals.fromStatus(_status(tid, tasks)))
         finally:
             os.close(tasks)
@@ -318,7 +316,7 @@ def ofProcess(pid: int | None = None) -> ProcessSignals:
         raise _noProcess(pid) from None
     except PermissionError as error:
         raise PermissionError(
-            error.errno, f"process {pid} may not be looked at: {error.strerror}"
+            error.errno, f"cannot read the state of process {pid}: {error.strerror}"
         ) from error
     if not threads:
         raise _noProcess(pid)
@@ -339,13 +337,15 @@ def _status(tid: str, tasks: int) -> str:
 
 def atStart() -> ProcessSignals:
     """
-    What this program was started with, and any other would be in its place:
-    for a program that has touched no signal yet.
+    Return the state that this process was started with.
 
-    A program begins with no handlers, and with what was ignored, blocked or
-    pending before.  Then Python ignores SIGPIPE and SIGXFSZ, and nothing keeps
-    what they were; and it catches SIGINT, unless that was ignored.  What
-    anything else catches is unknown.
+    Any other program that is started here begins with the same state.  Call this
+    before the program changes the mask or a disposition.
+
+    A program starts without handlers, and with the signals of its parent ignored,
+    blocked or pending.  Python then ignores SIGPIPE and SIGXFSZ, whose previous
+    dispositions are lost, and catches SIGINT unless it was ignored.  The previous
+    disposition of any other signal that is caught by now is unknown, too.
     """
     process = ofProcess()
     unknown = process.main.caught | {signal.SIGPIPE, signal.SIGXFSZ}
