@@ -24,6 +24,7 @@ HOUSE = Path(txsignalfd.__file__).parent
 #: A package imports only from layers above its own.  Inside a package imports
 #: must not form a cycle.  C{__init__} is what users import from.
 LAYERS = [
+    ["_version"],
     ["_native"],
     ["siginfo"],
     ["lowlevel"],

@@ -9,6 +9,10 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from txsignalfd import _version
+
+__version__ = _version.__version__
+
 if TYPE_CHECKING:
     # The public names.  Type checkers follow these imports; at run time _homes()
     # reads from them where each name is.

@@ -38,6 +38,7 @@ from txsignalfd._twistd.signallog import (
 )
 from txsignalfd._twistd.startup import hangup
 from txsignalfd._twistd.systemd import Notifier
+from txsignalfd._version import __version__
 
 #: Seconds that open connections have to drain, by default.
 _DRAIN: Final = 30.0
@@ -149,6 +150,11 @@ class Options(UsageOptions):
         Return the first line of the help.
         """
         return "Usage: twistd [options] signalfd [options] [command [its options]]"
+
+    def opt_version(self) -> None:
+        """Print the version of txsignalfd and exit."""
+        sys.stdout.write(f"txsignalfd {__version__}\n")
+        raise SystemExit(0)
 
     def opt_on(self, text: str) -> None:
         """SIGNAL=ACTION: the action of a signal (repeatable)."""

@@ -12,12 +12,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from importlib import metadata
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGRTMAX, SIGRTMIN, SIGTERM
 from typing import Any
 
 import pytest
 
+import txsignalfd
+from tests.support.daemons import TWISTD
 from tests.support.reactors import DEADLINE
 from tests.support.statuses import C_LIBRARYS, THREAD, twoThreads
 from tests.support.worlds import BACKEND
@@ -300,6 +303,18 @@ def test_itTellsWhichBackendThereIs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "TXSIGNALFD_BACKEND 'pigeon' is unknown" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    "command", [COMMAND, [TWISTD, "signalfd"]], ids=["python -m", "twistd"]
+)
+def test_versionIsThatOfThePackage(command: list[str]) -> None:
+    """
+    C{--version} prints C{__version__}, which is also that of the distribution.
+    """
+    printed = subprocess.check_output([*command, "--version"], text=True)
+    assert printed == f"txsignalfd {txsignalfd.__version__}\n"
+    assert txsignalfd.__version__ == metadata.version("txsignalfd")
+
+
 # --- what goes wrong
 
 
@@ -328,7 +343,9 @@ def test_argumentsThatMakeNoSense(
     assert ended.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("usage: python -m txsignalfd [-h] [--json] [PID]\n")
+    assert err.startswith(
+        "usage: python -m txsignalfd [-h] [--json] [--version] [PID]\n"
+    )
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

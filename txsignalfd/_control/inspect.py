@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from txsignalfd._proc.report import startToText, toJSON, toText
 from txsignalfd._proc.status import atStart, ofProcess
+from txsignalfd._version import __version__
 
 
 def _pid(text: str) -> int:
@@ -48,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object on one line"
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"txsignalfd {__version__}"
     )
     options = parser.parse_args(arguments)
     try:
