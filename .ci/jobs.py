@@ -1,0 +1,103 @@
+"""
+Run every session of noxfile.py, two at a time, each with a deadline.
+
+Everything is made in a temporary directory, except what the README's install
+command leaves in the checkout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+
+#: Tests also wait: more sessions at a time than there are cores are no faster.
+AT_ONCE = 2
+#: The most seconds for one session.
+DEADLINE = 900
+#: Variables that change what Python imports, or how fast it starts.
+UNWANTED = (
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONUNBUFFERED",
+    "PYTHONDONTWRITEBYTECODE",
+    "VIRTUAL_ENV",
+)
+
+begin = time.monotonic()
+running: set[int] = set()
+
+
+def kill(group: int) -> None:
+    """
+    Kill a session and the programs that it has started.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def run(nox: list[str], session: str) -> bool:
+    """
+    Run a session, print its output when it has ended, and return if it passed.
+    """
+    with subprocess.Popen(
+        [*nox, "-s", session],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        running.add(process.pid)
+        try:
+            output, _ = process.communicate(timeout=DEADLINE)
+        except subprocess.TimeoutExpired:
+            kill(process.pid)
+            output, _ = process.communicate()
+            output += f"killed after {DEADLINE} s\n"
+        running.remove(process.pid)
+    seconds = time.monotonic() - begin
+    print(f"\n=== {session} (ended after {seconds:.0f} s)\n{output}", flush=True)
+    return process.returncode == 0
+
+
+def main(directory: str) -> str | None:
+    """
+    Run all sessions in environments below a directory; return what failed.
+    """
+    venv.create(f"{directory}/venv", with_pip=True)
+    python = [f"{directory}/venv/bin/python", "-m"]
+    subprocess.run([*python, "pip", "install", "--quiet", "nox"], check=True)
+    nox = [*python, "nox", "--envdir", f"{directory}/nox"]
+    listed = subprocess.run([*nox, "-l", "--json"], stdout=subprocess.PIPE, check=True)
+    build, *others = [each["session"] for each in json.loads(listed.stdout)]
+    if not run(nox, build):
+        return f"failed: {build}"
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        try:
+            passed = list(pool.map(partial(run, nox), others))
+        except SystemExit:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for group in list(running):
+                kill(group)
+            raise
+    failed = [name for name, ok in zip(others, passed, strict=True) if not ok]
+    return f"failed: {', '.join(failed)}" if failed else None
+
+
+if __name__ == "__main__":
+    for name in UNWANTED:
+        os.environ.pop(name, None)
+    os.environ["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory() as made:
+        sys.exit(main(made))
