@@ -90,7 +90,7 @@ class Options(UsageOptions):
         " run:COMMAND."
         " Try: twistd -n signalfd web --listen tcp:8080 --path ."
     )
-    optFlags = [
+    optFlags: list[list[str | None]] = [
         [
             "stop-first",
             None,
@@ -100,7 +100,7 @@ class Options(UsageOptions):
             ),
         ]
     ]
-    optParameters = [
+    optParameters: list[list[Any]] = [
         [
             "signals",
             "s",

@@ -173,12 +173,12 @@ class Registration:
         self, owner: Owner, signal: int, handler: Handler, overlap: Overlap
     ) -> None:
         self._owner = owner
-        self.signal = signal
-        self.handler = handler
-        self.overlap = overlap
-        self.handled = 0
-        self.dropped = 0
-        self.ready = True
+        self.signal: int = signal
+        self.handler: Handler = handler
+        self.overlap: Overlap = overlap
+        self.handled: int = 0
+        self.dropped: int = 0
+        self.ready: bool = True
         self.runs: set[Run] = set()
         self._waiting: deque[SigInfo] = deque()
         self._removed = False

@@ -119,11 +119,11 @@ class Resources:
         #: hands a connection to a child process lets it go without an end.
         self.connections: WeakSet[Any] = WeakSet()
         #: What it wants done when the reactor stops.
-        self.triggers = Triggers()
+        self.triggers: Triggers = Triggers()
         #: Duplicates of systemd's sockets that were not adopted yet.
-        self.descriptors = set() if descriptors is None else descriptors
+        self.descriptors: set[int] = set() if descriptors is None else descriptors
         #: Whether what takes it has not started yet.
-        self.starting = True
+        self.starting: bool = True
         self._quiet: OneShotEvent | None = None
 
     def started(self) -> None:

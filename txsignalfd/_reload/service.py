@@ -102,7 +102,7 @@ class ReloadService(Service):
     early: Resources | None = None
     #: The part of the time that reloads in a row may take: after one that took
     #: 2 ms, the next begins in 198 ms, but whatever took long, in half a second.
-    share = 0.01
+    share: float = 0.01
 
     def __init__(
         self,

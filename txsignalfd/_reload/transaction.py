@@ -89,10 +89,10 @@ class Reload:
         """
         self.number = number
         #: Their signals, of those that are equal one.
-        self.infos = askers.infos
+        self.infos: list[SigInfo] = askers.infos
         self._askers = askers
         #: Whether the generation serves, or has failed.
-        self.isOver = False
+        self.isOver: bool = False
         #: Why it has failed; C{None} while it has not.
         self.failure: Failure | None = None
         #: What holds then, such as C{generation 1 serves on}.
