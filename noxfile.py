@@ -104,7 +104,10 @@ def installWheel(session: nox.Session, extras: str, *more: str) -> None:
     """
     Install the wheel with some of its extras, and what else is needed.
     """
-    session.install(f"{dist(session, '*.whl')}[{extras}]", *more)
+    wheel = str(dist(session, "*.whl"))
+    session.install(f"{wheel}[{extras}]", *more)
+    # In an environment that is used again, the version alone changes nothing.
+    session.install("--force-reinstall", "--no-deps", wheel)
 
 
 @contextmanager
