@@ -878,7 +878,7 @@ def test_parseOfATruncatedBufferParsesNothing(length: int) -> None:
     Half a record is an error, also after whole ones; no part is handed out.
     """
     made = mock.Mock(wraps=SigInfo)
-    message = f"^expected a multiple of 128 bytes, got {length} bytes$"
+    message = f"^expected whole records of 128 bytes, got {length} bytes$"
     with (
         mock.patch("txsignalfd.siginfo.SigInfo", made),
         pytest.raises(ValueError, match=message),

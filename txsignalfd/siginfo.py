@@ -397,6 +397,6 @@ def parse(buffer: bytes | bytearray | memoryview) -> list[SigInfo]:
         if raw.nbytes != len(buffer):
             return parse(raw.cast("B"))
         raise ValueError(
-            f"expected a multiple of {SIGINFO_SIZE} bytes, got {raw.nbytes} bytes"
+            f"expected whole records of {SIGINFO_SIZE} bytes, got {raw.nbytes} bytes"
         ) from None
     return infos
