@@ -361,7 +361,7 @@ def test_othersSeeThatTheSignalIsCaught(tmp_path: Path) -> None:
 
 
 STRESS = Path(__file__).parent / "native" / "stress.c"
-NATIVE = STRESS.parents[2] / "txsignalfd" / "_native" / "_native.c"
+NATIVE = STRESS.parents[2] / "txsignalfd" / "_native" / "native.c"
 
 
 @pytest.mark.parametrize(

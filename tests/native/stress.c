@@ -1,5 +1,5 @@
 /*
- * The handler of _native.c under load, for a sanitizer: without Python, of
+ * The handler under load, for a sanitizer: without Python, of
  * which it needs but one function.
  *
  * Threads that block nothing, a thread that reads a signalfd, and then a pipe,

@@ -11,7 +11,7 @@ block it.  So a L{ProcessMask} does three things to take a signal.
      it.
   2. It puts a handler in C beneath the signal's disposition, for every other
      thread.  The handler blocks the signal in the thread that it interrupts
-     and sends it on to the process (see C{_native.c}), so a thread that was
+     and sends it on to the process (see C{_native/handler.c}), so a thread that was
      there before can take each signal once, and then hands it on.
   3. It has fork(2) undo both in the child (see C{_forking.py} and
      C{_spawn.py} for children that are started in another way).
@@ -139,7 +139,7 @@ def deliverDeferred() -> None:
 
 def _forgetOwners() -> None:
     """
-    In a forked child nothing is taken: C{_native.c} has undone it.
+    In a forked child nothing is taken: C{_native/handler.c} has undone it.
     """
     global _lock, openLock
     _owners.clear()

@@ -2,7 +2,7 @@
 """
 L{SignalPipe}: what a L{SignalDescriptor} is, where there is no signalfd(2).
 
-The handler in C writes a record of each signal to a pipe; C{_native.c} tells
+The handler in C writes a record of each signal to a pipe; C{_native/pipe.c} tells
 how, and why nothing is lost when it is full.  Here is the other end.
 
 Like with a signalfd, a signal is blocked in the thread that watches it, so that
@@ -13,7 +13,7 @@ It stops before signals are given back, so that the kernel keeps what comes from
 then on.
 
 Rejected: to unblock only while the reactor waits (a reactor has no place for
-that); to have the handler take them in whatever thread (see C{_native.c}).
+that); to have the handler take them in whatever thread (see C{_native/pipe.c}).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-Build C{txsignalfd._native.extension} from C{_native.c}, with cffi in API mode.
+Build C{txsignalfd._native.extension} from the C files beside it, by cffi.
 
-The compiler fills in what C{...} leaves open here, so that no number and no
-layout is copied by hand from a header.  Imported by C{setup.py} alone, and by
+In API mode the compiler fills in what C{...} leaves open, so that no number and
+no layout is copied from a header.  Only C{setup.py} runs this module, by its
 path: it must not import the package that it builds.
 """
 
@@ -72,10 +72,13 @@ ffibuilder.cdef(
     """
 )
 
+_HERE = Path("txsignalfd", "_native")
+
 ffibuilder.set_source(
     "txsignalfd._native.extension",
-    (Path(__file__).parent / "_native.c").read_text(encoding="ascii"),
-    depends=["txsignalfd/_native/_native.c"],
-    # For a test of what other systems get, on Linux too.
+    '#include "native.c"',
+    include_dirs=[str(_HERE)],
+    depends=[str(path) for path in sorted(_HERE.glob("*.[ch]"))],
+    # Only for tests: build on Linux what other systems get.
     define_macros=[("TXS_NO_LINUX", "1")] if environ.get("TXSIGNALFD_NO_LINUX") else [],
 )

@@ -2,7 +2,7 @@
 """
 The names of signals, and of the codes that say how one came to be sent.
 
-The codes are as the compiler sees them: see C{txs_codes} in C{_native.c}.
+The codes are as the compiler sees them: see C{txs_codes} in C{_native/siginfo.c}.
 """
 
 from __future__ import annotations

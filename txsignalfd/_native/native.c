@@ -1,0 +1,10 @@
+/* The translation unit of the extension; see native.h. */
+
+#include "native.h"
+
+#include "siginfo.c"
+#include "threads.c"
+#include "handler.c"
+#include "window.c"
+#include "pipe.c"
+#include "children.c"

@@ -1,0 +1,176 @@
+/*
+ * What the C files of txsignalfd share: types, state and functions.
+ *
+ *   siginfo.c    siginfo records, their layout, and the names of si_code
+ *   threads.c    the signals that this module has blocked, by thread
+ *   handler.c    the signal handler, its table of states, acquire and release
+ *   window.c     signals that are deferred while a child is started
+ *   pipe.c       the backend for systems without signalfd(2)
+ *   children.c   the ends of child processes
+ *
+ * native.c includes all of them: they are one translation unit, and all names
+ * are static.  The C code makes no policy.  _kernel/mask.py decides which
+ * descriptor may watch a signal, and when the signal is released.
+ *
+ * A macro TXS_NO_LINUX, or another system than Linux, leaves nothing here that
+ * POSIX.1-2008 does not define.  Only the pipe backend works then.
+ */
+
+#ifndef TXS_NATIVE_H
+#define TXS_NATIVE_H
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#if defined __linux__ && !defined TXS_NO_LINUX
+#define TXS_LINUX 1
+#else
+#define TXS_LINUX 0
+#endif
+
+#if TXS_LINUX
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#else
+#define SFD_CLOEXEC 0
+#define SFD_NONBLOCK 0
+#endif
+
+/* One more than the highest signal number. */
+#if defined _NSIG && _NSIG <= 65
+#define TXS_NSIG _NSIG
+#elif defined NSIG && NSIG <= 65
+#define TXS_NSIG NSIG
+#else
+#define TXS_NSIG 33
+#endif
+
+/* POSIX makes it optional. */
+#ifndef SA_ONSTACK
+#define SA_ONSTACK 0
+#endif
+
+/* The mask that the interrupted thread has after the handler returns. */
+#ifdef __OpenBSD__
+#define TXS_MASK(context) ((sigset_t *)&((ucontext_t *)(context))->sc_mask)
+#else
+#define TXS_MASK(context) (&((ucontext_t *)(context))->uc_sigmask)
+#endif
+
+/* A set of signals as bits, for atomic operations. */
+typedef unsigned long long txs_bits;
+
+#define TXS_BIT(signo) (1ULL << ((signo) - 1))
+
+/* --- assumptions -------------------------------------------------------- */
+
+_Static_assert(TXS_NSIG - 1 <= sizeof(txs_bits) * CHAR_BIT,
+               "a txs_bits has a bit for each signal");
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2, "the handler uses atomic_int");
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "the handler uses atomic_ullong");
+_Static_assert(ATOMIC_POINTER_LOCK_FREE == 2, "the handler uses atomic_uintptr_t");
+_Static_assert(sizeof(uintptr_t) <= sizeof(unsigned long long),
+               "a thread's number fits into a lock-free type");
+_Static_assert(sizeof(pid_t) <= sizeof(int), "a pid fits into an atomic_int");
+#if TXS_LINUX
+_Static_assert(sizeof(pthread_t) <= sizeof(uintptr_t) && sizeof(pid_t) == 4,
+               "record fields have the sizes of the kernel's");
+#endif
+
+/* --- records (siginfo.c) ------------------------------------------------ */
+
+/*
+ * struct signalfd_siginfo with the fields that recent kernels have added: the C
+ * library's own declaration may be older than the kernel.
+ */
+struct txs_siginfo {
+    uint32_t signo;
+    int32_t errno_;     /* errno is a macro */
+    int32_t code;
+    uint32_t pid;
+    uint32_t uid;
+    int32_t fd;
+    uint32_t tid;
+    uint32_t band;
+    uint32_t overrun;
+    uint32_t trapno;
+    int32_t status;
+    int32_t int_;       /* int is a keyword */
+    uint64_t ptr;
+    uint64_t utime;
+    uint64_t stime;
+    uint64_t addr;
+    uint16_t addr_lsb;
+    uint16_t pad1;
+    int32_t syscall;
+    uint64_t call_addr;
+    uint32_t arch;
+    uint8_t pad2[28];
+};
+
+_Static_assert(sizeof(struct txs_siginfo) == 128, "the size of a record");
+_Static_assert(sizeof(struct txs_siginfo) <= _POSIX_PIPE_BUF,
+               "a record is written to a pipe whole");
+
+static void txs_record(const siginfo_t *info, struct txs_siginfo *record);
+
+/* --- signals (handler.c) ------------------------------------------------ */
+
+/* What the handler knows of each signal.  See the table of states in handler.c. */
+static struct {
+    struct sigaction action;        /* from before our handler; to be restored */
+    atomic_int watched;
+    atomic_int was_blocked;         /* in the thread that acquired the signal */
+    atomic_int pipe_fd;             /* of the pipe backend, plus 1; or 0 */
+    atomic_uintptr_t owner_tid;     /* the thread that writes to the pipe */
+    atomic_int throttled;           /* blocked there until the pipe has room */
+    atomic_int user_blocked;        /* blocked there by the user, and not now */
+    atomic_uint without_siginfo;    /* signals for which there was no room */
+} txs_signals[TXS_NSIG];
+
+static int txs_queue_again(int signo, siginfo_t *info);
+static int txs_child_blocks(int signo);
+static int txs_is_user_blocked(uintptr_t tid, int signo);
+static int txs_is_throttled(uintptr_t tid, int signo);
+
+/* --- threads (threads.c) ------------------------------------------------ */
+
+static atomic_uintptr_t txs_main_tid;
+
+static uintptr_t txs_tid(void);
+static void txs_note(uintptr_t tid, int signo);
+static txs_bits txs_noted(uintptr_t tid);
+static void txs_forget(uintptr_t tid, txs_bits signals);
+static int txs_blocked_by_us(uintptr_t tid, int signo);
+static void txs_block_here(int signo, void *context);
+static void txs_threads_reset(void);
+
+/* --- the spawn window (window.c) ---------------------------------------- */
+
+static int txs_in_window(uintptr_t tid);
+static int txs_may_defer(uintptr_t tid);
+static int txs_deferred_count(void);
+static void txs_defer(const siginfo_t *info, void *context);
+static void txs_window_update(void);
+static void txs_window_reset(void);
+
+/* --- the pipe (pipe.c) -------------------------------------------------- */
+
+static void txs_pipe_write(int fd, int signo, siginfo_t *info, void *context);
+static void txs_pipe_resume(int pipe);
+
+#endif

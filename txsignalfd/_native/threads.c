@@ -1,0 +1,191 @@
+/*
+ * The signals that this module has blocked, by thread, so that they can be
+ * unblocked again.  The handler notes them, and so does _kernel/mask.py.
+ *
+ * The table is bounded.  A thread for which there is no slot is handled like
+ * the others, but its signals are not unblocked later.  The main thread and the
+ * threads that watch and read signals must have a slot: TXS_OWNER_SLOTS are
+ * reserved for them.
+ */
+
+#include "native.h"
+
+#define TXS_SLOTS 512
+#define TXS_OWNER_SLOTS 64
+#define TXS_NO_THREAD ((uintptr_t)0)            /* the slot is free */
+#define TXS_SLOT_CHANGES UINTPTR_MAX            /* the slot is being emptied */
+
+static struct {
+    atomic_uintptr_t tid;
+    atomic_ullong blocked;
+} txs_slots[TXS_SLOTS];
+
+static atomic_int txs_slots_used;   /* slots from here on were never used */
+
+/* The number of the calling thread, never 0.  Async-signal-safe. */
+static uintptr_t txs_tid(void)
+{
+#if TXS_LINUX
+    return (uintptr_t)syscall(SYS_gettid);
+#else
+    return (uintptr_t)pthread_self();
+#endif
+}
+
+/*
+ * Empty the slot of a thread.  A handler may run at the same time: it must not
+ * find a free slot whose signals are not yet cleared.
+ */
+static void txs_empty_slot(int slot, uintptr_t tid)
+{
+    if (tid != TXS_NO_THREAD && tid != TXS_SLOT_CHANGES
+        && atomic_compare_exchange_strong(&txs_slots[slot].tid, &tid,
+                                          TXS_SLOT_CHANGES)) {
+        atomic_store(&txs_slots[slot].blocked, 0);
+        atomic_store(&txs_slots[slot].tid, TXS_NO_THREAD);
+    }
+}
+
+/*
+ * Empty the slots of threads that have ended.  Only Linux tells whether a thread
+ * has: elsewhere the slots that are not reserved are reused in turn.
+ */
+static void txs_reclaim_slots(void)
+{
+#if TXS_LINUX
+    for (int i = 0; i < TXS_SLOTS; i++) {
+        uintptr_t tid = atomic_load(&txs_slots[i].tid);
+
+        if (syscall(SYS_tgkill, getpid(), (int)tid, 0) == -1 && errno == ESRCH)
+            txs_empty_slot(i, tid);
+    }
+#else
+    static atomic_uint turn;
+    unsigned others = TXS_SLOTS - TXS_OWNER_SLOTS;
+    int i = TXS_OWNER_SLOTS + (int)(atomic_fetch_add(&turn, 1) % others);
+
+    txs_empty_slot(i, atomic_load(&txs_slots[i].tid));
+#endif
+}
+
+/* 0 if all slots from the first one on belong to other threads. */
+static int txs_note_in_slot(int first, uintptr_t tid, int signo)
+{
+    for (int i = first; i < TXS_SLOTS; i++) {
+        uintptr_t free = TXS_NO_THREAD;
+
+        if (atomic_load(&txs_slots[i].tid) == tid
+            || atomic_compare_exchange_strong(&txs_slots[i].tid, &free, tid)) {
+            int used = atomic_load(&txs_slots_used);
+
+            while (used <= i
+                   && !atomic_compare_exchange_weak(&txs_slots_used, &used, i + 1))
+                ;
+            atomic_fetch_or(&txs_slots[i].blocked, TXS_BIT(signo));
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static void txs_note_from(int first, uintptr_t tid, int signo)
+{
+    if (!txs_note_in_slot(first, tid, signo)) {
+        txs_reclaim_slots();
+        txs_note_in_slot(first, tid, signo);
+    }
+}
+
+/* Note that we block a signal in a thread that may use the reserved slots. */
+static void txs_note(uintptr_t tid, int signo)
+{
+    txs_note_from(0, tid, signo);
+}
+
+/* The signals that are noted for a thread. */
+static txs_bits txs_noted(uintptr_t tid)
+{
+    txs_bits all = 0;
+
+    for (int i = 0, used = atomic_load(&txs_slots_used); i < used; i++)
+        if (atomic_load(&txs_slots[i].tid) == tid)
+            all |= atomic_load(&txs_slots[i].blocked);
+    return all;
+}
+
+/* Remove these signals from those that are noted for a thread. */
+static void txs_forget(uintptr_t tid, txs_bits signals)
+{
+    for (int i = 0, used = atomic_load(&txs_slots_used); i < used; i++)
+        if (atomic_load(&txs_slots[i].tid) == tid) {
+            uintptr_t own = tid;
+
+            atomic_fetch_and(&txs_slots[i].blocked, ~signals);
+            /*
+             * The handler of another thread may note a signal now.  Only the
+             * calling thread is sure to be in no handler, so only its slot can
+             * become free.
+             */
+            if (tid == txs_tid()
+                && atomic_compare_exchange_strong(&txs_slots[i].tid, &own,
+                                                  TXS_SLOT_CHANGES))
+                atomic_store(&txs_slots[i].tid,
+                             atomic_load(&txs_slots[i].blocked) != 0
+                                 ? tid : TXS_NO_THREAD);
+        }
+}
+
+/*
+ * Whether we have blocked a signal that a thread blocks.  It was unblocked where
+ * it was acquired, and the thread inherited its mask from there; or it is noted.
+ */
+static int txs_blocked_by_us(uintptr_t tid, int signo)
+{
+    return !atomic_load(&txs_signals[signo].was_blocked)
+           || (txs_noted(tid) & TXS_BIT(signo));
+}
+
+/* For the handler: block a signal in its thread from the handler's return on. */
+static void txs_block_here(int signo, void *context)
+{
+    uintptr_t tid = txs_tid();
+    int has_reserved = tid == atomic_load(&txs_main_tid)
+                       || tid == atomic_load(&txs_signals[signo].owner_tid);
+
+    sigaddset(TXS_MASK(context), signo);
+    if (!txs_is_user_blocked(tid, signo))
+        txs_note_from(has_reserved ? 0 : TXS_OWNER_SLOTS, tid, signo);
+}
+
+/* Empty the table, in a forked child. */
+static void txs_threads_reset(void)
+{
+    memset(txs_slots, 0, sizeof txs_slots);
+}
+
+/* --- the main thread's mask --------------------------------------------- */
+
+static int txs_unblock_pending(void *set)
+{
+    pthread_sigmask(SIG_UNBLOCK, set, NULL);
+    free(set);
+    return 0;
+}
+
+/*
+ * Unblock signals in the main thread, as soon as it runs Python code: another
+ * thread cannot change its mask.  -1 and errno when Python's queue is full.
+ */
+static int txs_unblock_in_main(const sigset_t *signals)
+{
+    sigset_t *set = malloc(sizeof *set);
+
+    if (set == NULL)
+        return -1;
+    *set = *signals;
+    if (Py_AddPendingCall(txs_unblock_pending, set) == 0)
+        return 0;
+    free(set);
+    errno = EAGAIN;
+    return -1;
+}
