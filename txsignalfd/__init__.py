@@ -24,11 +24,11 @@ if TYPE_CHECKING:
         SignalDispatcher as SignalDispatcher,
         dispatcherFor as dispatcherFor,
     )
-    from txsignalfd._dispatch.registration import (
+    from txsignalfd._dispatch.handlers import (
         Overlap as Overlap,
         Registration as Registration,
     )
-    from txsignalfd._dispatch.waiting import SignalStream as SignalStream
+    from txsignalfd._dispatch.streams import SignalStream as SignalStream
     from txsignalfd._kernel.descriptor import SignalDescriptor as SignalDescriptor
     from txsignalfd._kernel.fork import WatchedByParent as WatchedByParent
     from txsignalfd._kernel.mask import (

@@ -11,9 +11,12 @@ from signal import SIGINT, SIGTERM
 from typing import Any
 
 from txsignalfd._children.reaper import ChildReaper
-from txsignalfd._dispatch.dispatcher import SignalDispatcher, dispatcherFor
-from txsignalfd._dispatch.group import HandlerGroup
-from txsignalfd._dispatch.registration import Handler
+from txsignalfd._dispatch.dispatcher import (
+    HandlerGroup,
+    SignalDispatcher,
+    dispatcherFor,
+)
+from txsignalfd._dispatch.runs import Handler
 from txsignalfd.siginfo import SigInfo
 
 

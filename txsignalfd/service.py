@@ -17,9 +17,12 @@ from twisted.logger import Logger
 
 from txsignalfd._children.reaper import ChildReaper
 from txsignalfd._dispatch.backends import atShutdown
-from txsignalfd._dispatch.dispatcher import SignalDispatcher, dispatcherFor
-from txsignalfd._dispatch.group import HandlerGroup
-from txsignalfd._dispatch.registration import Handler
+from txsignalfd._dispatch.dispatcher import (
+    HandlerGroup,
+    SignalDispatcher,
+    dispatcherFor,
+)
+from txsignalfd._dispatch.runs import Handler
 from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd.siginfo import SigInfo
 

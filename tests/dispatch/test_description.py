@@ -32,7 +32,7 @@ def test_itTellsOfHandlersAndCounts() -> None:
             await turn(reactor)
             description = dispatcher.describe()
         held, unhandled, realtime = description.watched
-        assert (held.signo, held.isHeld, held.kept) == (SIGUSR1, True, 1)
+        assert (held.signo, held.isHeld, held.deferred) == (SIGUSR1, True, 1)
         assert (unhandled.signo, unhandled.unhandled) == (SIGUSR2, 1)
         assert not unhandled.handlers
         first, second = realtime.handlers
@@ -49,7 +49,7 @@ def test_itTellsOfHandlersAndCounts() -> None:
         }[BACKEND]
         text = str(description)
         assert text.startswith(
-            "SIGUSR1: held, 1 kept\n"
+            "SIGUSR1: held, 1 deferred\n"
             f"  {other!r} QUEUE: 0 handled, 0 running, 0 waiting, 0 dropped\n"
             "SIGUSR2: nothing handles it, 1 came\n"
             "SIGRTMIN\n"

@@ -332,8 +332,8 @@ def test_aHandlerOfWhichNothingIsRunIsTold(logged: list[LogEvent]) -> None:
 
     spin(main)
     first, second = (formatEvent(event) for event in logged if "handler" in event)
-    assert f"{generator} of SIGHUP is a generator" in str(first)
-    assert f"{asynchronous} of SIGHUP is a generator" in str(second)
+    assert f"{generator} of SIGHUP is a generator function" in str(first)
+    assert f"{asynchronous} of SIGHUP is a generator function" in str(second)
 
 
 def test_aHandlerMayRemoveItselfAndAnother() -> None:
@@ -971,7 +971,7 @@ def test_aHandlerMayCloseTheDispatcher(way: str, queued: bool) -> None:
         queue(1, 2, 3)
         await until(reactor, lambda: len(others.infos) == 3)
         first.callback(None)
-        await until(reactor, lambda: dispatcher._closing)
+        await until(reactor, lambda: dispatcher._state.value != "open")
         closed = dispatcher.close()
         for expected in range(1, 4):
             assert not closed.called
@@ -1473,7 +1473,7 @@ def test_whatIsHeldWhenTheReactorStopsIsTold(logged: list[LogEvent]) -> None:
             await turn(reactor)
 
         runReactor(reactor, main)
-        (event,) = (event for event in logged if "in a hold" in event["log_format"])
-        assert event["kept"].startswith("SIGHUP from pid")
+        (event,) = (event for event in logged if "during hold" in event["log_format"])
+        assert event["deferred"].startswith("SIGHUP from pid")
         hold.__exit__(None, None, None)
         assert not got.infos

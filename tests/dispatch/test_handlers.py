@@ -12,9 +12,8 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, Logger
 
-from txsignalfd._dispatch import handlers, registration
-from txsignalfd._dispatch.handlers import HandlerTable
-from txsignalfd._dispatch.registration import Overlap
+from txsignalfd._dispatch import handlers
+from txsignalfd._dispatch.handlers import HandlerTable, Overlap
 from txsignalfd.siginfo import SIGINFO_SIZE, SigInfo, parse
 
 
@@ -84,7 +83,7 @@ def test_whatWasKeptMayFail(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     events: list[LogEvent] = []
     log = Logger(observer=cast(ILogObserver, events.append))
-    monkeypatch.setattr(registration, "_log", log)
+    monkeypatch.setattr(handlers, "_log", log)
     table = HandlerTable(lambda: None)
     first: Deferred[None] = Deferred()
     received: list[SigInfo] = []

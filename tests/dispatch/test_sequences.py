@@ -38,7 +38,7 @@ from txsignalfd import (
     SigInfo,
     SignalDispatcher,
 )
-from txsignalfd._dispatch import handlers, registration
+from txsignalfd._dispatch import handlers
 from txsignalfd.lowlevel import sigqueue
 
 REALTIME = [int(SIGRTMIN), int(SIGRTMIN) + 1]
@@ -395,7 +395,7 @@ def test_anySequence(monkeypatch: pytest.MonkeyPatch) -> None:
     # Thousands of failures that nobody reads would be kept by Twisted's log
     # until it begins, and slow every later test down.
     nowhere = Logger(observer=cast(ILogObserver, lambda event: None))
-    for module in (registration, handlers):
+    for module in (handlers,):
         monkeypatch.setattr(module, "_log", nowhere)
     run_state_machine_as_test(
         Sequences,

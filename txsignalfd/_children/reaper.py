@@ -39,8 +39,11 @@ from twisted.internet.defer import Deferred, fail, succeed
 from txsignalfd._children.exitwatch import ExitWatch, peek
 from txsignalfd._children.orphans import OrphanReaper
 from txsignalfd._children.twistedprocesses import TwistedProcesses
-from txsignalfd._dispatch.dispatcher import DispatcherClosed, SignalDispatcher
-from txsignalfd._dispatch.group import HandlerGroup
+from txsignalfd._dispatch.dispatcher import (
+    DispatcherClosed,
+    HandlerGroup,
+    SignalDispatcher,
+)
 from txsignalfd._native.names import CODES
 from txsignalfd.siginfo import Child, SigInfo
 

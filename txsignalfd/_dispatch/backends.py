@@ -1,13 +1,10 @@
 # -*- test-case-name: tests.dispatch.test_dispatcher -*-
 """
-L{Backend}: where a dispatcher has its signals from.  L{ReactorBackend} is a
-descriptor in its reactor, as long as there is anything to watch.
+L{Backend}: the source of a dispatcher's signals.
 
-There are two, by name: C{signalfd}, and where the system has no signalfd(2) or
-refuses it, C{handler}.
-
-Which backend a dispatcher has its signals from: C{signalfd}, or where the system
-has no signalfd(2) or refuses it, C{handler}.
+L{ReactorBackend} reads a descriptor in the turns of a reactor.  The descriptor is
+a signalfd (C{signalfd}), or a pipe that a signal handler in C writes to
+(C{handler}) where the system has no signalfd(2) or a sandbox forbids it.
 """
 
 from __future__ import annotations
@@ -32,16 +29,16 @@ _log: Final = Logger("txsignalfd.dispatcher.SignalDispatcher")
 SIGNALFD: Final = "signalfd"
 HANDLER: Final = "handler"
 
-#: The environment's variable that names one where the program does not.
+#: The environment variable that names the backend when the program does not.
 VARIABLE: Final = "TXSIGNALFD_BACKEND"
 
 
 def checkBackend(name: str | None) -> str | None:
     """
-    The backend that the program has named, or the environment.
+    Return the backend that the program names, or else the environment.
 
-    @return: C{None} for the best there is.
-    @raise ValueError: For an unknown one.
+    @return: The name, or C{None} to use the best backend of the system.
+    @raise ValueError: For an unknown name.
     """
     where = "backend"
     if name is None:
@@ -50,15 +47,15 @@ def checkBackend(name: str | None) -> str | None:
     if name in (None, SIGNALFD, HANDLER):
         return name
     raise ValueError(
-        f"{where} {name!r} is unknown: there are {SIGNALFD!r} and {HANDLER!r}"
+        f"{where} {name!r} is unknown: the backends are {SIGNALFD!r} and {HANDLER!r}"
     )
 
 
 def bestBackend() -> str:
     """
-    The name of the best backend that this system offers now.
+    Return the name of the best backend that works on this system.
 
-    @raise OSError: When a descriptor cannot be had, for another reason.
+    @raise OSError: When a signalfd cannot be opened for another reason.
     """
     try:
         os.close(signalfd(-1, [], SFD_CLOEXEC))
@@ -69,46 +66,48 @@ def bestBackend() -> str:
 
 class Backend(Protocol):
     """
-    What a dispatcher needs of the system.
+    A source of signals for a dispatcher.
     """
 
     def describe(self) -> BackendDescription:
         """
-        What it is.
+        Describe the backend.
         """
 
     @property
     def signals(self) -> frozenset[int]:
         """
-        What is watched.
+        The signals that are watched.
         """
 
     def checkProcess(self) -> None:
         """
+        Check that this process may use the backend.
+
         @raise WatchedByParent: In a child that was forked after a signal was
             watched.
         """
 
     def watch(self, signals: Collection[int]) -> None:
         """
-        Watch these signals too, all or none.
+        Watch more signals, all or none.
         """
 
     def unwatch(self, signals: Collection[int]) -> None:
         """
-        Give these signals back, after what is pending has been received.
+        Release signals, after those that are pending have been received.
         """
 
     def stop(self) -> None:
         """
-        Receive what is pending, and then no more.
+        Receive the signals that are pending, and then no more.
         """
 
     def close(self) -> None:
         """
-        Give everything back; L{stop} first.
+        Release everything; call L{stop} first.
 
-        @raise OSError: When not everything could be given back.
+        @raise OSError: When something could not be released.
         """
 
 
@@ -116,11 +115,12 @@ def atShutdown(
     reactor: Any, phase: str, function: Callable[[], object]
 ) -> Callable[[], None]:
     """
-    Call a function when the reactor stops, if it is one that does:
-    C{twisted.internet.task.Clock} is none.
+    Call a function when the reactor stops.
 
+    @param reactor: A reactor, or an object that cannot stop, such as
+        C{twisted.internet.task.Clock}.
     @param phase: See C{IReactorCore.addSystemEventTrigger}.
-    @return: What takes that back.
+    @return: A function that cancels the call.
     """
     if not hasattr(reactor, "addSystemEventTrigger"):
         return lambda: None
@@ -132,8 +132,8 @@ def atShutdown(
     def forget() -> None:
         if wanted:
             wanted.clear()
-            # Twisted's MemoryReactor can only add triggers.  Nothing is lost by
-            # one that stays: it has nothing to call any more.
+            # Twisted's MemoryReactor cannot remove triggers.  A trigger that stays
+            # does no harm: it has nothing to call.
             with suppress(NotImplementedError):
                 reactor.removeSystemEventTrigger(trigger)
 
@@ -148,8 +148,9 @@ _DESCRIPTORS: Final[dict[str, type[SignalDescriptor]]] = {
 
 class ReactorBackend:
     """
-    Receives signals in the turns of a reactor.  What is watched is taken from
-    the system, and while nothing is, nothing is taken.
+    Receives signals in the turns of a reactor.
+
+    It holds system resources only while a signal is watched.
     """
 
     def __init__(
@@ -160,12 +161,12 @@ class ReactorBackend:
         lost: Callable[[Failure], object],
     ) -> None:
         """
-        @param name: One that there is, or C{None} for the best there is when
-            the first signal is watched.
+        @param name: A known name, or C{None} to choose the best backend when the
+            first signal is watched.
         @param reactor: Any reactor with C{addReader}.
         @param receive: Called with the signals of each read.
         @param lost: Called with the reason when the reactor has dropped the
-            descriptor, and all was given back.
+            descriptor and everything is released.
         """
         self._name = name
         self._reactor = reactor
@@ -178,7 +179,7 @@ class ReactorBackend:
 
     def describe(self) -> BackendDescription:
         """
-        What it is, or would be now.
+        Describe the backend that is used, or that would be used now.
         """
         descriptor = self._descriptor
         withoutSiginfo = self._withoutSiginfo + (
@@ -189,13 +190,15 @@ class ReactorBackend:
     @property
     def signals(self) -> frozenset[int]:
         """
-        What is watched.
+        The signals that are watched.
         """
         descriptor = self._descriptor
         return frozenset() if descriptor is None else descriptor.signals
 
     def checkProcess(self) -> None:
         """
+        Check that this process may use the backend.
+
         @raise WatchedByParent: In a child that was forked after a signal was
             watched.
         """
@@ -204,12 +207,12 @@ class ReactorBackend:
 
     def watch(self, signals: Collection[int]) -> None:
         """
-        Watch these signals too, all or none.
+        Watch more signals, all or none.
         """
         if self._descriptor is not None:
             self._descriptor.watch(signals)
-            # Nothing, unless somebody has taken all readers from the reactor,
-            # as trial does with one that a test has left unclean.
+            # This has an effect only when the reader was removed from the reactor,
+            # as trial does after a test that leaves it unclean.
             self._reactor.addReader(self._descriptor)
         elif signals:
             self._open(signals)
@@ -227,8 +230,8 @@ class ReactorBackend:
             raise
         self._descriptor = descriptor
         self._leaveSpawnProcess = cleanSpawnProcess(self._reactor)
-        # The reactor may start in another thread than this, and Twisted
-        # installs handlers of its own when it does.
+        # The reactor may start in another thread, and Twisted installs its own
+        # handlers then.
         self._startTrigger = self._reactor.callWhenRunning(
             self._claimForThread, descriptor
         )
@@ -246,40 +249,40 @@ class ReactorBackend:
 
     def unwatch(self, signals: Collection[int]) -> None:
         """
-        Give these signals back, after what is pending has been received.
+        Release signals, after those that are pending have been received.
         """
         if (descriptor := self._descriptor) is None:
             return
         descriptor.unwatch(signals)
-        # Who has received what was pending may have closed us.
+        # A handler of a pending signal may have closed the dispatcher.
         if self._descriptor is descriptor and not descriptor.signals:
             self._removeReader(descriptor)
             self.close()
 
     def stop(self) -> None:
         """
-        Receive what is pending, and then no more.
+        Receive the signals that are pending, and then no more.
         """
         if (descriptor := self._descriptor) is not None:
             self._removeReader(descriptor)
             try:
                 descriptor.drain(last=True)
             except OSError:
-                _log.failure("what is pending cannot be read")
+                _log.failure("cannot read the pending signals")
 
     def _removeReader(self, descriptor: SignalDescriptor) -> None:
         try:
             self._reactor.removeReader(descriptor)
         except OSError:
-            # Somebody has closed it behind our back, as with os.closerange.
-            # That must not keep the rest from being given back.
-            _log.failure("the reactor cannot remove the descriptor")
+            # Other code has closed it, as os.closerange does.  The rest must be
+            # released all the same.
+            _log.failure("the reactor cannot remove the signal descriptor")
 
     def close(self) -> None:
         """
-        Give everything back; L{stop} first.
+        Release everything; call L{stop} first.
 
-        @raise OSError: When the main thread could not be told.
+        @raise OSError: When the mask of the main thread could not be restored.
         """
         trigger, self._startTrigger = self._startTrigger, None
         if trigger is not None:
@@ -292,7 +295,7 @@ class ReactorBackend:
 
     def _descriptorLost(self, reason: Failure) -> None:
         descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:  # or a handler of what came last has closed us
+        if descriptor is not None:  # else a handler of the last signals has closed it
             self._leaveSpawnProcess()
             self._withoutSiginfo += descriptor.withoutSiginfo
         self._lost(reason)

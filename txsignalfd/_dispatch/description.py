@@ -17,11 +17,11 @@ class HandlerDescription(NamedTuple):
     """
     A handler of a signal, and what it has done.
 
-    @ivar handler: What is called, as C{repr} has it.
+    @ivar handler: The function that is called, as text.
     @ivar overlap: The name of its C{Overlap}.
-    @ivar handled: How often it was called.
-    @ivar running: How many of its Deferreds have not fired.
-    @ivar waiting: How many signals are kept for it till then.
+    @ivar handled: How many times it was called.
+    @ivar running: How many of these calls have not finished.
+    @ivar waiting: How many signals are queued for it.
     @ivar dropped: How many signals were dropped.
     """
 
@@ -41,25 +41,25 @@ class HandlerDescription(NamedTuple):
 
 class WatchedSignal(NamedTuple):
     """
-    A signal that is watched, and what has become of it.
+    A watched signal and its handlers.
 
     @ivar signo: Its number.
     @ivar handlers: Its handlers, in the order of their calls.
     @ivar isHeld: Whether it is held now.
-    @ivar kept: How many are kept for the end of the hold.
-    @ivar unhandled: How many came while it had no handler, since it had one.
+    @ivar deferred: How many are deferred until the end of the hold.
+    @ivar unhandled: How many were received since it has had no handler.
     """
 
     signo: int
     handlers: tuple[HandlerDescription, ...]
     isHeld: bool
-    kept: int
+    deferred: int
     unhandled: int
 
     def __str__(self) -> str:
         what = []
         if self.isHeld:
-            what.append(f"held, {self.kept} kept")
+            what.append(f"held, {self.deferred} deferred")
         if not self.handlers:
             what.append(f"nothing handles it, {self.unhandled} came")
         heading = ": ".join(filter(None, [signalName(self.signo), "; ".join(what)]))
@@ -68,11 +68,11 @@ class WatchedSignal(NamedTuple):
 
 class BackendDescription(NamedTuple):
     """
-    What the dispatcher has its signals from.
+    The source of the dispatcher's signals.
 
     @ivar name: C{signalfd}, C{handler}, or C{memory} in a test.
-    @ivar withoutSiginfo: How many signals found no room, and were told without their
-        siginfo, together with others of their number.  Only C{handler} has such.
+    @ivar withoutSiginfo: How many signals lost their siginfo and were merged with
+        others of their number, because the pipe was full.  Only with C{handler}.
     """
 
     name: str
@@ -89,12 +89,12 @@ class BackendDescription(NamedTuple):
 
 class Description(NamedTuple):
     """
-    What C{SignalDispatcher.describe} gives; C{str} makes a text of it.
+    The result of C{SignalDispatcher.describe}; C{str} returns it as text.
 
-    @ivar watched: The signals that are watched, sorted by number.
-    @ivar process: What the process does with each signal, and each of its
-        threads; C{None} where there is no proc(5).
-    @ivar backend: What the signals are received from.
+    @ivar watched: The watched signals, sorted by number.
+    @ivar process: What the process and each of its threads do with each signal;
+        C{None} on a system without proc(5).
+    @ivar backend: The source of the signals.
     """
 
     watched: tuple[WatchedSignal, ...]
@@ -110,7 +110,7 @@ def describe(
     watched: tuple[WatchedSignal, ...], backend: BackendDescription
 ) -> Description:
     """
-    Put them beside what the process does, where that can be told.
+    Add what the process does, if the system can tell.
     """
     process = None
     with suppress(ProcUnavailable):

@@ -1,27 +1,32 @@
 # -*- test-case-name: tests.dispatch.test_dispatcher -*-
 """
-L{SignalDispatcher}: the signals of the process, in the turns of a reactor.
+L{SignalDispatcher}: the signals of the process as events of a reactor.
 
 Theory
 ======
 
-The kernel's queue is the only queue: a record is read in the reactor's turn,
-and handed at once to a L{HandlerTable}.
+The kernel's queue is the only queue: records are read in the reactor's turn, and
+dispatched immediately by a L{HandlerTable}.
 
-Giving back hands out first what the kernel had pending, and only then restores
-dispositions and masks, so that no signal that came while it was watched gets
-the default action.  A reactor that stops removes its readers, and that gives
-everything back too.
+Before a signal is released, the handlers receive what the kernel has pending, and
+only then are dispositions and masks restored.  So no signal that was sent while it
+was watched causes its default action.  A reactor that stops removes its readers,
+which also releases everything.
 
-Rejected: a shutdown trigger (it would run before those of services, which may
-still want signals while they stop).
+L{HandlerGroup} adds several handlers and removes them together.  L{whenReceived
+<SignalDispatcher.whenReceived>} and streams use it, and so do services.
+
+Rejected: a shutdown trigger to release signals (it would run before the triggers of
+services, which may still use signals while they stop).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from enum import Enum
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
@@ -35,9 +40,9 @@ from txsignalfd._dispatch.backends import (
     checkBackend,
 )
 from txsignalfd._dispatch.description import Description, describe
-from txsignalfd._dispatch.handlers import HandlerTable
-from txsignalfd._dispatch.registration import Handler, Overlap, Registration
-from txsignalfd._dispatch.waiting import SignalStream, Waiters
+from txsignalfd._dispatch.handlers import HandlerTable, Overlap, Registration
+from txsignalfd._dispatch.runs import Handler
+from txsignalfd._dispatch.streams import SignalStream
 from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd._native.extension import lib
 from txsignalfd.siginfo import SigInfo
@@ -51,29 +56,45 @@ class DispatcherClosed(RuntimeError):
     """
 
 
+class _State(Enum):
+    """
+    The life of a dispatcher: it passes through these states in this order.
+    """
+
+    OPEN = "open"
+    #: The pending signals are read for the last time.
+    DRAINING = "draining"
+    #: All signals have been read, and handlers and holds are still active.
+    FINISHING = "finishing"
+    #: Everything has been released.
+    CLOSED = "closed"
+
+
 class SignalDispatcher:
     """
-    Hands the signals of the process to handlers, in the turns of a reactor.
+    Dispatches the signals of the process to handlers, in the turns of a reactor.
 
-    Applications and libraries share the one that L{dispatcherFor} gives.  Call
-    it from the thread in which C{reactor} runs, or will run; that may be any
-    thread of the process.
+    Applications and libraries share the dispatcher that L{dispatcherFor} returns.
+    Call its methods in the thread in which C{reactor} runs, or will run.  That may
+    be any thread of the process.
     """
 
     def __init__(self, reactor: Any, backend: str | None = None) -> None:
         """
-        Nothing is taken from the system before the first signal is watched.
+        Acquire nothing until the first signal is watched.
 
         @param reactor: Any reactor with C{addReader}.
-        @param backend: C{"signalfd"} or C{"handler"}; by default what the
-            environment's C{TXSIGNALFD_BACKEND} names, or the best there is.
+        @param backend: C{"signalfd"} or C{"handler"}; by default the value of the
+            environment variable C{TXSIGNALFD_BACKEND}, or the best backend of this
+            system.
         @raise ValueError: For an unknown backend.
         """
-        self.reactor = reactor
+        self.reactor: Any = reactor
+        self._state = _State.OPEN
         self._table = HandlerTable(self._finishIfIdle)
         self._backend = self._makeBackend(backend)
-        self._waiters = Waiters(self._addHandlers)
-        self._closing = self._stopped = self._closed = False
+        #: The groups that wait for signals, and what ends the wait.
+        self._waits: dict[HandlerGroup, Callable[[], object]] = {}
         self._forgetShutdown: Callable[[], None] | None = None
         self._whenClosed: list[Deferred[None]] = []
 
@@ -93,13 +114,14 @@ class SignalDispatcher:
 
     def watch(self, *signals: int) -> None:
         """
-        Take hold of these signals too in the whole process, all or none.
+        Acquire more signals in the whole process, all or none.
 
         @param signals: Their numbers.
-        @raise SignalNotWatchable: For one that cannot be read.
-        @raise SignalAlreadyWatched: For one that another dispatcher has.
-        @raise SignalfdUnavailable: Where signalfd(2) was asked for, and is not.
-        @raise OSError: When the system refuses.
+        @raise SignalNotWatchable: For a signal that cannot be watched.
+        @raise SignalAlreadyWatched: For a signal that another dispatcher watches.
+        @raise SignalfdUnavailable: When the backend C{"signalfd"} was requested and
+            the system has no signalfd(2).
+        @raise OSError: When a system call fails.
         @raise DispatcherClosed: After L{close}.
         @raise WatchedByParent: In a forked child.
         """
@@ -108,11 +130,12 @@ class SignalDispatcher:
 
     def unwatch(self, *signals: int) -> None:
         """
-        Give signals back, after what is pending has been handed to handlers
-        (or, in a handler, has been read; it is handed on when that returns).
-        Their handlers stay, and are called again if they are watched again.
+        Release signals, after their handlers have received the pending ones.
 
-        @param signals: Their numbers.  What is not watched is passed over.
+        A handler that calls this receives the pending signals after it returns.
+        The handlers stay, and are called again when the signals are watched again.
+
+        @param signals: Their numbers.  Signals that are not watched are ignored.
         @raise SignalNotWatchable: And the other errors of L{watch}.
         """
         self._check()
@@ -120,7 +143,7 @@ class SignalDispatcher:
 
     def handlersOf(self, signal: int) -> tuple[Registration, ...]:
         """
-        The registrations for a signal, in the order of their calls.
+        Return the registrations for a signal, in the order of their calls.
 
         @param signal: Its number.
         """
@@ -128,14 +151,15 @@ class SignalDispatcher:
 
     def describe(self) -> Description:
         """
-        What is watched, by which handlers and how often, what is held and what
-        was dropped; and what the process does.  C{print} shows it as text.
+        Describe the watched signals, their handlers, and the whole process.
+
+        C{print} shows the description as text.
         """
         watched = tuple(map(self._table.describe, sorted(self.watching)))
         return describe(watched, self._backend.describe())
 
     def _check(self) -> None:
-        if self._closing:
+        if self._state is not _State.OPEN:
             raise DispatcherClosed(
                 "the dispatcher was closed, or its reactor has stopped"
             )
@@ -145,20 +169,21 @@ class SignalDispatcher:
         self, signal: int, handler: Handler, overlap: Overlap = Overlap.QUEUE
     ) -> Registration:
         """
-        Call a handler for each signal that comes from now on.  The signal is
-        watched by this, and stays so when its last handler goes.
+        Call a handler for each signal that is received from now on.
+
+        This watches the signal, which stays watched when its last handler is
+        removed.
 
         @param signal: Its number.
-        @param handler: Called in the reactor's thread with the L{SigInfo}.
-            What it raises, or its Deferred fails with, is logged; of a
-            generator it is told that nothing in it is run.  It may close the
-            dispatcher; if it then waits for that, it must be a coroutine
-            function, or have called L{close} before it returned.
-        @param overlap: What is done with a signal that comes while the
-            Deferred or awaitable that the handler has returned is not done.
-        @return: What removes it again.
+        @param handler: Called in the reactor's thread with the L{SigInfo}.  Its
+            exceptions, and failures of its Deferred, are logged.  It may close the
+            dispatcher.  A handler that also waits for the result of L{close} must
+            be a coroutine function, or call L{close} before it returns.
+        @param overlap: What happens to a signal that is received while the
+            Deferred or awaitable that the handler has returned has no result.
+        @return: The registration, which removes the handler.
         @raise TypeError: For a handler that cannot be called.
-        @raise ValueError: For an overlap that is none.
+        @raise ValueError: For an unknown overlap.
         @raise SignalNotWatchable: And the other errors of L{watch}.
         """
         if not callable(handler):
@@ -167,44 +192,83 @@ class SignalDispatcher:
         self.watch(signal)
         return self._table.add(signal, handler, how)
 
-    def _addHandlers(
-        self, signals: Iterable[int], handler: Handler
-    ) -> list[Registration]:
-        numbers = checkWatchable(signals)
-        if not numbers:
-            raise ValueError("name at least one signal")
-        self.watch(*numbers)
-        return [self._table.add(signo, handler, Overlap.QUEUE) for signo in numbers]
-
     def whenReceived(self, *signals: int) -> Deferred[SigInfo]:
         """
         Wait for the next of these signals.
 
         @param signals: Their numbers, at least one.
-        @return: A Deferred that fires with the first that comes, or fails with
-            L{DispatcherClosed}.  Cancelling it takes nothing else back.
+        @return: A Deferred that fires with the first signal that is received, or
+            fails with L{DispatcherClosed}.  It can be cancelled; the signals stay
+            watched.
         @raise ValueError: Without a signal.
         @raise SignalNotWatchable: And the other errors of L{watch}.
         """
-        return self._waiters.whenReceived(signals)
 
-    def stream(self, *signals: int) -> AbstractContextManager[SignalStream]:
+        def received(info: SigInfo) -> None:
+            self._endWait(group)
+            deferred.callback(info)
+
+        def closed() -> None:
+            deferred.errback(DispatcherClosed("the dispatcher was closed"))
+
+        deferred: Deferred[SigInfo] = Deferred(lambda _: self._endWait(group))
+        group = self._wait(signals, received, closed)
+        return deferred
+
+    @contextmanager
+    def stream(self, *signals: int) -> Iterator[SignalStream]:
         """
-        Iterate over these signals: C{with dispatcher.stream(SIGHUP) as infos}
-        and then C{async for info in infos}.  Nothing that comes between
-        entering and leaving is lost; what was not read by then is logged.
+        Iterate over signals: C{with dispatcher.stream(SIGHUP) as infos} and then
+        C{async for info in infos}.
+
+        The stream contains every signal that is received between entering and
+        leaving the C{with} statement.  Signals that are unread at the end are
+        logged.
 
         @param signals: Their numbers, at least one.
         @raise ValueError: Without a signal, when it is entered.
         @raise SignalNotWatchable: And the other errors of L{watch}.
         """
-        return self._waiters.stream(signals)
+        stream = SignalStream()
+        group = self._wait(signals, stream.receive, stream.end)
+        try:
+            yield stream
+        finally:
+            self._endWait(group)
+            if unread := stream.unread():
+                _log.info(
+                    "{count} signals were left unread in a stream: {unread}",
+                    count=len(unread),
+                    unread=", ".join(map(str, unread)),
+                )
+            stream.end()
+
+    def _wait(
+        self, signals: Iterable[int], handler: Handler, closed: Callable[[], object]
+    ) -> HandlerGroup:
+        numbers = checkWatchable(signals)
+        if not numbers:
+            raise ValueError("name at least one signal")
+        group = HandlerGroup(self, [(signo, handler) for signo in numbers], False)
+        self._waits[group] = closed
+        return group
+
+    def _endWait(self, group: HandlerGroup) -> None:
+        self._waits.pop(group, None)
+        group.remove()
+
+    def _endWaits(self) -> None:
+        while self._waits:
+            group, closed = self._waits.popitem()
+            group.remove()
+            closed()
 
     def hold(self, *signals: int) -> AbstractContextManager[None]:
         """
-        A critical section: no signal of these is handed out in it.  What comes
-        meanwhile is handled after it, in order.  May be nested.  L{close}
-        waits for its end.
+        Defer signals during a critical section.
+
+        The signals that are received in the C{with} statement are handled at its
+        end, in order.  Holds may be nested.  L{close} waits for their end.
 
         @param signals: Their numbers; none for every signal.
         @raise SignalNotWatchable: And the other errors of L{watch}.
@@ -214,55 +278,57 @@ class SignalDispatcher:
 
     def close(self) -> Deferred[None]:
         """
-        Hand on what is pending now, wait for handlers that are out and for
-        L{hold}s, and give back all that was taken: mask, dispositions and
-        descriptor.  What comes after this call goes where it would have gone
-        without us.  Streams end, and L{whenReceived} fails.
+        Release everything: mask, dispositions and descriptor.
 
-        @return: A Deferred that fires when all is given back.  A further call
-            gives another, for the same closing.
+        The handlers receive the signals that are pending now, and closing waits
+        for their results and for the end of each L{hold}.  Signals that are sent
+        after this call have the effect that they had before they were watched.
+        Streams end, and L{whenReceived} fails.
+
+        @return: A Deferred that fires when everything is released.  A further call
+            returns another, for the same closing.
         @raise WatchedByParent: In a forked child.
         """
-        if self._closed:
+        if self._state is _State.CLOSED:
             return self.whenClosed()
         self._backend.checkProcess()
         deferred = self.whenClosed()
         self._table.closing()
-        if not self._closing:
-            self._closing = True
-            # Then no Deferred that needs the reactor will fire.
+        if self._state is _State.OPEN:
+            self._state = _State.DRAINING
+            # When the reactor has stopped, no Deferred that needs it can fire.
             self._forgetShutdown = atShutdown(self.reactor, "after", self._finish)
-            self._backend.stop()  # in several reads, perhaps: not done before the last
-            self._stopped = True
+            self._backend.stop()  # in several reads: handlers run in between
+            self._state = _State.FINISHING
             if self._table.isHolding:
-                _log.info("closing waits until the signals that are held are not")
+                _log.info("closing waits for the end of hold()")
         self._finishIfIdle()
         return deferred
 
     def whenClosed(self) -> Deferred[None]:
         """
-        Do not close, and wait as L{close} does.
+        Wait until the dispatcher is closed, without closing it.
         """
-        if self._closed:
+        if self._state is _State.CLOSED:
             return succeed(None)
         self._whenClosed.append(Deferred(self._whenClosed.remove))
         return self._whenClosed[-1]
 
     def _finishIfIdle(self) -> None:
-        if not self._stopped or self._closed or self._table.receiving:
+        if self._state is not _State.FINISHING or self._table.receiving:
             return
-        if self._table.isHolding:  # who waits shall have what is held
+        if self._table.isHolding:  # streams receive what is deferred
             return
-        self._endWaiters()
-        # Ending those may have ended a handler, and so all.
-        if self._table.isIdle() and not self._closed:
+        self._endWaits()
+        # The end of a wait may finish the last handler, and so the closing.
+        if self._table.isIdle() and not self._isClosed():
             self._finish()
 
-    def _endWaiters(self) -> None:
-        self._waiters.end(DispatcherClosed("the dispatcher was closed"))
+    def _isClosed(self) -> bool:
+        return self._state is _State.CLOSED
 
     def _finish(self) -> None:
-        self._closed = True
+        self._state = _State.CLOSED
         self._table.abandon()
         if self._forgetShutdown is not None:
             self._forgetShutdown()
@@ -277,12 +343,13 @@ class SignalDispatcher:
             self._whenClosed.pop(0).callback(result)
 
     def _lost(self, reason: Failure) -> None:
-        # The reactor stops, or the descriptor is dead; all was given back.
-        self._closing = True
+        # The reactor has stopped, or the descriptor has failed: all is released.
+        if self._state is _State.OPEN:
+            self._state = _State.DRAINING
         if not reason.check(ConnectionLost):
-            _log.failure("signals are received no more", failure=reason)
-        self._endWaiters()
-        if not self._closed:  # by one of those, who has left a hold
+            _log.failure("no more signals are received", failure=reason)
+        self._endWaits()
+        if not self._isClosed():  # as when the end of a wait ends a hold
             self._finish()
 
 
@@ -292,11 +359,86 @@ dispatchers: dict[Any, SignalDispatcher] = {}
 
 def dispatcherFor(reactor: Any) -> SignalDispatcher:
     """
-    The one dispatcher of a reactor, which its libraries and its application
-    share.  Made at first use, and anew after it was closed.
+    Return the dispatcher that all users of a reactor share.
+
+    It is made at the first call, and again at the first call after it was closed.
 
     @param reactor: Any reactor with C{addReader}.
     """
     if reactor not in dispatchers:
         dispatchers[reactor] = SignalDispatcher(reactor)
     return dispatchers[reactor]
+
+
+#: The signals that groups have begun to watch, by dispatcher.  The last group that
+#: handles such a signal releases it.
+_borrowed: Final[WeakKeyDictionary[SignalDispatcher, set[int]]] = WeakKeyDictionary()
+
+
+class HandlerGroup:
+    """
+    Handlers of several signals that are added and removed together.
+
+    Use it in the reactor's thread.
+    """
+
+    def __init__(
+        self,
+        dispatcher: SignalDispatcher,
+        handlers: Iterable[tuple[int, Handler]],
+        borrow: bool = True,
+    ) -> None:
+        """
+        Watch the signals and add the handlers, in their order.
+
+        @param dispatcher: The dispatcher of the handlers.
+        @param handlers: Pairs of a signal's number and a handler.
+        @param borrow: Whether L{restore} may release the signals.
+        @raise SignalAlreadyWatched: And the other errors of
+            L{SignalDispatcher.watch}.  Then nothing is watched.
+        """
+        wanted = list(handlers)
+        signals = {signo for signo, _ in wanted}
+        self._dispatcher = dispatcher
+        before = dispatcher.watching
+        dispatcher.watch(*signals)
+        if borrow:
+            borrowed = _borrowed.setdefault(dispatcher, set())
+            # A signal may have been unwatched since an earlier group borrowed it.
+            borrowed.intersection_update(before)
+            borrowed.update(signals - before)
+        self._registrations = [
+            dispatcher.addHandler(signo, handler) for signo, handler in wanted
+        ]
+
+    def remove(self) -> None:
+        """
+        Remove the handlers.  Their signals stay watched.
+        """
+        for registration in self._registrations:
+            registration.remove()
+
+    def restore(self) -> None:
+        """
+        Remove the handlers when they have received what is pending, and release
+        the signals that have no other handler and that a group began to watch.
+        """
+        with suppress(DispatcherClosed):  # which has released everything
+            # First receive what is pending: a handler may add handlers.
+            self._dispatcher.unwatch()
+            idle = self._idle()
+            borrowed = _borrowed[self._dispatcher]
+            self._dispatcher.unwatch(*(idle & borrowed))
+            borrowed -= idle
+        self.remove()
+
+    def _idle(self) -> set[int]:
+        """
+        Return the signals that have no handlers but those of this group.
+        """
+        own = set(self._registrations)
+        return {
+            registration.signal
+            for registration in own
+            if own.issuperset(self._dispatcher.handlersOf(registration.signal))
+        }

@@ -1,66 +1,299 @@
-# -*- test-case-name: tests.dispatch.test_dispatcher -*-
+# -*- test-case-name: tests.dispatch.test_handlers -*-
 """
-L{HandlerTable}: which handlers a signal goes to, and when.
+L{HandlerTable}: calls the handlers of each signal, in order.
 
-Pure Python objects: no descriptor and no reactor.  What it is given it hands
-out at once, each signal to every handler of its number, in the order in which
-they were added, and only then the next.  Three things keep a signal here, each
-in order: a handler that is still busy (L{Overlap}), a hold, and a handler on
-the stack that has had more signals read meanwhile, as by giving some back.
+The table and its L{Registration}s use neither a descriptor nor a reactor.  Each
+signal goes to every handler of its number, in the order in which these were
+added, before the next signal is dispatched.  A signal is delayed, without a
+change of order, by a handler that is still busy (L{Overlap}), by a hold, and by a
+handler on the stack that causes more signals to be read, as C{unwatch} does.
 
-A handler may do what it likes with the table.  Its entries are tuples that
-are replaced, never changed: a handler that is added while a signal is handed
-out gets the next one, and one that is removed gets no more.
+Handlers may change the table while they are called.  The entries of the table are
+tuples that are replaced, never changed: a handler that is added while a signal is
+dispatched receives the next signal, and a removed handler receives no more.
 
-What is handed out is an iterator: whoever has more to hand out meanwhile takes
-from it what is left, and puts the two in order (L{HandlerTable._queue}).  Only
-that is rare, and pays for it.
+A batch is dispatched by an iterator.  Code that receives more signals meanwhile
+moves the rest of the batch to L{HandlerTable._queue} and appends its own.  That is
+rare, and only then costs anything.
 
-Rejected: to keep held signals back in the kernel, by its mask.  It gives what
-is pending in the order of the signals' numbers, and one for several of a
+Rejected: keeping held signals in the kernel, by the signal mask.  The kernel
+returns pending signals in the order of their numbers, and merges several of one
 standard signal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from typing import Final
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txsignalfd._dispatch.description import WatchedSignal
-from txsignalfd._dispatch.registration import (
+from txsignalfd._dispatch.description import HandlerDescription, WatchedSignal
+from txsignalfd._dispatch.runs import (
+    AWAITED,
     Handler,
-    Overlap,
-    Registration,
     Run,
     currentRun,
+    hasSucceeded,
+    toDeferred,
 )
+from txsignalfd._native.names import signalName
 from txsignalfd.siginfo import SigInfo
 
 _log: Final = Logger("txsignalfd.dispatcher.SignalDispatcher")
 
+_CANCELLED: Final = (CancelledError, asyncio.CancelledError)
+
+
+class Overlap(Enum):
+    """
+    What happens to a signal while its handler is busy with an earlier one.
+
+    A handler is busy while a Deferred or awaitable that it has returned has no
+    result.
+    """
+
+    #: The signal is queued, and handled after the earlier ones, in order.
+    QUEUE = "queue"
+    #: The signal replaces one that is already queued.  However many signals are
+    #: received, the handler is called once more, with the newest.
+    MERGE = "merge"
+    #: The signal is dropped, and counted in L{Registration.dropped}.
+    DROP = "drop"
+    #: The handler is called immediately, concurrently with the earlier calls.
+    CONCURRENT = "concurrent"
+    #: The Deferred is cancelled, and then the handler is called immediately.
+    RESTART = "restart"
+
+
+class Registration:
+    """
+    A handler that L{SignalDispatcher.addHandler} has added.
+
+    @ivar signal: The number of its signal.
+    @ivar handler: The function that is called.
+    @ivar overlap: What happens to a signal while the handler is busy.
+    @ivar handled: How many times the handler was called.
+    @ivar dropped: How many signals were dropped (L{Overlap.DROP}).
+    @ivar ready: Whether the handler may be called immediately.
+    @ivar runs: The calls of this handler that have not finished.  The table has
+        them too, because closing waits also for those of removed handlers.
+    """
+
+    __slots__ = (
+        "_advancing",
+        "_hasWarned",
+        "_removed",
+        "_table",
+        "_waiting",
+        "dropped",
+        "handled",
+        "handler",
+        "overlap",
+        "ready",
+        "runs",
+        "signal",
+    )
+
+    def __init__(
+        self, table: HandlerTable, signal: int, handler: Handler, overlap: Overlap
+    ) -> None:
+        self._table = table
+        self.signal: int = signal
+        self.handler: Handler = handler
+        self.overlap: Overlap = overlap
+        self.handled: int = 0
+        self.dropped: int = 0
+        self.ready: bool = True
+        self.runs: set[Run] = set()
+        self._waiting: deque[SigInfo] = deque()
+        self._removed = False
+        self._advancing = False
+        self._hasWarned = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<Registration of {self.handler!r} for {signalName(self.signal)},"
+            f" {self.overlap.name}>"
+        )
+
+    @property
+    def waiting(self) -> int:
+        """
+        The number of signals that are queued for the handler.
+        """
+        return len(self._waiting)
+
+    def describe(self) -> HandlerDescription:
+        """
+        Describe the handler and what it has done.
+        """
+        return HandlerDescription(
+            handler=repr(self.handler),
+            overlap=self.overlap.name,
+            handled=self.handled,
+            running=len(self.runs),
+            waiting=self.waiting,
+            dropped=self.dropped,
+        )
+
+    def remove(self) -> None:
+        """
+        Stop calling the handler, also for signals that are queued for it.
+
+        A call that has not finished goes on, and the signal stays watched.
+        """
+        if not self._removed:
+            self._removed = True
+            self.ready = False
+            self._waiting.clear()
+            self._table.forget(self)
+
+    def receive(self, info: SigInfo) -> None:
+        """
+        Receive a signal while the registration is not L{ready}.
+        """
+        if self._removed:
+            return
+        if self.overlap is Overlap.DROP:
+            self.dropped += 1
+        elif self.overlap is Overlap.RESTART:
+            self._cancelRuns()
+            if not self._removed:  # a canceller may remove it
+                self.call(info)
+        else:
+            if self.overlap is Overlap.MERGE:
+                self._waiting.clear()
+            self._waiting.append(info)
+            self.advance()
+
+    def call(self, info: SigInfo) -> None:
+        """
+        Call the handler, and log an exception.
+        """
+        self.handled += 1
+        table = self._table
+        outer, table.calling = table.calling, self
+        try:
+            result = self.handler(info)
+        except BaseException:
+            self.logFailure(info, Failure())
+            return
+        finally:
+            table.calling = outer
+        if result is not None:
+            self.follow(info, result)
+
+    def follow(self, info: SigInfo, result: object) -> None:
+        """
+        Wait for the result of the handler, if it can be awaited.
+        """
+        if not isinstance(result, AWAITED):
+            if isinstance(result, (Generator, AsyncGenerator)):
+                self._warnOfGenerator()
+            return
+        if isinstance(result, Deferred) and hasSucceeded(result):
+            return
+        run = Run(info, self._table.isClosedBy(self))
+        self.runs.add(run)
+        self._table.runs.add(run)
+        self.ready = self._mayRun()
+        token = currentRun.set(run)
+        run.deferred = toDeferred(result)
+        currentRun.reset(token)
+        if hasSucceeded(run.deferred):
+            self._finished(None, run)
+        else:
+            run.deferred.addBoth(self._finished, run)
+
+    def advance(self) -> None:
+        """
+        Handle the queued signals, unless the handler is busy or held.
+        """
+        if self._advancing:
+            return
+        self._advancing = True
+        while self._waiting and self._mayRun():
+            self.call(self._waiting.popleft())
+        self._advancing = False
+        self.ready = self._mayRun()
+
+    def isBusy(self) -> bool:
+        """
+        Return whether signals are queued that closing must wait for.
+        """
+        return bool(self._waiting) and not any(run.closes for run in self.runs)
+
+    def logFailure(self, info: SigInfo, failure: Failure) -> None:
+        """
+        Log a failure of the handler, with the signal.
+        """
+        _log.failure(
+            "the handler {handler} failed on {info}",
+            failure=failure,
+            handler=self.handler,
+            info=info,
+        )
+
+    def _warnOfGenerator(self) -> None:
+        if not self._hasWarned:
+            self._hasWarned = True
+            _log.warn(
+                "the handler {handler} of {name} is a generator function, so that"
+                " its body never runs: decorate it with @inlineCallbacks, or make"
+                " it a coroutine function without yield",
+                handler=self.handler,
+                name=signalName(self.signal),
+            )
+
+    def _mayRun(self) -> bool:
+        if self._removed or self._table.isHeld(self.signal):
+            return False
+        return not self.runs or self.overlap is Overlap.CONCURRENT
+
+    def _cancelRuns(self) -> None:
+        for run in list(self.runs):
+            assert run.deferred is not None, "no signal is dispatched before it is set"
+            run.cancelled = True
+            try:
+                run.deferred.cancel()
+            except BaseException:
+                self.logFailure(run.info, Failure())
+
+    def _finished(self, result: object, run: Run) -> object:
+        self.runs.discard(run)
+        self._table.runs.discard(run)
+        if isinstance(result, Failure):
+            if not (run.cancelled and result.check(*_CANCELLED)):
+                self.logFailure(run.info, result)
+            result = None
+        self.advance()
+        self._table.settled()
+        return result
+
 
 class HandlerTable:
     """
-    Who wants which signal.
+    The handlers of each signal, and the signals that are held.
 
-    @ivar runs: Calls of handlers whose Deferred has not fired.
+    @ivar settled: Called whenever a run has finished, and after L{closing} also
+        whenever all received signals have been dispatched.
+    @ivar runs: The calls of all handlers that have not finished.
     @ivar calling: The registration whose handler is on the stack.
-    @ivar receiving: Whether signals are being handed out.
+    @ivar receiving: Whether signals are being dispatched.
     """
 
     def __init__(self, settled: Callable[[], None]) -> None:
-        """
-        @param settled: Called whenever a run has ended, and after L{closing}
-            also whenever what was received has been handed out.
-        """
-        self._settled = settled
+        self.settled = settled
         self._entries: dict[int, tuple[Registration, ...]] = {}
         self._held: dict[int, int] = {}
-        self._kept: list[SigInfo] = []
+        self._deferred: list[SigInfo] = []
         self._queue: list[SigInfo] = []
         self._batch: Iterator[SigInfo] = iter([])
         self._unhandled: dict[int, int] = {}
@@ -72,7 +305,7 @@ class HandlerTable:
 
     def add(self, signo: int, handler: Handler, overlap: Overlap) -> Registration:
         """
-        Add a handler, behind the others of its signal.
+        Add a handler, after the other handlers of its signal.
         """
         registration = Registration(self, signo, handler, overlap)
         self._entries[signo] = (*self.handlersOf(signo), registration)
@@ -81,7 +314,7 @@ class HandlerTable:
 
     def forget(self, registration: Registration) -> None:
         """
-        Take a handler out; for L{Registration.remove}.
+        Remove a handler from the table; for L{Registration.remove}.
         """
         others = [
             each
@@ -93,17 +326,17 @@ class HandlerTable:
 
     def handlersOf(self, signo: int) -> tuple[Registration, ...]:
         """
-        The handlers of a signal, in the order of their calls.
+        Return the handlers of a signal, in the order of their calls.
         """
         return self._entries.get(signo, ())
 
     def receive(self, infos: list[SigInfo]) -> None:
         """
-        Hand out signals.
+        Dispatch signals to their handlers.
         """
         if self.receiving or self._queue:
-            # A handler that calls this leaves the loop of _handOut nothing:
-            # what was left of the batch goes before what has come now.
+            # A handler that calls this leaves the loop of _dispatch nothing: the
+            # rest of the batch is older than these signals.
             self._queue.extend(self._batch)
             self._queue.extend(infos)
             if self.receiving:
@@ -114,7 +347,7 @@ class HandlerTable:
         try:
             while infos:
                 self._batch = iter(infos)
-                self._handOut(self._batch)
+                self._dispatch(self._batch)
                 infos, self._queue = self._queue, []
         except BaseException:
             self._queue[:0] = self._batch
@@ -123,15 +356,15 @@ class HandlerTable:
             self.calling = outer
             self.receiving = False
         if self._isClosing:
-            self._settled()
+            self.settled()
 
-    def _handOut(self, infos: Iterator[SigInfo]) -> None:
-        # Once for each signal: benchmarks/README.rst has what each line costs.
+    def _dispatch(self, infos: Iterator[SigInfo]) -> None:
+        # Runs once for each signal: benchmarks/README.rst has the cost of each line.
         entries, held = self._entries, self._held
         for info in infos:
-            signo = info._signo  # the property costs five times that
+            signo = info._signo  # the property costs five times as much
             if held and signo in held:
-                self._kept.append(info)
+                self._deferred.append(info)
                 continue
             try:
                 registrations = entries[signo]
@@ -142,7 +375,7 @@ class HandlerTable:
                 if not registration.ready:
                     registration.receive(info)
                     continue
-                # What Registration.call does, without the cost of calling it.
+                # The body of Registration.call, without the cost of the call.
                 registration.handled += 1
                 self.calling = registration
                 handler = registration.handler
@@ -166,32 +399,33 @@ class HandlerTable:
 
     def isHeld(self, signo: int) -> bool:
         """
-        Whether L{hold} keeps this signal back now.
+        Return whether a L{hold} defers this signal now.
         """
         return signo in self._held
 
     @property
     def isHolding(self) -> bool:
         """
-        Whether anything is held.
+        Whether any signal is held.
         """
         return bool(self._held)
 
     def abandon(self) -> None:
         """
-        Keep nothing any more: the reactor has stopped.
+        Discard and log the deferred signals: the reactor has stopped.
         """
-        kept, self._kept = self._kept, []
-        if kept:
+        deferred, self._deferred = self._deferred, []
+        if deferred:
             _log.warn(
-                "the reactor has stopped in a hold, and these are not handled: {kept}",
-                kept=", ".join(map(str, kept)),
+                "the reactor has stopped during hold(), and these signals are not"
+                " handled: {deferred}",
+                deferred=", ".join(map(str, deferred)),
             )
 
     @contextmanager
     def hold(self, signals: Iterable[int]) -> Iterator[None]:
         """
-        Keep these signals until the end of the C{with} statement.
+        Defer these signals until the end of the C{with} statement.
         """
         signals = list(signals)
         for signo in signals:
@@ -206,31 +440,30 @@ class HandlerTable:
             self._release(signals)
 
     def _release(self, signals: list[int]) -> None:
-        # What a busy handler had kept from before the hold comes first.
+        # Signals that were queued for a busy handler are older than the hold.
         for signo in signals:
             for registration in self.handlersOf(signo):
                 registration.advance()
-        # What is held still is kept again, in its order.
-        kept, self._kept = self._kept, []
-        self._queue = [*kept, *self._batch, *self._queue]
+        # Signals that another hold still defers are deferred again, in order.
+        deferred, self._deferred = self._deferred, []
+        self._queue = [*deferred, *self._batch, *self._queue]
         self.receive([])
 
     def describe(self, signo: int) -> WatchedSignal:
         """
-        What has become of a signal.
+        Describe a signal and its handlers.
         """
         return WatchedSignal(
             signo=signo,
             handlers=tuple(each.describe() for each in self.handlersOf(signo)),
             isHeld=self.isHeld(signo),
-            kept=sum(info.signo == signo for info in self._kept),
+            deferred=sum(info.signo == signo for info in self._deferred),
             unhandled=self._unhandled.get(signo, 0),
         )
 
     def isIdle(self) -> bool:
         """
-        Whether no handler is busy, but for one that has closed the dispatcher,
-        and may wait for that.
+        Return whether no handler is busy, except one that closes the dispatcher.
         """
         if not all(run.closes for run in self.runs):
             return False
@@ -242,8 +475,9 @@ class HandlerTable:
 
     def closing(self) -> None:
         """
-        The dispatcher is to be closed: note which handler does it, if one
-        does, and tell from now on what has been handed out.
+        Note which handler, if any, closes the dispatcher.
+
+        From now on L{settled} is also called when signals have been dispatched.
         """
         self._isClosing = True
         run = currentRun.get()
@@ -254,12 +488,6 @@ class HandlerTable:
 
     def isClosedBy(self, registration: Registration) -> bool:
         """
-        Whether the last call of this handler has closed the dispatcher.
+        Return whether the last call of this handler has closed the dispatcher.
         """
         return self._closedBy == (registration, registration.handled)
-
-    def runEnded(self) -> None:
-        """
-        A run is over; for L{Registration}.
-        """
-        self._settled()

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txsignalfd._dispatch.registration import toDeferred
+from txsignalfd._dispatch.runs import toDeferred
 from txsignalfd._proc.sender import describeWithCommand
 from txsignalfd.siginfo import SigInfo
 
