@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.test_reactorsignals -*-
 """
-L{ReactorSignals}: what Twisted does with signals, by a dispatcher.
+L{ReactorSignals}: Twisted's own signal handling, on top of a dispatcher.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from txsignalfd.siginfo import SigInfo
 
 class ReactorSignals:
     """
-    Treats C{SIGINT}, C{SIGTERM} and C{SIGCHLD} as Twisted does when a reactor
-    is run with C{installSignalHandlers=True}: the first two stop the reactor,
-    C{SIGINT} only where Python's default handler stands, and the third has
-    processes report their ends.  Other handlers of the reactor's dispatcher
-    get these signals too.
+    Handles C{SIGINT}, C{SIGTERM} and C{SIGCHLD} as Twisted does in a reactor
+    that is run with C{installSignalHandlers=True}.
 
-    It has the shape of C{twisted.internet._signals.SignalHandling}.  A program
-    calls L{install} before it runs the reactor, in any thread and with
+    The first two stop the reactor (C{SIGINT} only if Python's default handler
+    is installed).  On C{SIGCHLD}, processes report their ends.  Other handlers
+    of the reactor's dispatcher receive these signals too.
+
+    This class provides the interface of
+    C{twisted.internet._signals.SignalHandling}.  A program calls L{install}
+    before it runs the reactor, in any thread and with
     C{installSignalHandlers} true or false.
     """
 
     def __init__(self, reactor: Any) -> None:
         """
-        Nothing is taken before L{install}.
+        Do nothing before L{install}.
 
-        @param reactor: The reactor; its dispatcher is that of
-            L{dispatcherFor}.
+        @param reactor: The reactor, whose dispatcher (L{dispatcherFor}) is used.
         """
         self._reactor = reactor
         self._dispatcher: SignalDispatcher | None = None
@@ -47,16 +48,18 @@ class ReactorSignals:
 
     def install(self) -> None:
         """
-        Watch the signals.  Call it before the reactor runs, or in the thread
-        in which it does.  A second call does nothing, unless all has been
-        given back since, as when the reactor has stopped.
+        Watch the signals.
+
+        Call it before the reactor runs, or in the thread in which it runs.  A
+        second call does nothing, unless the dispatcher was closed meanwhile, as
+        it is when the reactor stops.
 
         @raise SignalAlreadyWatched: And the other errors of
             L{SignalDispatcher.watch <txsignalfd.SignalDispatcher.watch>}.
-            Then nothing has been taken.
+            Then no signal is watched.
         """
         reactor = self._reactor
-        dispatcher = dispatcherFor(reactor)  # a new one if the last was closed
+        dispatcher = dispatcherFor(reactor)  # a new one if the last one was closed
         if dispatcher is self._dispatcher:
             return
         handlers = [(SIGTERM, _withNumber(reactor.sigTerm))]
@@ -72,9 +75,10 @@ class ReactorSignals:
 
     def uninstall(self) -> None:
         """
-        Give back the signals that nobody else handles.  A second call does
-        nothing, nor does one that comes when the reactor has stopped and all
-        has been given back.
+        Restore the signals that have no other handler.
+
+        A second call does nothing, nor does a call after the reactor has
+        stopped, when all signals are restored already.
         """
         self._dispatcher = None
         group, self._group = self._group, None
@@ -86,7 +90,7 @@ class ReactorSignals:
 
 def _withNumber(function: Callable[[int], object]) -> Handler:
     """
-    A handler that calls one of Twisted's, which take the signal's number.
+    Adapt one of Twisted's handlers, which take the signal's number.
     """
 
     def handle(info: SigInfo) -> None:

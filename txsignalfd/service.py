@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.test_service -*-
 """
-L{SignalService}: handlers of signals as a part of an application.
+L{SignalService}: signal handlers as a part of an application.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from txsignalfd.siginfo import SigInfo
 
 _log: Final = Logger("txsignalfd.service.SignalService")
 
-#: The dispatchers whose reactors were told to stop, each by one service or daemon.
+#: The dispatchers whose reactors are already stopping because of a signal.
 _stopping: Final[WeakSet[SignalDispatcher]] = WeakSet()
 
 
 class SignalService(Service):
     """
-    Watches signals while it runs, and stops the reactor in order on some.
+    Calls handlers for signals while it runs, and stops the reactor on some.
 
-    Signals are watched from C{privilegedStartService} on, when twistd has
-    forked for the last time, and also while other services stop; when the
-    reactor has stopped they are as they were.  If the service is stopped
-    before that, it gives back what nobody else handles.
+    Signals are watched from C{privilegedStartService} on (twistd has forked for
+    the last time by then), and also while other services stop.  They are
+    restored when the reactor has stopped, or when this service is stopped
+    before that and they have no other handler.
     """
 
     def __init__(
@@ -50,12 +50,13 @@ class SignalService(Service):
         reactor: Any = None,
     ) -> None:
         """
-        @param handlers: What to call for which signal, as
-            L{SignalDispatcher.addHandler} does.
+        @param handlers: The handler for each signal; see
+            L{SignalDispatcher.addHandler}.
         @param stopOn: The signals that stop the reactor.  A process that
-            twistd runs is then killed by that signal, after all has stopped.
-        @param reapChildren: Whether to tell the processes of C{spawnProcess}
-            of their ends, by a L{ChildReaper}.
+            twistd runs is then killed by the signal, after all services have
+            stopped.
+        @param reapChildren: Whether a L{ChildReaper} reports the ends of the
+            processes of C{spawnProcess}.
         @param reactor: The reactor; by default the global one.
         @raise TypeError: For a handler that cannot be called.
         @raise SignalNotWatchable: For a signal that cannot be watched.
@@ -79,7 +80,7 @@ class SignalService(Service):
         Watch the signals.
 
         @raise SignalAlreadyWatched: And the other errors of
-            L{SignalDispatcher.watch}.  Then none is watched.
+            L{SignalDispatcher.watch}.  Then no signal is watched.
         """
         if self._group is not None:
             return
@@ -90,7 +91,7 @@ class SignalService(Service):
         dispatcher = dispatcherFor(self._reactor)
         stop = partial(self._stop, dispatcher)
         with ExitStack() as undo:
-            # Before the handlers, one of which may wait for whatever has ended.
+            # Before the handlers: one of them may reap all children.
             reaper = ChildReaper(dispatcher) if self._reapChildren else None
             if reaper is not None:
                 undo.callback(reaper.close)
@@ -99,31 +100,31 @@ class SignalService(Service):
             stops = HandlerGroup(dispatcher, [(signo, stop) for signo in self._stopOn])
             undo.pop_all()
         self._group, self._stops, self._reaper = group, stops, reaper
-        # It comes before that of twistd, which calls stopService: triggers
-        # fire in the order in which they were added.
+        # Triggers fire in the order in which they were added.  The one of twistd,
+        # which calls stopService, is added later.
         self._forgetShutdown = atShutdown(
             self._reactor, "before", self._reactorWillStop
         )
 
     def startService(self) -> None:
         """
-        Watch the signals, where that was not done with privileges.
+        Watch the signals, unless L{privilegedStartService} has done so.
         """
         self.privilegedStartService()
         super().startService()
 
     def stopService(self) -> None:
         """
-        Call the handlers no more.
+        Stop calling the handlers.
         """
         super().stopService()
         group, self._group = self._group, None
         if group is None or self._stops is None:
             return
         if self._reactorStops:
-            # A signal that comes while other services stop must not kill the
-            # process, and their children end.  The dispatcher gives back all
-            # when the reactor is done.
+            # A signal that arrives while other services stop must not kill the
+            # process, and their children still end.  The dispatcher restores
+            # all signals when the reactor has stopped.
             group.remove()
             return
         self._forgetShutdown()
@@ -145,15 +146,16 @@ class SignalService(Service):
 
 def stopReactor(dispatcher: SignalDispatcher, signo: int) -> None:
     """
-    Stop a dispatcher's reactor for a signal, once.  A process that twistd runs
-    is then killed by that signal, after all has stopped.
+    Stop a dispatcher's reactor because of a signal.
+
+    A process that twistd runs is killed by that signal in the end.
     """
     _stopping.add(dispatcher)
     reactor = dispatcher.reactor
-    # These are what Twisted installs as its own handlers.  Besides stopping
-    # they keep the number, from which twistd has its exit status.
+    # Twisted's own handlers also record the number, which twistd needs for its
+    # exit status.
     stop = getattr(reactor, "sigInt" if signo == SIGINT else "sigTerm", None)
-    if stop is None:  # it is one for tests, such as Twisted's MemoryReactor
+    if stop is None:  # a reactor for tests, such as Twisted's MemoryReactor
         reactor.stop()
     else:
         stop(signo)

@@ -1,5 +1,5 @@
 """
-L{ExitWatch}: a set of children, told when they end.
+L{ExitWatch}: a set of children, reported when they have ended.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tests.support.processes import SLEEP, foreign, untilZombie
 from txsignalfd._children.exitwatch import RESERVED, ExitWatch, peek
 
 
-@pytest.fixture(params=["pidfd", "without", "full", "no epoll"])
-def ends(request: pytest.FixtureRequest) -> Iterator[ExitWatch]:
+@pytest.fixture(params=["pidfds", "no pidfds", "few descriptors", "no epoll"])
+def watch(request: pytest.FixtureRequest) -> Iterator[ExitWatch]:
     """
-    With a pidfd for each, and with none for one reason or another.
+    Watch with pidfds, and without them for different reasons.
     """
 
     def refused(*_: Any) -> Any:
@@ -29,109 +29,112 @@ def ends(request: pytest.FixtureRequest) -> Iterator[ExitWatch]:
 
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with pytest.MonkeyPatch.context() as patch:
-        if request.param == "without":
+        if request.param == "no pidfds":
             patch.setattr(os, "pidfd_open", refused)
         elif request.param == "no epoll":
             patch.setattr(select, "epoll", refused)
-        elif request.param == "full":
+        elif request.param == "few descriptors":
             resource.setrlimit(resource.RLIMIT_NOFILE, (RESERVED, limits[1]))
-        ends = ExitWatch()
-        yield ends
-        if request.param != "pidfd":
-            assert not ends._pidfds
-        ends.close()
+        watch = ExitWatch()
+        yield watch
+        if request.param != "pidfds":
+            assert not watch._pidfds
+        watch.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def end(pid: int) -> None:
     """
-    Kill a child, and leave it lying.
+    Kill a child, and do not reap it.
     """
     os.kill(pid, SIGKILL)
     untilZombie(pid)
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-def test_eachIsToldOnceWhenItHasEnded(ends: ExitWatch, exclusive: bool) -> None:
+exclusively = pytest.mark.parametrize("exclusive", [True, False])
+
+
+@exclusively
+def test_eachChildIsReportedOnce(watch: ExitWatch, exclusive: bool) -> None:
     """
-    The others are not, and what was discarded is not.
+    Living and discarded children are not reported.
     """
     with foreign(*SLEEP) as one, foreign(*SLEEP) as two, foreign(*SLEEP) as three:
         for pid in (one, two, three):
-            ends.add(pid, exclusive)
-        assert list(ends.ended()) == []
-        ends.discard(three)
+            watch.add(pid, exclusive)
+        assert list(watch.ended()) == []
+        watch.discard(three)
         end(three)
         end(two)
-        assert list(ends.ended()) == [two]
-        assert list(ends.ended()) == []
+        assert list(watch.ended()) == [two]
+        assert list(watch.ended()) == []
         end(one)
-        assert list(ends.ended()) == [one]
+        assert list(watch.ended()) == [one]
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-def test_oneThatHasEndedAlreadyIsTold(ends: ExitWatch, exclusive: bool) -> None:
+@exclusively
+def test_childThatHasEndedBeforeIsReported(watch: ExitWatch, exclusive: bool) -> None:
     """
-    Also where another ended one stands before it, and when it is added twice.
+    A zombie in front of it does not hide it, and adding it twice is harmless.
     """
-    with foreign(*SLEEP) as lying, foreign(*SLEEP) as pid:
-        end(lying)
+    with foreign(*SLEEP) as hiding, foreign(*SLEEP) as pid:
+        end(hiding)
         end(pid)
-        ends.add(pid, exclusive)
-        ends.add(pid, exclusive)
-        assert list(ends.ended()) == [pid]
+        watch.add(pid, exclusive)
+        watch.add(pid, exclusive)
+        assert list(watch.ended()) == [pid]
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-def test_oneThatWasWaitedForIsTold(ends: ExitWatch, exclusive: bool) -> None:
+@exclusively
+def test_reapedChildIsReported(watch: ExitWatch, exclusive: bool) -> None:
     """
-    At once if that was to be expected, and otherwise in time.
+    It is reported immediately if it was expected to be reaped by other code,
+    and otherwise after a few more ends.
     """
     with ExitStack() as stack:
         with foreign(*SLEEP) as pid:
-            ends.add(pid, exclusive)
-            living = [stack.enter_context(foreign(*SLEEP)) for _ in range(3)]
-            for each in living:
-                ends.add(each, exclusive=True)
-        told: list[int] = []
+            watch.add(pid, exclusive)
+            for _ in range(3):
+                watch.add(stack.enter_context(foreign(*SLEEP)), exclusive=True)
+        reported: list[int] = []
         for _ in range(5 if exclusive else 1):
-            told += ends.ended()
-        assert told == [pid]
+            reported += watch.ended()
+        assert reported == [pid]
 
 
-def test_whoIsToldMayDiscardTheRest(ends: ExitWatch) -> None:
+def test_watchMayBeClosedDuringIteration(watch: ExitWatch) -> None:
     """
-    Or close it all.
+    Children that were discarded since are not reported.
     """
     with foreign(*SLEEP) as one, foreign(*SLEEP) as two:
         for pid in (one, two):
-            ends.add(pid, exclusive=False)
+            watch.add(pid, exclusive=False)
             end(pid)
-        for _ in ends.ended():
-            ends.close()
-        assert list(ends.ended()) == []
+        for _ in watch.ended():
+            watch.close()
+        assert list(watch.ended()) == []
 
 
-def test_oneIsToldAgainUntilItsStatusIsGone(ends: ExitWatch) -> None:
+def test_childIsReportedAgainUntilItIsReaped(watch: ExitWatch) -> None:
     """
-    Which whoever was told could not have yet.
+    Its status may not be available at the first report.
     """
     with foreign(*SLEEP) as pid:
-        ends.add(pid, exclusive=True)
-        assert list(ends.ended()) == []
+        watch.add(pid, exclusive=True)
+        assert list(watch.ended()) == []
         end(pid)
         for _ in range(2):
-            assert list(ends.ended()) == [pid]
-            ends.reportAgain(pid)
-    assert list(ends.ended()) == [pid]
+            assert list(watch.ended()) == [pid]
+            watch.reportAgain(pid)
+    assert list(watch.ended()) == [pid]
     with pytest.raises(ChildProcessError):
-        ends.reportAgain(pid)
-    assert list(ends.ended()) == []
+        watch.reportAgain(pid)
+    assert list(watch.ended()) == []
 
 
-def test_peekLeavesTheStatus() -> None:
+def test_peekDoesNotReap() -> None:
     """
-    To whoever waits.
+    The status can be read repeatedly, until the child is reaped.
     """
     with foreign(*SLEEP) as pid:
         assert peek(pid) is None
@@ -145,27 +148,27 @@ def test_peekLeavesTheStatus() -> None:
         peek(pid)
 
 
-def test_lowNumbersAreLeftToOthers() -> None:
+def test_lowDescriptorsAreLeftToSelect() -> None:
     """
-    To select(2), which has no other.
+    A pidfd does not use one of the last numbers that select(2) accepts.
     """
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limits[1] < 2048:
         pytest.skip(f"no more than {limits[1]} descriptors here")
     resource.setrlimit(resource.RLIMIT_NOFILE, (2048, limits[1]))
-    ends = ExitWatch()
+    watch = ExitWatch()
     with ExitStack() as stack:
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
-        stack.callback(ends.close)
+        stack.callback(watch.close)
         pid = stack.enter_context(foreign(*SLEEP))
         low = os.open(os.devnull, os.O_RDONLY)
         stack.callback(os.close, low)
         while low < 1024 - RESERVED - 1:
             low = os.dup(low)
             stack.callback(os.close, low)
-        ends.add(pid, exclusive=True)
-        (fd,) = ends._pids
+        watch.add(pid, exclusive=True)
+        (fd,) = watch._pids
         assert fd == 1024
         assert not os.get_inheritable(fd)
         end(pid)
-        assert list(ends.ended()) == [pid]
+        assert list(watch.ended()) == [pid]

@@ -1,27 +1,37 @@
 """
-Real children for tests: of C{spawnProcess}, and of others.
+Real child processes for tests, started by C{spawnProcess} or by other code.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from signal import SIGKILL
+from pathlib import Path
+from shutil import which
+from signal import SIGCHLD, SIGKILL
 from typing import Any
 
-from twisted.internet.defer import Deferred
+import pytest
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from tests.support.reactors import turn
+from txsignalfd import SignalDispatcher
+
 #: A program that does nothing until it is killed.
 SLEEP = ["sleep", "1000"]
+
+#: The directory from which a program can import C{tests}.
+ROOT = Path(__file__).parent.parent.parent
 
 
 class Ending(ProcessProtocol):
     """
-    Keeps how its process has ended.
+    Records how its process has ended.
     """
 
     transport: Any
@@ -29,7 +39,7 @@ class Ending(ProcessProtocol):
     def __init__(self) -> None:
         self.reasons: list[Failure] = []
         self.ended: Deferred[None] = Deferred()
-        #: Its transport has it only until it is reaped.
+        #: The transport forgets it when the process is reaped.
         self.pid = 0
 
     def connectionMade(self) -> None:
@@ -45,7 +55,7 @@ class Ending(ProcessProtocol):
     @property
     def status(self) -> tuple[int | None, int | None]:
         """
-        The exit code and the signal, which both calls have told alike.
+        The exit code and the signal, which both methods must have received.
         """
         exited: Any
         ended: Any
@@ -57,7 +67,7 @@ class Ending(ProcessProtocol):
 
 def spawn(reactor: Any, *command: str, **options: Any) -> Ending:
     """
-    Start a process of the reactor, without any pipe unless options say more.
+    Start a process of the reactor, without pipes unless options name some.
     """
     protocol = Ending()
     if not options.get("usePTY"):
@@ -66,9 +76,16 @@ def spawn(reactor: Any, *command: str, **options: Any) -> Ending:
     return protocol
 
 
+async def ended(*protocols: Ending) -> None:
+    """
+    Wait until processes have reported their ends.
+    """
+    await gatherResults([protocol.ended for protocol in protocols])
+
+
 def kill(*protocols: Ending) -> None:
     """
-    Kill processes, and return when all are zombies.
+    Kill processes, and return when all of them are zombies.
     """
     pids = [protocol.transport.pid for protocol in protocols]
     for pid in pids:
@@ -79,7 +96,7 @@ def kill(*protocols: Ending) -> None:
 
 def untilZombie(pid: int) -> None:
     """
-    Wait for the end of a child, and leave its status.
+    Wait until a child has ended, and do not reap it.
     """
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
@@ -87,7 +104,7 @@ def untilZombie(pid: int) -> None:
 @contextmanager
 def foreign(*command: str) -> Iterator[int]:
     """
-    A child of somebody else than Twisted, who waits for it in the end.
+    Start a child without Twisted, and reap it in the end.
     """
     pid = os.posix_spawnp(command[0], command, os.environ)
     try:
@@ -100,9 +117,35 @@ def foreign(*command: str) -> Iterator[int]:
 @contextmanager
 def zombie() -> Iterator[int]:
     """
-    A child of somebody else, who leaves it lying.
+    Start a child without Twisted that is a zombie from the start to the end.
     """
     with foreign("true") as pid:
         untilZombie(pid)
         yield pid
         assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+
+
+async def handleSigchld(reactor: Any, dispatcher: SignalDispatcher) -> None:
+    """
+    Have one SIGCHLD handled, after which all living children are known.
+    """
+    received = dispatcher.whenReceived(SIGCHLD)
+    with foreign("true"):
+        await received
+        await turn(reactor)
+
+
+def inPidNamespace(*command: str) -> list[str]:
+    """
+    Return a command that runs another one as the first process of a new pid
+    namespace, or skip the test where that is not permitted.
+    """
+    if which("unshare") is None:
+        pytest.skip("there is no unshare(1)")
+    unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]
+    possible = subprocess.run(
+        [*unshare, "true"], capture_output=True, text=True, check=False
+    )
+    if possible.returncode:
+        pytest.skip(f"no pid namespaces here: {possible.stderr}")
+    return [*unshare, *command]
