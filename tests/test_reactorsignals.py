@@ -1,5 +1,5 @@
 """
-L{ReactorSignals}: what Twisted does with SIGINT, SIGTERM and SIGCHLD.
+L{ReactorSignals}: Twisted's own signal handling, on top of a dispatcher.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from twisted.internet._signals import SignalHandling
 from twisted.internet.defer import Deferred
 
 from tests.support.handlers import everyReactor, inEachThread, runIn
+from tests.support.inreactor import inReactor
 from tests.support.processes import spawn
-from tests.support.reactors import newReactor, runReactor, spin, turn
+from tests.support.reactors import newReactor, runReactor, turn
 from tests.support.twisted_processes import compare
 from tests.support.worlds import send
 from txsignalfd import (
@@ -27,9 +28,9 @@ from txsignalfd import (
 
 
 @pytest.fixture
-def pythonsHandlers() -> Iterator[None]:
+def restoredHandlers() -> Iterator[None]:
     """
-    What Twisted installs is not given back by it.
+    Restore the handlers that Twisted replaces.
     """
     saved = {signo: signal.getsignal(signo) for signo in (SIGINT, SIGTERM, SIGCHLD)}
     yield
@@ -39,7 +40,7 @@ def pythonsHandlers() -> Iterator[None]:
 
 def watched(reactor: Any) -> frozenset[int]:
     """
-    What its dispatcher watches.
+    Return what the reactor's dispatcher watches.
     """
     return dispatcherFor(reactor).watching
 
@@ -47,9 +48,9 @@ def watched(reactor: Any) -> frozenset[int]:
 @everyReactor
 @inEachThread
 @pytest.mark.parametrize("signo", [SIGINT, SIGTERM])
-def test_itStopsTheReactorAndTellsEnds(kind: str, inThread: bool, signo: int) -> None:
+def test_stopsTheReactorAndReportsEnds(kind: str, inThread: bool, signo: int) -> None:
     """
-    In any thread, and the reactor keeps the number.
+    It works in any thread, and the reactor records the signal's number.
     """
     with newReactor(kind) as reactor:
         signals: SignalHandling = ReactorSignals(reactor)
@@ -79,10 +80,10 @@ def test_itStopsTheReactorAndTellsEnds(kind: str, inThread: bool, signo: int) ->
         assert watched(reactor) == frozenset()
 
 
-@pytest.mark.usefixtures("pythonsHandlers")
-def test_itGivesBackWhatItTook() -> None:
+@pytest.mark.usefixtures("restoredHandlers")
+def test_uninstallRestores() -> None:
     """
-    Also where Twisted has installed handlers after it.
+    Twisted's handlers, which were installed later, work again.
     """
     with newReactor() as reactor:
         signals = ReactorSignals(reactor)
@@ -92,37 +93,32 @@ def test_itGivesBackWhatItTook() -> None:
             assert watched(reactor) == {SIGINT, SIGTERM, SIGCHLD}
             signals.uninstall()
             assert watched(reactor) == frozenset()
-            protocol = spawn(reactor, "true")
-            await protocol.ended
+            await spawn(reactor, "true").ended
 
         runReactor(reactor, main, installSignalHandlers=True)
 
 
-def test_itIsInstalledAnewWhenAllWasGivenBack() -> None:
+@inReactor
+async def test_installAfterTheDispatcherWasClosed(reactor: Any) -> None:
     """
-    Without L{ReactorSignals.uninstall}, as when a reactor has stopped.
+    A program need not call L{ReactorSignals.uninstall} before.
     """
-
-    async def main(reactor: Any) -> None:
-        signals = ReactorSignals(reactor)
-        for _ in range(2):
-            signals.install()
-            assert watched(reactor) == {SIGINT, SIGTERM, SIGCHLD}
-            await dispatcherFor(reactor).close()
-            assert watched(reactor) == frozenset()
+    signals = ReactorSignals(reactor)
+    for _ in range(2):
         signals.install()
-        protocol = spawn(reactor, "true")
-        await protocol.ended
-        signals.uninstall()
+        assert watched(reactor) == {SIGINT, SIGTERM, SIGCHLD}
+        await dispatcherFor(reactor).close()
         assert watched(reactor) == frozenset()
+    signals.install()
+    await spawn(reactor, "true").ended
+    signals.uninstall()
+    assert watched(reactor) == frozenset()
 
-    spin(main)
 
-
-@pytest.mark.usefixtures("pythonsHandlers")
-def test_itLeavesSomebodyElsesHandlerOfSigintAlone() -> None:
+@pytest.mark.usefixtures("restoredHandlers")
+def test_handlerOfSigint() -> None:
     """
-    As of a debugger.
+    A handler of the program, such as a debugger's, is left alone.
     """
     signal.signal(SIGINT, lambda *_: None)
     with newReactor() as reactor:
@@ -133,9 +129,9 @@ def test_itLeavesSomebodyElsesHandlerOfSigintAlone() -> None:
 
 
 @pytest.mark.parametrize("signo", [SIGTERM, SIGCHLD])
-def test_aSignalThatIsAnothersIsNotTaken(signo: int) -> None:
+def test_signalOfAnotherDispatcher(signo: int) -> None:
     """
-    And nothing else is; it can be installed later.
+    Installing is refused and watches no other signal.  It works later.
     """
     with newReactor() as reactor, newReactor() as elsewhere:
         other = SignalDispatcher(elsewhere)
@@ -149,9 +145,9 @@ def test_aSignalThatIsAnothersIsNotTaken(signo: int) -> None:
         signals.uninstall()
 
 
-def test_someOfTwistedsOwnTests() -> None:
+def test_someOfTwistedsTests() -> None:
     """
-    C{python -m tests.support.twisted_processes} runs all of them, in CI too.
+    C{python -m tests.support.twisted_processes} runs all of them.
     """
     suite = "twisted.internet.test.test_process.ProcessTestsBuilder_EPollReactorTests"
     assert compare([f"{suite}.test_timelyProcessExited"]) is None

@@ -1,5 +1,5 @@
 """
-L{SignalService}: signals as a part of an application.
+L{SignalService}: signal handlers as a part of an application.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from zope.interface.verify import verifyObject
 
 from tests.support.daemons import TWISTD, program, python
 from tests.support.handlers import Recorder
+from tests.support.inreactor import inReactor
 from tests.support.processes import spawn
-from tests.support.reactors import newReactor, runReactor, spin, until, untilLength
+from tests.support.reactors import newReactor, runReactor, until, untilLength
 from tests.support.worlds import send
 from txsignalfd import (
     SignalAlreadyWatched,
@@ -27,97 +28,98 @@ from txsignalfd import (
 )
 
 
-def test_itIsAService() -> None:
+def test_isAService() -> None:
     """
-    For an application to have.
+    An application can have it as a child.
     """
     assert verifyObject(IService, SignalService())
 
 
-def test_itsHandlersAreCalledWhileItRuns() -> None:
+@inReactor
+async def test_handlersAreCalledWhileItRuns(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    And when it stops it gives back what nobody else handles.
+    It can be stopped, which restores the signals, and started again.
     """
-
-    async def main(reactor: Any) -> None:
-        got, other = Recorder(), Recorder()
-        dispatcher = dispatcherFor(reactor)
-        service = SignalService({SIGHUP: got, SIGUSR1: got}, reactor=reactor)
-        parent = MultiService()
-        service.setServiceParent(parent)
-        for expected in (1, 2):
-            parent.privilegedStartService()
-            parent.startService()
-            watched = {SIGHUP, SIGUSR1, SIGINT, SIGTERM, SIGCHLD}
-            assert dispatcher.watching == watched
-            send(SIGHUP)
-            await untilLength(reactor, got.infos, expected)
-            parent.stopService()
-            parent.stopService()
-            assert dispatcher.watching == frozenset()
-        # What was watched before, or is handled by others, stays.
-        dispatcher.watch(SIGUSR1)
+    got = Recorder()
+    service = SignalService({SIGHUP: got, SIGUSR1: got}, reactor=reactor)
+    parent = MultiService()
+    service.setServiceParent(parent)
+    for expected in (1, 2):
+        parent.privilegedStartService()
         parent.startService()
-        dispatcher.addHandler(SIGHUP, other)
-        parent.stopService()
-        assert dispatcher.watching == {SIGUSR1, SIGHUP}
+        assert dispatcher.watching == {SIGHUP, SIGUSR1, SIGINT, SIGTERM, SIGCHLD}
         send(SIGHUP)
-        await until(reactor, lambda: other.infos)
-        assert len(got.infos) == 2
-        await dispatcher.close()
+        await untilLength(reactor, got.infos, expected)
+        parent.stopService()
+        parent.stopService()
+        assert dispatcher.watching == frozenset()
 
-    spin(main)
+
+@inReactor
+async def test_signalsOfOtherCodeStayWatched(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
+    """
+    Stopping keeps a signal that was watched before or has another handler.
+    """
+    got, other = Recorder(), Recorder()
+    service = SignalService({SIGHUP: got, SIGUSR1: got}, reactor=reactor)
+    dispatcher.watch(SIGUSR1)
+    service.startService()
+    dispatcher.addHandler(SIGHUP, other)
+    service.stopService()
+    assert dispatcher.watching == {SIGUSR1, SIGHUP}
+    send(SIGHUP)
+    await until(reactor, lambda: other.infos)
+    assert not got.infos
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 @pytest.mark.parametrize("stopOn", [(SIGINT, SIGTERM), ()])
-def test_theLastOfTwoServicesGivesBack(
-    order: tuple[int, int], stopOn: tuple[int, ...]
+@inReactor
+async def test_lastOfTwoServicesRestores(
+    order: tuple[int, int],
+    stopOn: tuple[int, ...],
+    reactor: Any,
+    dispatcher: SignalDispatcher,
 ) -> None:
     """
-    Whichever of them was first: SIGTERM must not be watched for nobody.
+    The signals stay watched until both services have stopped.
     """
-
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        services = [SignalService(stopOn=stopOn, reactor=reactor) for _ in range(2)]
-        for service in services:
-            service.startService()
-        services[order[0]].stopService()
-        assert dispatcher.watching == {SIGCHLD, *stopOn}
-        protocol = spawn(reactor, "true")
-        await protocol.ended
-        services[order[1]].stopService()
-        assert dispatcher.watching == frozenset()
-        await dispatcher.close()
-
-    spin(main)
+    services = [SignalService(stopOn=stopOn, reactor=reactor) for _ in range(2)]
+    for service in services:
+        service.startService()
+    services[order[0]].stopService()
+    assert dispatcher.watching == {SIGCHLD, *stopOn}
+    await spawn(reactor, "true").ended
+    services[order[1]].stopService()
+    assert dispatcher.watching == frozenset()
 
 
-def test_whatIsWatchedForItselfSinceStaysWatched() -> None:
+@inReactor
+async def test_signalThatIsWatchedAgain(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    Somebody has unwatched what a service began to watch, and watches it anew.
+    A signal that the program unwatched belongs to the service that watches it
+    next.
     """
-
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        first, second = (SignalService(reactor=reactor) for _ in range(2))
-        first.startService()
-        dispatcher.unwatch(SIGTERM)
-        second.startService()
-        dispatcher.unwatch(SIGINT)
-        first.stopService()
-        assert dispatcher.watching == {SIGCHLD, SIGTERM}
-        second.stopService()
-        assert dispatcher.watching == frozenset()
-        await dispatcher.close()
-
-    spin(main)
+    first, second = (SignalService(reactor=reactor) for _ in range(2))
+    first.startService()
+    dispatcher.unwatch(SIGTERM)
+    second.startService()
+    dispatcher.unwatch(SIGINT)
+    first.stopService()
+    assert dispatcher.watching == {SIGCHLD, SIGTERM}
+    second.stopService()
+    assert dispatcher.watching == frozenset()
 
 
 def test_signalsStayWatchedWhileTheReactorStops() -> None:
     """
-    And are given back when it has.
+    They are restored when the reactor has stopped.
     """
     with newReactor() as reactor:
         service = SignalService({SIGHUP: print}, reactor=reactor)
@@ -136,9 +138,9 @@ def test_signalsStayWatchedWhileTheReactorStops() -> None:
         assert dispatcherFor(reactor).watching == frozenset()
 
 
-def test_aServiceStopsWhenTheDispatcherIsClosedAlready() -> None:
+def test_dispatcherIsClosedFirst() -> None:
     """
-    There is nothing to give back.
+    The service can still be stopped.
     """
     with newReactor() as reactor:
         service = SignalService({SIGHUP: print}, reactor=reactor)
@@ -148,9 +150,9 @@ def test_aServiceStopsWhenTheDispatcherIsClosedAlready() -> None:
         assert not service.running
 
 
-def test_badArgumentsAreRefusedAtOnce() -> None:
+def test_badArguments() -> None:
     """
-    Not when the daemon has started.
+    They are refused before the daemon has started.
     """
     with pytest.raises(TypeError, match="cannot be called"):
         SignalService({SIGHUP: "reload"})  # type: ignore[dict-item]
@@ -160,56 +162,35 @@ def test_badArgumentsAreRefusedAtOnce() -> None:
         SignalService(stopOn=[signal.SIGSTOP])
 
 
-def test_aServiceThatCannotWatchTakesNothing() -> None:
+@pytest.mark.parametrize("signo", [SIGINT, SIGHUP, SIGCHLD])
+def test_signalOfAnotherDispatcher(signo: int) -> None:
     """
-    The signal is another's.
+    The service does not start, and watches no other signal either.
     """
     with newReactor() as reactor, newReactor() as elsewhere:
         other = SignalDispatcher(elsewhere)
-        other.watch(SIGINT)
+        other.watch(signo)
         service = SignalService({SIGHUP: print}, reactor=reactor)
-        with pytest.raises(SignalAlreadyWatched, match="SIGINT"):
+        with pytest.raises(SignalAlreadyWatched, match=signal.Signals(signo).name):
             service.startService()
         assert dispatcherFor(reactor).watching == frozenset()
         assert not dispatcherFor(reactor).handlersOf(SIGHUP)
         other.close()
 
 
-def test_itReapsChildrenUnlessToldNotTo() -> None:
+@inReactor
+async def test_reapChildren(reactor: Any, dispatcher: SignalDispatcher) -> None:
     """
-    Processes tell their ends while it runs.
+    Processes report their ends while it runs, unless that is switched off.
     """
-
-    async def main(reactor: Any) -> None:
-        service = SignalService(reactor=reactor)
-        service.startService()
-        protocol = spawn(reactor, "true")
-        await protocol.ended
-        service.stopService()
-        service = SignalService(reapChildren=False, reactor=reactor)
-        service.startService()
-        assert dispatcherFor(reactor).watching == {SIGINT, SIGTERM}
-        service.stopService()
-        await dispatcherFor(reactor).close()
-
-    spin(main)
-
-
-@pytest.mark.parametrize("reapChildren", [True, False])
-def test_aServiceWhoseSignalsAreAnothersTakesNothing(reapChildren: bool) -> None:
-    """
-    Nor SIGCHLD.
-    """
-    with newReactor() as reactor, newReactor() as elsewhere:
-        other = SignalDispatcher(elsewhere)
-        other.watch(SIGHUP)
-        service = SignalService(
-            {SIGHUP: print}, reapChildren=reapChildren, reactor=reactor
-        )
-        with pytest.raises(SignalAlreadyWatched, match="SIGHUP"):
-            service.startService()
-        assert dispatcherFor(reactor).watching == frozenset()
-        other.close()
+    service = SignalService(reactor=reactor)
+    service.startService()
+    await spawn(reactor, "true").ended
+    service.stopService()
+    service = SignalService(reapChildren=False, reactor=reactor)
+    service.startService()
+    assert dispatcher.watching == {SIGINT, SIGTERM}
+    service.stopService()
 
 
 APPLICATION = """
@@ -246,10 +227,10 @@ SignalService(
 
 
 @pytest.mark.parametrize("signo", [SIGTERM, SIGINT, signal.SIGQUIT])
-def test_aSignalStopsTwistdInOrder(signo: int, tmp_path: Path) -> None:
+def test_signalStopsTwistdInOrder(signo: int, tmp_path: Path) -> None:
     """
-    A SIGHUP does not kill it while its services stop, a second signal is
-    told, the pid file goes, and it ends by the signal as twistd does.
+    Further signals do not kill twistd while its services stop.  It removes its
+    pid file, and ends by the signal.
     """
     (tmp_path / "slow.py").write_text(APPLICATION)
     with program(tmp_path, TWISTD, "-n", "-y", "slow.py") as twistd:
@@ -260,9 +241,9 @@ def test_aSignalStopsTwistdInOrder(signo: int, tmp_path: Path) -> None:
         twistd.waitForOutput("stopping slowly")
         assert (tmp_path / "twistd.pid").exists()
         twistd.kill(SIGHUP)
-        twistd.waitForOutput("SIGHUP is watched, and nothing handles it")
+        twistd.waitForOutput("SIGHUP is watched")
         twistd.kill(signo)
-        twistd.waitForOutput("stopping already")
+        twistd.waitForOutput("already stopping")
         (tmp_path / "go on").touch()
         assert twistd.wait() == -signo
         assert twistd.output().count("Traceback") == 0, twistd.output()
@@ -288,9 +269,9 @@ reactor.run()
 """
 
 
-def test_aSecondSignalWhileItStopsIsNoError(tmp_path: Path) -> None:
+def test_twoSignalsAndTwoServices(tmp_path: Path) -> None:
     """
-    Both are read in one turn, and two services have them; the first stops.
+    The reactor is stopped only once.
     """
     with python(tmp_path, TWICE) as running:
         assert running.wait() == 0

@@ -138,7 +138,7 @@ class SignalService(Service):
 
     def _stop(self, dispatcher: SignalDispatcher, info: SigInfo) -> None:
         if dispatcher in _stopping:
-            _log.info("{info}: stopping already", info=info)
+            _log.info("{info}: already stopping", info=info)
             return
         _log.info("{info}: stopping", info=info)
         stopReactor(dispatcher, info.signo)

@@ -1,5 +1,5 @@
 """
-L{OrphanReaper}: orphans are reaped, and children of others are not.
+L{OrphanReaper}: orphans are reaped, and children of other code are not.
 """
 
 from __future__ import annotations
@@ -15,34 +15,61 @@ import pytest
 from twisted.logger import LogEvent, LogLevel
 from txsignalfd._native.extension import lib
 
-from tests.support.handlers import Recorder
-from tests.support.processes import foreign, spawn, untilZombie
-from tests.support.reactors import newReactor, runReactor, spin, until
-from txsignalfd import ChildReaper, dispatcherFor
+from tests.support.inreactor import inReactor
+from tests.support.processes import SLEEP, foreign, handleSigchld, spawn, untilZombie
+from tests.support.reactors import newReactor, runReactor, until
+from txsignalfd import ChildReaper, SignalDispatcher, dispatcherFor
 from txsignalfd._children import orphans
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def shortGrace(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Nobody is asked to wait for long.
+    Reap orphans sooner.
     """
     monkeypatch.setattr(orphans, "GRACE", 0.3)
 
 
-def test_orphansAreReaped(logged: list[LogEvent]) -> None:
+def orphanReaper(
+    dispatcher: SignalDispatcher,
+) -> tuple[ChildReaper, orphans.OrphanReaper]:
     """
-    And logged; but not children of others that are waited for in time.
+    Make a L{ChildReaper}, and return it with its L{OrphanReaper}.
+    """
+    reaper = ChildReaper(dispatcher, subreaper=True)
+    assert reaper._shared._orphans is not None
+    return reaper, reaper._shared._orphans
+
+
+def exited() -> int:
+    """
+    Start a child of no owner, and return when it is a zombie.
+    """
+    pid = os.posix_spawnp("true", ["true"], os.environ)
+    untilZombie(pid)
+    return pid
+
+
+def exists(pid: int) -> bool:
+    """
+    Return whether there is such a process, living or zombie.
+    """
+    return os.path.exists(f"/proc/{pid}")
+
+
+def test_orphan(logged: list[LogEvent]) -> None:
+    """
+    An orphan is reaped, and a child that is waited for in time is not.
     """
 
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
+    @inReactor
+    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
         ChildReaper(dispatcher, subreaper=True)
-        protocol = spawn(reactor, "sh", "-c", "sleep 0.1 & exit 0")
-        await protocol.ended
-        with subprocess.Popen(["sh", "-c", "exit 3"]) as theirs:
-            untilZombie(theirs.pid)
-            assert theirs.wait() == 3
+        parent = spawn(reactor, "sh", "-c", "sleep 0.1 & exit 0")
+        await parent.ended
+        with subprocess.Popen(["sh", "-c", "exit 3"]) as other:
+            untilZombie(other.pid)
+            assert other.wait() == 3
 
         def reaped() -> list[LogEvent]:
             return [each for each in logged if "reaped" in str(each["log_format"])]
@@ -50,166 +77,143 @@ def test_orphansAreReaped(logged: list[LogEvent]) -> None:
         await until(reactor, reaped)
         (event,) = reaped()
         assert event["log_level"] is LogLevel.debug
-        assert event["pid"] not in (protocol.pid, theirs.pid)
+        assert event["pid"] not in (parent.pid, other.pid)
         with pytest.raises(ChildProcessError):
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
-        await dispatcher.close()
 
-    spin(main)
+    main()
     assert lib.txs_set_subreaper(0) == 0
 
 
-class Own(subprocess.Popen[bytes]):
+class CustomPopen(subprocess.Popen[bytes]):
     pass
 
 
-def test_whatAnObjectStandsForIsNoOrphan() -> None:
+@inReactor
+async def test_processOfAnObject(reactor: Any, dispatcher: SignalDispatcher) -> None:
     """
-    It may be asked how its process ended at any time, and knows.  Until then
-    nothing is done about it.
+    A zombie whose object may still be asked for its status is not an orphan.
     """
-
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        look = ChildReaper(dispatcher, subreaper=True)._shared._orphans
-        assert look is not None
-        process = get_context("fork").Process(target=os._exit, args=(5,))
-        process.start()
-        assert process.pid is not None
-        theirs = [kind(["sh", "-c", "exit 3"]) for kind in (subprocess.Popen, Own)]
-        for pid in [process.pid, *(each.pid for each in theirs)]:
-            untilZombie(pid)
-        orphan = os.posix_spawnp("true", ["true"], os.environ)
-        await until(reactor, lambda: not os.path.exists(f"/proc/{orphan}"))
-        assert look._call is None
-        assert [each.wait() for each in theirs] == [3, 3]
-        process.join()
-        assert process.exitcode == 5
-        await dispatcher.close()
-
-    spin(main)
+    _, look = orphanReaper(dispatcher)
+    process = get_context("fork").Process(target=os._exit, args=(5,))
+    process.start()
+    assert process.pid is not None
+    command = ["sh", "-c", "exit 3"]
+    others = [kind(command) for kind in (subprocess.Popen, CustomPopen)]
+    for pid in [process.pid, *(each.pid for each in others)]:
+        untilZombie(pid)
+    orphan = os.posix_spawnp("true", ["true"], os.environ)
+    await until(reactor, lambda: not exists(orphan))
+    assert look._call is None
+    assert [each.wait() for each in others] == [3, 3]
+    process.join()
+    assert process.exitcode == 5
 
 
-def test_whatNobodyWaitsForBecauseSigchldWasIgnoredIsReaped() -> None:
+def test_sigchldWasIgnored() -> None:
     """
-    The kernel keeps its status while SIGCHLD is watched, and before that it
-    did not.  One that ended before the reactor runs is seen when it does.
+    Children that the kernel would have reaped by itself are reaped, also one
+    that ended before the reactor ran.
     """
     saved = signal.signal(SIGCHLD, signal.SIG_IGN)
     pids: list[int] = []
 
-    def start() -> None:
-        pids.append(os.posix_spawnp("true", ["true"], os.environ))
-
-    def gone() -> bool:
-        return not any(os.path.exists(f"/proc/{pid}") for pid in pids)
-
     async def main(reactor: Any) -> None:
-        await until(reactor, gone)
-        start()
-        untilZombie(pids[-1])
-        await until(reactor, gone)
+        for _ in range(2):
+            await until(reactor, lambda: not any(map(exists, pids)))
+            pids.append(exited())
+        await until(reactor, lambda: not any(map(exists, pids)))
         await dispatcherFor(reactor).close()
 
     try:
         with newReactor() as reactor:
             ChildReaper(dispatcherFor(reactor), subreaper=True)
-            start()
-            untilZombie(pids[-1])
+            pids.append(exited())
             runReactor(reactor, main)
     finally:
         signal.signal(SIGCHLD, saved)
 
 
-def test_whatSomebodyWaitsForIsNoOrphan() -> None:
+@inReactor
+async def test_whenExitedOwns(dispatcher: SignalDispatcher) -> None:
     """
-    And one that is taken in the last moment is no error.
+    A child is not an orphan while its end is waited for.
     """
-
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        reaper = ChildReaper(dispatcher, subreaper=True)
-        got = Recorder()
-        dispatcher.addHandler(SIGCHLD, got)
-        look = reaper._shared._orphans
-        assert look is not None
-        with foreign("sleep", "1000") as living:
-            waiting = reaper.whenExited(living)
-            assert look._isOwned(living)
-            waiting.addErrback(lambda _: None)
-            waiting.cancel()
-            assert not look._isOwned(living)
-        pid = os.posix_spawnp("true", ["true"], os.environ)
-        untilZombie(pid)
-        await until(reactor, lambda: look._suspects)
-        seen = len(got.infos)
-        with foreign("sleep", "1000"):
-            pass
-        await until(reactor, lambda: len(got.infos) > seen)
-        find = look._findSuspects
-
-        def tooLate() -> set[int]:
-            found = find()
-            if pid in found:
-                os.waitpid(pid, 0)
-            return found
-
-        look._findSuspects = tooLate  # type: ignore[method-assign]
-        await until(reactor, lambda: not look._suspects)
-        await dispatcher.close()
-
-    spin(main)
+    reaper, look = orphanReaper(dispatcher)
+    with foreign(*SLEEP) as living:
+        waiting = reaper.whenExited(living)
+        assert look._isOwned(living)
+        waiting.addErrback(lambda _: None)
+        waiting.cancel()
+        assert not look._isOwned(living)
 
 
-def test_whatIsWaitedForMeanwhileIsForgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+@inReactor
+async def test_ownerReapsInTheLastMoment(
+    reactor: Any, dispatcher: SignalDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
-    By an owner that has taken its time.
+    That is not an error.  Another SIGCHLD meanwhile changes nothing.
+    """
+    _, look = orphanReaper(dispatcher)
+    pid = exited()
+    await until(reactor, lambda: look._suspects)
+    await handleSigchld(reactor, dispatcher)
+    find = look._findSuspects
+
+    def tooLate() -> set[int]:
+        found = find()
+        if pid in found:
+            os.waitpid(pid, 0)
+        return found
+
+    monkeypatch.setattr(look, "_findSuspects", tooLate)
+    await until(reactor, lambda: not look._suspects)
+
+
+@inReactor
+async def test_ownerReapsLate(
+    reactor: Any, dispatcher: SignalDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A zombie that its owner reaps within the grace period is forgotten.
     """
     monkeypatch.setattr(orphans, "GRACE", 1000.0)
-
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        look = ChildReaper(dispatcher, subreaper=True)._shared._orphans
-        assert look is not None
-        pid = os.posix_spawnp("true", ["true"], os.environ)
-        await until(reactor, lambda: look._call)
-        assert look._call is not None
-        assert look._suspects == {pid}
-        os.waitpid(pid, 0)
-        look._call.reset(0)
-        await until(reactor, lambda: look._call is None)
-        assert not look._suspects
-        await dispatcher.close()
-
-    spin(main)
+    _, look = orphanReaper(dispatcher)
+    pid = exited()
+    await until(reactor, lambda: look._call)
+    assert look._call is not None
+    assert look._suspects == {pid}
+    os.waitpid(pid, 0)
+    look._call.reset(0)
+    await until(reactor, lambda: look._call is None)
+    assert not look._suspects
 
 
-def test_whatWasSoBeforeStaysSo() -> None:
+def test_subreaperBefore() -> None:
     """
-    For a process that is a subreaper already; and closing ends the waiting.
+    A process that was a subreaper before stays one, and closing ends the grace
+    period.
     """
     assert lib.txs_set_subreaper(1) == 0
 
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        reaper = ChildReaper(dispatcher, subreaper=True)
+    @inReactor
+    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
+        reaper, look = orphanReaper(dispatcher)
         with foreign("true") as pid:
             untilZombie(pid)
-            look = reaper._shared._orphans
-            assert look is not None
             await until(reactor, lambda: look._suspects)
             reaper.close()
         assert not reactor.getDelayedCalls()[1:]
-        await dispatcher.close()
 
-    spin(main)
+    main()
     assert lib.txs_set_subreaper(0) == 1
 
 
 def test_firstProcessIsAnInit(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Where it can see its children: C{/proc} may be another namespace's, or
-    missing.
+    It is one only if it sees its children: C{/proc} may show another namespace
+    or be missing.
     """
     assert not orphans.isInit()
     monkeypatch.setattr(os, "getpid", lambda: 1)
@@ -224,18 +228,18 @@ def test_firstProcessIsAnInit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not orphans.isInit()
 
 
-def test_aThreadMayEndMeanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threadEndsDuringTheSearch(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    While its children are looked for.
+    The children of the other threads are found.
     """
     monkeypatch.setattr(os, "listdir", lambda _: ["0", str(os.getpid())])
-    with foreign("sleep", "1000") as pid:
+    with foreign(*SLEEP) as pid:
         assert orphans.childProcesses() == {pid}
 
 
-def test_whereItCannotBeNothingIsTaken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noSubreapers(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    On another system than Linux.
+    On a system without subreapers the reaper is refused and changes nothing.
     """
 
     def refused(wanted: bool) -> bool:
@@ -250,9 +254,9 @@ def test_whereItCannotBeNothingIsTaken(monkeypatch: pytest.MonkeyPatch) -> None:
         dispatcher.close()
 
 
-def test_aRefusalIsAnError(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_systemRefuses(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    With its errno.
+    The error names the attribute.
     """
 
     class Refusing:

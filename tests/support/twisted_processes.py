@@ -1,10 +1,10 @@
 """
-Twisted's own tests of processes, with L{txsignalfd.ReactorSignals} in the place
-of Twisted's handling of signals in every reactor that they build.
+Run Twisted's own tests of processes with L{txsignalfd.ReactorSignals}.
 
-C{python -m tests.support.twisted_processes} runs them with ours, and those that failed
-or were skipped once more with Twisted as it is, each in a process of its own.  It
-fails if a test fails with ours that does not fail without.
+C{python -m tests.support.twisted_processes} runs the tests in a process in which
+every reactor uses ours instead of Twisted's signal handling, and those that
+failed or were skipped again in a process with Twisted's.  It fails if a test
+fails or is skipped only with ours.
 """
 
 from __future__ import annotations
@@ -30,21 +30,22 @@ SUITES = ["twisted.test.test_process", "twisted.internet.test.test_process"]
 
 class Outcome(NamedTuple):
     """
-    What a run has given: how many tests were run, which were skipped and which
-    failed, how often our handling was installed, and what trial has printed.
+    The result of a run.
     """
 
     run: int
     skipped: list[str]
     failed: list[str]
+    #: How often L{ReactorSignals} were installed.
     installed: int
+    #: The output of trial.
     report: str
 
 
 @contextmanager
 def oursInPlace(installed: Callable[[], None]) -> Iterator[None]:
     """
-    Every reactor that is run with C{installSignalHandlers=True} has ours.
+    Have every reactor that installs signal handlers use ours.
     """
 
     class Counted(ReactorSignals):
@@ -65,7 +66,7 @@ def oursInPlace(installed: Callable[[], None]) -> Iterator[None]:
 
 def runHere(suites: list[str], ours: bool) -> Outcome:
     """
-    Run tests in this process, which they may leave in any state.
+    Run tests in this process, whose state may be arbitrary afterwards.
     """
     count = 0
 
@@ -90,7 +91,7 @@ def runHere(suites: list[str], ours: bool) -> Outcome:
 
 def runTests(suites: list[str], ours: bool) -> Outcome:
     """
-    Run tests in a process and a directory of its own.
+    Run tests in a new process and a new directory.
     """
     with tempfile.TemporaryDirectory() as directory:
         outcome = Path(directory, "outcome")
@@ -106,9 +107,9 @@ def runTests(suites: list[str], ours: bool) -> Outcome:
 
 def compare(suites: list[str]) -> str | None:
     """
-    Run tests with ours, and those that fail or are skipped without, too.
+    Run tests with ours, and those that failed or were skipped with Twisted's.
 
-    @return: What is wrong with ours, or C{None}.
+    @return: A message if ours is worse, or C{None}.
     """
     ours = runTests(suites, True)
     doubtful = sorted({*ours.failed, *ours.skipped})
@@ -120,17 +121,17 @@ def compare(suites: list[str]) -> str | None:
             f" {outcome.installed} times\n"
         )
     if new := sorted({*ours.failed} - {*twisteds.failed}):
-        return "\n".join([ours.report, "these fail only with ours:", *new])
+        return "\n".join([ours.report, "these tests fail only with ours:", *new])
     if new := sorted({*ours.skipped} - {*twisteds.skipped}):
-        return "\n".join(["these are skipped only with ours:", *new])
+        return "\n".join(["these tests are skipped only with ours:", *new])
     if not ours.installed or twisteds.installed:
-        return "it was not ours that was tested"
+        return "ours was not installed, or was installed where it should not be"
     return None
 
 
 def main(arguments: list[str]) -> None:
     """
-    Run both ways, or be the process for one of them.
+    Compare all suites, or be the process for one run.
     """
     if not arguments:
         sys.exit(compare(SUITES))
