@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 from twisted.logger import LogEvent, LogLevel
-from txsignalfd._native.extension import lib
 
 from tests.support.inreactor import inReactor
 from tests.support.processes import SLEEP, foreign, handleSigchld, spawn, untilZombie
 from tests.support.reactors import newReactor, runReactor, until
 from txsignalfd import ChildReaper, SignalDispatcher, dispatcherFor
 from txsignalfd._children import orphans
+from txsignalfd._native.extension import lib
 
 
 @pytest.fixture(autouse=True)

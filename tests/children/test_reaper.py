@@ -19,7 +19,6 @@ import pytest
 from twisted.internet import process
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import LogEvent
-from txsignalfd._native.extension import lib
 
 from tests.support.daemons import program, waitFor
 from tests.support.handlers import Recorder, failures, inEachThread
@@ -52,6 +51,7 @@ from txsignalfd import (
     SignalDispatcher,
     dispatcherFor,
 )
+from txsignalfd._native.extension import lib
 
 # -- processes of spawnProcess
 

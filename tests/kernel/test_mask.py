@@ -15,10 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from signal import SIGHUP, SIGRTMIN, SIGTERM, SIGUSR1, SIGUSR2
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
-from txsignalfd._native.extension import ffi, lib
 
 from tests.support.daemons import waitFor
 from tests.support.descriptors import (
@@ -36,6 +35,7 @@ from tests.support.worlds import queue, send
 from txsignalfd import SignalDescriptor, lowlevel, spawning
 from txsignalfd._kernel import mask as _mask
 from txsignalfd._kernel.mask import ProcessMask
+from txsignalfd._native.extension import ffi, lib
 
 T = TypeVar("T")
 
@@ -349,7 +349,7 @@ def test_aMainThreadThatCannotBeAskedIsTold(monkeypatch: pytest.MonkeyPatch) -> 
         def __getattr__(self, name: str) -> object:
             return getattr(real, name)
 
-        def txs_unblock_in_main(self, signals: object) -> int:
+        def txs_unblock_in_main(self, signals: Any) -> int:
             real.txs_unblock_in_main(signals)  # nor must this test leave it
             ffi.errno = errno.EAGAIN
             return -1

@@ -28,7 +28,6 @@ import pytest
 from twisted.internet.error import ConnectionLost
 from twisted.logger import LogEvent
 from twisted.python.failure import Failure
-from txsignalfd._native.extension import ffi, lib
 
 from tests.support.descriptors import Reads, blockedSignals
 from tests.support.handlers import Recorder, everyReactor, inEachThread
@@ -48,6 +47,7 @@ from txsignalfd import (
     spawning,
 )
 from txsignalfd._kernel.pipe import SignalPipe
+from txsignalfd._native.extension import ffi, lib
 
 #: The smallest pipe that has room behind what is written: two pages, each for
 #: 32 records.  It is full when the second has been begun.

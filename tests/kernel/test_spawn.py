@@ -28,7 +28,6 @@ from twisted.internet.error import ProcessTerminated
 from twisted.internet.process import reapAllProcesses
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
-from txsignalfd._native.extension import ffi, lib
 
 from tests.support.daemons import python
 from tests.support.descriptors import Owner, blockedSignals, descriptorOf
@@ -47,6 +46,7 @@ from txsignalfd import (
 )
 from txsignalfd._kernel import mask as _mask
 from txsignalfd._kernel import spawn as _spawn
+from txsignalfd._native.extension import ffi, lib
 
 #: What the tests of children watch.
 WATCHED = (SIGHUP, signal.SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGRTMIN)

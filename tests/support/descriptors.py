@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from txsignalfd._native.extension import lib
 
 from tests.support.kernel import waitFor
 from txsignalfd import SigInfo, SignalDescriptor
+from txsignalfd._native.extension import lib
 
 
 class Reads(list[list[SigInfo]]):

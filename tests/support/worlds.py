@@ -14,11 +14,11 @@ from signal import SIGRTMIN
 from typing import Any, Protocol
 
 import pytest
-from txsignalfd._native.extension import lib
 
 from txsignalfd import SigInfo, SignalDispatcher, lowlevel
 from txsignalfd import dispatcherFor as realDispatcherFor
 from txsignalfd._dispatch.backends import bestBackend, checkBackend
+from txsignalfd._native.extension import lib
 from txsignalfd.testing import MemorySignals, SignalNotWatched
 
 ME = os.getpid()

@@ -17,13 +17,13 @@ import pytest
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, LogLevel, formatEvent
-from txsignalfd._native.extension import lib
 
 from tests.support.generations import ServiceFactory
 from tests.support.kernel import forge
 from tests.support.reactors import DEADLINE, newReactor, turn, until
 from tests.support.worlds import needsLinux
 from txsignalfd import ReloadService, SignalService
+from txsignalfd._native.extension import lib
 from txsignalfd._twistd import daemon
 from txsignalfd._twistd.actions import parseOn
 from txsignalfd._twistd.daemon import Daemon

@@ -41,27 +41,28 @@ ffibuilder.cdef(
     int txs_signalfd(int fd, const sigset_t *mask, int flags);
     int txs_sigqueue(int pid, int signo, int value);
 
-    int txs_acquire(int signo, int was_blocked, int pipe, uintptr_t main_thread);
+    int txs_acquire(int signo, int was_blocked, int pipe, uintptr_t main_tid);
     int txs_release(int signo);
     int txs_install(int signo);
-    int txs_is_installed(int signo);
     uintptr_t txs_tid(void);
     void txs_note(uintptr_t tid, int signo);
     unsigned long long txs_noted(uintptr_t tid);
     void txs_forget(uintptr_t tid, unsigned long long signals);
-    void txs_pipe_claim(int pipe);
-    void txs_pipe_pause(int pipe);
-    void txs_pipe_fill(int pipe);
-    void txs_pipe_resume(int pipe);
-    int txs_pipe_read(int fd, int pipe, struct txs_siginfo *records, int wanted,
-                 unsigned long *withoutSiginfo);
+    int txs_unblock_in_main(const sigset_t *signals);
+
     #define TXS_DEFERRED ...
     int txs_window_open(void);
     void txs_window_update(void);
     int txs_window_close(void);
     int txs_deferred_count(void);
     int txs_deferred_take(struct txs_siginfo *records, int room);
-    int txs_unblock_in_main(const sigset_t *signals);
+
+    void txs_pipe_claim(int pipe);
+    void txs_pipe_pause(int pipe);
+    void txs_pipe_fill(int pipe);
+    void txs_pipe_resume(int pipe);
+    int txs_pipe_read(int fd, int pipe, struct txs_siginfo *records, int wanted,
+                      unsigned long *without_siginfo);
 
     struct txs_code { int signo; int code; const char *name; ...; };
     static const struct txs_code txs_codes[];
