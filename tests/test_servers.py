@@ -1,8 +1,7 @@
 """
-Real servers of other people, unchanged: they reload under load, and no request
-fails.
+Unchanged servers of other projects reload under load, and no request fails.
 
-They are installed by C{pip install .[servers]}.
+C{pip install .[servers]} installs them.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from tests.support.clients import Connect, Web, keeping, load, opening, tcp
 from tests.support.daemons import reload, serving
 from tests.support.freeports import freePort
 
-#: How often each reloads.
+#: The reloads of each server.
 RELOADS = 10
 
 
@@ -34,7 +33,7 @@ def _needs(package: str) -> pytest.MarkDecorator:
 
 class WebSocket:
     """
-    A client of WebSocket, that knows short messages: RFC 6455.
+    A WebSocket client for short messages: RFC 6455.
     """
 
     def __init__(self, connect: Connect, path: str) -> None:
@@ -71,8 +70,8 @@ class WebSocket:
 @_needs("klein")
 def test_klein(tmp_path: Path) -> None:
     """
-    As the resource of C{twistd web}; a slow answer comes from the generation
-    that was asked.
+    As the resource of C{twistd web}.  A slow response comes from the generation
+    that received the request.
     """
     (tmp_path / "app.py").write_text(
         "from klein import Klein\n"
@@ -109,7 +108,7 @@ def test_klein(tmp_path: Path) -> None:
 @_needs("wormhole_mailbox_server")
 def test_magicWormholeMailboxServer(tmp_path: Path) -> None:
     """
-    With WebSockets that stay open, and a database.
+    With an open WebSocket and a database.
     """
     port = freePort()
     command = [
@@ -136,7 +135,7 @@ def test_magicWormholeMailboxServer(tmp_path: Path) -> None:
 @_needs("scrapyd")
 def test_scrapyd(tmp_path: Path) -> None:
     """
-    Its application as a plugin, and its configuration read anew.
+    Its application as a plugin; its configuration is read again.
     """
     port = freePort()
     config = tmp_path / "scrapyd.conf"

@@ -1,5 +1,5 @@
 """
-Real programs for tests: started, watched and ended with a deadline.
+Run real programs in tests, each with a deadline.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def waitFor(condition: Callable[[], object], what: str) -> None:
     """
-    Wait until something outside this process is so.
+    Wait until a condition outside this process is true.
     """
     deadline = time.monotonic() + DEADLINE
     while not condition():
@@ -37,14 +37,14 @@ def waitFor(condition: Callable[[], object], what: str) -> None:
 
 def caught(pid: int) -> frozenset[int]:
     """
-    The signals that a process catches.
+    Return the signals that a process catches.
     """
     return ofProcess(pid).main.caught
 
 
 class Program:
     """
-    A program in a directory of its own, with its output in files.
+    A program that runs in a directory, with its output in files there.
     """
 
     def __init__(self, directory: Path, *command: str) -> None:
@@ -58,20 +58,20 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                # In an orphaned group, as ours may be, SIGTSTP stops nobody.
+                # SIGTSTP stops no process of an orphaned group, as ours may be.
                 preexec_fn=os.setpgrp,
             )
         self.pid = self.process.pid
 
     def output(self) -> str:
         """
-        What it has said so far.
+        Return the output so far.
         """
         return self.stdout.read_text() + self.stderr.read_text()
 
     def waitForOutput(self, text: str) -> None:
         """
-        Wait until it has said something.
+        Wait until the output contains a text.
         """
         waitFor(
             lambda: text in self.output() or self.process.poll() is not None,
@@ -81,13 +81,13 @@ class Program:
 
     def kill(self, signo: int) -> None:
         """
-        Send it a signal, as kill(1) does.
+        Send a signal, as kill(1) does.
         """
         os.kill(self.pid, signo)
 
     def wait(self) -> int:
         """
-        Wait for its end, and tell its status, negative for a signal.
+        Wait for the end, and return the status, which is negative for a signal.
         """
         return self.process.wait(DEADLINE)
 
@@ -95,7 +95,7 @@ class Program:
 @contextmanager
 def program(directory: Path, *command: str) -> Iterator[Program]:
     """
-    Run a program, and see that it is gone in the end.
+    Run a program, and kill it in the end.
     """
     running = Program(directory, *command)
     try:
@@ -108,7 +108,7 @@ def program(directory: Path, *command: str) -> Iterator[Program]:
 @contextmanager
 def python(directory: Path, source: str) -> Iterator[Program]:
     """
-    Run a Python program.  As at a terminal, each line is seen when it is printed.
+    Run a Python program with unbuffered output.
     """
     with program(directory, sys.executable, "-u", "-c", source) as running:
         yield running
@@ -124,9 +124,9 @@ def serving(
     """
     Run C{twistd -n signalfd}, and wait until its service serves.
 
-    @param command: What follows C{signalfd}.
-    @param twistd: Options of twistd itself.
-    @param before: A command that executes it, such as env(1).
+    @param command: The arguments after C{signalfd}.
+    @param twistd: The options of twistd itself.
+    @param before: A command that executes twistd, such as env(1).
     """
     whole = commandFor(directory, *command, twistd=twistd)
     with program(directory, *before, *whole) as running:
@@ -141,15 +141,15 @@ def commandFor(
     foreground: bool = True,
 ) -> list[str]:
     """
-    Have the plugin of L{tests.support.served} in a directory, and tell the command for
-    C{twistd signalfd} there.
+    Write the plugin of L{tests.support.served} into a directory, and return the
+    command of C{twistd signalfd} there.
     """
     _writePlugin(directory)
     where = ["-n"] if foreground else []
     return [*_ENV, TWISTD, *where, *twistd, "signalfd", *command]
 
 
-#: Where a plugin is found, and the module that it names.
+#: Adds the directories of the plugin, and of the module that it names.
 _ENV = ["env", f"PYTHONPATH=.:{Path(__file__).parent.parent.parent}"]
 
 
@@ -166,7 +166,7 @@ def _writePlugin(directory: Path) -> None:
 
 def reload(daemon: Program, count: int = 1) -> None:
     """
-    Have a daemon reload, some times in a row.
+    Reload a daemon, several times in a row.
     """
     done = daemon.output().count(RELOADED)
     for number in range(1, count + 1):
@@ -177,15 +177,14 @@ def reload(daemon: Program, count: int = 1) -> None:
         )
 
 
-#: What the log says after each reload.
+#: Part of the line that is logged after each reload.
 RELOADED = "] reloaded in "
 
 
 @contextmanager
 def adoptingOrphans() -> Iterator[None]:
     """
-    A daemon becomes our child, whose end we can wait for: see
-    PR_SET_CHILD_SUBREAPER in prctl(2).
+    Adopt daemons as children of this process, by PR_SET_CHILD_SUBREAPER.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
@@ -193,7 +192,7 @@ def adoptingOrphans() -> Iterator[None]:
         yield
     finally:
         assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
-        # What forked once more to become a daemon.
+        # The intermediate process of the double fork.
         with suppress(ChildProcessError):
             while True:
                 os.waitpid(-1, 0)
@@ -201,8 +200,8 @@ def adoptingOrphans() -> Iterator[None]:
 
 def endOf(pid: int) -> int:
     """
-    Wait for the end of a daemon while L{adoptingOrphans}, and tell its status,
-    as waitpid(2) does.
+    Wait for the end of an adopted daemon, and return its status as waitpid(2)
+    does.
     """
 
     def ended() -> bool:
@@ -212,8 +211,7 @@ def endOf(pid: int) -> int:
                 is not None
             )
         except ChildProcessError:
-            # It ran faster than the one that forked it, which saves what
-            # coverage measured in it before it ends, and leaves it to us.
+            # Not adopted yet: its parent is still saving its coverage.
             return False
 
     waitFor(ended, f"the end of {pid}")

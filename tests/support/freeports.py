@@ -1,9 +1,9 @@
 """
-Ports for real servers, which nobody else has before these listen.
+Unused ports for real servers.
 
-Some time passes until a server that was told a port listens there.  If it was
-one that the system gives to whoever asks for any, as it does many times a second
-while other tests run, it may be another's by then.
+Some time passes until a server listens on a port that was chosen for it.  An
+ephemeral port might be given to another program in between, which happens often
+while other tests run.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from __future__ import annotations
 import socket
 from itertools import cycle, islice
 
-#: So many runs of the tests may share the system, each with so many ports.
+#: The runs of the tests that may share the system, and the ports of each run.
 _RUNS, _SHARE = 50, 200
 
-#: Where their ports begin: none of them is in ip_local_port_range.
+#: The first of these ports.  All are below ip_local_port_range.
 _FIRST = 20_000
 
 
 def _numberOfThisRun() -> int:
     """
-    A number that no other run has.  An abstract name stands for it, which the
-    kernel takes back when the process ends.
+    Return a number that no other run has.
+
+    An abstract socket name reserves it until the process ends.
     """
     for number in range(_RUNS):
         with socket.socket(socket.AF_UNIX) as name:
@@ -49,7 +50,7 @@ def _isFree(number: int, family: int, kind: int) -> bool:
 
 def freePort(family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> int:
     """
-    The number of a port where nobody listens.
+    Return the number of a port that is not in use.
     """
     ports = islice(_ports, _SHARE)
     return next(number for number in ports if _isFree(number, family, kind))
@@ -57,7 +58,7 @@ def freePort(family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> in
 
 def privilegedPort() -> int:
     """
-    The same, below 1024.
+    Return a free port below 1024.
     """
     ports = range(1023 - _run, 512, -_RUNS)
     return next(n for n in ports if _isFree(n, socket.AF_INET, socket.SOCK_STREAM))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent
+from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 
 from tests.support.reactors import (
@@ -30,6 +30,17 @@ def failures(logged: list[LogEvent]) -> list[Failure]:
     What was logged as a failure.
     """
     return [event["log_failure"] for event in logged if "log_failure" in event]
+
+
+def textsOf(logged: list[LogEvent], namespace: str = "") -> list[str]:
+    """
+    Return the messages that were logged, by one namespace and those below it.
+    """
+    return [
+        str(formatEvent(event))
+        for event in logged
+        if event["log_namespace"].startswith(namespace)
+    ]
 
 
 class Recorder:

@@ -1,6 +1,8 @@
 """
-Coverage of a daemon that ends by a signal, as twistd's do: what was measured is
-saved before.  Imported in the daemon, by the plugin of L{tests.support.daemons}.
+Save the coverage of a daemon before it kills itself by a signal.
+
+twistd ends in this way.  The plugin of L{tests.support.daemons} imports this module
+in the daemon.
 """
 
 from __future__ import annotations
@@ -16,13 +18,12 @@ _user = os.getuid()
 
 def kill(pid: int, signo: int) -> None:
     """
-    Save, and kill.
+    Save the coverage, and send the signal.
     """
-    # A handler in Python that interrupts it would be measured, and wait for
-    # ever for what is being saved.
+    # A Python handler that interrupts saving would be measured, and deadlock.
     mask = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     measuring = coverage.Coverage.current()
-    # Who has become nobody may not write there.
+    # After setuid(2) the directory may not be writable.
     if pid == os.getpid() and measuring is not None and os.getuid() == _user:
         measuring.save()
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -44,7 +44,7 @@ from tests.support.daemons import (
 )
 from tests.support.freeports import freePort
 from tests.support.served import write
-from tests.twistd.test_systemd import ServiceManager, listening
+from tests.support.servicemanager import ServiceManager, listening
 
 ME = Path("/proc/self/comm").read_text().strip()
 

@@ -1,7 +1,5 @@
 """
-A real daemon under a real systemd: C{Type=notify-reload}.
-
-What is sent is tested in C{test_systemd.py}; here is what systemd makes of it.
+A real daemon under a real systemd, with C{Type=notify-reload}.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from tests.support.daemons import commandFor, waitFor
 from tests.support.freeports import freePort
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
-from tests.twistd.test_units import NOTIFY_RELOAD
+from tests.support.servicemanager import NOTIFY_RELOAD
 
 
 def _systemctl(*words: str) -> str:
@@ -38,14 +36,14 @@ def _systemctl(*words: str) -> str:
 
 def _whyNot() -> str:
     """
-    Why these tests cannot run here; empty where they can.
+    Return why these tests cannot run here, or an empty string.
     """
     if not os.path.isdir("/run/systemd/system"):  # sd_booted(3)
-        return "needs a machine that systemd has booted"
+        return "needs a machine booted by systemd"
     version = int(_systemctl("--version").split()[1].split("~")[0])
     if version < NOTIFY_RELOAD:
-        return f"needs systemd {NOTIFY_RELOAD}: here is {version}"
-    return "" if os.getuid() == 0 else "needs to be root, to start a service"
+        return f"needs systemd {NOTIFY_RELOAD}, not {version}"
+    return "" if os.getuid() == 0 else "needs root, to start a service"
 
 
 pytestmark = pytest.mark.skipif(bool(_whyNot()), reason=_whyNot())
@@ -53,32 +51,26 @@ pytestmark = pytest.mark.skipif(bool(_whyNot()), reason=_whyNot())
 
 class Unit:
     """
-    A service of systemd's.
+    A service unit of systemd.
     """
 
     def __init__(self) -> None:
         self.name = f"txsignalfd-test-{uuid4().hex}.service"
 
     def show(self, name: str) -> str:
-        """
-        One of its properties.
-        """
         return _systemctl("show", "--value", f"--property={name}", self.name).strip()
 
     def reload(self) -> None:
-        """
-        What an administrator does.
-        """
         _systemctl("reload", self.name)
 
 
 @contextmanager
 def unit(directory: Path, *properties: str) -> Iterator[Unit]:
     """
-    Start a service of L{tests.support.served}, which is done when it is ready.
+    Start a service of L{tests.support.served}, and wait until it is ready.
     """
     running = Unit()
-    # The plugin of the tests, and the log: where the tests are.
+    # The directory has the plugin, the repository has the module of it.
     environment = f"PYTHONPATH={directory}:{Path(__file__).parent.parent.parent}"
     _, _, *command = commandFor(directory, "served", twistd=["--pidfile="])
     subprocess.run(
@@ -100,7 +92,7 @@ def unit(directory: Path, *properties: str) -> Iterator[Unit]:
     try:
         yield running
     finally:
-        # A test may have stopped it, and then it is not there any more.
+        # The unit does not exist any more if the test has stopped it.
         for words in (["kill", "--signal=KILL"], ["stop"], ["reset-failed"]):
             subprocess.run(
                 ["systemctl", *words, running.name],
@@ -110,9 +102,9 @@ def unit(directory: Path, *properties: str) -> Iterator[Unit]:
             )
 
 
-def test_aReloadIsWaitedFor(tmp_path: Path) -> None:
+def test_systemctlWaitsForTheReload(tmp_path: Path) -> None:
     """
-    C{systemctl reload} returns when the new generation serves, each time.
+    It returns when the new generation serves, and no request fails.
     """
     port = freePort()
     listens = [f"tcp:{port}:interface=127.0.0.1"]
@@ -129,9 +121,9 @@ def test_aReloadIsWaitedFor(tmp_path: Path) -> None:
         assert running.show("ActiveState") == "active"
 
 
-def test_aReloadThatFailsIsOverToo(tmp_path: Path) -> None:
+def test_aFailedReloadIsInTheStatus(tmp_path: Path) -> None:
     """
-    The status says why, and the next one is not refused.
+    It gives the reason, and the next reload succeeds.
     """
     write(tmp_path)
     with unit(tmp_path) as running:
@@ -146,16 +138,16 @@ def test_aReloadThatFailsIsOverToo(tmp_path: Path) -> None:
         assert running.show("StatusText") == "generation 3 serves"
 
 
-def test_aStopTakesAsLongAsItsConnections(tmp_path: Path) -> None:
+def test_aStopMayTakeLongerThanTimeoutStopSec(tmp_path: Path) -> None:
     """
-    Longer than C{TimeoutStopSec}, for it asks for more time.
+    The daemon requests more time while connections drain.
     """
     port = freePort()
     write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"])
     with unit(tmp_path, "TimeoutStopSec=1") as running:
         with closing(Web(tcp(port))) as web:
             web.send("/go")
-            # It is there, for the first half of its answer is.
+            # Half of the response is sent.
             assert web.socket.recv(1, MSG_PEEK)
             stopping = Thread(target=_systemctl, args=("stop", running.name))
             stopping.start()
@@ -167,9 +159,9 @@ def test_aStopTakesAsLongAsItsConnections(tmp_path: Path) -> None:
             stopping.join(DEADLINE)
 
 
-def test_oneThatIsStuckIsStartedAnew(tmp_path: Path) -> None:
+def test_aBlockedDaemonIsRestarted(tmp_path: Path) -> None:
     """
-    Its watchdog is fed by the reactor.
+    The reactor feeds the watchdog.
     """
     write(tmp_path)
     with unit(tmp_path, "WatchdogSec=1", "Restart=on-failure") as running:
@@ -183,7 +175,7 @@ def test_oneThatIsStuckIsStartedAnew(tmp_path: Path) -> None:
             fed = running.show("WatchdogTimestampMonotonic")
         assert running.show("NRestarts") == "0"
         os.kill(first, SIGSTOP)
-        waitFor(lambda: running.show("NRestarts") == "1", "it is started anew")
+        waitFor(lambda: running.show("NRestarts") == "1", "it is restarted")
         waitFor(
             lambda: running.show("StatusText") == "generation 1 serves", "it serves"
         )

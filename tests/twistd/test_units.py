@@ -1,5 +1,5 @@
 """
-The unit files of C{examples/}: what systemd and twistd make of them.
+The unit files of C{examples/}, as systemd and twistd read them.
 """
 
 from __future__ import annotations
@@ -17,21 +17,19 @@ from twisted.scripts._twistd_unix import ServerOptions
 
 from tests.support.daemons import TWISTD
 from tests.support.reactors import DEADLINE
+from tests.support.servicemanager import NOTIFY_RELOAD
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 UNITS = sorted(EXAMPLES.glob("*.service")) + sorted(EXAMPLES.glob("*.socket"))
 SERVICES = [unit for unit in UNITS if unit.suffix == ".service"]
 
 pytestmark = pytest.mark.skipif(
-    not UNITS, reason="these tests run beside an installed package: no examples"
+    not UNITS, reason="needs the examples of the repository"
 )
 
 ANALYZE = shutil.which("systemd-analyze")
 
-#: The first systemd that has Type=notify-reload.
-NOTIFY_RELOAD = 253
-
-#: In a process of its own: it imports the global reactor.
+#: A program, because it imports the global reactor.
 PARSE = """
 import sys
 from twisted.web.tap import Options
@@ -45,7 +43,7 @@ print(port)
 
 def read(unit: Path) -> ConfigParser:
     """
-    Read a unit file, each name in it once.
+    Read a unit file in which each name stands once.
     """
     parser = ConfigParser(interpolation=None, delimiters=["="], strict=True)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
@@ -54,14 +52,14 @@ def read(unit: Path) -> ConfigParser:
 
 
 @pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
-def test_serviceIsOneThatReloads(unit: Path) -> None:
+def test_aServiceUsesNotifyReload(unit: Path) -> None:
     """
-    And one whose messages, watchdog and end are those of this package.
+    Its watchdog and its timeouts fit the options of C{twistd signalfd}.
     """
     service = read(unit)["Service"]
     assert service["Type"] == "notify-reload"
-    assert "ExecReload" not in service  # SIGHUP is what notify-reload sends
-    # What NotifyAccess=main, the default, lets in is what ExecStart runs.
+    assert "ExecReload" not in service  # notify-reload sends SIGHUP itself
+    # The default is NotifyAccess=main: the process that ExecStart runs.
     assert "NotifyAccess" not in service
     assert int(service["WatchdogSec"]) > 1
     command, *arguments = shlex.split(service["ExecStart"])
@@ -74,10 +72,7 @@ def test_serviceIsOneThatReloads(unit: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
-def test_webServerTakesItsOptions(unit: Path) -> None:
-    """
-    The web server of Twisted parses what comes after its name.
-    """
+def test_twistdWebAcceptsTheOptions(unit: Path) -> None:
     command = read(unit)["Service"]["ExecStart"].replace("/srv/www", "/")
     arguments = shlex.split(command)
     child = subprocess.run(
@@ -91,9 +86,9 @@ def test_webServerTakesItsOptions(unit: Path) -> None:
     assert child.stdout.startswith("systemd:" if activated else "tcp:")
 
 
-def test_socketIsTheOneThatTheServiceNames() -> None:
+def test_theServiceNamesItsSocket() -> None:
     """
-    Systemd hands it over under the name by which twistd asks.
+    The name of the descriptor is the same in both unit files.
     """
     (unit,) = (unit for unit in UNITS if unit.suffix == ".socket")
     service = read(unit.with_suffix(".service"))
@@ -104,7 +99,7 @@ def test_socketIsTheOneThatTheServiceNames() -> None:
 
 def version() -> int:
     """
-    The number of systemd-analyze here.
+    Return the version of the installed systemd-analyze.
     """
     assert ANALYZE
     said = subprocess.run(
@@ -113,11 +108,10 @@ def version() -> int:
     return int(said.split()[1])
 
 
-@pytest.mark.skipif(not ANALYZE, reason="this machine has no systemd-analyze")
-def test_systemdUnderstandsThem(tmp_path: Path) -> None:
+@pytest.mark.skipif(not ANALYZE, reason="needs systemd-analyze")
+def test_systemdVerifiesTheUnits(tmp_path: Path) -> None:
     """
-    Without a warning, all together, as far as this machine's systemd can: an
-    older one than Type=notify-reload is shown Type=notify.
+    Without a warning.  A systemd without Type=notify-reload verifies Type=notify.
     """
     assert ANALYZE
     for unit in UNITS:
