@@ -125,7 +125,7 @@ def test_stoppingWaitsForOpenConnections(signo: int, tmp_path: Path, port: int) 
             daemon.kill(SIGHUP)
             # Only the same signal means that it is to stop at once.
             daemon.kill(SIGTERM if signo == SIGINT else SIGINT)
-            daemon.waitForOutput("stopping already")
+            daemon.waitForOutput("already stopping")
             (tmp_path / "go").touch()
             web.receive()
         endsBy(daemon, signo)

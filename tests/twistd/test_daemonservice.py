@@ -123,7 +123,7 @@ def test_aSignalStopsItWhenConnectionsHaveEnded(
 
     reactor = told(story)
     assert reactor._exitSignal == signo
-    assert any("stopping already" in text for text in texts(logged))
+    assert any("already stopping" in text for text in texts(logged))
     assert any(text.endswith(": stopping") for text in texts(logged))
 
 
@@ -522,7 +522,7 @@ def test_aServiceWithSignalsOfItsOwnStopsWithIt(logged: list[LogEvent]) -> None:
 
     told(story, factory=lambda reactor: lambda: SignalService(reactor=reactor))
     lines = texts(logged)
-    assert sum(line.endswith("stopping already") for line in lines) == 1
+    assert sum(line.endswith("already stopping") for line in lines) == 1
     assert not any(event["log_level"] is LogLevel.critical for event in logged)
 
 

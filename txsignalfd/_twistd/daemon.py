@@ -221,7 +221,7 @@ class Daemon(Service):
         elif self._stopSignal in (0, info.signo):
             self._quit(info)
         else:
-            _log.info("{signal}: stopping already", signal=describeWithCommand(info))
+            _log.info("{signal}: already stopping", signal=describeWithCommand(info))
 
     def _quit(self, info: SigInfo) -> None:
         _log.info("{signal}: stopping at once", signal=describeWithCommand(info))
