@@ -645,11 +645,11 @@ def test_whoConnectsWhereALatePortIsDueWaits(drain: float) -> None:
                 assert waiting.recv(10) == b"%d\n" % number
         # Whose time is over now is not who listens there.
         assert reloads._generations is not None
-        calls = [each for each in reloads._generations._sharing._calls if each.active()]
-        assert calls
-        for call in calls:
-            call.reset(0)
-        await until(reactor, lambda: not any(call.active() for call in calls))
+        handovers = reloads._generations._sharing.handovers
+        assert handovers
+        for handover in handovers:
+            handover._deadline.reset(0)
+        await until(reactor, lambda: not handovers)
         client = await connectTo(reactor, where[1])
         assert await client.line() == b"3"
         await client.end()

@@ -30,7 +30,7 @@ from twisted.logger import Logger
 from txsignalfd._reload.generation import FLUSH, Generation, checkService, whereIs
 from txsignalfd._reload.inherited import unshareInherited
 from txsignalfd._reload.resources import OneShotEvent, Resources
-from txsignalfd._reload.sharing import PortSharing
+from txsignalfd._reload.sharing import Handover, PortSharing
 from txsignalfd._reload.transaction import Participants, result
 
 _log: Final = Logger("txsignalfd.reload.ReloadService")
@@ -145,31 +145,28 @@ class Generations:
         listened |= old.missing
         try:
             await self._participants.prepare()
-            if self._stopFirst:
-                self._sharing.awaitLate(old.resources.lingering)
-            self._sharing.keep(old.resources, self._stopFirst)
+        except BaseException:
+            await self._participants.rollback()
+            raise
+        handover = Handover(
+            self._sharing, old.resources, self._stopFirst, max(self._drain, LATE)
+        )
+        try:
             if self._stopFirst:
                 await self._stop(old)
-            self.current = await self._start()
+            self.current = await self._start(handover)
         except BaseException:
             await self._participants.rollback()
             if old.isRetired and not self._ending:
-                await self._startAgain(old, listened)
+                await self._startAgain(old, handover, listened)
+            handover.rollBack()
             raise
-        finally:
-            self._sharing.release()
-            self._sharing.limitWaiting(max(self._drain, LATE))
+        handover.commit()
         await self._participants.commit()
-        self._sharing.linger(old.resources.lingering)
-        old.retire(self._drain, self._awaitLate)
+        old.retire(self._drain, handover.stopLate)
         if old.mayServeAgain:
             await old.resources.triggers.fire(self._reactor)
         return old
-
-    def _awaitLate(self, ports: list[Any]) -> None:
-        self._sharing.awaitLate(ports)
-        # Half of its time is over, or there was none.
-        self._sharing.limitWaiting(max(self._drain, LATE) - self._drain / 2)
 
     async def _stop(self, old: Generation) -> None:
         # It needs what it has then, such as a pool of threads.
@@ -179,14 +176,16 @@ class Generations:
         old.retire(self._drain, None)
         await old.retired.wait()
 
-    async def _startAgain(self, old: Generation, listened: dict[Any, str]) -> None:
+    async def _startAgain(
+        self, old: Generation, handover: Handover, listened: dict[Any, str]
+    ) -> None:
         again = self._enter(Generation(old.number, Resources(), self._reactor))
         self.current = again
         again.service = old.service
         again.resources.triggers = old.resources.triggers
         again.missing = listened
         try:
-            with self._sharing.starting(again.resources):
+            with handover.starting(again.resources):
                 again.privilegedStart()
                 await again.start()
         except Exception:
@@ -201,15 +200,15 @@ class Generations:
             where = ", ".join(listened.values())
             _log.error("{it} no longer listens on {where}", it=old, where=where)
 
-    async def _start(self) -> Generation:
+    async def _start(self, handover: Handover) -> Generation:
         new = self._new(Resources())
         try:
-            with self._sharing.starting(new.resources):
+            with handover.starting(new.resources):
                 new.service = self._checked(await result(self._factory()))
                 new.privilegedStart()
                 await new.start()
         except BaseException:
-            new.retire(0, self._awaitLate)
+            new.retire(0, handover.stopLate)
             await self.inTime(new)
             raise
         return new
@@ -272,8 +271,7 @@ class Generations:
         @param seconds: How long they may stay open.
         """
         self._ending = True
-        self._sharing.endWaiting()
-        self._sharing.release()
+        self._sharing.closeHandovers()
         # Who waits is accepted by the last, which is to be one that has started.
         for generation in reversed(list(self.generations)):
             generation.suspend()

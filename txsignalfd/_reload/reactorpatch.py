@@ -1,25 +1,29 @@
 # -*- test-case-name: tests.reload.test_ports -*-
 """
-L{ReactorPorts}: what a reactor's C{listenTCP} and its like do while a service
-can be reloaded.
+Patch a reactor's C{listenTCP} and its like while its services can be reloaded.
 
-L{Starting}: which of the services of a reactor takes what is taken now.
+L{ReactorPorts} gives every caller of these methods a port that can be shared,
+and attributes the port to its owner: the service that is being started.  At any
+other time a port is unowned, for other parts of the program listen too, unless
+a service is alone on the reactor.
 
-Several may be starting at the same time, where their starts wait for something,
-and other parts of the program go on meanwhile.  A coroutine carries along whose
-it is, in its context (PEP 567).  A callback of a Deferred does not; then it is
-the service that has listened at this address before, or else the only one.
-Where there are several it is nobody's, for one must not close what is another's.
+Several services may be starting at the same time, when their starts wait for
+something, while other parts of the program go on.  A coroutine carries its owner
+in its context (PEP 567).  A callback of a Deferred does not; then the owner is
+the service that has listened at the same address before, or else the only one
+that is starting.  When neither tells the owner, the port is unowned, because no
+service may close the port of another.
 """
 
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from txsignalfd._reload.listener import Listener
 from txsignalfd._reload.ports import (
@@ -32,122 +36,62 @@ from txsignalfd._reload.ports import (
 )
 from txsignalfd._reload.resources import Resources
 
-#: What the running code starts.
+#: The resources of the generation that the running code starts.
 _current: Final[ContextVar[Resources | None]] = ContextVar("_current", default=None)
 
 
-class Sharer(Protocol):
+class PortOwner:
     """
-    Somebody whose ports are shared.
-    """
-
-    @property
-    def resources(self) -> Resources:
-        """
-        What whoever listens now adds to.
-        """
-
-    @property
-    def alone(self) -> bool:
-        """
-        Whether nobody else listens on this reactor.
-        """
-
-    def awaits(self, key: Hashable) -> bool:
-        """
-        Whether L{kept} has one for this address.
-        """
-
-    def kept(self, key: Hashable) -> Listener | None:
-        """
-        A listener at this address that is waited for.
-        """
-
-    def handOver(self, key: Hashable) -> None:
-        """
-        Somebody listens at this address from now on.
-        """
-
-
-class Starting:
-    """
-    Those whose services are being started.
+    A service to which ports are attributed, or the rest of the program.
     """
 
-    def __init__(self) -> None:
-        self._sharers: list[Sharer] = []
-
-    @contextmanager
-    def entered(self, sharer: Sharer) -> Iterator[None]:
+    def __init__(self, alone: bool = False) -> None:
         """
-        What is taken within is that of a service's new generation.
-
-        @param sharer: The service.
+        @param alone: Whether nothing else listens on the reactor.
         """
-        before = _current.get()
-        _current.set(sharer.resources)
-        self._sharers.append(sharer)
-        try:
-            yield
-        finally:
-            self._sharers.remove(sharer)
-            _current.set(before)
-
-    @property
-    def isUnclear(self) -> bool:
-        """
-        Whether there are several.
-        """
-        return len(self._sharers) > 1
-
-    def who(self, key: Hashable = None) -> Sharer | None:
-        """
-        Tell whose something is; C{None} where nobody can.
-
-        @param key: The address at which it listens, if it does.
-        """
-        for sharer in self._sharers:
-            if sharer.resources is _current.get():
-                return sharer
-        for sharer in self._sharers:
-            if sharer.awaits(key):
-                return sharer
-        return None if self.isUnclear or not self._sharers else self._sharers[0]
-
-
-class _Nobody:
-    """
-    Whoever listens while no service is being started.
-    """
-
-    alone = False
-
-    def __init__(self) -> None:
+        self.alone = alone
+        #: Where the next port is recorded.
         self.resources = Resources()
-        self.resources.started()
+        #: Listeners of the generation before, by address, for the one that starts.
+        self.offered: dict[Hashable, deque[Listener]] = {}
+        #: By address: ports that the generation before opened after its start,
+        #: and their sockets when the port has stopped.  The new generation may
+        #: open them late, too.
+        self.late: dict[Hashable, Any] = {}
 
-    def kept(self, key: Hashable) -> None:
+    def expects(self, key: Hashable) -> bool:
         """
-        Nothing is.
+        Whether the generation before has listened at an address, and the new one
+        does not yet.
         """
+        return bool(self.offered.get(key)) or key in self.late
 
-    def handOver(self, key: Hashable) -> None:
+    def find(self, key: Hashable) -> Listener | None:
         """
-        Nobody waits for that.
+        Return a listener of the generation before at an address.
+
+        Ports that asked for any free port get their listeners in the order in
+        which these were opened.
         """
+        if listeners := self.offered.get(key):
+            return listeners.popleft()
+        port = self.late.get(key)
+        return port.listener if port is not None else None
+
+    def listens(self, key: Hashable) -> None:
+        """
+        Stop the late port of the generation before: the new one listens there.
+        """
+        if port := self.late.pop(key, None):
+            port.suspend()
 
 
 class ReactorPorts:
     """
-    Gives whoever listens on a reactor a port that can be shared, and notes
-    whose it is: that of the service which is being started.  At any other time
-    it is nobody's, for other parts of the program listen too, unless there are
-    none.
+    Replaces the methods of a reactor by which ports are opened.
 
-    It stands in the place of C{listenTCP}, C{listenUNIX}, C{listenUDP},
-    C{listenMulticast}, C{listenUNIXDatagram} and C{adoptStreamPort};
-    C{listenSSL}, and all that is made of endpoints, come to these.  And in that
-    of C{addSystemEventTrigger}.
+    C{listenSSL} and all endpoints call these.  C{addSystemEventTrigger} is
+    replaced too, since a trigger belongs to the service that adds it.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -155,29 +99,30 @@ class ReactorPorts:
         @param reactor: A reactor with sockets.
         """
         self._reactor = reactor
-        #: Those whose services run.
-        self.sharers: list[Sharer] = []
-        #: Those of them whose services are being started.
-        self.starting = Starting()
-        self._nobody = _Nobody()
+        #: The services that run on the reactor.
+        self.owners: list[PortOwner] = []
+        #: Those of them that are being started.
+        self._starting: list[PortOwner] = []
+        self._unowned = PortOwner()
+        self._unowned.resources.started()
         self._replaced: dict[str, Any] = {}
         self._addTrigger: Callable[..., Any]
 
-    def enter(self, sharer: Sharer) -> None:
+    def enter(self, owner: PortOwner) -> None:
         """
-        Somebody's ports are shared from now on.
+        Share the ports of a service from now on.
         """
-        if not self.sharers:
+        if not self.owners:
             self._install()
-        self.sharers.append(sharer)
+        self.owners.append(owner)
 
-    def leave(self, sharer: Sharer) -> None:
+    def leave(self, owner: PortOwner) -> None:
         """
-        They are no more; nothing if they were not.
+        Share the ports of a service no longer.  May be called twice.
         """
-        if sharer in self.sharers:
-            self.sharers.remove(sharer)
-            if not self.sharers:
+        if owner in self.owners:
+            self.owners.remove(owner)
+            if not self.owners:
                 self._uninstall()
 
     def _install(self) -> None:
@@ -190,40 +135,67 @@ class ReactorPorts:
         while self._replaced:
             name, own = self._replaced.popitem()
             if vars(self._reactor).get(name) != getattr(self, name):
-                # Somebody has wrapped it since, and calls ours beneath.
+                # The program has wrapped our method since, and still calls it.
                 continue
             if own is None:
                 delattr(self._reactor, name)
             else:
                 setattr(self._reactor, name, own)
 
-    def _whose(self, key: Hashable) -> Sharer | _Nobody:
-        for sharer in self.sharers:
-            if sharer.alone:
-                return sharer
-        return self.starting.who(key) or self._nobody
+    @contextmanager
+    def starting(self, owner: PortOwner) -> Iterator[None]:
+        """
+        Attribute the ports that are opened meanwhile to a service.
+        """
+        before = _current.get()
+        _current.set(owner.resources)
+        self._starting.append(owner)
+        try:
+            yield
+        finally:
+            self._starting.remove(owner)
+            _current.set(before)
 
-    def nobodys(self, key: Hashable) -> Listener | None:
+    def _startingOwner(self, key: Hashable = None) -> PortOwner | None:
         """
-        A listener at this address that is nobody's.  It may be that of a
-        service that has begun to listen later than it started.
+        Return the service that is being started by the caller.
+
+        @param key: The address at which the caller listens, if it does.
+        @return: C{None} if it cannot be determined.
         """
-        for port in self._nobody.resources.ports:
+        for owner in self._starting:
+            if owner.resources is _current.get():
+                return owner
+        for owner in self._starting:
+            if owner.expects(key):
+                return owner
+        return self._starting[0] if len(self._starting) == 1 else None
+
+    def _ownerOf(self, key: Hashable) -> PortOwner:
+        for owner in self.owners:
+            if owner.alone:
+                return owner
+        return self._startingOwner(key) or self._unowned
+
+    def _unownedListener(self, key: Hashable) -> Listener | None:
+        # A service that listens only after it has started left it there.
+        for port in self._unowned.resources.ports:
             if port.listener.key == key and not port.listener.isAny:
                 listener: Listener = port.listener
                 return listener
         return None
 
     def _listen(self, key: Hashable, port: SharedPort) -> Any:
-        sharer = self._whose(key)
-        listener = sharer.kept(key)
-        if sharer is self._nobody and self.starting.isUnclear:
-            listener = self.nobodys(key)
-        port.listenAs(key, listener, sharer.resources)
-        sharer.handOver(key)
+        owner = self._ownerOf(key)
+        listener = owner.find(key)
+        isStarting = owner is not self._unowned or len(self._starting) > 1
+        if listener is None and isStarting:
+            listener = self._unownedListener(key)
+        port.listenAs(key, listener, owner.resources)
+        owner.listens(key)
         return port
 
-    # Twisted's names and arguments: see its interfaces of reactors.
+    # These have the names and arguments of Twisted's reactor interfaces.
 
     def addSystemEventTrigger(
         self,
@@ -237,12 +209,12 @@ class ReactorPorts:
         See C{IReactorCore}.
         """
         identity = self._addTrigger(phase, eventType, callable, *args, **kwargs)
-        # The reactor's own pool of threads, for one, is everybody's.
+        # All services share what the reactor itself ends, such as its thread pool.
         isReactors = getattr(callable, "__self__", None) is self._reactor
-        sharer = self.starting.who()
-        if sharer is not None and eventType == "shutdown" and not isReactors:
+        owner = self._startingOwner()
+        if owner is not None and eventType == "shutdown" and not isReactors:
             call = partial(callable, *args, **kwargs)
-            sharer.resources.triggers.add(phase, identity, call)
+            owner.resources.triggers.add(phase, identity, call)
         return identity
 
     def listenTCP(
@@ -323,30 +295,30 @@ class ReactorPorts:
         See C{IReactorSocket}.
         """
         listener = Listener(_ADOPTED, fileDescriptor, adopted=True)
-        # Others know it by where it is bound.
+        # The next generation adopts another descriptor at the same address.
         listener.key = key = (*_ADOPTED, listener.name())
-        sharer = self._whose(key)
+        owner = self._ownerOf(key)
         port: Any
         if addressFamily == socket.AF_UNIX:
             port = UNIXPort(listener.name(), factory, reactor=self._reactor)
         else:
-            # The number is found out, and the backlog left as it is.
+            # Twisted reads the port's number from the socket.
             port = TCPPort(0, factory, 0, listener.name()[0], self._reactor)
         listener.hold(self)
         try:
-            port.listenAs(key, listener, sharer.resources)
+            port.listenAs(key, listener, owner.resources)
         finally:
             listener.release(self)
-        # The endpoint closes it, now that it is adopted.
-        sharer.resources.descriptors.discard(fileDescriptor)
-        sharer.handOver(key)
+        # The endpoint closes the descriptor, now that it is adopted.
+        owner.resources.descriptors.discard(fileDescriptor)
+        owner.listens(key)
         return port
 
 
-#: What Twisted listens on when it is told nothing.
+#: Where Twisted listens by default.
 _ANY: Final = "0.0.0.0"  # noqa: S104
 
-#: What was made by others, as by systemd, is asked for by its descriptor.
+#: The kind of the sockets that another process made, such as systemd.
 _ADOPTED: Final = ("adopted",)
 
 _METHODS: Final = (

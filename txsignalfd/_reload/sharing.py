@@ -1,27 +1,32 @@
 # -*- test-case-name: tests.reload.test_ports -*-
 """
-L{PortSharing}: the ports of a service, from one generation to the next.
+L{PortSharing}: the ports of a service, across its generations.
+
+A reload makes one L{Handover} of the ports::
+
+    made (prepared) --> starting --> commit
+                           |
+                           +-------> rollBack
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from txsignalfd._reload.inherited import shareInherited
 from txsignalfd._reload.listener import Listener
-from txsignalfd._reload.reactorpatch import ReactorPorts
+from txsignalfd._reload.reactorpatch import PortOwner, ReactorPorts
 from txsignalfd._reload.resources import Resources
 
 _reactors: Final[dict[Any, ReactorPorts]] = {}
 
 
-class Awaited:
+class PendingSocket:
     """
-    A socket whose port has stopped, in which who connects waits for a port of
-    the next generation.
+    A socket whose port has stopped: new connections wait in its listen queue.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -31,159 +36,167 @@ class Awaited:
 
     def suspend(self) -> None:
         """
-        Wait no more.
+        Release the socket, as a port does that stops accepting.
         """
         self.listener.release(self)
 
 
-class PortSharing:
+class PortSharing(PortOwner):
     """
-    One service, of those on a reactor, whose ports are shared.
+    The ports of one service, across its generations.
     """
 
     def __init__(self, reactor: Any, alone: bool) -> None:
         """
         @param reactor: A reactor with sockets.
-        @param alone: Whether nobody else listens on it.
+        @param alone: Whether nothing else listens on it.
         """
-        self._reactor = reactor
-        self.alone = alone
+        super().__init__(alone)
+        self.reactor = reactor
         self._ports = _reactors.setdefault(reactor, ReactorPorts(reactor))
-        self._held: list[Listener] = []
-        self._kept: dict[Hashable, deque[Listener]] = {}
-        #: Ports of older generations that still accept, since the new one has
-        #: not listened there yet, and sockets of those that have stopped.
-        self._lingering: dict[Hashable, Any] = {}
-        self._calls: list[Any] = []
-        #: Where what is taken from now on is noted.
-        self.resources = Resources()
         self._ports.enter(self)
-
-    def close(self) -> None:
-        """
-        Share no more: the last has the reactor's methods put back.
-        """
-        for call in self._calls:
-            if call.active():
-                call.cancel()
-        self.endWaiting()
-        self._ports.leave(self)
-        if not self._ports.sharers:
-            _reactors.pop(self._reactor, None)
+        #: Those that still have sockets.
+        self.handovers: set[Handover] = set()
 
     @contextmanager
     def starting(self, resources: Resources) -> Iterator[None]:
         """
-        What is taken within is a new generation's.  If that fails it is the old
-        one's that takes afterwards.
+        Start a generation: record what it acquires meanwhile, and afterwards.
+
+        @param resources: Where to record it, unless the start fails.
         """
         before, self.resources = self.resources, resources
         shareInherited(resources.descriptors)
         try:
-            with self._ports.starting.entered(self):
+            with self._ports.starting(self):
                 yield
         except BaseException:
             self.resources = before
-            self._offer()
             raise
 
-    def keep(self, resources: Resources, stops: bool) -> None:
+    def closeHandovers(self) -> None:
         """
-        Have the sockets of a generation ready for who asks for the same
-        addresses, until L{release}.
+        Release all sockets of stopped ports; their pending connections are reset.
+        """
+        for handover in list(self.handovers):
+            handover.close()
 
-        @param stops: Whether it stops before somebody does.
+    def close(self) -> None:
         """
-        for port in resources.ports:
+        Share ports no longer.  Restores the reactor after the last service.
+        """
+        self.closeHandovers()
+        self._ports.leave(self)
+        if not self._ports.owners:
+            _reactors.pop(self.reactor, None)
+
+
+class Handover:
+    """
+    Offers the listening sockets of a generation to the next one, in one reload.
+    """
+
+    def __init__(
+        self, sharing: PortSharing, old: Resources, stopsFirst: bool, seconds: float
+    ) -> None:
+        """
+        Reserve the sockets of the old generation.
+
+        @param stopsFirst: Whether the old generation stops before the new one
+            starts.  New connections wait meanwhile.
+        @param seconds: How long they wait, after the reload, where the old
+            generation had a late port and the new one does not listen.
+        """
+        self._sharing = sharing
+        self._old = old
+        self._seconds = seconds
+        self._reserved: list[Listener] = []
+        self._pending: list[PendingSocket] = []
+        self._deadline: Any = None
+        sharing.handovers.add(self)
+        if stopsFirst:
+            self.stopLate(old.lingering)
+        for port in old.ports:
             if not port.isPassing:
                 port.listener.hold(self)
-                self._held.append(port.listener)
-                if stops:
+                self._reserved.append(port.listener)
+                if stopsFirst:
                     port.listener.makeRoom()
-        self._offer()
 
-    def _offer(self) -> None:
-        self._kept.clear()
-        for listener in self._held:
-            self._kept.setdefault(listener.key, deque()).append(listener)
+    @contextmanager
+    def starting(self, resources: Resources) -> Iterator[None]:
+        """
+        Start a generation where the old one listens.  May be repeated.
 
-    def awaits(self, key: Hashable) -> bool:
+        @param resources: Where to record what it acquires.
         """
-        Whether a port of the generation before has listened at this address,
-        and none of the new one does.
-        """
-        return bool(self._kept.get(key)) or key in self._lingering
+        offered = self._sharing.offered
+        for listener in self._reserved:
+            offered.setdefault(listener.key, deque()).append(listener)
+        try:
+            with self._sharing.starting(resources):
+                yield
+        finally:
+            offered.clear()
 
-    def kept(self, key: Hashable) -> Listener | None:
+    def commit(self) -> None:
         """
-        One of these; the first is that of the port that was opened first, when
-        several asked for any port.
+        Keep late ports of the old generation open until the new one listens there.
         """
-        if listeners := self._kept.get(key):
-            return listeners.popleft()
-        if port := self._lingering.get(key):
-            listener: Listener = port.listener
-            return listener
-        return self._ports.nobodys(key)
+        self._release()
+        for port in self._old.lingering:
+            self._replaceLate(port)
+        self._limit(bool(self._pending or self._old.lingering))
 
-    def linger(self, ports: Iterable[Any]) -> None:
+    def rollBack(self) -> None:
         """
-        Wait for somebody who listens where these ports do.
+        Leave the ports to the old generation.
+        """
+        self._release()
+        self._limit(bool(self._pending))
+
+    def _limit(self, isOpen: bool) -> None:
+        if isOpen:
+            callLater = self._sharing.reactor.callLater
+            self._deadline = callLater(self._seconds, self.close)
+        else:
+            self.close()
+
+    def stopLate(self, ports: Iterable[Any]) -> None:
+        """
+        Let new connections wait where the old generation's late ports accept.
         """
         for port in ports:
-            self.handOver(port.listener.key)
-            self._lingering[port.listener.key] = port
+            self._pending.append(PendingSocket(port.listener))
+            self._replaceLate(self._pending[-1])
 
-    def awaitLate(self, ports: Iterable[Any]) -> None:
-        """
-        The same for ports that will be stopped before.  Who connects waits;
-        L{limitWaiting} says for how long.
-        """
-        self.linger(map(Awaited, [port.listener for port in ports]))
+    def _replaceLate(self, port: Any) -> None:
+        self._sharing.listens(port.listener.key)
+        self._sharing.late[port.listener.key] = port
 
-    def _awaited(self) -> list[Awaited]:
-        ports = self._lingering.values()
-        return [port for port in ports if isinstance(port, Awaited)]
+    def _release(self) -> None:
+        self._sharing.offered.clear()
+        while self._reserved:
+            self._reserved.pop().release(self)
 
-    def endWaiting(self, awaited: Iterable[Awaited] | None = None) -> None:
+    def close(self) -> None:
         """
-        Who connects where there was only L{awaitLate} is refused from now on.
+        Release all sockets; connections that still wait in them are reset.
         """
-        for port in self._awaited() if awaited is None else awaited:
-            if self._lingering.get(port.listener.key) is port:
-                self.handOver(port.listener.key)
-
-    def handOver(self, key: Hashable) -> None:
-        """
-        Somebody listens at this address from now on.
-        """
-        if port := self._lingering.pop(key, None):
-            port.suspend()
-
-    def limitWaiting(self, seconds: float) -> None:
-        """
-        Wait no longer for those of L{awaitLate}.
-
-        @param seconds: From now.
-        """
-        self._calls = [call for call in self._calls if call.active()]
-        if awaited := self._awaited():
-            call = self._reactor.callLater(seconds, self.endWaiting, awaited)
-            self._calls.append(call)
-
-    def release(self) -> None:
-        """
-        Keep the sockets of L{keep} no more.
-        """
-        self._kept.clear()
-        while self._held:
-            self._held.pop().release(self)
+        self._release()
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        while self._pending:
+            pending = self._pending.pop()
+            if self._sharing.late.get(pending.listener.key) is pending:
+                self._sharing.listens(pending.listener.key)
+        self._sharing.handovers.discard(self)
 
 
 @contextmanager
 def takingEarly(reactor: Any, resources: Resources) -> Iterator[None]:
     """
-    What is taken within is that of a generation that is started later.
+    Record what a service acquires while it is made, before it is started.
     """
     sharing = PortSharing(reactor, alone=True)
     try:
