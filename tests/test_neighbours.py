@@ -360,10 +360,6 @@ def test_othersSeeThatTheSignalIsCaught(tmp_path: Path) -> None:
     assert not caught()
 
 
-STRESS = Path(__file__).parent / "native" / "stress.c"
-NATIVE = STRESS.parents[2] / "txsignalfd" / "_native" / "native.c"
-
-
 @pytest.mark.parametrize(
     "backend", [pytest.param("signalfd", marks=needsLinux), "handler"]
 )
@@ -395,72 +391,6 @@ def test_moreThreadsThanThereArePlacesForAreNoTrouble(backend: str) -> None:
 
     spin(main)
     spin(main)
-
-
-def compiler() -> str:
-    """
-    A C compiler, where the sources are beside the tests; or the test is skipped.
-    """
-    found = shutil.which(os.environ.get("CC", "cc"))
-    if found is None or not NATIVE.exists():
-        pytest.skip("needs a C compiler, and the source beside the tests")
-    return found
-
-
-#: What OpenBSD's header has not always had of POSIX.
-MISSING = ("SI_MESGQ", "SI_ASYNCIO")
-
-
-@pytest.mark.parametrize("missing", [(), MISSING], ids=["", "OpenBSD"])
-def test_theCNeedsNothingButPosix(tmp_path: Path, missing: tuple[str, ...]) -> None:
-    """
-    With Linux's parts off it compiles under a header that shows POSIX alone,
-    and without a warning, but that functions for Python are not called.
-    """
-    source = tmp_path / "posix.c"
-    source.write_text(
-        "".join(f"#define {name} hidden_{name}\n" for name in missing)
-        + "#include <signal.h>\n"
-        + "".join(f"#undef {name}\n" for name in missing)
-        + "static int Py_AddPendingCall(int (*function)(void *), void *argument)\n"
-        "{\n    return function(argument);\n}\n"
-        f'#include "{NATIVE}"\n'
-    )
-    flags = "-std=c11 -D_POSIX_C_SOURCE=200809L -DTXS_NO_LINUX -Wall -Wextra -Wpedantic"
-    quiet = ["-Werror", "-Wno-unused-function", "-c", "-o", os.devnull]
-    built = subprocess.run(
-        [compiler(), *flags.split(), *quiet, str(source)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (built.returncode, built.stderr) == (0, "")
-
-
-@pytest.mark.parametrize("options", [[], ["-DTXS_NO_LINUX"]], ids=["", "elsewhere"])
-def test_theHandlerHoldsUnderASanitizer(tmp_path: Path, options: list[str]) -> None:
-    """
-    Eight threads, two processes, and masks that open and close; with a signalfd
-    and with a pipe.  (Not that for threads: it calls handlers later, with a
-    ucontext to which nobody returns.)
-    """
-    sanitizer = "address,undefined"
-    binary = tmp_path / "stress"
-    build = [compiler(), "-g", "-O1", "-pthread", f"-fsanitize={sanitizer}", *options]
-    built = subprocess.run(
-        [*build, f'-DNATIVE_C="{NATIVE}"', str(STRESS), "-o", str(binary)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if "cannot find" in built.stderr:
-        pytest.skip(f"this compiler has no -fsanitize={sanitizer}")
-    assert built.returncode == 0, built.stderr
-    result = subprocess.run(
-        [str(binary)], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert (result.returncode, result.stderr) == (0, ""), result.stderr
-    assert result.stdout.endswith("nothing lost\n")
 
 
 def test_signalsThatComeWhileThreadsStartAndEndAreNotLost() -> None:

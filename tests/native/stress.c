@@ -1,10 +1,11 @@
 /*
- * The handler under load, for a sanitizer: without Python, of
- * which it needs but one function.
+ * The handler under load, for a sanitizer.
  *
- * Threads that block nothing, a thread that reads a signalfd, and then a pipe,
- * and opens and closes its mask in between as for a child, and a process that
- * sends.  Every value must come once.
+ * Eight threads block no signal, a child sends 20,000 realtime signals, and the
+ * main thread reads them from a signalfd, and then from a pipe.  It opens a
+ * spawn window before each read.  Every value must arrive once.
+ *
+ * Of Python only the one function is needed that is defined here.
  */
 
 #define _GNU_SOURCE
@@ -39,7 +40,7 @@ static void *busy(void *unused)
 static void note(int value)
 {
     if (value < 0 || value >= COUNT || seen[value]++) {
-        printf("value %d came twice, or was never sent\n", value);
+        printf("value %d arrived twice, or was never sent\n", value);
         exit(1);
     }
     total++;
@@ -53,23 +54,23 @@ static void start_sender(int signo)
         return;
     for (int value = 0; value < COUNT; value++)
         while (txs_sigqueue(pid, signo, value) == -1)
-            usleep(100);    /* RLIMIT_SIGPENDING: the reader will catch up */
+            usleep(100);    /* RLIMIT_SIGPENDING is used up */
     _exit(0);
 }
 
-static void open_and_close(void)
+static void use_window(void)
 {
-    static struct txs_siginfo kept[TXS_DEFERRED];
+    static struct txs_siginfo deferred[TXS_DEFERRED];
 
     if (txs_window_open() == -1)
         exit(3);
     usleep(50);
     txs_window_close();
-    for (int i = 0, count = txs_deferred_take(kept, TXS_DEFERRED); i < count; i++)
-        note(kept[i].int_);
+    for (int i = 0, count = txs_deferred_take(deferred, TXS_DEFERRED); i < count; i++)
+        note(deferred[i].int_);
 }
 
-/* Every value comes once from a signalfd, and from masks that are opened. */
+/* The signalfd backend. */
 #if TXS_LINUX
 static void read_signalfd(int signo)
 {
@@ -88,7 +89,7 @@ static void read_signalfd(int signo)
         struct pollfd ready = {fd, POLLIN, 0};
         ssize_t size;
 
-        open_and_close();
+        use_window();
         poll(&ready, 1, 1);
         while ((size = read(fd, records, sizeof records)) > 0)
             for (size_t i = 0; i < (size_t)size / sizeof records[0]; i++)
@@ -100,11 +101,11 @@ static void read_signalfd(int signo)
 }
 #endif
 
-/* And from a pipe that is always full; those that found no room are counted. */
+/* The pipe backend.  The pipe is full most of the time. */
 static void read_pipe(int signo)
 {
     static struct txs_siginfo records[64 + TXS_NSIG];
-    unsigned long untold = 0;
+    unsigned long without_siginfo = 0;
     sigset_t set;
     int fds[2];
 
@@ -118,26 +119,26 @@ static void read_pipe(int signo)
         exit(2);
     txs_pipe_claim(fds[1]);
     start_sender(signo);
-    while (total + (int)untold < COUNT) {
+    while (total + (int)without_siginfo < COUNT) {
         struct pollfd ready = {fds[0], POLLIN, 0};
         int count;
 
-        open_and_close();
+        use_window();
         poll(&ready, 1, 1);
-        while ((count = txs_pipe_read(fds[0], fds[1], records, 64, &untold)) > 0)
+        while ((count = txs_pipe_read(fds[0], fds[1], records, 64, &without_siginfo)) > 0)
             for (int i = 0; i < count; i++)
                 if (records[i].code == SI_QUEUE)
                     note(records[i].int_);
         txs_pipe_resume(fds[1]);
     }
     txs_pipe_pause(fds[1]);
-    if (TXS_LINUX && untold != 0)
-        printf("%lu were not told\n", untold), exit(5);
+    if (TXS_LINUX && without_siginfo != 0)
+        printf("%lu arrived without siginfo\n", without_siginfo), exit(5);
     if (txs_release(signo) == -1 || txs_is_installed(signo) != 0)
         exit(4);
     close(fds[0]);
     close(fds[1]);
-    printf("%lu without room, ", untold);
+    printf("%lu without siginfo, ", without_siginfo);
 }
 
 int main(void)

@@ -1,8 +1,7 @@
 """
-The C extension, built by cffi in API mode, and what it knows by itself.
+The C extension, built by cffi in API mode, and the names of signals and codes.
 
-C{extension} has the functions of the C files as C{lib}, and C{ffi}; L{names
-<txsignalfd._native.names>} reads the names of signals and codes from it.  C{build}
-compiles it and is never imported by a program.  Nothing here decides who may
-watch which signal.
+C{extension} offers the functions of the C files as C{lib}, and cffi as C{ffi};
+C{native.h} says what is in which file.  Invariant: nothing here decides which
+signal is watched, or by whom.
 """

@@ -1,8 +1,8 @@
 # -*- test-case-name: tests.test_siginfo -*-
 """
-The names of signals, and of the codes that say how one came to be sent.
+The names of signals, and of the codes that say how a signal was sent.
 
-The codes are as the compiler sees them: see C{txs_codes} in C{_native/siginfo.c}.
+The compiler has filled in the codes: C{txs_codes} in C{_native/siginfo.c}.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Final
 
 from txsignalfd._native.extension import ffi, lib
 
-#: The first and the last realtime signal; beyond the last of all where there
-#: are none.
+#: The first and the last realtime signal.  On a system without realtime signals,
+#: the number after the last signal.
 SIGRTMIN: Final[int] = getattr(signal, "SIGRTMIN", lib.TXS_NSIG)
 SIGRTMAX: Final[int] = getattr(signal, "SIGRTMAX", lib.TXS_NSIG)
 
@@ -34,10 +34,10 @@ def _readCodes() -> Iterator[tuple[tuple[int, int], str]]:
         index += 1
 
 
-#: By signal (0: any signal) and code.
+#: The names of codes by signal (0 for any signal) and code.
 _NAMES: Final = dict(_readCodes())
 
-#: The codes by their names.
+#: The numbers of codes by name.
 CODES: Final = {name: code for (_, code), name in _NAMES.items()}
 
 _SIGNALS_WITH_CODES: Final = {signo for signo, _ in _NAMES} - {0}
@@ -48,10 +48,10 @@ _POLL_CODES: Final = {
 
 def signalName(signo: int) -> str:
     """
-    Name a signal as kill(1) does: C{SIGHUP}, C{SIGRTMIN+3}.
+    Return a signal's name as kill(1) writes it: C{SIGHUP}, C{SIGRTMIN+3}.
 
     @param signo: The signal's number.
-    @return: Its name, or the number as text where it has none.
+    @return: Its name, or the number as text if it has no name.
     """
     try:
         return Signals(signo).name
@@ -63,11 +63,11 @@ def signalName(signo: int) -> str:
 
 def signalNumber(name: str) -> int:
     """
-    The number of a signal that a user has named.
+    Return the number of the signal that a user has named.
 
-    @param name: C{HUP}, C{SIGHUP}, C{RTMIN+3}, C{RTMAX-2}, in any case, or a
-        number.
-    @raise ValueError: When no signal has that name or number.
+    @param name: C{HUP}, C{SIGHUP}, C{RTMIN+3}, C{RTMAX-2}, in upper or lower
+        case, or a number.
+    @raise ValueError: If no signal has that name or number.
     """
     if name.isdecimal() and name.isascii() and 0 < int(name) < lib.TXS_NSIG:
         return int(name)
@@ -82,7 +82,7 @@ def signalNumber(name: str) -> int:
 
 def toSignal(signo: int) -> Signals | int:
     """
-    The signal as Python's enumeration has it, or its number.
+    Return the member of Python's enumeration, or the number if it has none.
     """
     try:
         return Signals(signo)
@@ -92,29 +92,29 @@ def toSignal(signo: int) -> Signals | int:
 
 def codeName(signo: int, code: int) -> str | None:
     """
-    Name a code as the headers do: C{SI_USER}, C{CLD_EXITED}.
+    Return a code's name in the C headers: C{SI_USER}, C{CLD_EXITED}.
 
-    @param signo: The signal that has it.
+    @param signo: The signal that has the code.
     @param code: The code.
-    @return: C{None} where it has no name.
+    @return: C{None} if the code has no name.
     """
     name = _NAMES.get((signo, code)) or _NAMES.get((0, code))
     if name is None and signo not in _SIGNALS_WITH_CODES:
-        # F_SETSIG (fcntl(2)) gives the codes of SIGPOLL to any signal that
-        # has none of its own.
+        # With F_SETSIG (fcntl(2)) any signal without codes of its own has the
+        # codes of SIGPOLL.
         return _POLL_CODES.get(code)
     return name
 
 
 def codeNumber(name: str) -> int:
     """
-    The code of a name.
+    Return the number of the code with that name.
 
-    @raise ValueError: When there is none.
+    @raise ValueError: If no code has that name.
     """
     try:
         return CODES[name]
     except KeyError:
         raise ValueError(
-            f"there is no code {name!r} here; there are {', '.join(CODES)}"
+            f"there is no code {name!r} on this system: it has {', '.join(CODES)}"
         ) from None
