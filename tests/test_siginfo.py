@@ -1002,7 +1002,7 @@ def test_nonsenseIsNotMadeUp() -> None:
         TypeError, match="unknown field 'sender'; the fields are signo, errno"
     ):
         SigInfo.make(SIGHUP, sender=1)
-    with pytest.raises(ValueError, match="no code 'SI_NONE' on this system: it has SI_USER"):
+    with pytest.raises(ValueError, match="no code 'SI_NONE' on this system"):
         SigInfo.make(SIGHUP, "SI_NONE")
     with pytest.raises(ValueError, match="pid cannot be -1"):
         SigInfo.make(SIGHUP, pid=-1)
