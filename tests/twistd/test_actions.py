@@ -1,5 +1,5 @@
 """
-C{--on SIGNAL=ACTION}, as users write it.
+The argument of C{--on SIGNAL=ACTION}.
 """
 
 from __future__ import annotations
@@ -20,27 +20,21 @@ from txsignalfd._twistd.actions import (
 
 
 @pytest.mark.parametrize("name", SIMPLE)
-def test_anActionIsGivenByItsName(name: str) -> None:
-    """
-    For any signal that can be watched.
-    """
+def test_anySignalMayHaveAnyAction(name: str) -> None:
     assert parseOn(f"HUP={name}") == (SIGHUP, Action(name))
     assert parseOn(f" sigrtmin+1 = {name} ") == (SIGRTMIN + 1, Action(name))
 
 
-def test_aFunctionIsFoundByItsName() -> None:
+def test_aFunctionIsImportedWhenItIsParsed() -> None:
     """
-    When the command line is read, so that a wrong name is told at once.
+    A wrong name is an error at startup.
     """
     signo, action = parseOn("USR2=call:os.path.join")
     assert (signo, action.function) == (SIGUSR2, os.path.join)
     assert str(action) == "call:os.path.join"
 
 
-def test_aCommandIsWhateverFollows() -> None:
-    """
-    With colons and equals signs.
-    """
+def test_aCommandMayContainColonsAndEqualsSigns() -> None:
     _, action = parseOn("USR2=run:A=b logger -t web: reloaded")
     assert action == Action("run", "A=b logger -t web: reloaded")
 
@@ -64,31 +58,22 @@ def test_aCommandIsWhateverFollows() -> None:
         ("HUP=call:os.path", "call:os.path: not a function"),
     ],
 )
-def test_whatIsWrongIsNamed(text: str, message: str) -> None:
-    """
-    In the words of the user.
-    """
+def test_anErrorNamesTheWrongPart(text: str, message: str) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011
         parseOn(text)
     assert message in str(raised.value)
 
 
-def test_whatAModuleRaisesIsNamed(
+def test_anErrorNamesWhatTheModuleRaises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    By its kind too: what some errors say means nothing alone.
-    """
     (tmp_path / "failing_at_import.py").write_text("{}['HOME']\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match=r"the import failed: KeyError: 'HOME'$"):
         parseOn("HUP=call:failing_at_import.reload")
 
 
-def test_theLogSaysWhatSignalsDo() -> None:
-    """
-    In their order.
-    """
+def test_actionsAreDescribedInTheOrderOfSignals() -> None:
     assert describeActions(DEFAULTS) == (
         "SIGHUP=reload, SIGINT=stop, SIGQUIT=quit, SIGUSR1=rotate, SIGUSR2=report,"
         " SIGTERM=stop"

@@ -1,14 +1,12 @@
 """
-L{Daemon} in a reactor of its own; C{test_daemon.py} has the real twistd.
+L{Daemon} in a reactor of the test; C{test_daemon.py} runs a real twistd.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2
 from typing import Any, cast
@@ -16,11 +14,13 @@ from typing import Any, cast
 import pytest
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent, LogLevel, formatEvent
+from twisted.logger import LogEvent, LogLevel
 
 from tests.support.generations import ServiceFactory
+from tests.support.handlers import textsOf
 from tests.support.kernel import forge
 from tests.support.reactors import DEADLINE, newReactor, turn, until
+from tests.support.servicemanager import listening
 from tests.support.worlds import needsLinux
 from txsignalfd import ReloadService, SignalService
 from txsignalfd._native.extension import lib
@@ -30,22 +30,23 @@ from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.startup import StartupSignal
 from txsignalfd._twistd.systemd import Notifier
 
-Story = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
+Test = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 
 
 pytestmark = pytest.mark.usefixtures("withoutRest")
 
 
-def told(
-    story: Story,
+def runDaemon(
+    test: Test,
     *on: str,
     factory: Callable[[Any], Any] = ServiceFactory,
     foreground: bool = True,
     environ: dict[str, str] | None = None,
 ) -> Any:
     """
-    Tell a story of a daemon that a signal ends; the story need not come to its
-    own end.
+    Run a coroutine beside a daemon, until a signal stops the daemon.
+
+    The coroutine need not finish.
 
     @return: The reactor, which has stopped.
     """
@@ -61,8 +62,7 @@ def told(
         raised: list[Any] = []
 
         def begin() -> None:
-            telling = Deferred.fromCoroutine(story(reactor, made, reloads))
-            telling.addErrback(failed)
+            Deferred.fromCoroutine(test(reactor, made, reloads)).addErrback(failed)
 
         def failed(failure: Any) -> None:
             raised.append(failure.value)
@@ -80,9 +80,9 @@ def told(
         reactor.run(installSignalHandlers=False)
         if deadline.active():
             deadline.cancel()
-        # It lets the process come to its end, which ours does not.
+        # The daemon defers it until the end of the process.
         cast(StartupSignal, vars(daemon)["hangup"]).restore()
-        # There is nothing to tell, unless it could not start.
+        # This returns if the service has started.
         if not service._failed:
             service.exit()
         if raised:
@@ -92,27 +92,20 @@ def told(
 
 def me(signo: int) -> None:
     """
-    Send ourselves a signal.
+    Send a signal to this process.
     """
     os.kill(os.getpid(), signo)
 
 
-def texts(logged: list[LogEvent]) -> list[str]:
-    """
-    What the log says.
-    """
-    return [str(formatEvent(event)) for event in logged]
-
-
 @pytest.mark.parametrize("signo", [SIGTERM, SIGINT])
-def test_aSignalStopsItWhenConnectionsHaveEnded(
+def test_aSignalStopsItAfterConnectionsHaveDrained(
     signo: int, logged: list[LogEvent]
 ) -> None:
     """
-    And it is that signal which twistd exits by.
+    Twistd then exits by that signal.
     """
 
-    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
         client = await made.connect()
         assert await client.line() == b"1"
         me(signo)
@@ -121,19 +114,18 @@ def test_aSignalStopsItWhenConnectionsHaveEnded(
         assert await client.ask(b"still") == b"still"
         await client.end()
 
-    reactor = told(story)
+    reactor = runDaemon(test)
     assert reactor._exitSignal == signo
-    assert any("already stopping" in text for text in texts(logged))
-    assert any(text.endswith(": stopping") for text in texts(logged))
+    assert any("already stopping" in text for text in textsOf(logged))
+    assert any(text.endswith(": stopping") for text in textsOf(logged))
 
 
 @pytest.mark.parametrize("signals", [(SIGTERM, SIGTERM), (SIGQUIT,), (SIGINT, SIGQUIT)])
-def test_itStopsAtOnce(signals: tuple[int, ...], logged: list[LogEvent]) -> None:
-    """
-    For a second signal of the same number, and for SIGQUIT at any time.
-    """
+def test_aSecondSignalOrSigquitStopsItAtOnce(
+    signals: tuple[int, ...], logged: list[LogEvent]
+) -> None:
 
-    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
         client = await made.connect()
         assert await client.line() == b"1"
         for signo in signals:
@@ -141,17 +133,14 @@ def test_itStopsAtOnce(signals: tuple[int, ...], logged: list[LogEvent]) -> None
             await turn(reactor)
         await until(reactor, lambda: client.lost)
 
-    reactor = told(story)
+    reactor = runDaemon(test)
     assert reactor._exitSignal == signals[0]
-    assert any("stopping at once" in text for text in texts(logged))
+    assert any("stopping at once" in text for text in textsOf(logged))
 
 
-def test_whatStopsForAnotherReasonASignalStopsAtOnce() -> None:
-    """
-    When the program itself has stopped the reactor.
-    """
+def test_aSignalEndsAStopThatTheProgramBegan() -> None:
 
-    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
         client = await made.connect()
         assert await client.line() == b"1"
         reactor.stop()
@@ -159,16 +148,16 @@ def test_whatStopsForAnotherReasonASignalStopsAtOnce() -> None:
         me(SIGTERM)
         await until(reactor, lambda: client.lost)
 
-    assert told(story)._exitSignal is None
+    assert runDaemon(test)._exitSignal is None
 
 
-def test_theOtherSignalsDoWhatTheyShould(logged: list[LogEvent]) -> None:
+def test_everySignalHasItsAction(logged: list[LogEvent]) -> None:
     """
-    Reload, rotate, report; and what the user has told them to do.
+    The default actions, and those of C{--on}.
     """
     calls.clear()
 
-    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
         me(SIGHUP)
         await until(reactor, lambda: len(made.services) == 2)
         for signo in (SIGUSR1, SIGUSR2, signal.SIGWINCH, signal.SIGURG, signal.SIGIO):
@@ -176,17 +165,17 @@ def test_theOtherSignalsDoWhatTheyShould(logged: list[LogEvent]) -> None:
         me(signal.SIGALRM)
         await until(reactor, lambda: calls)
         for text in ("exited with status 3", "echo well: well"):
-            await until(reactor, lambda: text in "\n".join(texts(logged)))  # noqa: B023
+            await until(reactor, lambda: text in "\n".join(textsOf(logged)))  # noqa: B023
         me(SIGTERM)
 
-    told(
-        story,
+    runDaemon(
+        test,
         "WINCH=ignore",
         f"URG=call:{__name__}.called",
         "IO=run:echo out; echo err >&2; exit 3",
         "ALRM=run:echo well",
     )
-    text = "\n".join(texts(logged))
+    text = "\n".join(textsOf(logged))
     assert "SIGHUP=reload, SIGINT=stop, SIGQUIT=quit" in text
     assert f"SIGURG=call:{__name__}.called" in text
     assert "rotating the log" in text
@@ -196,39 +185,37 @@ def test_theOtherSignalsDoWhatTheyShould(logged: list[LogEvent]) -> None:
     assert "SIGWINCH from pid" in text
 
 
-def test_aCommandIsOverWhenItsShellIs(tmp_path: Path, logged: list[LogEvent]) -> None:
+def test_aCommandEndsWithItsShell(tmp_path: Path, logged: list[LogEvent]) -> None:
     """
-    What it leaves in the background holds back no later one, and its output
-    still goes to the log; and so does the end of one that a signal has ended.
+    A process that it leaves in the background does not delay the next command,
+    and its output is logged.  A shell that was killed is logged too.
     """
     go = tmp_path / "go"
     left = f"until test -e {go}; do sleep 0.01; done; printf gone"
+    line = f"({left}) & echo left: left"
     counts: list[int] = []
 
-    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
         counts.append(len(reactor.getReaders()))
         me(signal.SIGIO)
         me(signal.SIGWINCH)
         try:
             for count in (1, 2):
                 me(signal.SIGRTMIN)
-                await until(
-                    reactor,
-                    lambda: texts(logged).count(f"({left}) & echo left: left") == count,  # noqa: B023
-                )
+                await until(reactor, lambda: textsOf(logged).count(line) == count)  # noqa: B023
         finally:
             go.touch()
-            # What is left has ended, and its pipes are closed.
+            # The background processes have ended, and their pipes are closed.
             await until(reactor, lambda: len(reactor.getReaders()) == counts[0])
         await until(reactor, lambda: "echo out; kill -9 $$ was killed by" in text())
         await until(reactor, lambda: "cat: read nothing" in text())
         me(SIGTERM)
 
     def text() -> str:
-        return "\n".join(texts(logged))
+        return "\n".join(textsOf(logged))
 
-    told(
-        story,
+    runDaemon(
+        test,
         f"RTMIN=run:({left}) & echo left",
         "IO=run:echo out; kill -9 $$",
         "WINCH=run:cat; echo cat: read nothing",
@@ -243,25 +230,24 @@ calls: list[Any] = []
 
 def called(info: Any) -> None:
     """
-    What C{call:} calls.
+    The function of C{call:}.
     """
     calls.append(info)
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_aTerminalThatClosesStopsIt(asked: bool, logged: list[LogEvent]) -> None:
+def test_theHangupOfATerminalStopsIt(asked: bool, logged: list[LogEvent]) -> None:
     """
-    For then it is the kernel that sends SIGHUP; unless the user wants another
-    thing.
+    The kernel sends this SIGHUP.  With C{--on HUP=reload} it reloads.
     """
 
-    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
         forge(SIGHUP, 0x80)
         if asked:
             await until(reactor, lambda: len(made.services) == 2)
             me(SIGTERM)
 
-    reactor = told(story, *(["HUP=reload"] if asked else []))
+    reactor = runDaemon(test, *(["HUP=reload"] if asked else []))
     assert reactor._exitSignal == (SIGTERM if asked else SIGHUP)
 
 
@@ -274,62 +260,59 @@ def test_aTerminalThatClosesStopsIt(asked: bool, logged: list[LogEvent]) -> None
         ([False], True, False),
     ],
 )
-def test_aShellWhoseTerminalHasClosedStopsIt(
+def test_theShellOfAClosedTerminalStopsIt(
     terminal: list[bool], leader: bool, stops: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    And nobody else does, nor a shell that still has one, or never had.
+    Another process, or a shell whose terminal is open, reloads it.
     """
     monkeypatch.setattr(daemon, "hasTerminal", iter(terminal).__next__)
     session = os.getpid() if leader else os.getppid()
     monkeypatch.setattr(os, "getsid", lambda pid: session)
 
-    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
         me(SIGHUP)
         if not stops:
             await until(reactor, lambda: len(made.services) == 2)
             me(SIGTERM)
 
-    assert told(story)._exitSignal == (SIGHUP if stops else SIGTERM)
+    assert runDaemon(test)._exitSignal == (SIGHUP if stops else SIGTERM)
 
 
-def test_asADaemonItHasNoTerminal() -> None:
-    """
-    And any SIGHUP asks for a reload.
-    """
+def test_everyHangupReloadsABackgroundDaemon() -> None:
 
-    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
         forge(SIGHUP, 0x80)
         await until(reactor, lambda: len(made.services) == 2)
         me(SIGTERM)
 
-    told(story, foreground=False)
+    runDaemon(test, foreground=False)
 
 
 @needsLinux
-def test_asTheFirstProcessItReapsOrphans(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_theFirstProcessReapsOrphans(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Until it ends.  C{test_daemon.py} has a real one.
+    C{test_daemon.py} tests it in a real pid namespace.
     """
     monkeypatch.setattr(daemon, "isInit", lambda: True)
     wasSubreaper: list[int] = []
 
-    async def story(reactor: Any, made: Any, reloads: ReloadService) -> None:
+    async def test(reactor: Any, made: Any, reloads: ReloadService) -> None:
         wasSubreaper.append(lib.txs_set_subreaper(1))
         me(SIGTERM)
 
-    told(story)
+    runDaemon(test)
     assert wasSubreaper == [1]
     assert lib.txs_set_subreaper(0) == 0
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_nohupIsRespected(asked: bool) -> None:
+def test_anIgnoredHangupStaysIgnored(asked: bool) -> None:
     """
-    SIGHUP stays ignored, unless it is asked for.
+    As by nohup(1), unless C{--on} names it.
     """
 
-    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
         me(SIGHUP)
         me(SIGUSR2)
         await turn(reactor)
@@ -339,48 +322,39 @@ def test_nohupIsRespected(asked: bool) -> None:
 
     before = signal.signal(SIGHUP, signal.SIG_IGN)
     try:
-        told(story, *(["HUP=reload"] if asked else []))
+        runDaemon(test, *(["HUP=reload"] if asked else []))
     finally:
         signal.signal(SIGHUP, before)
 
 
-def test_aSignalThatCameTooEarlyCounts(
+def test_aHangupDuringStartupReloadsAfterIt(
     monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]
 ) -> None:
-    """
-    Once the service is up.
-    """
-    early = StartupSignal(SIGHUP)
-    early.defer()
-    early.defer()
+    startup = StartupSignal(SIGHUP)
+    startup.defer()
+    startup.defer()
     me(SIGHUP)
-    monkeypatch.setattr(daemon, "hangup", early)
+    monkeypatch.setattr(daemon, "hangup", startup)
 
-    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
         await until(reactor, lambda: len(made.services) == 2)
         me(SIGTERM)
 
-    told(story)
-    assert "SIGHUP arrived during startup: handling it now" in texts(logged)
+    runDaemon(test)
+    assert "SIGHUP arrived during startup: handling it now" in textsOf(logged)
     assert signal.getsignal(SIGHUP) is signal.SIG_DFL
 
 
-def test_anEarlySignalIsGivenBack() -> None:
-    """
-    Where nobody is going to watch it, with one that came.
-    """
-    early = StartupSignal(signal.SIGURG)
-    early.defer()
+def test_aDeferredSignalIsSentWhenItIsRestored() -> None:
+    startup = StartupSignal(signal.SIGURG)
+    startup.defer()
     me(signal.SIGURG)
-    early.restore()
-    early.restore()
+    startup.restore()
+    startup.restore()
     assert signal.getsignal(signal.SIGURG) is signal.SIG_DFL
 
 
-def test_aServiceThatCannotListenLeavesNothing() -> None:
-    """
-    The signals are as they were.
-    """
+def test_signalsAreReleasedIfTheServiceCannotListen() -> None:
 
     def explode() -> Any:
         raise ZeroDivisionError
@@ -393,10 +367,7 @@ def test_aServiceThatCannotListenLeavesNothing() -> None:
         reactor.runUntilCurrent()
 
 
-def test_aDaemonThatCannotStartDoesNotStay(logged: list[LogEvent]) -> None:
-    """
-    When that turns out after it seemed to have started.
-    """
+def test_aDaemonEndsIfItsStartFailsLater(logged: list[LogEvent]) -> None:
 
     class Failing(Service):
         def startService(self) -> Any:
@@ -409,37 +380,36 @@ def test_aDaemonThatCannotStartDoesNotStay(logged: list[LogEvent]) -> None:
         reactor.callWhenRunning(Failing.deferred.errback, ZeroDivisionError("no"))
         return Failing
 
-    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
         await until(reactor, lambda: False)
 
-    told(story, factory=factory)
-    assert any("the service could not start" in text for text in texts(logged))
+    runDaemon(test, factory=factory)
+    assert any("the service could not start" in text for text in textsOf(logged))
 
 
-def test_whatIsStoppedWhileItStartsHasNotFailed() -> None:
+def test_aStopDuringAStartIsNoFailure() -> None:
     """
-    It ends by the signal.
+    The daemon ends by the signal.
     """
 
     class Slow(Service):
         def startService(self) -> Any:
             return Deferred()
 
-    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
         me(SIGTERM)
 
-    assert told(story, factory=lambda reactor: Slow)._exitSignal == SIGTERM
+    assert runDaemon(test, factory=lambda reactor: Slow)._exitSignal == SIGTERM
 
 
-def test_systemdIsTold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_systemdIsNotified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Of a start, reloads whatever comes of them, and a stop that takes its time.
+    Of a start, a reload, a failed reload, and a stop that takes time.
     """
     monkeypatch.setattr(daemon, "EXTEND", 0.01)
-    path = str(tmp_path / "notify")
-    messages: list[str] = []
+    messages: list[dict[str, str]] = []
 
-    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
         await reloads.reload()
         reloads._generations._factory = lambda: 1 / 0
         me(SIGHUP)
@@ -447,88 +417,77 @@ def test_systemdIsTold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         client = await made.connect()
         me(SIGTERM)
         await until(reactor, lambda: not reloads.running)
-        await until(reactor, lambda: receive().count("EXTEND_TIMEOUT_USEC") > 1)
+        await until(reactor, lambda: heads().count("EXTEND_TIMEOUT_USEC") > 1)
         await client.end()
 
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(path)
-        systemd.setblocking(False)
+    def heads() -> list[str]:
+        messages.extend(systemd.readAll())
+        return [next(iter(message)) for message in messages]
 
-        def receive() -> str:
-            try:
-                while True:
-                    messages.append(systemd.recv(4096).decode())
-            except BlockingIOError:
-                return "\n".join(messages)
-
-        told(story, environ={"NOTIFY_SOCKET": path})
-        receive()
-    heads = [message.partition("=")[0] for message in messages]
-    assert heads[:6] == [
-        "READY",
-        "RELOADING",
-        "READY",
-        "RELOADING",
-        "READY",
-        "STOPPING",
-    ]
-    assert "STATUS=generation 2 serves" in messages[2]
-    assert "STATUS=not reloaded" in messages[4]
-    assert "division by zero" in messages[4]
+    with listening(str(tmp_path / "notify")) as systemd:
+        runDaemon(test, environ=systemd.environ)
+        assert heads()[:6] == [
+            "READY",
+            "RELOADING",
+            "READY",
+            "RELOADING",
+            "READY",
+            "STOPPING",
+        ]
+    assert messages[2]["STATUS"] == "generation 2 serves"
+    assert messages[4]["STATUS"].startswith("not reloaded")
+    assert "division by zero" in messages[4]["STATUS"]
 
 
-def test_systemdIsAskedForTimeWhileAReloadStopsFirst(
+def test_aReloadThatStopsFirstHasMoreTime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    For open connections come to their end before the new service is made.
+    Systemd extends the timeout while connections drain before the new start.
     """
     monkeypatch.setattr(daemon, "EXTEND", 0.01)
-    path = str(tmp_path / "notify")
-    messages: list[str] = []
+    messages: list[dict[str, str]] = []
 
-    async def story(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
         reloads.stopFirst = reloads._generations._stopFirst = True
         client = await made.connect()
         await client.line()
         me(SIGHUP)
-        await until(reactor, lambda: receive().count("EXTEND_TIMEOUT_USEC") > 1)
+        await until(reactor, lambda: heads().count("EXTEND_TIMEOUT_USEC") > 1)
         await client.end()
-        await until(reactor, lambda: "STATUS=generation 2 serves" in receive())
+        await until(
+            reactor, lambda: heads() and {"READY": "1", "STATUS": second} in messages
+        )
         assert not any("_extend" in str(call) for call in reactor.getDelayedCalls())
         me(SIGTERM)
 
-    def receive() -> str:
-        with suppress(BlockingIOError):
-            while True:
-                messages.append(systemd.recv(4096).decode())
-        return "\n".join(messages)
+    second = "generation 2 serves"
 
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(path)
-        systemd.setblocking(False)
-        told(story, environ={"NOTIFY_SOCKET": path})
-    heads = [message.partition("=")[0] for message in messages]
-    assert heads[:3] == ["READY", "RELOADING", "EXTEND_TIMEOUT_USEC"]
+    def heads() -> list[str]:
+        messages.extend(systemd.readAll())
+        return [next(iter(message)) for message in messages]
+
+    with listening(str(tmp_path / "notify")) as systemd:
+        runDaemon(test, environ=systemd.environ)
+        assert heads()[:3] == ["READY", "RELOADING", "EXTEND_TIMEOUT_USEC"]
 
 
-def test_aServiceWithSignalsOfItsOwnStopsWithIt(logged: list[LogEvent]) -> None:
-    """
-    Which stops on SIGTERM, too: the reactor is told once.
-    """
+def test_aServiceThatHandlesSigtermStopsTheReactorOnce(
+    logged: list[LogEvent],
+) -> None:
 
-    async def story(reactor: Any, made: Any, reloads: ReloadService) -> None:
+    async def test(reactor: Any, made: Any, reloads: ReloadService) -> None:
         me(SIGTERM)
 
-    told(story, factory=lambda reactor: lambda: SignalService(reactor=reactor))
-    lines = texts(logged)
+    runDaemon(test, factory=lambda reactor: lambda: SignalService(reactor=reactor))
+    lines = textsOf(logged)
     assert sum(line.endswith("already stopping") for line in lines) == 1
     assert not any(event["log_level"] is LogLevel.critical for event in logged)
 
 
 class Stuck(Service):
     """
-    Never comes to its end.
+    A service that never stops.
     """
 
     def stopService(self) -> Deferred[None]:
@@ -536,14 +495,14 @@ class Stuck(Service):
         return Deferred()
 
 
-def test_systemdMayEndWhatDoesNotStop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_systemdMayEndAServiceThatDoesNotStop(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    No more time is asked for when that of the connections is over.
+    No more time is requested after C{--stop-timeout}.
     """
     monkeypatch.setattr(daemon, "EXTEND", 0.01)
     monkeypatch.setattr(daemon, "FLUSH", 0.0)
 
-    async def story(reactor: Any, made: Any, reloads: ReloadService) -> None:
+    async def test(reactor: Any, made: Any, reloads: ReloadService) -> None:
         def extending() -> bool:
             return any("_extend" in str(call) for call in reactor.getDelayedCalls())
 
@@ -553,4 +512,4 @@ def test_systemdMayEndWhatDoesNotStop(monkeypatch: pytest.MonkeyPatch) -> None:
         await until(reactor, lambda: not extending())
         reloads.cut()
 
-    told(story, factory=lambda _: Stuck)
+    runDaemon(test, factory=lambda _: Stuck)
