@@ -246,7 +246,7 @@ def test_aStartThatFailsTakesNoConnectionAlong(
         ) as clients:
             write(tmp_path, **chosen, body="new", start=start)
             daemon.kill(SIGHUP)
-            daemon.waitForOutput("] reloading: asked for by")
+            daemon.waitForOutput("] reloading: requested by")
             asked = stack.enter_context(webs(port, 20))
             for web in asked:
                 web.send("/go")
@@ -302,7 +302,9 @@ def test_openConnectionsAreClosedWhenTheirTimeIsOver(tmp_path: Path, port: int) 
             with pytest.raises(ConnectionResetError):
                 hangs.receive()
             assert time.monotonic() - began >= 0.5
-        daemon.waitForOutput("generation 1 has ended; its time was over for 1 ")
+        daemon.waitForOutput(
+            "generation 1 has ended; closed 1 connection still open after 0.5 s"
+        )
 
 
 #: What systemd does before it executes a service: sd_listen_fds(3).
@@ -388,7 +390,7 @@ def test_stopFirstDoesNotWaitForIdleConnections(tmp_path: Path, port: int) -> No
                 asking.get()
                 asking.send("/go")
                 daemon.kill(SIGHUP)
-                daemon.waitForOutput("reloading: asked for by")
+                daemon.waitForOutput("reloading: requested by")
                 (tmp_path / "go").touch()
                 asking.receive()
             daemon.waitForOutput(RELOADED)

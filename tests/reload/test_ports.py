@@ -678,7 +678,7 @@ def test_aConnectionThatCannotBeEndedIsNamed(logged: list[LogEvent]) -> None:
         current.resources.ended(stubborn)
 
     running(story, tcp)
-    assert any("could not be ended" in str(formatEvent(event)) for event in logged)
+    assert any("could not be closed" in str(formatEvent(event)) for event in logged)
 
 
 def test_whoeverWantsToAcceptAgainCannot() -> None:

@@ -86,7 +86,7 @@ def test_theNewOneServesAndTheOldOneEndsItsConnections(kind: str) -> None:
         assert not ended.called
         where = f"tcp:127.0.0.1:{port.port}"
         assert reloads.describe() == [
-            f"generation 1 serves those it has: 1 connections, {where}",
+            f"generation 1 drains: 1 connections, {where}",
             f"generation 2 serves: 1 connections, {where}",
         ]
         await old.end()
@@ -208,7 +208,7 @@ def test_signalsAskForIt(logged: list[LogEvent]) -> None:
 
     spin(main)
     lines = [formatEvent(event) for event in logged]
-    (asked, _) = [line for line in lines if line.startswith("reloading: asked for")]
+    (asked, _) = [line for line in lines if line.startswith("reloading: requested")]
     assert f"SIGHUP from pid {os.getpid()} (" in asked
     assert f"uid {os.getuid()}) by kill" in asked
     assert any(
@@ -512,7 +512,9 @@ def test_connectionsAreClosedWhenTheirTimeIsOver(
 
     spin(main)
     lines = [formatEvent(event) for event in logged]
-    assert "generation 1 has ended; its time was over for 1 connections" in lines
+    assert (
+        "generation 1 has ended; closed 1 connection still open after 0.05 s" in lines
+    )
 
 
 def test_aStopEndsAReloadThatIsUnderWay(logged: list[LogEvent]) -> None:

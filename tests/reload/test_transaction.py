@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from tests.support.reactors import sleep, spin, until
 from txsignalfd import ReloadService, SignalService
-from txsignalfd._reload.transaction import Askers, Reload
+from txsignalfd._reload.transaction import Reload, ReloadRequest
 from txsignalfd.siginfo import SigInfo
 
 
@@ -30,7 +30,7 @@ def test_whoAsksWithoutPauseIsNamedOnce() -> None:
     """
     A line of the log tells how often.
     """
-    askers = Askers()
+    askers = ReloadRequest()
     assert str(askers) == ""
     for _ in range(1000):
         askers.add(hangupFrom(2**30))
@@ -46,7 +46,7 @@ def test_ofManyWhoAskTheFirstAreNamed() -> None:
     """
     A log is no database.
     """
-    askers = Askers()
+    askers = ReloadRequest()
     for number in range(1000):
         askers.add(hangupFrom(2**30 + number))
     assert str(askers).endswith("pid 1073741833 (uid 0) by kill; and 990 more")
@@ -73,7 +73,7 @@ def test_whoHasEndedSinceIsNamed() -> None:
         await reloads.reload()
         source = f"kill -HUP {os.getpid()}; read line"
         with subprocess.Popen(["bash", "-c", source], stdin=subprocess.PIPE) as asker:
-            await until(reactor, lambda: reloads._askers.infos or len(told) == 3)
+            await until(reactor, lambda: reloads._request.infos or len(told) == 3)
         assert asker.poll() is not None
         await until(reactor, lambda: len(told) == 3)
         await reloads.stopService()
@@ -99,6 +99,6 @@ def test_theReasonIsALine(error: Exception, reason: str) -> None:
     """
     Whatever the message.
     """
-    reload = Reload(2, Askers())
-    reload.ended(Failure(error))
+    reload = Reload(2, ReloadRequest())
+    reload.end(Failure(error))
     assert reload.reason == reason

@@ -219,7 +219,7 @@ _retire = Generation.retire
 
 def _retireSoon(self: Generation, seconds: float, successor: Successor | None) -> None:
     _retire(self, seconds, successor)
-    self._tellToEnd()
+    self._announceEnd()
 
 
 class _Started(MultiService):

@@ -92,7 +92,7 @@ def test_aReloadIsLogged(tmp_path: Path) -> None:
     with serving(tmp_path, "served") as daemon:
         reload(daemon)
         who = f"SIGHUP from pid {os.getpid()} ({ME}, uid {os.getuid()}) by kill"
-        assert f"] reloading: asked for by {who}\n" in daemon.output()
+        assert f"] reloading: requested by {who}\n" in daemon.output()
         assert " s: generation 2 serves\n" in daemon.output()
 
 
@@ -129,7 +129,10 @@ def test_stoppingWaitsForOpenConnections(signo: int, tmp_path: Path, port: int) 
             (tmp_path / "go").touch()
             web.receive()
         endsBy(daemon, signo)
-        assert "] no reload while it stops: asked for by SIGHUP from" in daemon.output()
+        assert (
+            "] no reload: the service is being stopped; requested by SIGHUP from"
+            in daemon.output()
+        )
 
 
 def test_stoppingWaitsForStopTimeout(tmp_path: Path, port: int) -> None:
@@ -198,8 +201,8 @@ def test_whoAsksForAReloadIsToldWhatIsAwaited(tmp_path: Path) -> None:
         def asks() -> object:
             daemon.kill(SIGHUP)
             return re.search(
-                r"\] generation 2 has been starting for \d+ s: one more reload when"
-                " that is over, asked for by SIGHUP from pid .* times",
+                r"\] generation 2 has been starting for \d+ s; one more reload follows"
+                " it, requested by SIGHUP from pid .* times",
                 daemon.output(),
             )
 
@@ -474,7 +477,7 @@ def test_itMayBeTheFirstProcessOfAContainer(tmp_path: Path) -> None:
     write(tmp_path)
     with asInit(tmp_path, "served") as (outer, pid):
         os.kill(pid, SIGHUP)
-        outer.waitForOutput("asked for by SIGHUP from a process unknown here")
+        outer.waitForOutput("requested by SIGHUP from a process unknown here")
         outer.waitForOutput("generation 2 serves")
         os.kill(pid, SIGTERM)
         assert outer.wait() == 0

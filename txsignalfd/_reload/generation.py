@@ -1,13 +1,13 @@
 # -*- test-case-name: tests.reload.test_reload -*-
 """
-L{Generation}: one run of a service, with the ports and the connections that
-are its own.
+L{Generation}: one run of a service, with its own ports and connections.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, Final, TypeAlias
 
 from twisted.internet.address import UNIXAddress
@@ -21,135 +21,153 @@ from txsignalfd._reload.resources import OneShotEvent, Resources
 
 _log: Final = Logger("txsignalfd.reload.ReloadService")
 
-#: Seconds that a connection has, once its time is over, to send what was
-#: written.  Then it is cut.
+#: Seconds in which a connection may send what was written to it, after its time
+#: limit.  Then it is aborted.
 FLUSH: Final = 1.0
 
-#: Seconds in which a connection that is idle when all is stopped, or whose last
-#: response could not say that it was, may ask once more: a request may be on its
-#: way.
+#: Seconds in which an idle HTTP connection may still send a request, when the
+#: server will close it: one may be on its way.
 IDLE: Final = 0.5
 
-#: Takes ports at which another generation may listen later.
-Successor: TypeAlias = Callable[[list[Any]], None]
-
-#: Seconds for answers to what a datagram port has received: nothing tells when
-#: the last was sent.
+#: Seconds for the answers to received datagrams.  Nothing shows which answer is
+#: the last one.
 ANSWERS: Final = 1.0
+
+#: Receives the ports whose addresses another generation may open later.
+Successor: TypeAlias = Callable[[list[Any]], None]
 
 
 def checkService(made: Any, maker: object) -> Any:
     """
-    @param made: What is to be run.
-    @param maker: What has made it.
-    @return: The same.
-    @raise TypeError: It is no service: a factory has forgotten its C{return},
-        for instance.
+    Return a service that was made, or say which factory has made none.
+
+    @param made: The result of a factory.
+    @param maker: The factory.
+    @raise TypeError: If it is no service, as when C{return} was forgotten.
     """
     if not hasattr(made, "privilegedStartService"):
         raise TypeError(f"{maker!r} has made {made!r}, which is no IService")
     return made
 
 
+class State(Enum):
+    """
+    The states of a L{Generation}; the value describes it in a report.
+
+    ========= ==================================== =========
+    state     event                                new state
+    ========= ==================================== =========
+    STARTING  its service has started              SERVING
+    STARTING  its service could not start, and no  FAILED
+              other generation serves
+    STARTING, L{Generation.retire}                 DRAINING
+    SERVING,
+    FAILED
+    DRAINING  its connections have ended, and its  STOPPED
+              service has stopped
+    ========= ==================================== =========
+    """
+
+    STARTING = "starts"
+    SERVING = "serves"
+    FAILED = "does not serve"
+    DRAINING = "drains"
+    STOPPED = "has stopped"
+
+
 class Generation:
     """
     One run of a service.
+
+    @ivar service: The C{IService}, or C{None} until it is made.
+    @ivar closed: How many connections were still open after their time limit.
+    @ivar limit: That time limit, in seconds.
+    @ivar missing: The addresses where it could not listen when it was started
+        again, by their keys.
+    @ivar retired: Fires when it has stopped.
     """
 
     def __init__(self, number: int, resources: Resources, reactor: Any) -> None:
         """
-        @param number: The first is 1.
-        @param resources: What it takes while it runs.
+        @param number: The number of the generation; the first is 1.
+        @param resources: Owns its ports and connections.
         @param reactor: The reactor.
         """
         self.number = number
         self.resources = resources
-        #: An C{IService}.
+        self.state = State.STARTING
         self.service: Any = None
-        #: How many connections were closed for their time was over.
         self.closed = 0
-        #: Whether its service may be started once more.
-        self.mayServeAgain = False
-        #: Whether that was tried, and it does not serve, and where not.
-        self.failed = False
+        self.limit = 0.0
         self.missing: dict[Any, str] = {}
+        self.retired = OneShotEvent()
+        self._answered = OneShotEvent()
         self._reactor = reactor
         self._calls: list[Any] = []
-        self._retiring = False
-        self._answered = OneShotEvent()
-        #: That it is stopped, with nobody left to serve.
-        self.retired = OneShotEvent()
 
     def __str__(self) -> str:
         return f"generation {self.number}"
 
     def describe(self) -> str:
         """
-        It in a line, for a report.
+        Describe the generation in one line of a report.
         """
-        does = "starts" if self.resources.starting else "serves"
-        if self._retiring:
-            does = "serves those it has"
         ports = ", ".join(map(whereIs, self.resources.ports))
         return (
-            f"{self} {does}: {len(self.resources.connections)} connections,"
+            f"{self} {self.state.value}: {len(self.resources.connections)} connections,"
             f" {ports or 'no port'}"
         )
 
     def privilegedStart(self) -> None:
         """
-        Do what may need privileges, such as to listen.
+        Start what may need privileges, such as listening.
         """
         self.service.privilegedStartService()
 
     async def start(self) -> None:
         """
-        Start the service, and accept where others do too.
+        Start the service, and accept connections.
 
-        @raise CancelledError: It was stopped meanwhile.
+        @raise CancelledError: If the generation was retired meanwhile.
         """
         await maybeDeferred(self.service.startService)
-        if self._retiring:
-            # It has gone on all the same, and does not know that it is to stop.
+        if self.state is not State.STARTING:
+            # The service has ignored the cancellation, and runs.
             await self.retired.wait()
             await self.stop()
             raise CancelledError
+        self.state = State.SERVING
         self.resources.started()
 
     def retire(self, seconds: float, successor: Successor | None) -> None:
         """
-        Accept no more, wait until all connections have ended, and stop.  If it
-        was called already, the sooner end counts.
+        Accept no more connections, drain those that are open, and stop.
 
-        @param seconds: How long connections may stay open.
-        @param successor: Another generation serves who comes back, and this
-            takes the ports at which it may listen later, when half of the time
-            has passed; then HTTP connections are told to end.  Without one they
-            are at once, and those that stay idle are closed.
+        Each call adds a time limit; the earliest one counts.  If there is a
+        successor, HTTP connections are told to end after half of the time, and
+        else at once; then idle ones are closed.
+
+        @param seconds: The time limit for open connections.
+        @param successor: Receives lingering ports after half of the time.
+            C{None} if no other generation serves.
         """
-        if self.retired.fired:
+        if self.state is State.STOPPED:
             return
+        isFirst, self.state = self.state is not State.DRAINING, State.DRAINING
         if not seconds:
             self._handOver(successor)
-        self.suspend(lingering=successor is not None and not self._retiring)
-        calls = [
-            (seconds / 2, lambda: self._endSoon(successor)),
-            (seconds, self._close),
-            (seconds + FLUSH, self.cut),
-        ]
+        self.suspend(lingering=isFirst and successor is not None)
+        self._callLater(seconds / 2, self._endSoon, successor)
+        self._callLater(seconds, self._close, seconds)
+        self._callLater(seconds + FLUSH, self.cut)
         if successor is None:
-            if not self.mayServeAgain:
-                self.resources.triggers.leave()
+            self.resources.triggers.leave()
             self.resources.collect()
-            self._tellToEnd()
-            calls.append((IDLE, lambda: self._each(closeIfIdle)))
-        for when, do in calls:
-            self._calls.append(self._reactor.callLater(when, do))
-        if not self._retiring:
-            self._retiring = True
+            self._announceEnd()
+            self._callLater(IDLE, self._each, closeIfIdle)
+        if isFirst:
             if any(isinstance(port, DatagramPort) for port in self.resources.ports):
-                when = min(seconds, ANSWERS)
-                self._calls.append(self._reactor.callLater(when, self._answered.fire))
+                self._callLater(min(seconds, ANSWERS), self._answered.fire)
             else:
                 self._answered.fire()
             Deferred.fromCoroutine(self._retire())
@@ -163,29 +181,27 @@ class Generation:
                 if call.active():
                     call.cancel()
         await self.stop()
+        self.state = State.STOPPED
         self.retired.fire()
+
+    def _callLater(
+        self, seconds: float, function: Callable[..., object], *args: Any
+    ) -> None:
+        self._calls.append(self._reactor.callLater(seconds, function, *args))
 
     @property
     def isBusy(self) -> bool:
         """
-        Whether somebody is still to be served.
+        Whether there are connections or datagrams still to be answered.
         """
         return not (self.resources.isQuiet and self._answered.fired)
 
-    @property
-    def isRetired(self) -> bool:
-        """
-        Whether it has been told to.
-        """
-        return self._retiring
-
     def suspend(self, lingering: bool = False) -> None:
         """
-        Accept no more.  Where no other generation does, who connects is
-        refused.
+        Accept no more connections.
 
-        @param lingering: Whether to go on where a new generation may listen
-            later.
+        @param lingering: Whether to go on at addresses that a new generation may
+            open later.
         """
         for port in list(self.resources.ports):
             if not (port.isPassing or (lingering and port.lingers)):
@@ -193,16 +209,16 @@ class Generation:
 
     def cut(self) -> None:
         """
-        Cut all connections, and wait for no answers.
+        Abort all connections, and wait for no answers to datagrams.
         """
         self._answered.fire()
         self._each(lambda connection: connection.abortConnection())
 
     def _endSoon(self, successor: Successor | None) -> None:
         self._handOver(successor)
-        self._tellToEnd()
+        self._announceEnd()
 
-    def _tellToEnd(self) -> None:
+    def _announceEnd(self) -> None:
         self._each(lambda one: endAfterResponse(one, lambda: self._closeIdleSoon(one)))
 
     def _closeIdleSoon(self, connection: Any) -> None:
@@ -210,16 +226,16 @@ class Generation:
             if connection in self.resources.connections:
                 closeIfIdle(connection)
 
-        self._calls.append(self._reactor.callLater(IDLE, close))
+        self._callLater(IDLE, close)
 
     def _handOver(self, successor: Successor | None) -> None:
         if successor is not None:
             successor(self.resources.lingering)
 
-    def _close(self) -> None:
+    def _close(self, limit: float) -> None:
         self.suspend()
         self.resources.collect()
-        self.closed = len(self.resources.connections)
+        self.closed, self.limit = len(self.resources.connections), limit
         self._each(_close)
 
     def _each(self, do: Callable[[Any], object]) -> None:
@@ -227,11 +243,13 @@ class Generation:
             try:
                 do(connection)
             except Exception:
-                _log.failure("{it!r} could not be ended", it=connection)
+                _log.failure(
+                    "{connection!r} could not be closed", connection=connection
+                )
 
     async def stop(self) -> None:
         """
-        Stop the service, and whatever it has left open.
+        Stop the service, close all its ports, and fire its shutdown triggers.
         """
         stops = [self.service.stopService] if self.service is not None else []
         stops += [port.stopListening for port in self.resources.ports]
@@ -240,15 +258,14 @@ class Generation:
                 await maybeDeferred(stop)
             except Exception:
                 _log.failure("{it}: {stop!r} has failed", it=self, stop=stop)
-        if not self.mayServeAgain:
-            await self.resources.triggers.fire(self._reactor)
+        await self.resources.triggers.fire(self._reactor)
         self.cut()
         self.resources.close()
 
 
 def whereIs(port: Any) -> str:
     """
-    The address of a port as an operator writes it.
+    Return the address of a port as an operator writes it.
     """
     address = port.getHost()
     if isinstance(address, UNIXAddress):
@@ -260,6 +277,6 @@ def _close(connection: Any) -> None:
     if closeIfIdle(connection):
         return
     protocol = connection.protocol
-    # TLS wants to say that it ends.
+    # TLS sends a closing message of its own.
     isTLS = isinstance(protocol, ProtocolWrapper)
     (protocol if isTLS else connection).loseConnection()

@@ -2,91 +2,132 @@
 """
 L{Generations}: the generations of a service, and how one follows another.
 
-A new generation starts where the old one still listens (C{ports.py} tells
-how).  Only when it has started does the old one accept no more; it serves its
-connections to their end, and is stopped.  So there is no moment in which nobody
-listens, and until the new one serves nothing is lost by giving it up: the old
-one goes on as if nothing had been::
+A new generation starts while the old one still serves; they share their
+listening sockets (see L{txsignalfd._reload.ports}).  When the new one has
+started, the old one accepts no more connections, drains, and stops.  At every
+moment one of them accepts connections, and a new generation that cannot start
+is stopped without any effect on the old one.
 
-    serving --reload--> starting --started--> draining --no connections--> stopped
-       ^                   |                 (the new one serves)
-       +------failed-------+
-
-Rejected: to start the program anew beside itself, as nginx does for a new
-binary.  It would have new code as well, but what it has in memory, its children
-and its pid would be gone, and twistd's log, pidfile and privileges with them.
+Rejected: to start the program again beside itself, as nginx does for a new
+binary.  That would load new code too, but lose the pid, the children, the log,
+the privileges and what the program has in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from enum import Enum, auto
 from inspect import isawaitable
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.defer import TimeoutError as NotInTime
 from twisted.logger import Logger
 
-from txsignalfd._reload.generation import FLUSH, Generation, checkService, whereIs
+from txsignalfd._reload.generation import (
+    FLUSH,
+    Generation,
+    State,
+    checkService,
+    whereIs,
+)
 from txsignalfd._reload.inherited import unshareInherited
-from txsignalfd._reload.resources import OneShotEvent, Resources
+from txsignalfd._reload.resources import OneShotEvent, Resources, Triggers
 from txsignalfd._reload.sharing import Handover, PortSharing
-from txsignalfd._reload.transaction import Participants, result
+from txsignalfd._reload.transaction import Prepare, Transaction, result
 
 _log: Final = Logger("txsignalfd.reload.ReloadService")
 
-#: Seconds in which a new generation may begin to listen where the old one did,
-#: at least: who connects meanwhile waits.
+#: The shortest time, in seconds, in which a new generation may open the ports of
+#: the old one.  New connections wait in the listen queue meanwhile.
 LATE: Final = 30.0
 
-#: Seconds in which a service may stop when it is to do so at once.
+#: Seconds that services have for a stop that cuts connections.
 AT_ONCE: Final = 0.25
+
+
+class Phase(Enum):
+    """
+    What L{Generations} are doing.
+
+    ========= ================================== =========
+    phase     event                              new phase
+    ========= ================================== =========
+    NEW       the first generation is started    STARTING
+    STARTING  it serves, or has failed           READY
+    READY     a reload begins                    RELOADING
+    RELOADING the new generation serves, or      READY
+              has failed
+    any       L{Generations.stop}                STOPPING
+    STOPPING  the last generation has stopped    STOPPED
+    ========= ================================== =========
+    """
+
+    NEW = auto()
+    STARTING = auto()
+    READY = auto()
+    RELOADING = auto()
+    STOPPING = auto()
+    STOPPED = auto()
 
 
 class Generations:
     """
     The generations of a service, from its start to its stop.
+
+    @ivar phase: What they are doing.
+    @ivar task: The start or the reload that is under way, or was the last.
+    @ivar generations: Those that have not stopped, the oldest first.
+    @ivar current: The one that serves, or was started last.
+    @ivar stopped: Fires when all have stopped, after L{stop}.
     """
+
+    current: Generation
 
     def __init__(
         self,
         reactor: Any,
         factory: Callable[[], Any],
-        participants: Participants,
+        participants: list[Prepare],
         drain: float,
         stopFirst: bool,
     ) -> None:
         """
         @param reactor: The reactor.
         @param factory: Makes an C{IService}, or an awaitable of one.
-        @param participants: What changes with it.
+        @param participants: What changes together with the service.
         @param drain: How long connections of an old generation may stay open,
             in seconds.
-        @param stopFirst: Whether the old one is stopped before the new is made.
+        @param stopFirst: Whether to stop the old generation before the new one
+            is made.
         """
         self._reactor = reactor
         self._factory = factory
         self._participants = participants
         self._drain = drain
         self._stopFirst = stopFirst
-        self._late: Awaitable[Any] | None = None
+        self._awaitedService: Awaitable[Any] | None = None
         self._count = 0
-        #: All that are not stopped, the oldest first.
+        self._stopCall: Any = None
+        self.phase = Phase.NEW
+        self.task: Deferred[None] = succeed(None)
         self.generations: list[Generation] = []
-        #: The one that serves.
-        self.current: Generation
-        #: That none is left, after L{end}.
-        self.gone = OneShotEvent()
-        self._ending = False
-        self._leaving: Any = None
+        self.stopped = OneShotEvent()
+
+    @property
+    def isStopping(self) -> bool:
+        """
+        Whether L{stop} was called.
+        """
+        return self.phase in (Phase.STOPPING, Phase.STOPPED)
 
     @property
     def remains(self) -> str:
         """
-        What holds after a reload that has failed.
+        The state after a reload that has failed, such as C{generation 1 serves on}.
         """
-        over = self.current.failed or self._ending
-        return f"{self.current} {'does not serve any more' if over else 'serves on'}"
+        isDown = self.isStopping or self.current.state is State.FAILED
+        return f"{self.current} {'does not serve any more' if isDown else 'serves on'}"
 
     @property
     def next(self) -> int:
@@ -95,13 +136,14 @@ class Generations:
         """
         return self._count + 1
 
-    def privilegedBegin(self, alone: bool, resources: Resources) -> None:
+    def privilegedStart(self, alone: bool, resources: Resources) -> None:
         """
-        Make the first generation, and have it do what may need privileges.
-        If it cannot, all is undone.
+        Make the first generation, and start what may need privileges.
 
-        @param alone: Whether nobody else listens on the reactor.
-        @param resources: What was taken for it already.
+        If this fails, it leaves nothing.
+
+        @param alone: Whether nothing else listens on the reactor.
+        @param resources: What was opened for the first generation before.
         """
         self._sharing = PortSharing(self._reactor, alone)
         self.current = first = self._new(resources)
@@ -109,7 +151,7 @@ class Generations:
             with self._sharing.starting(first.resources):
                 service = self._factory()
                 if isawaitable(service):
-                    self._late = service
+                    self._awaitedService = service
                 else:
                     first.service = self._checked(service)
                     first.privilegedStart()
@@ -117,90 +159,97 @@ class Generations:
             self.giveUp()
             raise
 
-    async def begin(self) -> None:
+    async def start(self) -> None:
         """
         Start the first generation.
         """
         first = self.current
         with self._sharing.starting(first.resources):
-            if self._late is not None:
-                late, self._late = self._late, None
-                first.service = self._checked(await result(late))
+            if self._awaitedService is not None:
+                first.service = self._checked(await result(self._awaitedService))
                 first.privilegedStart()
             await first.start()
-        # What was made once, when a module was imported, is all generations'.
+        # Triggers that a module adds when it is imported belong to all generations.
         first.resources.triggers.leave()
 
-    async def follow(self) -> Generation:
+    async def reload(self) -> Generation:
         """
-        Have a new generation follow the one that serves.  If it cannot, that
-        serves on.
+        Start a new generation, and retire the current one.
 
-        @return: The old one, which accepts no more.
+        If this fails, the current one goes on serving.
+
+        @return: The old generation, which accepts no more connections.
         """
         old = self.current
-        listened = {
-            p.listener.key: whereIs(p) for p in old.resources.ports if not p.late
+        addresses = {
+            port.listener.key: whereIs(port)
+            for port in old.resources.ports
+            if not port.late
         }
-        listened |= old.missing
+        addresses |= old.missing
+        triggers = Triggers()
+        transaction = Transaction(self._participants)
         try:
-            await self._participants.prepare()
+            await transaction.prepare()
         except BaseException:
-            await self._participants.rollback()
+            await transaction.rollback()
             raise
         handover = Handover(
             self._sharing, old.resources, self._stopFirst, max(self._drain, LATE)
         )
         try:
             if self._stopFirst:
-                await self._stop(old)
-            self.current = await self._start(handover)
+                # If it is started again it needs what the triggers would stop.
+                triggers, old.resources.triggers = old.resources.triggers, triggers
+                await self._stopOld(old)
+            self.current = await self._startNew(handover)
         except BaseException:
-            await self._participants.rollback()
-            if old.isRetired and not self._ending:
-                await self._startAgain(old, handover, listened)
+            await transaction.rollback()
+            if old.state in (State.DRAINING, State.STOPPED) and not self.isStopping:
+                await self._startAgain(old, handover, triggers, addresses)
             handover.rollBack()
             raise
         handover.commit()
-        await self._participants.commit()
+        await transaction.commit()
         old.retire(self._drain, handover.stopLate)
-        if old.mayServeAgain:
-            await old.resources.triggers.fire(self._reactor)
+        await triggers.fire(self._reactor)
         return old
 
-    async def _stop(self, old: Generation) -> None:
-        # It needs what it has then, such as a pool of threads.
-        old.mayServeAgain = True
+    async def _stopOld(self, old: Generation) -> None:
         old.suspend()
-        # Nobody serves until it has ended.
+        # No other generation serves until it has stopped.
         old.retire(self._drain, None)
         await old.retired.wait()
 
     async def _startAgain(
-        self, old: Generation, handover: Handover, listened: dict[Any, str]
+        self,
+        old: Generation,
+        handover: Handover,
+        triggers: Triggers,
+        addresses: dict[Any, str],
     ) -> None:
-        again = self._enter(Generation(old.number, Resources(), self._reactor))
+        again = self._add(Generation(old.number, Resources(), self._reactor))
         self.current = again
         again.service = old.service
-        again.resources.triggers = old.resources.triggers
-        again.missing = listened
+        again.resources.triggers = triggers
+        again.missing = addresses
         try:
             with handover.starting(again.resources):
                 again.privilegedStart()
                 await again.start()
         except Exception:
-            again.failed = True
+            again.state = State.FAILED
             _log.failure("{it} cannot be started again: nothing serves", it=old)
             return
         for port in again.resources.ports:
-            listened.pop(port.listener.key, None)
-        if listened:
-            # An endpoint of systemd's listens once, and does not raise.
-            again.failed = True
-            where = ", ".join(listened.values())
+            addresses.pop(port.listener.key, None)
+        if addresses:
+            # A systemd endpoint listens once, and does not raise the second time.
+            again.state = State.FAILED
+            where = ", ".join(addresses.values())
             _log.error("{it} no longer listens on {where}", it=old, where=where)
 
-    async def _start(self, handover: Handover) -> Generation:
+    async def _startNew(self, handover: Handover) -> Generation:
         new = self._new(Resources())
         try:
             with handover.starting(new.resources):
@@ -209,20 +258,22 @@ class Generations:
                 await new.start()
         except BaseException:
             new.retire(0, handover.stopLate)
-            await self.inTime(new)
+            await self.waitUntilRetired(new)
             raise
         return new
 
     def _checked(self, made: Any) -> Any:
         """
-        @return: What the factory has made.
-        @raise TypeError: It is no service.
-        @raise ValueError: It serves already, and would be stopped with the old
+        Return the service that the factory has made.
+
+        @raise TypeError: If it is no service.
+        @raise ValueError: If it serves already: it would be stopped with the old
             generation.
-        @raise CancelledError: All is stopped, and the factory has gone on.
+        @raise CancelledError: If everything is being stopped, and the factory has
+            ignored its cancellation.
         """
         checkService(made, self._factory)
-        if self._ending:
+        if self.isStopping:
             raise CancelledError
         if any(generation.service is made for generation in self.generations):
             raise ValueError(
@@ -231,7 +282,7 @@ class Generations:
             )
         return made
 
-    async def inTime(self, old: Generation) -> None:
+    async def waitUntilRetired(self, old: Generation) -> None:
         """
         Wait until a generation has stopped, but not for ever.
         """
@@ -242,37 +293,44 @@ class Generations:
 
     def _new(self, resources: Resources) -> Generation:
         self._count += 1
-        return self._enter(Generation(self._count, resources, self._reactor))
+        return self._add(Generation(self._count, resources, self._reactor))
 
-    def _enter(self, generation: Generation) -> Generation:
+    def _add(self, generation: Generation) -> Generation:
         self.generations.append(generation)
-        generation.retired.wait().addCallback(lambda _: self._left(generation))
+        generation.retired.wait().addCallback(lambda _: self._remove(generation))
         return generation
 
-    def _left(self, generation: Generation) -> None:
+    def _remove(self, generation: Generation) -> None:
         self.generations.remove(generation)
-        closed = generation.closed
-        over = f"; its time was over for {closed} connections" if closed else ""
-        _log.info("{it} has ended{over}", it=generation, over=over)
-        if self._ending and not self.generations:
-            self._leave()
+        closed = ""
+        if count := generation.closed:
+            connections = "1 connection" if count == 1 else f"{count} connections"
+            limit = f"{generation.limit:g} s"
+            closed = f"; closed {connections} still open after {limit}"
+        _log.info("{it} has ended{closed}", it=generation, closed=closed)
+        if self.phase is Phase.STOPPING and not self.generations:
+            self._finish()
 
-    def _leave(self) -> None:
-        if self._leaving is not None and self._leaving.active():
-            self._leaving.cancel()
+    def _finish(self) -> None:
+        if self.phase is Phase.STOPPED:
+            return
+        if self._stopCall is not None and self._stopCall.active():
+            self._stopCall.cancel()
+        self.phase = Phase.STOPPED
         self._sharing.close()
         unshareInherited()
-        self.gone.fire()
+        self.stopped.fire()
 
-    def end(self, seconds: float) -> None:
+    def stop(self, seconds: float) -> None:
         """
-        Listen no more, let open connections come to their end, and stop.
+        Accept no more connections, drain those that are open, and stop.
 
-        @param seconds: How long they may stay open.
+        @param seconds: How long connections may stay open.
         """
-        self._ending = True
+        self.phase = Phase.STOPPING
         self._sharing.closeHandovers()
-        # Who waits is accepted by the last, which is to be one that has started.
+        # The last one to be suspended accepts the pending connections: the oldest,
+        # which has started.
         for generation in reversed(list(self.generations)):
             generation.suspend()
         for generation in list(self.generations):
@@ -280,19 +338,19 @@ class Generations:
 
     def giveUp(self) -> None:
         """
-        Stop, with no time for anything.
+        Stop, and wait for nothing.
         """
-        self.end(0)
+        self.stop(0)
         self._cut()
-        self._leave()
+        self._finish()
 
     def cut(self) -> None:
         """
-        Cut all connections, and do not wait for services, after L{end}.
+        Abort all connections, and do not wait for services, after L{stop}.
         """
         self._cut()
-        if not self.gone.fired and self._leaving is None:
-            self._leaving = self._reactor.callLater(AT_ONCE, self._leave)
+        if self.phase is Phase.STOPPING and self._stopCall is None:
+            self._stopCall = self._reactor.callLater(AT_ONCE, self._finish)
 
     def _cut(self) -> None:
         for generation in list(self.generations):

@@ -1,14 +1,6 @@
 # -*- test-case-name: tests.reload.test_resources -*-
 """
-L{Resources}: what one generation of a service has taken of the system.
-
-L{Triggers}: what a generation of a service wants done when the reactor stops.
-
-A plugin may make something for as long as the reactor runs, as C{web --wsgi}
-makes a pool of threads, and have it ended by a trigger of its shutdown.  A
-generation that another one follows ends earlier, and so do these.
-
-L{OneShotEvent}: something that happens once, and that many may wait for.
+L{Resources}: the ports, connections, descriptors and triggers of a generation.
 """
 
 from __future__ import annotations
@@ -27,17 +19,16 @@ _log: Final = Logger("txsignalfd.reload.ReloadService")
 
 class OneShotEvent:
     """
-    It has happened or not.  A Deferred can be waited for by one only.
+    An event that happens once, and that any number of callers may wait for.
     """
 
     def __init__(self) -> None:
-        #: Whether it has.
-        self.fired = False
+        self.fired: bool = False
         self._waiting: list[Deferred[None]] = []
 
     def fire(self) -> None:
         """
-        It happens now; nothing if it has already.
+        Call back all waiting Deferreds.  A second call does nothing.
         """
         self.fired = True
         waiting, self._waiting = self._waiting, []
@@ -46,7 +37,7 @@ class OneShotEvent:
 
     def wait(self) -> Deferred[None]:
         """
-        @return: Fires when it has happened; can be cancelled.
+        @return: A Deferred that fires with the event, and can be cancelled.
         """
         deferred: Deferred[None] = Deferred(self._waiting.remove)
         if self.fired:
@@ -58,7 +49,11 @@ class OneShotEvent:
 
 class Triggers:
     """
-    Triggers of a reactor's shutdown.
+    The shutdown triggers that a generation has added to the reactor.
+
+    A plugin may make something for as long as the reactor runs, and stop it by a
+    shutdown trigger, as C{web --wsgi} does with its thread pool.  A generation
+    ends before the reactor does, and its triggers fire then.
     """
 
     def __init__(self) -> None:
@@ -66,23 +61,23 @@ class Triggers:
 
     def add(self, phase: str, identity: Any, call: Callable[[], Any]) -> None:
         """
-        Note what the reactor was told.
+        Note a trigger that was added to the reactor.
 
         @param phase: C{before}, C{during} or C{after}.
-        @param identity: What C{addSystemEventTrigger} has returned.
-        @param call: What it does.
+        @param identity: The result of C{addSystemEventTrigger}.
+        @param call: The function of the trigger, with its arguments.
         """
         self._added.append((phase, identity, call))
 
     def leave(self) -> None:
         """
-        Leave them to the reactor.
+        Leave all triggers to the reactor.
         """
         self._added.clear()
 
     async def fire(self, reactor: Any) -> None:
         """
-        Do now what the reactor would do when it stops, in its order.
+        Fire the triggers in the reactor's order, and remove them there.
         """
         added, self._added = self._added, []
         for wanted in ("before", "during", "after"):
@@ -91,11 +86,11 @@ class Triggers:
                     try:
                         await maybeDeferred(call)
                     except Exception:
-                        _log.failure("{call!r} has failed", call=call)
+                        _log.failure("the trigger {call!r} has failed", call=call)
 
     def _remove(self, reactor: Any, identity: Any) -> bool:
         """
-        @return: Whether it was still there.
+        @return: Whether the reactor still had the trigger.
         """
         try:
             reactor.removeSystemEventTrigger(identity)
@@ -106,29 +101,31 @@ class Triggers:
 
 class Resources:
     """
-    The ports, connections and descriptors of one generation.
+    What one generation owns.
+
+    @ivar ports: Its open ports, in the order in which they were opened.
+    @ivar connections: The open connections that its ports have accepted.  The set
+        is weak: code that passes a connection to a child process drops it without
+        ending it.
+    @ivar triggers: Its shutdown triggers.
+    @ivar descriptors: Duplicates of inherited sockets that are not adopted yet.
+    @ivar starting: Whether the generation has not started yet.
     """
 
     def __init__(self, descriptors: set[int] | None = None) -> None:
         """
-        @param descriptors: Those that it has already.
+        @param descriptors: Duplicates that were made before.
         """
-        #: Where it listens, in the order in which it began to.
         self.ports: list[Any] = []
-        #: What its ports have accepted, and has not ended.  Weak, for what
-        #: hands a connection to a child process lets it go without an end.
         self.connections: WeakSet[Any] = WeakSet()
-        #: What it wants done when the reactor stops.
         self.triggers: Triggers = Triggers()
-        #: Duplicates of systemd's sockets that were not adopted yet.
         self.descriptors: set[int] = set() if descriptors is None else descriptors
-        #: Whether what takes it has not started yet.
         self.starting: bool = True
         self._quiet: OneShotEvent | None = None
 
     def started(self) -> None:
         """
-        What takes it has started: it accepts where others do too.
+        Accept connections, also on sockets that another generation shares.
         """
         self.starting = False
         for port in self.ports:
@@ -136,20 +133,20 @@ class Resources:
 
     def opened(self, connection: Any) -> None:
         """
-        A port has accepted a connection.
+        Note a connection that a port has accepted.
         """
         self.connections.add(connection)
 
     def ended(self, connection: Any) -> None:
         """
-        A connection has ended.
+        Note the end of a connection.
         """
         self.connections.discard(connection)
         self._check()
 
     def suspended(self) -> None:
         """
-        A port accepts no more.
+        Note that a port no longer accepts connections.
         """
         self._check()
 
@@ -160,31 +157,30 @@ class Resources:
 
     def collect(self) -> None:
         """
-        Have connections that were let go of no longer count.  A cycle may keep
-        them until then.
+        Collect dropped connections that are in a reference cycle.
         """
         if self.connections:
             gc.collect()
-        # They may have gone at any time since.
+        # An earlier collection may have emptied the set without a check.
         self._check()
 
     @property
     def lingering(self) -> list[Any]:
         """
-        The ports where a new generation may listen later.
+        The ports whose address a new generation may still open.
         """
         return [port for port in self.ports if port.lingers]
 
     @property
     def isQuiet(self) -> bool:
         """
-        Whether no connection is open, nor a port that lingers.
+        Whether there is neither an open connection nor a lingering port.
         """
         return not self.connections and not self.lingering
 
     def whenQuiet(self) -> Deferred[None]:
         """
-        @return: Fires when it is quiet.
+        @return: A Deferred that fires when L{isQuiet} becomes true.
         """
         if self.isQuiet:
             return succeed(None)
@@ -194,7 +190,7 @@ class Resources:
 
     def close(self) -> None:
         """
-        Close the descriptors that were never adopted.
+        Close the duplicates that were never adopted.
         """
         while self.descriptors:
             os.close(self.descriptors.pop())

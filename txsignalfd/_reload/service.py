@@ -1,18 +1,16 @@
 # -*- test-case-name: tests.reload.test_reload -*-
 """
-L{ReloadService}: a service that can be made anew while it serves.
+L{ReloadService}: a service that can be reloaded while it serves.
 
-What a reload does is in C{succession.py}; when one is done is decided here.
-Reloads do not overlap, but an old generation may still have connections when
-the next one comes: else one client that keeps its connection would hold them
-up.  However fast they are asked for, they leave most of the time to clients.
+L{Generations} do the reload; this module decides when one begins.  Reloads do
+not overlap, but an old generation may still drain when the next reload begins:
+otherwise one client could hold up all reloads by keeping its connection.
 
-L{Pace}: how soon something may be done again that takes the reactor's time from
-others.
+L{Pace} leaves most of the time to clients, however fast reloads are requested.
 
-Rejected: one interval for all (too short for what takes long, and felt where
-nothing was resources); to measure CPU time (of one thread it cannot be told what
-was done for whom while something waits).
+Rejected: one fixed interval (too short after a slow reload, and a needless wait
+after a quick one); measuring CPU time (a thread's CPU time is not that of the
+reload while the reload waits).
 """
 
 from __future__ import annotations
@@ -26,35 +24,34 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txsignalfd._reload.generations import Generations
+from txsignalfd._reload.generations import Generations, Phase
 from txsignalfd._reload.inherited import unclaimed
 from txsignalfd._reload.resources import Resources
 from txsignalfd._reload.transaction import (
-    Askers,
-    Participants,
     Prepare,
     Reload,
-    Watcher,
-    Watchers,
+    ReloadObserver,
+    ReloadObservers,
+    ReloadRequest,
 )
 from txsignalfd.siginfo import SigInfo
 
 _log: Final = Logger("txsignalfd.reload.ReloadService")
 
-#: The longest rest, in seconds: somebody waits for what comes after it.
+#: The longest rest between two reloads, in seconds.
 LONGEST: Final = 0.5
 
 
 class Pace:
     """
-    After what took a while, a rest of many times as long.
+    Makes an action rest for a multiple of the time that it has taken.
     """
 
     def __init__(self, reactor: Any, share: float) -> None:
         """
         @param reactor: The reactor.
-        @param share: The part of the time that it may take: 0.01 is a rest of
-            99 times as long.
+        @param share: The part of the time that the action may take: with 0.01 it
+            rests 99 times as long.
         """
         self._reactor = reactor
         self._rests = 1 / share - 1
@@ -62,9 +59,9 @@ class Pace:
 
     async def begin(self) -> None:
         """
-        Wait until it may be done again, which begins then.
+        Wait for the end of the rest, and note the beginning of the action.
         """
-        # A reactor's clock may be set back.
+        # The clock of a reactor may be set back.
         left = min(self._until - self._reactor.seconds(), LONGEST)
         if left > 0:
             await deferLater(self._reactor, left)
@@ -72,7 +69,7 @@ class Pace:
 
     def end(self) -> None:
         """
-        It is done.
+        Note the end of the action.
         """
         now = self._reactor.seconds()
         self._until = now + min((now - self._began) * self._rests, LONGEST)
@@ -80,28 +77,31 @@ class Pace:
 
 class NotServing(RuntimeError):
     """
-    A reload was asked for of a L{ReloadService} that is being stopped.
+    A reload was requested of a L{ReloadService} that is being stopped.
     """
 
 
 class ReloadService(Service):
     """
-    Runs the service that a factory makes, and makes it anew on L{reload}::
+    Runs the service that a factory makes, and another one after L{reload}::
 
         reloads = ReloadService(makeMyService)
         SignalService(handlers={SIGHUP: reloads.reload})
 
-    While it runs, who listens on the reactor gets ports that two generations
-    can share.  Use it from the thread in which the reactor runs.
+    While it runs, the reactor opens ports that two generations can share.  Use
+    it in the reactor's thread.
+
+    @cvar alone: Whether every port of the reactor belongs to the service, also
+        one that is opened when C{startService} has returned.
+    @cvar early: What was opened for the first generation before the start, as
+        twistd makes it.
+    @cvar share: The part of the time that successive reloads may take: the next
+        one begins 198 ms after one that took 2 ms, and always within half a
+        second.
     """
 
-    #: Whether all that listens on the reactor is the service's, also what
-    #: begins to when its C{startService} has returned.
-    alone = False
-    #: What was taken for the first generation when it was made, as twistd does.
+    alone: bool = False
     early: Resources | None = None
-    #: The part of the time that reloads in a row may take: after one that took
-    #: 2 ms, the next begins in 198 ms, but whatever took long, in half a second.
     share: float = 0.01
 
     def __init__(
@@ -116,10 +116,10 @@ class ReloadService(Service):
         @param factory: Makes an C{IService}, or an awaitable of one.
         @param drain: How long connections of an old generation may stay open,
             in seconds.
-        @param stopTimeout: The same when all is stopped.
-        @param stopFirst: Whether the old generation is stopped before the new
-            one is made, for what two of them cannot have at the same time.  Who
-            connects meanwhile waits.
+        @param stopTimeout: The same for L{stopService}.
+        @param stopFirst: Whether to stop the old service before the new one is
+            made, for resources that two of them cannot share.  New connections
+            wait in the listen queue.
         @param reactor: The reactor; by default the global one.
         """
         self._factory = factory
@@ -127,102 +127,100 @@ class ReloadService(Service):
         self.stopTimeout = stopTimeout
         self.stopFirst = stopFirst
         self._reactor = reactor
-        self._participants = Participants()
-        self._watchers = Watchers()
+        self._participants: list[Prepare] = []
+        self._observers = ReloadObservers()
+        #: C{None} until the first start.
         self._generations: Generations | None = None
-        #: Who wants one reload more.
-        self._askers = Askers()
-        #: The last that has begun.
+        #: The request for the next reload.
+        self._request = ReloadRequest()
+        #: The reload that has begun last.
         self._latest: Reload
-        #: Whether a generation is being started, and what is waited for then.
-        self._busy = False
-        self._working: Deferred[None] = succeed(None)
-        #: What is being stopped.
-        self._ending: Generations | None = None
-        self._atOnce = False
+        self._cutsAtStop = False
 
     def addParticipant(self, prepare: Prepare) -> None:
         """
-        Have something else change with the service, or not at all.
+        Join a two-phase commit with every reload.
 
         @param prepare: Called before the new service is made.  It returns two
-            callables: what makes the change when the new one serves, and what
-            gives it up when it will not.  Each may return an awaitable.  If
-            C{prepare} fails, so does the reload.
+            callables: the first commits the change when the new service serves,
+            the second rolls it back when it will not.  Each of the three may
+            return an awaitable.  If C{prepare} fails, so does the reload.
         """
-        self._participants.add(prepare)
+        self._participants.append(prepare)
 
-    def addWatcher(self, before: Watcher, after: Watcher) -> None:
+    def addObserver(self, before: ReloadObserver, after: ReloadObserver) -> None:
         """
-        Be told of each L{Reload}, and of the first start.
+        Call functions before and after each L{Reload}, and the first start.
 
         @param before: Called before the service is made, or the first started.
         @param after: Called when it serves, or has failed.
         """
-        self._watchers.add(before, after)
+        self._observers.add(before, after)
+
+    #: The former name of L{addObserver}.
+    addWatcher = addObserver
 
     def describe(self) -> list[str]:
         """
-        A line for each generation that is not stopped, the oldest first.
+        Describe each generation that has not stopped, the oldest first.
         """
         generations = self._generations.generations if self._generations else []
-        return [one.describe() for one in generations]
+        return [generation.describe() for generation in generations]
 
     def privilegedStartService(self) -> None:
         """
-        Make the first generation, and have it do what may need privileges.
+        Make the first generation, and start what may need privileges.
         """
-        if self._generations is not None:
+        if self._generations is not None and not self._generations.isStopping:
             return
         if self._reactor is None:
             from twisted.internet import reactor
 
             self._reactor = reactor
-        self._ending, self._atOnce = None, False
+        self._cutsAtStop = False
         self._pace = Pace(self._reactor, self.share)
-        succession = Generations(
+        generations = Generations(
             self._reactor, self._factory, self._participants, self.drain, self.stopFirst
         )
         early, self.early = self.early or Resources(unclaimed), None
-        succession.privilegedBegin(self.alone, early)
-        self._generations = succession
+        generations.privilegedStart(self.alone, early)
+        self._generations = generations
 
     def startService(self) -> None:
         """
         Start the first generation.
         """
         self.privilegedStartService()
-        succession = self._generations
-        assert succession is not None, "it was made"
-        raised: list[Failure] = []
-        self._busy = True
-        self._working = Deferred.fromCoroutine(self._begin(succession))
-        self._working.addErrback(raised.append)
-        if raised:
-            self._busy = False
-            succession.giveUp()
+        generations = self._generations
+        assert generations is not None, "privilegedStartService has made it"
+        failures: list[Failure] = []
+        generations.phase = Phase.STARTING
+        generations.task = Deferred.fromCoroutine(self._start(generations))
+        generations.task.addErrback(failures.append)
+        if failures:
+            generations.giveUp()
             self._generations = None
-            raised[0].raiseException()
+            failures[0].raiseException()
         super().startService()
-        self._working.addCallback(lambda _: self._begun(succession, raised))
+        generations.task.addCallback(lambda _: self._started(generations, failures))
 
-    async def _begin(self, succession: Generations) -> None:
-        reload = self._latest = Reload(succession.current.number, Askers())
-        self._watchers.before(reload)
+    async def _start(self, generations: Generations) -> None:
+        reload = self._latest = Reload(generations.current.number, ReloadRequest())
+        self._observers.before(reload)
         try:
-            await succession.begin()
+            await generations.start()
         except BaseException:
-            reload.ended(Failure())
+            reload.end(Failure())
             raise
         else:
-            reload.ended()
+            reload.end()
         finally:
-            self._watchers.after(reload)
+            self._observers.after(reload)
 
-    def _begun(self, succession: Generations, raised: list[Failure]) -> None:
-        if raised and succession is self._generations:
-            _log.failure("the service could not start", raised[0])
-        self._worked(succession)
+    def _started(self, generations: Generations, failures: list[Failure]) -> None:
+        if failures and not generations.isStopping:
+            _log.failure("the service could not start", failures[0])
+        self._finished(generations)
 
     @overload
     def reload(self) -> Deferred[None]: ...
@@ -232,87 +230,90 @@ class ReloadService(Service):
 
     def reload(self, info: SigInfo | None = None) -> Deferred[None] | None:
         """
-        Make the service anew.  While that goes on, or before the service has
-        started, any number of calls come to one more, after it.
+        Start a new service, and stop the old one when its connections have ended.
 
-        @param info: The signal that asks for it.  Then nothing is returned, so
-            that a dispatcher, for which this is a handler, does not keep the
-            next signal for later.
-        @return: Fires when the new generation serves and the old one is
-            stopped.  Fails with the reason when the old one serves on, or with
-            L{NotServing}.
+        Any number of calls during a reload, or before the service has started,
+        request one more reload after it.
+
+        @param info: The signal that requests it.  Then nothing is returned, so
+            that a dispatcher that has this as a handler does not defer the next
+            signal.
+        @return: A Deferred that fires when the new service serves and the old one
+            has stopped.  It fails with the reason when the old one goes on
+            serving, or with L{NotServing}.
         """
-        asked: Deferred[None] | None = None
+        waiting: Deferred[None] | None = None
         if info is None:
-            asked = Deferred()
-            self._askers.waiting.append(asked)
+            waiting = Deferred()
+            self._request.waiting.append(waiting)
         else:
-            self._askers.add(info)
-        if self._ending is not None:
-            self._refuse()
-        elif self._busy:
-            self._latest.tellThatItLasts(self._askers)
-        else:
-            self._work()
-        return asked
+            self._request.add(info)
+        if self._generations is not None:
+            if self._generations.isStopping:
+                self._refuse()
+            elif self._generations.phase is Phase.READY:
+                self._reloadIfRequested(self._generations)
+            else:
+                self._latest.logLong(self._request)
+        return waiting
 
     def _refuse(self) -> None:
-        askers = self._takeAskers()
-        if askers.infos:
-            _log.info("no reload while it stops: asked for by {it}", it=askers)
-        askers.refuse(Failure(NotServing("the service is being stopped")))
+        request = self._takeRequest()
+        if request.infos:
+            _log.info(
+                "no reload: the service is being stopped; requested by {requester}",
+                requester=request,
+            )
+        request.fail(Failure(NotServing("the service is being stopped")))
 
-    def _takeAskers(self) -> Askers:
-        resources, self._askers = self._askers, Askers()
-        return resources
+    def _takeRequest(self) -> ReloadRequest:
+        request, self._request = self._request, ReloadRequest()
+        return request
 
-    def _work(self) -> None:
-        if self.running and self._askers and not self._busy:
-            succession = self._generations
-            assert succession is not None, "it runs"
-            self._busy = True
-            self._working = Deferred.fromCoroutine(self._reload(succession))
-            self._working.addBoth(lambda _: self._worked(succession))
+    def _reloadIfRequested(self, generations: Generations) -> None:
+        if self._request:
+            generations.phase = Phase.RELOADING
+            generations.task = Deferred.fromCoroutine(self._reload(generations))
+            generations.task.addBoth(lambda _: self._finished(generations))
 
-    def _worked(self, succession: Generations) -> None:
-        # Else it was stopped, and has perhaps been started again since.
-        if succession is self._generations:
-            self._busy = False
-            self._work()
+    def _finished(self, generations: Generations) -> None:
+        if not generations.isStopping:
+            generations.phase = Phase.READY
+            self._reloadIfRequested(generations)
 
-    async def _reload(self, succession: Generations) -> None:
+    async def _reload(self, generations: Generations) -> None:
         await self._pace.begin()
-        askers = self._takeAskers()
-        reload = self._latest = Reload(succession.next, askers)
-        _log.info("reloading: asked for by {asker}", asker=reload.asker)
-        self._watchers.before(reload)
+        request = self._takeRequest()
+        reload = self._latest = Reload(generations.next, request)
+        _log.info("reloading: requested by {requester}", requester=reload.requester)
+        self._observers.before(reload)
         try:
-            old = await succession.follow()
+            old = await generations.reload()
         except BaseException:
             failure = Failure()
-            if succession is not self._generations:
+            if generations.isStopping:
                 failure = Failure(NotServing("the service is being stopped"))
-            reload.ended(failure)
+            reload.end(failure)
             self._pace.end()
-            self._failed(succession, reload)
-            askers.refuse(failure)
+            self._failed(generations, reload)
+            request.fail(failure)
             return
-        reload.ended()
+        reload.end()
         self._pace.end()
         _log.info(
-            "reloaded in {seconds:.3f} s: {it} serves",
+            "reloaded in {seconds:.3f} s: {generation} serves",
             seconds=reload.seconds,
-            it=succession.current,
+            generation=generations.current,
         )
-        self._watchers.after(reload)
-        for deferred in askers.waiting:
+        self._observers.after(reload)
+        for deferred in request.waiting:
             old.retired.wait().chainDeferred(deferred)
         if not old.isBusy:
-            await succession.inTime(old)
+            await generations.waitUntilRetired(old)
 
-    def _failed(self, succession: Generations, reload: Reload) -> None:
-        assert reload.failure is not None, "it has failed"
-        reload.remains = succession.remains
+    def _failed(self, generations: Generations, reload: Reload) -> None:
+        assert reload.failure is not None, "the reload has failed"
+        reload.remains = generations.remains
         _log.failure(
             "not reloaded, after {seconds:.3f} s: {remains}: {reason}",
             reload.failure,
@@ -320,30 +321,31 @@ class ReloadService(Service):
             remains=reload.remains,
             reason=reload.reason,
         )
-        self._watchers.after(reload)
+        self._observers.after(reload)
 
     def stopService(self) -> Deferred[None]:
         """
-        Listen no more, let open connections come to their end, and stop.
+        Accept no more connections, drain those that are open, and stop.
 
-        @return: Fires when that is done.
+        @return: A Deferred that fires when the service has stopped.
         """
         super().stopService()
-        succession, self._generations = self._generations, None
-        if succession is None:
+        generations = self._generations
+        if generations is None:
             return succeed(None)
-        self._ending = succession
-        self._refuse()
-        succession.end(self.stopTimeout)
-        self._working.cancel()
-        if self._atOnce:
-            succession.cut()
-        return succession.gone.wait()
+        if not generations.isStopping:
+            generations.stop(self.stopTimeout)
+            self._refuse()
+            generations.task.cancel()
+            if self._cutsAtStop:
+                generations.cut()
+        return generations.stopped.wait()
 
     def cut(self) -> None:
         """
-        Wait for nothing when the service is stopped, or is being: cut connections.
+        Abort open connections, and wait for nothing: now, if the service is being
+        stopped, else when it will be.
         """
-        self._atOnce = True
-        if self._ending is not None:
-            self._ending.cut()
+        self._cutsAtStop = True
+        if self._generations is not None and self._generations.isStopping:
+            self._generations.cut()

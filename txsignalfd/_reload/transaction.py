@@ -1,8 +1,10 @@
 # -*- test-case-name: tests.reload.test_transaction -*-
 """
-L{Reload}, and those who are told of it.
+One reload: who requested it, who observes it, and what changes with it.
 
-L{Participants}: what changes together with a reload, or not at all.
+L{ReloadRequest} collects the requesters of a L{Reload}.  L{ReloadObservers} are
+called before and after it.  A L{Transaction} makes the changes of its participants
+together with it, or none of them.
 """
 
 from __future__ import annotations
@@ -23,79 +25,80 @@ from txsignalfd.siginfo import SigInfo
 
 _log: Final = Logger("txsignalfd.reload.ReloadService")
 
-#: How many of those who have asked for one reload are named.
-_MOST: Final = 10
+#: How many requesters of one reload are named.
+_MOST_NAMED: Final = 10
 
-#: Seconds after which a reload is a long one.
+#: Seconds after which a reload that others wait for is reported.
 _LONG: Final = 1.0
 
 
-class Askers:
+class ReloadRequest:
     """
-    Those who ask for one reload.  Who does by a signal is looked at then, for
-    later he may have ended.
+    The signals and the callers that request one reload.
     """
 
     def __init__(self) -> None:
-        #: Those who wait for it.
+        #: The Deferreds of callers that wait for the reload.
         self.waiting: list[Deferred[None]] = []
-        self._times: Counter[str] = Counter()
-        self._told: dict[SigInfo, str] = {}
+        self._counts: Counter[str] = Counter()
+        self._descriptions: dict[SigInfo, str] = {}
 
     @property
     def infos(self) -> list[SigInfo]:
         """
-        Their signals, of those that are equal one.
+        The different signals that request it.
         """
-        return list(self._told)
+        return list(self._descriptions)
 
     def add(self, info: SigInfo) -> None:
         """
-        One asks, perhaps once more.
+        Add a signal.
+
+        Its sender is looked up now: it may have exited when the reload begins.
         """
-        if info not in self._told:
-            self._told[info] = describeWithCommand(info)
-        self._times[self._told[info]] += 1
+        if info not in self._descriptions:
+            self._descriptions[info] = describeWithCommand(info)
+        self._counts[self._descriptions[info]] += 1
 
     def __bool__(self) -> bool:
-        return bool(self.waiting or self._times)
+        return bool(self.waiting or self._counts)
 
-    def refuse(self, failure: Failure) -> None:
+    def fail(self, failure: Failure) -> None:
         """
-        There will be none, for those who wait.
+        Fail the Deferreds of the callers.
         """
         for deferred in self.waiting:
             deferred.errback(failure)
 
     def __str__(self) -> str:
         named = [
-            text if times == 1 else f"{text} ({times} times)"
-            for text, times in list(self._times.items())[:_MOST]
+            text if count == 1 else f"{text} ({count} times)"
+            for text, count in list(self._counts.items())[:_MOST_NAMED]
         ]
-        if len(self._times) > _MOST:
-            named.append(f"and {len(self._times) - _MOST} more")
+        if len(self._counts) > _MOST_NAMED:
+            named.append(f"and {len(self._counts) - _MOST_NAMED} more")
         return "; ".join(named)
 
 
 class Reload:
     """
-    The making of a generation.
+    A reload, or the first start of a service.
     """
 
-    def __init__(self, number: int, askers: Askers) -> None:
+    def __init__(self, number: int, request: ReloadRequest) -> None:
         """
-        @param number: The number of the generation; that of the first is 1.
-        @param askers: Those whose signals have asked for it.
+        @param number: The number of the new generation; that of the first is 1.
+        @param request: The request for it.
         """
         self.number = number
-        #: Their signals, of those that are equal one.
-        self.infos: list[SigInfo] = askers.infos
-        self._askers = askers
+        #: The different signals that requested it.
+        self.infos: list[SigInfo] = request.infos
+        self._request = request
         #: Whether the generation serves, or has failed.
         self.isOver: bool = False
-        #: Why it has failed; C{None} while it has not.
+        #: The reason of a failure, else C{None}.
         self.failure: Failure | None = None
-        #: What holds then, such as C{generation 1 serves on}.
+        #: The state after a failure, such as C{generation 1 serves on}.
         self.remains = ""
         self._began = monotonic()
         self._ended = 0.0
@@ -103,119 +106,120 @@ class Reload:
     @property
     def seconds(self) -> float:
         """
-        How long it took until the generation served, or has taken so far.
+        The time until the generation served or failed, or until now.
         """
         return (self._ended if self.isOver else monotonic()) - self._began
 
     @property
-    def asker(self) -> str:
+    def requester(self) -> str:
         """
-        Who has asked for it: pid, command and uid, as far as they are known.
+        The senders of the signals: pid, command and uid, as far as known.
         """
-        return str(self._askers) or "the program"
+        return str(self._request) or "the program"
+
+    #: The former name of L{requester}.
+    asker = requester
 
     @property
     def reason(self) -> str:
         """
-        Why it has failed, in one line, as at the end of a traceback.
+        The reason of the failure in one line, as at the end of a traceback.
         """
-        assert self.failure is not None, "it has failed"
+        assert self.failure is not None, "the reload has failed"
         name = type(self.failure.value).__name__
         message = " ".join(self.failure.getErrorMessage().split())
         return f"{name}: {message}" if message else name
 
-    def tellThatItLasts(self, askers: Askers) -> None:
+    def logLong(self, request: ReloadRequest) -> None:
         """
-        Somebody asks for another one meanwhile.  If it takes long, say so.
+        Log that this takes long, if it does, when another reload is requested.
         """
         if not self.isOver and self.seconds > _LONG:
             _log.info(
-                "generation {number} has been starting for {seconds:.0f} s: one more"
-                " reload when that is over, asked for by {askers}",
+                "generation {number} has been starting for {seconds:.0f} s; one more"
+                " reload follows it, requested by {requester}",
                 number=self.number,
                 seconds=self.seconds,
-                askers=askers,
+                requester=request,
             )
 
-    def ended(self, failure: Failure | None = None) -> None:
+    def end(self, failure: Failure | None = None) -> None:
         """
-        The generation serves, or has failed.
+        Note that the generation serves, or why it has failed.
         """
         self._ended = monotonic()
         self.isOver = True
         self.failure = failure
 
 
-Watcher: TypeAlias = Callable[[Reload], object]
+ReloadObserver: TypeAlias = Callable[[Reload], object]
 
 
-class Watchers:
+class ReloadObservers:
     """
-    Those who are told.
+    Functions that are called before and after each reload.
     """
 
     def __init__(self) -> None:
-        self._watchers: list[tuple[Watcher, Watcher]] = []
+        self._observers: list[tuple[ReloadObserver, ReloadObserver]] = []
 
-    def add(self, before: Watcher, after: Watcher) -> None:
+    def add(self, before: ReloadObserver, after: ReloadObserver) -> None:
         """
-        Tell somebody, after those who are told already.
+        Add a pair of observers.
         """
-        self._watchers.append((before, after))
+        self._observers.append((before, after))
 
     def before(self, reload: Reload) -> None:
         """
-        The generation will be made.
+        Call the observers before the generation is made.
         """
-        for watcher, _ in list(self._watchers):
-            self._tell(watcher, reload)
+        for observer, _ in list(self._observers):
+            self._call(observer, reload)
 
     def after(self, reload: Reload) -> None:
         """
-        It serves, or has failed.
+        Call the observers when the generation serves or has failed.
         """
-        for _, watcher in list(self._watchers):
-            self._tell(watcher, reload)
+        for _, observer in list(self._observers):
+            self._call(observer, reload)
 
-    def _tell(self, watcher: Watcher, reload: Reload) -> None:
+    def _call(self, observer: ReloadObserver, reload: Reload) -> None:
         try:
-            watcher(reload)
+            observer(reload)
         except Exception:
-            _log.failure("{watcher!r} has failed", watcher=watcher)
+            _log.failure("the observer {observer!r} has failed", observer=observer)
 
 
-#: Has something ready, and returns what makes it so and what gives it up.  It may
-#: return a Deferred, or be a coroutine function; so may these two.
+#: Prepares a change, and returns two functions: commit and rollback.  Each of
+#: the three may return a Deferred or another awaitable.
 Prepare: TypeAlias = Callable[[], Any]
 
 
 async def result(value: Any) -> Any:
     """
-    @return: The value, or what it comes to when it is awaitable.
+    Return a value, or the result of an awaitable.
     """
     return await toDeferred(value) if isawaitable(value) else value
 
 
-class Participants:
+class Transaction:
     """
-    Those who take part in each reload, such as a certificate or a pool.
+    The changes of all participants in one reload, by a two-phase commit.
     """
 
-    def __init__(self) -> None:
-        self._prepares: list[Prepare] = []
+    def __init__(self, participants: list[Prepare]) -> None:
+        """
+        @param participants: What changes together with the service, such as a
+            certificate or a pool.
+        """
+        self._participants = participants
         self._prepared: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
-
-    def add(self, prepare: Prepare) -> None:
-        """
-        Have one more take part, after those that do already.
-        """
-        self._prepares.append(prepare)
 
     async def prepare(self) -> None:
         """
-        Have each get ready; the first that cannot ends this with its error.
+        Prepare each change; the first that fails ends this with its error.
         """
-        for prepare in list(self._prepares):
+        for prepare in list(self._participants):
             prepared = await result(prepare())
             try:
                 commit, rollback = prepared
@@ -227,19 +231,16 @@ class Participants:
 
     async def commit(self) -> None:
         """
-        What was prepared holds from now on.  One that fails is logged, for it
-        is too late to go back.
+        Make each change.  A failure is logged: the new service serves already.
         """
-        prepared, self._prepared = self._prepared, []
-        for commit, _ in prepared:
+        for commit, _ in self._prepared:
             await self._do(commit)
 
     async def rollback(self) -> None:
         """
-        What was prepared is given up, the last first.
+        Give up each prepared change, the last one first.
         """
-        prepared, self._prepared = self._prepared, []
-        for _, rollback in reversed(prepared):
+        for _, rollback in reversed(self._prepared):
             await self._do(rollback)
 
     async def _do(self, step: Callable[[], Any]) -> None:

@@ -73,7 +73,7 @@ class Daemon(Service):
         self._extending: Any = None
         #: Whether the first generation could not start.
         self._failed = False
-        reloads.addWatcher(self._before, self._after)
+        reloads.addObserver(self._before, self._after)
 
     def _effectiveActions(self) -> dict[int, Action]:
         actions = {**DEFAULTS, **self._chosen}
