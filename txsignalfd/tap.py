@@ -26,7 +26,7 @@ from txsignalfd._native.names import signalNumber
 from txsignalfd._reload.inherited import shareInherited, unclaimed, unshareInherited
 from txsignalfd._reload.resources import Resources
 from txsignalfd._reload.service import ReloadService
-from txsignalfd._reload.sharing import takingEarly
+from txsignalfd._reload.sharing import recordingStartup
 from txsignalfd._twistd.actions import parseOn
 from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.plugins import PluginFactory, installedPlugins
@@ -279,7 +279,7 @@ def makeService(options: Options) -> IService:
 
     maker = options.plugins[options.subCommand]
     early = Resources(unclaimed)
-    with takingEarly(reactor, early):
+    with recordingStartup(reactor, early):
         factory = PluginFactory(maker, options.subOptions, options.parseAgain)
     reloads = ReloadService(
         factory,

@@ -51,8 +51,8 @@ def test_theParserStillLooksWhereWePutOurs() -> None:
     survive a reload.
     """
     assert isinstance(endpoints._SystemdParser._sddaemon, ListenFDs)
-    handedOut: set[int] = set()
-    shareInherited(handedOut)
+    duplicates: set[int] = set()
+    shareInherited(duplicates)
     try:
         own: Any = endpoints._SystemdParser._sddaemon
         assert own.inheritedDescriptors() == []

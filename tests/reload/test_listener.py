@@ -250,10 +250,10 @@ def test_whoMayNotLookTakesItForOurs(tmp_path: Path, logged: list[LogEvent]) -> 
         bound.bind(name)
         path = SocketPath(name, 0o666, None)
         with asNobody(tmp_path):
-            assert path.stands
+            assert path.isOurs
             path.changeMode(0o666)
             with pytest.raises(PermissionError):
                 path.changeMode(0o600)
             path.remove()
-        assert path.stands
+        assert path.isOurs
     assert any("was not removed: [Errno 13]" in text for text in texts(logged))

@@ -204,7 +204,7 @@ class Generation:
             open later.
         """
         for port in list(self.resources.ports):
-            if not (port.isPassing or (lingering and port.lingers)):
+            if not (port.isTemporary or (lingering and port.lingers)):
                 port.suspend()
 
     def cut(self) -> None:

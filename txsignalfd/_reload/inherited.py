@@ -1,12 +1,11 @@
 # -*- test-case-name: tests.reload.test_inherited -*-
 """
-Sockets that systemd has opened for us, for more than one generation.
+Sockets that systemd has opened, for more than one generation.
 
-An endpoint C{systemd:domain=INET:index=0} adopts the descriptor that it was
-given, 3 for instance, and closes it.  The next generation would find it closed,
-or, worse, another file under its number, which it would close in turn.  So each
-endpoint is given a duplicate here, and the descriptors themselves stay open as
-long as the process: see sd_listen_fds(3).
+An endpoint C{systemd:domain=INET:index=0} adopts descriptor 3, and closes it.
+The next generation would find the number closed or, worse, in use for another
+file, which it would close in turn.  So each endpoint gets a duplicate here, and
+the descriptors themselves stay open as long as the process: sd_listen_fds(3).
 """
 
 from __future__ import annotations
@@ -17,35 +16,35 @@ from typing import Any, Final
 
 from twisted.internet.endpoints import _SystemdParser
 
-#: What was handed out before the first generation of a service was made: its
+#: Duplicates that were made before the first generation of a service, whose
 #: options are parsed earlier.
 unclaimed: Final[set[int]] = set()
 
 
 class _Numbered(list[int]):
     """
-    Descriptors, of which each that is asked for is a duplicate.
+    The descriptors by number; each access makes a duplicate.
     """
 
-    def __init__(self, descriptors: list[int], handedOut: set[int]) -> None:
+    def __init__(self, descriptors: list[int], duplicates: set[int]) -> None:
         super().__init__(descriptors)
-        self._handedOut = handedOut
+        self._duplicates = duplicates
 
     def __getitem__(self, index: Any) -> Any:
-        return _duplicate(super().__getitem__(index), self._handedOut)
+        return _duplicate(super().__getitem__(index), self._duplicates)
 
 
 class _Named(Mapping[str, int]):
     """
-    The same by their names.
+    The descriptors by name; each access makes a duplicate.
     """
 
-    def __init__(self, descriptors: dict[str, int], handedOut: set[int]) -> None:
+    def __init__(self, descriptors: dict[str, int], duplicates: set[int]) -> None:
         self._descriptors = descriptors
-        self._handedOut = handedOut
+        self._duplicates = duplicates
 
     def __getitem__(self, name: str) -> int:
-        return _duplicate(self._descriptors[name], self._handedOut)
+        return _duplicate(self._descriptors[name], self._duplicates)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._descriptors)
@@ -54,55 +53,55 @@ class _Named(Mapping[str, int]):
         return len(self._descriptors)
 
 
-def _duplicate(fd: int, handedOut: set[int]) -> int:
+def _duplicate(fd: int, duplicates: set[int]) -> int:
     copy = os.dup(fd)
-    handedOut.add(copy)
+    duplicates.add(copy)
     return copy
 
 
 class SharedInherited:
     """
-    What C{systemd:} endpoints are made of, in the shape of C{ListenFDs}.
+    Replaces Twisted's C{ListenFDs} where C{systemd:} endpoints look.
     """
 
-    def __init__(self, own: Any, handedOut: set[int]) -> None:
+    def __init__(self, own: Any, duplicates: set[int]) -> None:
         """
-        @param own: Twisted's, with the descriptors themselves.
-        @param handedOut: Where to put each duplicate.
+        @param own: Twisted's C{ListenFDs}, with the descriptors themselves.
+        @param duplicates: Where to record each duplicate.
         """
         self.own = own
-        self._handedOut = handedOut
+        self._duplicates = duplicates
 
     def inheritedDescriptors(self) -> list[int]:
         """
-        See C{ListenFDs}.
+        Return the descriptors by number.
         """
-        return _Numbered(self.own.inheritedDescriptors(), self._handedOut)
+        return _Numbered(self.own.inheritedDescriptors(), self._duplicates)
 
     def inheritedNamedDescriptors(self) -> Mapping[str, int]:
         """
-        See C{ListenFDs}.
+        Return the descriptors by name.
         """
-        return _Named(self.own.inheritedNamedDescriptors(), self._handedOut)
+        return _Named(self.own.inheritedNamedDescriptors(), self._duplicates)
 
 
-def shareInherited(handedOut: set[int] = unclaimed) -> None:
+def shareInherited(duplicates: set[int] = unclaimed) -> None:
     """
-    Give each C{systemd:} endpoint that is made from now on a duplicate.
+    Give a duplicate to each C{systemd:} endpoint that is made from now on.
 
-    @param handedOut: Where to put each, until it is adopted.
+    @param duplicates: Where to record it, until it is adopted.
     """
-    _replace(SharedInherited(_own(), handedOut))
+    _replace(SharedInherited(_own(), duplicates))
 
 
 def unshareInherited() -> None:
     """
-    Give the next endpoint the descriptor itself, as Twisted does.
+    Give the descriptor itself to the next endpoint, as Twisted does.
     """
     _replace(_own())
 
 
-# Private, and there is no other way to what the parser gives its endpoints.
+# The attribute is private to Twisted; the parser has no public way to replace it.
 
 
 def _replace(descriptors: Any) -> None:

@@ -1,13 +1,13 @@
-# -*- test-case-name: tests.reload.test_ports -*-
+# -*- test-case-name: tests.reload.test_listener -*-
 """
-L{Listener}: a bound socket, of which several ports have duplicates.
+Bound sockets that the ports of several generations share.
 
-L{SocketPath}: where a UNIX socket is found, which anybody may remove.
+Each port has a duplicate of the socket of a L{Listener}, which stops the socket
+when the last of them has stopped.
 
-What has a path has a socket and a name that may part: somebody cleans a
-directory, or a deployment replaces it.  Then the socket is where nobody finds
-it, and another one may have its name.  So it is known which file was bound, and
-no other is removed.
+A UNIX socket and its path may part: a clean-up removes the path, or a deployment
+replaces the directory.  L{SocketPath} therefore remembers which file was bound,
+and removes no other.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ _log: Final = Logger("txsignalfd.reload.ReloadService")
 
 class PathLock:
     """
-    The lock of a path, of all sockets that were bound there one after the other.
+    The lock file of a path, shared by all sockets that were bound there.
     """
 
     def __init__(self, file: FilesystemLock) -> None:
         """
-        @param file: Twisted's, which is locked.
+        @param file: Twisted's lock, which is locked.
         """
         self._file = file
-        self._holders = 0
+        self._sockets = 0
 
-    def hold(self) -> None:
+    def acquire(self) -> None:
         """
-        One more socket is bound under it.
+        Count one more socket that is bound under the lock.
         """
-        self._holders += 1
+        self._sockets += 1
 
     def release(self) -> None:
         """
-        One has gone.  With the last goes the lock.
+        Count one socket less; remove the lock file with the last one.
         """
-        self._holders -= 1
-        if self._holders:
+        self._sockets -= 1
+        if self._sockets:
             return
         try:
             self._file.unlock()
@@ -60,9 +60,9 @@ class PathLock:
 
     def renew(self) -> None:
         """
-        Lock it again where somebody has removed it.
+        Lock the path again if somebody has removed the lock file.
 
-        @raise CannotListenError: Another process has it by now.
+        @raise CannotListenError: Another process has locked the path since.
         """
         try:
             isOurs = int(os.readlink(self._file.name)) == os.getpid()
@@ -74,40 +74,42 @@ class PathLock:
 
 class SocketPath:
     """
-    A path to which a socket was bound.
+    The path to which a socket was bound.
     """
 
     def __init__(self, name: str | bytes, mode: int, lock: PathLock | None) -> None:
         """
         @param name: The path.
-        @param mode: What it was given, as by chmod(2).
-        @param lock: What keeps others from binding it.
-        @raise OSError: It was removed already.
+        @param mode: Its permissions, as for chmod(2).
+        @param lock: The lock under which it was bound.
+        @raise OSError: The path was removed already.
         """
         self._name = name
         self._mode = mode
         self._bound = os.lstat(name)
         self.lock = lock
         if lock is not None:
-            lock.hold()
+            lock.acquire()
 
     @property
-    def stands(self) -> bool:
+    def isOurs(self) -> bool:
         """
-        Whether it still leads to the socket.
+        Whether the path still leads to the socket.
         """
         try:
             return os.path.samestat(os.lstat(self._name), self._bound)
         except PermissionError:
-            # Root was given up since, and nobody can tell.
+            # The process has given up root since, and cannot find out.
             return True
         except OSError:
             return False
 
     def changeMode(self, mode: int) -> None:
         """
-        Give it another mode: chmod(2).  One who has given up root may not, so it
-        is done only where it is another.
+        Change the path's permissions if they differ.
+
+        A process that has given up root may not call chmod(2), not even to set
+        the permissions that the path has.
         """
         if mode != self._mode:
             os.chmod(self._name, mode)
@@ -115,38 +117,40 @@ class SocketPath:
 
     def remove(self) -> None:
         """
-        Remove it, unless it leads elsewhere by now, and let go of the lock.  Call
-        it while the socket is open: later its inode may be another's.
+        Remove the path if it is ours, and release the lock.
+
+        Call this while the socket is open: afterwards another file may have its
+        inode.
         """
-        if self.stands:
+        if self.isOurs:
             try:
                 os.unlink(self._name)
             except OSError as error:
-                _stays(self._name, error)
+                _warnNotRemoved(self._name, error)
         else:
-            _stays(self._name, "it does not lead to our socket any more")
+            _warnNotRemoved(self._name, "it does not lead to our socket any more")
         if self.lock is not None:
             self.lock.release()
 
 
-def _stays(path: object, why: object) -> None:
+def _warnNotRemoved(path: object, why: object) -> None:
     _log.warn("{path!r} was not removed: {why}", path=path, why=why)
 
 
 def pathOf(name: str | bytes) -> str | bytes | None:
     """
-    @param name: The name of a UNIX socket: unix(7).
-    @return: Its path in the file system, C{None} in the abstract namespace.
+    Return the path of a UNIX socket, or C{None} in the abstract namespace.
+
+    @param name: The name of the socket, as in unix(7).
     """
     start = name[:1]
     return name if start and start not in ("\0", b"\0") else None
 
 
-#: How many connections wait for one port at most: net.core.somaxconn, which is
-#: 4096 unless an administrator has chosen another.
-MOST_WAITING: Final = 4096
+#: The length of the longest listen queue: the default of net.core.somaxconn.
+MAX_BACKLOG: Final = 4096
 
-#: Who has joined, by the protocol's level, and the group and interface.
+#: The sockets that have joined, by protocol level, and group and interface.
 Groups: TypeAlias = dict[tuple[int, Any], set["SharedSocket"]]
 
 _JOIN: Final = (
@@ -161,40 +165,42 @@ _LEAVE: Final = {
 
 class SharedSocket(socket.socket):
     """
-    A socket of which there may be duplicates.
+    A socket of a port, of which other ports may have duplicates.
     """
 
-    #: Whether it is a duplicate, of a socket that is bound.
+    #: Whether the socket is a duplicate of one that is bound.
     duplicate = False
-    #: Whether it listens already, with a queue of somebody else's choosing.
+    #: Whether another process made it, which chose the length of its queue.
     adopted = False
-    #: Where it listened before L{leave}.
+    #: The address that it had before L{leave}.
     _left: Any = None
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
-        #: Which of the duplicates have joined which multicast groups: to the
-        #: kernel they are one member.
+        #: The multicast groups that each duplicate has joined: to the kernel all
+        #: duplicates are one member.
         self.groups: Groups = {}
 
     def bind(self, address: Any) -> None:
         """
-        Bind the first of the duplicates: bind(2).
+        Bind the socket unless it is a duplicate: bind(2).
         """
         if not self.duplicate:
             super().bind(address)
 
     def listen(self, backlog: int = 50) -> None:
         """
-        Listen, or change for how many connections there is room: listen(2).
+        Listen, or change the length of the queue: listen(2).
         """
         if not self.adopted:
             super().listen(backlog)
 
     def setsockopt(self, level: int, option: int, value: Any, *size: int) -> None:
         """
-        Set an option: setsockopt(2).  A group is joined with the first of the
-        duplicates that wants to, and left with the last: ip(7).
+        Set an option: setsockopt(2).
+
+        The first duplicate that joins a multicast group joins it for all of
+        them, and the last one leaves it: ip(7).
         """
         isJoin, isLeave = (level, option) in _JOIN, _LEAVE.get(level) == option
         if not (isJoin or isLeave):
@@ -207,7 +213,7 @@ class SharedSocket(socket.socket):
 
     def close(self) -> None:
         """
-        Close it, and leave the groups that no other duplicate has joined.
+        Leave the groups that no other duplicate has joined, and close the socket.
         """
         for (level, value), members in self.groups.items():
             if self in members:
@@ -218,32 +224,32 @@ class SharedSocket(socket.socket):
 
     def leave(self) -> None:
         """
-        Let go of a socket that others made, where the kernel shares out who
-        connects among several at one address: socket(7), SO_REUSEPORT.  Who was
-        given to this one would wait for ever.
+        Close an adopted socket if it shares its address by SO_REUSEPORT.
+
+        The kernel distributes new connections among all sockets at the address
+        (see socket(7)), and no port accepts from this one any longer.  The
+        descriptor stays valid until the port has stopped.
         """
         if self.adopted and self.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
             self._left = self.getsockname()
-            # Whoever uses the descriptor still does so until the port stops.
             with suppress(OSError), socket.socket() as other:
                 os.dup2(other.fileno(), self.fileno(), inheritable=False)
 
     def getsockname(self) -> Any:
         """
-        Its address, or that which it had: getsockname(2).
+        Return the address of the socket: getsockname(2).
         """
         return self._left or super().getsockname()
 
     def shutdown(self, how: int) -> None:
         """
-        Leave the other duplicates as they are; see L{Listener.close}.
+        Do nothing: L{Listener.close} shuts down all duplicates.
         """
 
 
 def duplicateOf(fd: int) -> SharedSocket:
     """
-    @param fd: A socket's descriptor.
-    @return: A duplicate that does not block.
+    Return a non-blocking duplicate of a socket.
     """
     copy = SharedSocket(fileno=os.dup(fd))
     copy.setblocking(False)
@@ -251,26 +257,19 @@ def duplicateOf(fd: int) -> SharedSocket:
     return copy
 
 
-def isAny(key: Hashable) -> bool:
-    """
-    Whether whatever port is free is asked for.
-    """
-    return isinstance(key, tuple) and key[-1] == 0
-
-
 class Listener:
     """
-    What is bound to one address, and who accepts there.
+    A socket bound to one address, and the ports that accept from it.
     """
 
     def __init__(self, key: Hashable, fd: int, adopted: bool = False) -> None:
         """
-        @param key: What was asked for: the kind of port, and its address.
-        @param fd: The socket, of which this has a duplicate of its own.
-        @param adopted: Whether others than us made the socket, and keep it.
+        @param key: The kind of port and the address that were asked for.
+        @param fd: The socket; the listener duplicates it.
+        @param adopted: Whether another process made the socket, and keeps it.
         """
         self.key = key
-        #: Where it is found, and what to remove in the end.
+        #: The path to remove with the socket.
         self.path: SocketPath | None = None
         self._adopted = adopted
         self._socket = duplicateOf(fd)
@@ -281,49 +280,47 @@ class Listener:
     @property
     def isAny(self) -> bool:
         """
-        Whether whatever port is free was asked for.
+        Whether any free port was asked for.
         """
-        return isAny(self.key)
+        return isinstance(self.key, tuple) and self.key[-1] == 0
 
     def name(self) -> Any:
         """
-        The address: getsockname(2).
+        Return the address of the socket: getsockname(2).
         """
         return self._socket.getsockname()
 
     def newSocket(self) -> SharedSocket:
         """
-        Make a duplicate of the socket for another port.
+        Return a duplicate of the socket for another port.
         """
         copy = duplicateOf(self._socket.fileno())
         copy.adopted = self._adopted
         copy.groups = self.groups
         return copy
 
-    def makeRoom(self) -> None:
+    def enlargeQueue(self) -> None:
         """
-        Let as many wait as can, until somebody listens here again: there will
-        be nobody who accepts.
+        Make the listen queue as long as possible: no port accepts for a while.
         """
         if not self._adopted and self._socket.type == socket.SOCK_STREAM:
-            self._socket.listen(MOST_WAITING)
+            self._socket.listen(MAX_BACKLOG)
 
-    def hold(self, holder: object) -> None:
+    def acquire(self, holder: object) -> None:
         """
-        Somebody accepts here, or may do so later.
+        Keep the socket open until the holder releases it.
         """
         self._holders.add(holder)
 
     def isLast(self, holder: object) -> bool:
         """
-        Whether nobody else accepts here.
+        Whether nothing else keeps the socket open.
         """
         return self._holders == {holder}
 
     def release(self, holder: object) -> None:
         """
-        Somebody accepts here no more.  With the last of them the socket stops:
-        who connects is refused.
+        Stop the socket if nothing else keeps it open.
         """
         if holder in self._holders:
             self._holders.remove(holder)
@@ -332,10 +329,10 @@ class Listener:
 
     def close(self) -> None:
         """
-        Stop the socket and all its duplicates.
+        Stop the socket and all its duplicates: new connections are refused.
         """
         if not self._adopted:
-            # Datagrams have no connection to be shut down.
+            # Datagram sockets have no connection to shut down.
             with suppress(OSError):
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         if self.path is not None:

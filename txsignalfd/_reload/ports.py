@@ -2,32 +2,30 @@
 """
 Ports that two generations of a service share.
 
-A new generation is to listen where the old one still does.  Both have
-duplicates of one socket, so no connection finds nobody there: what the old
-generation does not accept any more the new one does.  Three things of Twisted's
-own ports stand against that, and are mended here:
+A new generation opens its ports while the old one still listens.  Both have a
+duplicate of the same socket, so at every moment somebody listens: connections
+that the old generation no longer accepts are accepted by the new one.  Three
+properties of Twisted's own ports are in the way, and are changed here:
 
-  - a port binds its socket.  L{SharedSocket} is bound once, and then passes
-    over it;
-  - a port calls shutdown(2) when it stops, which stops all the duplicates, and
-    a UNIX port removes its path and its lock.  Here L{Listener}, which knows
-    who else accepts there, does that with the last of them;
-  - a port that stops tells its factory so, and C{twisted.web}, for one, then
-    closes its log, while its connections are still being served.  So a port can
-    be suspended first: it accepts no more, and all else stands.
+  - A port binds its socket.  L{SharedSocket} ignores that in a duplicate.
+  - A port that stops calls shutdown(2), which stops all duplicates, and a UNIX
+    port removes its path and its lock.  Here the L{Listener} does that when the
+    last port has stopped.
+  - A port that stops tells its factory, and some factories then close what
+    open connections need: C{twisted.web} closes its log.  So a port can first
+    be suspended: it accepts no more, and everything else goes on.
 
-Only what Twisted's classes offer to be replaced is replaced:
+Only what Twisted's classes offer to subclasses is overridden:
 C{createInternetSocket}, C{transport}, C{startReading} and C{connectionLost}.
 
-Rejected: SO_REUSEPORT, with which the kernel gives each socket a queue of its
-own, and resets what is in that of the one that closes; and
-C{reactor.adoptStreamPort}, which for a UNIX socket changes the mode of the path,
-and removes it at the end.
+The path of a UNIX socket may be removed while the socket is open.  The next
+generation then binds a new socket to the path, under the same lock, and the old
+socket closes with its generation.
 
-UNIX sockets that two generations of a service share: see L{txsignalfd._reload.ports}.
-The path, its mode and its lock are the L{Listener}'s.  Where somebody has
-removed the path, it is bound anew, to another socket under the same lock, and
-the old one goes with its generation.
+Rejected: SO_REUSEPORT, because the kernel gives each socket a queue of its own,
+and resets the connections in the queue of a socket that is closed; and
+C{reactor.adoptStreamPort}, because for a UNIX socket it changes the mode of the
+path, and removes the path at the end.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ from twisted.internet import tcp, udp, unix
 from twisted.python.failure import Failure
 
 from txsignalfd._reload.listener import (
-    MOST_WAITING,
+    MAX_BACKLOG,
     Listener,
     PathLock,
     SharedSocket,
@@ -53,15 +51,14 @@ from txsignalfd._reload.resources import Resources
 
 class SharedPort:
     """
-    What makes a port of Twisted's one whose socket is shared.  Mixed in
-    before it.
+    Mixin that lets a Twisted port share its socket with another generation.
     """
 
     listener: Listener | None = None
     suspended = False
-    #: Whether it was opened when its generation had started.
+    #: Whether the port was opened after its generation had started.
     late = False
-    #: Whose it is.
+    #: The resources of its generation.
     resources: Resources
     _made: SharedSocket | None = None
 
@@ -71,10 +68,10 @@ class SharedPort:
         """
         Start to listen.
 
-        @param key: What was asked for.
-        @param listener: Where others listen already.
-        @param resources: Where it is noted.
-        @raise twisted.internet.error.CannotListenError: Then nothing stays.
+        @param key: The kind of port and the address that were asked for.
+        @param listener: The listener of another generation at this address.
+        @param resources: Where to record the port.
+        @raise twisted.internet.error.CannotListenError: Nothing is left open.
         """
         self.listener, self.resources = listener, resources
         self.late = not resources.starting
@@ -87,10 +84,10 @@ class SharedPort:
             try:
                 self.listener = self._newListener(key)
             except BaseException:
-                # No descriptor was left: stop as Twisted's own would.
+                # There is no free descriptor: stop as Twisted's own port would.
                 super().connectionLost(None)  # type: ignore[misc]
                 raise
-        self.listener.hold(self)
+        self.listener.acquire(self)
         self.resources.ports.append(self)
 
     def _abandon(self) -> None:
@@ -105,7 +102,7 @@ class SharedPort:
 
     def createInternetSocket(self) -> SharedSocket:
         """
-        Make a socket, or take a duplicate of the one that there is.
+        Return a new socket, or a duplicate of the listener's.
         """
         if self.listener is not None:
             self._made = self.listener.newSocket()
@@ -117,24 +114,27 @@ class SharedPort:
 
     def startReading(self) -> None:
         """
-        Accept, unless that is another generation's: not while this one may
-        still fail to start, for who was accepted would be cut, and not when it
-        is suspended.
+        Start to accept, unless the port is suspended or shared by a start.
+
+        A generation that starts may still fail, and would close what it has
+        accepted, so until then only the old generation accepts.
         """
-        isOthers = self.resources.starting and self.listener is not None
-        if not (isOthers or self.suspended):
+        isStarting = self.resources.starting and self.listener is not None
+        if not (isStarting or self.suspended):
             super().startReading()  # type: ignore[misc]
 
     def suspend(self) -> None:
         """
-        Accept no more.  Where nobody else does, who connects is refused from
-        now on; who was waiting already is still accepted.
+        Stop accepting.
+
+        If no other port accepts from the socket, pending connections are still
+        accepted, and new ones are refused.
         """
         if self.suspended or self.listener is None:
             return
         isLast = self.listener.isLast(self)
         if isLast:
-            self.acceptWaiting()
+            self.acceptPending()
         self.suspended = True
         self.stopReading()  # type: ignore[attr-defined]
         if isLast:
@@ -144,16 +144,16 @@ class SharedPort:
         self.resources.suspended()
 
     @property
-    def isPassing(self) -> bool:
+    def isTemporary(self) -> bool:
         """
-        Whether it was opened for somebody who is being served, as for FTP.
+        Whether the port serves one open connection, as FTP's data ports do.
         """
         return self.late and self.listener is not None and self.listener.isAny
 
     @property
     def lingers(self) -> bool:
         """
-        Whether a new generation may not have got so far as to listen here.
+        Whether a new generation may still open a port here, as late as this one.
         """
         return (
             not self.suspended
@@ -163,15 +163,15 @@ class SharedPort:
             and self.listener.isLast(self)
         )
 
-    def acceptWaiting(self) -> None:
+    def acceptPending(self) -> None:
         """
-        Accept who was waiting already.
+        Accept the connections in the listen queue.
         """
         self.doRead()  # type: ignore[attr-defined]
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """
-        The port has stopped.
+        Release the listener: the port has stopped.
         """
         try:
             super().connectionLost(reason)  # type: ignore[misc]
@@ -188,7 +188,7 @@ class SharedPort:
 
 class Accepted:
     """
-    A connection that its port knows of.
+    Mixin that lets a connection report its end to the port's generation.
     """
 
     #: A L{SharedStreamPort}.
@@ -196,7 +196,7 @@ class Accepted:
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The connection has ended.
+        Report the end of the connection.
         """
         try:
             super().connectionLost(reason)  # type: ignore[misc]
@@ -206,54 +206,54 @@ class Accepted:
 
 class AcceptedTCP(Accepted, tcp.Server):
     """
-    A connection by TCP.
+    A TCP connection that a shared port has accepted.
     """
 
 
 class SharedStreamPort(SharedPort):
     """
-    A port that accepts connections.
+    A shared port that accepts connections.
     """
 
     accepted: type[Any] = AcceptedTCP
 
-    def acceptWaiting(self) -> None:
+    def acceptPending(self) -> None:
         """
-        Accept all, where Twisted would take as many as came the last time.
+        Accept all pending connections, and not only as many as the last time.
         """
-        self.numberAccepts = MOST_WAITING
-        super().acceptWaiting()
+        self.numberAccepts = MAX_BACKLOG
+        super().acceptPending()
 
     def _accept(self, *args: Any) -> Any:
         connection = self.accepted(*args)
         self.resources.opened(connection)
         return connection
 
-    #: What makes the transport of a connection.
+    #: Twisted calls this to make the transport of a connection.
     transport: Any = _accept
 
 
 class TCPPort(SharedStreamPort, tcp.Port):
     """
-    A TCP port that can be shared, also under TLS.
+    A shared TCP port, also under TLS.
     """
 
 
 class UDPPort(SharedPort, udp.Port):
     """
-    A UDP port that can be shared.
+    A shared UDP port.
     """
 
 
 class MulticastPort(SharedPort, udp.MulticastPort):
     """
-    A UDP port for groups that can be shared.
+    A shared UDP port for multicast groups.
     """
 
 
 class _SharedPath(SharedPort):
     """
-    What is different where the address is a path.
+    A shared port whose address is a path.
     """
 
     connected: Any
@@ -261,18 +261,17 @@ class _SharedPath(SharedPort):
     mode: int
     socket: Any
     wantPID: int
-    #: That of the path, where it was bound before.
+    #: The lock of the path, if a socket was bound there before.
     _lock: PathLock | None = None
 
     def listenAs(
         self, key: Hashable, listener: Listener | None, resources: Resources
     ) -> None:
         """
-        The same as for other ports.  There is nobody to share with at a path
-        that leads elsewhere.
+        Start to listen, with a new socket if the path was removed or replaced.
         """
         path = None if listener is None else listener.path
-        if path is not None and not path.stands:
+        if path is not None and not path.isOurs:
             self._lock, listener = path.lock, None
         super().listenAs(key, listener, resources)
 
@@ -293,10 +292,10 @@ class _SharedPath(SharedPort):
 
     def startListening(self) -> None:
         """
-        Bind the path and listen, or listen where it is bound.
+        Bind the path and listen, or listen with a duplicate.
 
-        Twisted's own would change the mode of the path in any case, which one
-        who has given up root may not.
+        Twisted's own method would change the mode of the path in any case,
+        which a process that has given up root may not do.
         """
         if self.listener is None:
             if self._lock is not None:
@@ -313,25 +312,25 @@ class _SharedPath(SharedPort):
 
     def _connect(self) -> None:
         """
-        Do what comes when there is a socket: each kind has its own.
+        Start the protocol or the factory, and read.
         """
 
 
 class AcceptedUNIX(Accepted, unix.Server):
     """
-    A connection by a UNIX socket.
+    A connection that a shared UNIX socket has accepted.
     """
 
 
 class UNIXPort(_SharedPath, SharedStreamPort, unix.Port):
     """
-    A UNIX socket that can be shared.
+    A shared UNIX socket for connections.
     """
 
     accepted = AcceptedUNIX
 
     def _connect(self) -> None:
-        assert self.factory is not None, "who listens has one"
+        assert self.factory is not None, "a port that listens has a factory"
         self.factory.doStart()
         self.socket.listen(self.backlog)
         self.numberAccepts = 100
@@ -339,8 +338,8 @@ class UNIXPort(_SharedPath, SharedStreamPort, unix.Port):
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """
-        The port has stopped.  The path and the lock go with the last that has
-        them, and not, as with C{unix.Port}, with this.
+        Release the listener, which removes the path and the lock with its last
+        port, where C{unix.Port} would remove them now.
         """
         try:
             tcp.Port.connectionLost(self, reason)
@@ -350,7 +349,7 @@ class UNIXPort(_SharedPath, SharedStreamPort, unix.Port):
 
 class UNIXDatagramPort(_SharedPath, unix.DatagramPort):
     """
-    A UNIX socket for datagrams that can be shared.
+    A shared UNIX socket for datagrams.
     """
 
     def _connect(self) -> None:

@@ -304,7 +304,7 @@ class ReactorPorts:
         else:
             # Twisted reads the port's number from the socket.
             port = TCPPort(0, factory, 0, listener.name()[0], self._reactor)
-        listener.hold(self)
+        listener.acquire(self)
         try:
             port.listenAs(key, listener, owner.resources)
         finally:

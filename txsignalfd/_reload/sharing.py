@@ -31,8 +31,8 @@ class PendingSocket:
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
-        listener.hold(self)
-        listener.makeRoom()
+        listener.acquire(self)
+        listener.enlargeQueue()
 
     def suspend(self) -> None:
         """
@@ -117,11 +117,11 @@ class Handover:
         if stopsFirst:
             self.stopLate(old.lingering)
         for port in old.ports:
-            if not port.isPassing:
-                port.listener.hold(self)
+            if not port.isTemporary:
+                port.listener.acquire(self)
                 self._reserved.append(port.listener)
                 if stopsFirst:
-                    port.listener.makeRoom()
+                    port.listener.enlargeQueue()
 
     @contextmanager
     def starting(self, resources: Resources) -> Iterator[None]:
@@ -194,9 +194,9 @@ class Handover:
 
 
 @contextmanager
-def takingEarly(reactor: Any, resources: Resources) -> Iterator[None]:
+def recordingStartup(reactor: Any, resources: Resources) -> Iterator[None]:
     """
-    Record what a service acquires while it is made, before it is started.
+    Record what a service acquires while it is made, before its first start.
     """
     sharing = PortSharing(reactor, alone=True)
     try:
