@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from multiprocessing import get_context
 from signal import SIGCHLD
 from typing import Any
@@ -14,9 +15,19 @@ from typing import Any
 import pytest
 from twisted.logger import LogEvent, LogLevel
 
+from tests.support.handlers import failures
 from tests.support.inreactor import inReactor
-from tests.support.processes import SLEEP, foreign, handleSigchld, spawn, untilZombie
-from tests.support.reactors import newReactor, runReactor, until
+from tests.support.processes import (
+    ROOT,
+    SLEEP,
+    foreign,
+    handleSigchld,
+    inPidNamespace,
+    spawn,
+    untilZombie,
+)
+from tests.support.reactors import DEADLINE, newReactor, runReactor, until
+from tests.support.worlds import needsLinux
 from txsignalfd import ChildReaper, SignalDispatcher, dispatcherFor
 from txsignalfd._children import orphans
 from txsignalfd._native.extension import lib
@@ -212,20 +223,96 @@ def test_subreaperBefore() -> None:
 
 def test_firstProcessIsAnInit(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    It is one only if it sees its children: C{/proc} may show another namespace
-    or be missing.
+    The first process of a pid namespace adopts all its orphans.
     """
     assert not orphans.isInit()
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    assert not orphans.isInit()
-    monkeypatch.setattr(os, "readlink", lambda _: "1")
-    assert orphans.isInit()
+    assert orphans.isInit() == bool(lib.TXS_LINUX)
 
-    def missing(path: str) -> str:
-        raise FileNotFoundError(path)
 
-    monkeypatch.setattr(os, "readlink", missing)
-    assert not orphans.isInit()
+ADOPT = """
+import os, sys
+from twisted.logger import globalLogBeginner, textFileLogObserver
+from tests.support.processes import spawn
+from tests.support.reactors import spin, until
+from txsignalfd import ChildReaper, dispatcherFor
+from txsignalfd._children import orphans
+
+def childless():
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+
+async def main(reactor):
+    dispatcher = dispatcherFor(reactor)
+    ChildReaper(dispatcher, subreaper=True)
+    for _ in range(2):
+        await spawn(reactor, "sh", "-c", "sleep 0.1 & sleep 0.1 & exit 0").ended
+        await until(reactor, childless)
+    await dispatcher.close()
+    print("passed", flush=True)
+
+orphans.GRACE = 0.1
+globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)])
+spin(main)
+"""
+
+
+@needsLinux
+@pytest.mark.parametrize(
+    "mount", ["-t tmpfs none /proc", "-o bind,ro /proc/self/fd /proc", "--version"]
+)
+def test_childrenCannotBeListed(mount: str) -> None:
+    """
+    Orphans are reaped where C{/proc} is missing, is hidden, or shows another pid
+    namespace.  That is logged once.
+    """
+    program = ["sh", "-c", f'mount {mount} && exec "$@"', "sh", sys.executable, "-c"]
+    result = subprocess.run(
+        inPidNamespace(*program, ADOPT, options=["--mount"]),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert "passed\n" in result.stdout, result.stdout + result.stderr
+    assert result.stdout.count("children cannot be listed") == 1, result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+@inReactor
+async def test_descriptorsAreUsedUp(
+    reactor: Any,
+    dispatcher: SignalDispatcher,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: list[LogEvent],
+) -> None:
+    """
+    The orphan that a SIGCHLD names is reaped, although another zombie hides it.
+    """
+
+    def refused(path: str) -> str:
+        raise OSError(24, "too many open files")
+
+    monkeypatch.setattr(os, "readlink", refused)
+    with subprocess.Popen(["sh", "-c", "exit 3"]) as owned:
+        untilZombie(owned.pid)
+        orphanReaper(dispatcher)
+        orphan = exited()
+        await until(reactor, lambda: not exists(orphan))
+        assert owned.wait() == 3
+    assert not failures(logged)
+
+
+def test_kernelHasNoListsOfChildren(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The lists are missing for every thread, not only for one that has ended.
+    """
+    monkeypatch.setattr("builtins.open", lambda *_: os.stat("/none"))
+    with pytest.raises(FileNotFoundError):
+        orphans.childProcesses()
 
 
 def test_threadEndsDuringTheSearch(monkeypatch: pytest.MonkeyPatch) -> None:

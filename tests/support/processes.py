@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
@@ -135,14 +135,16 @@ async def handleSigchld(reactor: Any, dispatcher: SignalDispatcher) -> None:
         await turn(reactor)
 
 
-def inPidNamespace(*command: str) -> list[str]:
+def inPidNamespace(*command: str, options: Sequence[str] = ()) -> list[str]:
     """
     Return a command that runs another one as the first process of a new pid
     namespace, or skip the test where that is not permitted.
+
+    @param options: More options of unshare(1).
     """
     if which("unshare") is None:
         pytest.skip("there is no unshare(1)")
-    unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]
+    unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", *options]
     possible = subprocess.run(
         [*unshare, "true"], capture_output=True, text=True, check=False
     )

@@ -12,12 +12,16 @@ is a zombie that is not a process of Twisted or of a C{Popen} object (which may
 be asked for its status at any time), and that has been a zombie for at least
 L{GRACE} seconds, in which another owner would have reaped it.
 
+The children are listed by proc(5).  Where it is not available, only two zombies
+are known: the one that a SIGCHLD names, and the first one of waitid(2).
+
 Rejected: reaping every child that is not Twisted's immediately, as an init does
 (that takes statuses from subprocess and from C libraries).
 """
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -28,7 +32,7 @@ from typing import Any, Final
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from txsignalfd._children.exitwatch import firstZombie, isRunning
+from txsignalfd._children.exitwatch import firstZombie, peek
 from txsignalfd._native.extension import ffi, lib
 
 _log: Final = Logger("txsignalfd.children.ChildReaper")
@@ -49,26 +53,27 @@ def isInit() -> bool:
     Return whether this process adopts all orphans of its pid namespace, as the
     first process of a container does: pid_namespaces(7).
     """
-    try:
-        # They differ where proc(5) shows an outer namespace.
-        first = os.getpid() == 1 and os.readlink("/proc/self") == "1"
-    except OSError:
-        return False
-    return first and bool(lib.TXS_LINUX)
+    return os.getpid() == 1 and bool(lib.TXS_LINUX)
 
 
 def childProcesses() -> set[int]:
     """
     Return all children of this process, from proc_pid_task_children(5).
 
-    @raise OSError: Where there is no proc(5).
+    @raise OSError: Where there is no proc(5), or it shows another pid namespace,
+        or the kernel was built without these lists.
     """
+    this = str(os.getpid())
+    if os.readlink("/proc/self") != this:
+        raise OSError(errno.ENOENT, "/proc shows another pid namespace")
     found: set[int] = set()
     for thread in os.listdir("/proc/self/task"):
         try:
             with open(f"/proc/self/task/{thread}/children", "rb") as children:
                 found.update(map(int, children.read().split()))
         except FileNotFoundError:
+            if thread == this:
+                raise
             continue  # the thread has ended
     return found
 
@@ -100,6 +105,13 @@ def _ownerTypes() -> Iterator[Any]:
         yield kind
 
 
+def _isZombie(pid: int) -> bool:
+    try:
+        return peek(pid) is not None
+    except OSError:
+        return False
+
+
 class OrphanReaper:
     """
     Makes this process a subreaper, and reaps the orphans that it adopts.
@@ -120,7 +132,17 @@ class OrphanReaper:
         self._suspects: set[int] = set()
         #: The zombies that belong to an object, as far as that was checked.
         self._owned: set[int] = set()
+        #: The zombies that a SIGCHLD has named, for systems without proc(5).
+        self._named: set[int] = set()
+        self._hasProc = True
         self._call: IDelayedCall | None = None
+
+    def note(self, pid: int) -> None:
+        """
+        Note the process id of a SIGCHLD, which may be forged.
+        """
+        if _isZombie(pid):
+            self._named.add(pid)
 
     def check(self) -> None:
         """
@@ -145,12 +167,26 @@ class OrphanReaper:
         self.check()
 
     def _findSuspects(self) -> set[int]:
-        if firstZombie() is None:  # the usual case, without a look at each child
+        first = firstZombie()
+        if first is None:  # the usual case, without a look at each child
+            self._named.clear()
             return set()
-        unowned = (pid for pid in childProcesses() if not self._isOwned(pid))
-        zombies = {pid for pid in unowned if not isRunning(pid)}
+        try:
+            children = childProcesses()
+        except OSError as error:
+            children = {first, *self._named}
+            if self._hasProc:
+                self._hasProc = False
+                _log.warn(
+                    "children cannot be listed ({reason}): an orphan stays a zombie"
+                    " while another zombie hides it",
+                    reason=error.strerror,
+                )
+        unowned = (pid for pid in children if not self._isOwned(pid))
+        zombies = set(filter(_isZombie, unowned))
         # The process id of a reaped child may be used again.
         self._owned &= zombies
+        self._named &= zombies
         return zombies - self._owned
 
     def close(self) -> None:

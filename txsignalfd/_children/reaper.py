@@ -159,6 +159,8 @@ class SharedReaper:
     def _received(self, info: SigInfo) -> None:
         # The pid may be forged: the kernel is asked whether that child has ended.
         self._report(info.pid, info)
+        if self._orphans is not None:
+            self._orphans.note(info.pid)
         self._reportEnded()
 
     def _reportEnded(self) -> None:
