@@ -21,10 +21,12 @@ from twisted.web.http import HTTPChannel, HTTPFactory
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from tests.reload.test_ports import running
 from tests.support.generations import Client, connectTo
+from tests.support.inreactor import inReactor
+from tests.support.ports import (
+    running,
+)
 from tests.support.reactors import turn, until
-from txsignalfd import ReloadService
 from txsignalfd._reload.generation import Generation
 from txsignalfd._reload.httpdraining import endAfterResponse, isIdle
 
@@ -75,14 +77,15 @@ async def firstCall(reactor: Any, generation: Generation) -> None:
     await until(reactor, lambda: not first.active())
 
 
-def test_aKeptConnectionIsToldToEndWithItsNextResponse() -> None:
+@inReactor
+async def test_aKeptConnectionIsToldToEndWithItsNextResponse(reactor: Any) -> None:
     """
     When half of its time is over; no request is without a response.
     """
     page = Page()
 
-    async def story(reactor: Any, reloads: ReloadService, several: Any) -> None:
-        client = await connectTo(reactor, several.ports[0].getHost().port)
+    async with running(reactor, pages(page)) as (reloads, made):
+        client = await connectTo(reactor, made.ports[0].getHost().port)
         assert client.transport is not None
         for closes in (False, True):
             client.transport.write(REQUEST)
@@ -103,17 +106,16 @@ def test_aKeptConnectionIsToldToEndWithItsNextResponse() -> None:
         await until(reactor, lambda: client.lost)
         await ended
 
-    running(story, pages(page))
 
-
-def test_whenAllStopsIdleConnectionsAreClosed() -> None:
+@inReactor
+async def test_whenAllStopsIdleConnectionsAreClosed(reactor: Any) -> None:
     """
     And those that are not are told to end.
     """
     page = Page()
 
-    async def story(reactor: Any, reloads: ReloadService, several: Any) -> None:
-        port = several.ports[0].getHost().port
+    async with running(reactor, pages(page)) as (reloads, made):
+        port = made.ports[0].getHost().port
         idle, busy = [await connectTo(reactor, port) for _ in range(2)]
         assert busy.transport is not None
         busy.transport.write(REQUEST)
@@ -126,12 +128,11 @@ def test_whenAllStopsIdleConnectionsAreClosed() -> None:
         await until(reactor, lambda: busy.lost)
         await stopped
 
-    running(story, pages(page))
-
 
 @pytest.mark.parametrize("reloaded", [False, True])
-def test_aResponseThatHadBegunEndsItsConnectionToo(
-    reloaded: bool, monkeypatch: pytest.MonkeyPatch
+@inReactor
+async def test_aResponseThatHadBegunEndsItsConnectionToo(
+    reactor: Any, reloaded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     Soon after it is written, though it could not say so.  One that is asked
@@ -141,8 +142,11 @@ def test_aResponseThatHadBegunEndsItsConnectionToo(
     monkeypatch.setattr("txsignalfd._reload.generation.IDLE", 100)
     page = Page()
 
-    async def story(reactor: Any, reloads: ReloadService, several: Any) -> None:
-        port = several.ports[0].getHost().port
+    async with running(reactor, pages(page), stopTimeout=1000, drain=1000) as (
+        reloads,
+        made,
+    ):
+        port = made.ports[0].getHost().port
         clients = [await connectTo(reactor, port) for _ in range(4)]
         gone, silent, asking, lost = clients
         for client in clients:
@@ -176,17 +180,16 @@ def test_aResponseThatHadBegunEndsItsConnectionToo(
         await until(reactor, lambda: asking.lost)
         await ended
 
-    running(story, pages(page), stopTimeout=1000, drain=1000)
 
-
-def test_aRequestOfWhichAPartIsThereIsTheLast() -> None:
+@inReactor
+async def test_aRequestOfWhichAPartIsThereIsTheLast(reactor: Any) -> None:
     """
     When its connection is told to end.
     """
     page = Page()
 
-    async def story(reactor: Any, reloads: ReloadService, several: Any) -> None:
-        client = await connectTo(reactor, several.ports[0].getHost().port)
+    async with running(reactor, pages(page), stopTimeout=1000) as (reloads, made):
+        client = await connectTo(reactor, made.ports[0].getHost().port)
         assert client.transport is not None
         client.transport.write(REQUEST[:20])
         succession = reloads._generations
@@ -203,31 +206,33 @@ def test_aRequestOfWhichAPartIsThereIsTheLast() -> None:
         await until(reactor, lambda: client.lost)
         await stopped
 
-    running(story, pages(page), stopTimeout=1000)
 
-
-def test_idleConnectionsAreClosedWhenTheirTimeIsOver() -> None:
+@inReactor
+async def test_idleConnectionsAreClosedWhenTheirTimeIsOver(reactor: Any) -> None:
     """
     In a drain, which leaves them open until then.
     """
-
-    async def story(reactor: Any, reloads: ReloadService, several: Any) -> None:
-        client = await connectTo(reactor, several.ports[0].getHost().port)
+    async with running(reactor, pages(Page()), drain=0.05) as (reloads, made):
+        client = await connectTo(reactor, made.ports[0].getHost().port)
         await turn(reactor)
         await reloads.reload()
         await until(reactor, lambda: client.lost)
 
-    running(story, pages(Page()), drain=0.05)
 
-
-def test_aProtocolMayBeWrapped() -> None:
+@inReactor
+async def test_aProtocolMayBeWrapped(reactor: Any) -> None:
     """
     Policies and TLS do that.
     """
     page = Page()
 
-    async def story(reactor: Any, reloads: ReloadService, several: Any) -> None:
-        client = await connectTo(reactor, several.ports[0].getHost().port)
+    async with running(
+        reactor,
+        lambda reactor, number: reactor.listenTCP(
+            0, WrappingFactory(Site(page, reactor=reactor))
+        ),
+    ) as (reloads, made):
+        client = await connectTo(reactor, made.ports[0].getHost().port)
         assert client.transport is not None
         succession = reloads._generations
         assert succession is not None
@@ -243,13 +248,6 @@ def test_aProtocolMayBeWrapped() -> None:
         response = await answered(reactor, client)
         assert response.count(b"Connection: close") == 1
         await until(reactor, lambda: client.lost)
-
-    running(
-        story,
-        lambda reactor, number: reactor.listenTCP(
-            0, WrappingFactory(Site(page, reactor=reactor))
-        ),
-    )
 
 
 def test_HTTP2HasOtherWordsForIt() -> None:
@@ -299,7 +297,8 @@ def test_theChannelIsStillWhereWeLook() -> None:
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning:twisted", "ignore:Passing pyOpenSSL"
 )
-def test_TLSSaysThatItEnds(certificate: Path) -> None:
+@inReactor
+async def test_TLSSaysThatItEnds(reactor: Any, certificate: Path) -> None:
     """
     Which a client can tell from a connection that was cut.
     """
@@ -308,8 +307,12 @@ def test_TLSSaysThatItEnds(certificate: Path) -> None:
     # clock.
     silent = Factory.forProtocol(Protocol)
 
-    async def story(reactor: Any, reloads: ReloadService, several: Any) -> None:
-        port = several.ports[0].getHost().port
+    async with running(
+        reactor,
+        lambda reactor, number: reactor.listenSSL(0, silent, options),
+        drain=0.1,
+    ) as (reloads, made):
+        port = made.ports[0].getHost().port
         endpoint = SSL4ClientEndpoint(reactor, "127.0.0.1", port, CertificateOptions())
         client = await connectProtocol(endpoint, Client(reactor))
         await turn(reactor)
@@ -318,9 +321,3 @@ def test_TLSSaysThatItEnds(certificate: Path) -> None:
         assert client.lost is not None
         assert client.lost.check(ConnectionDone)
         await ended
-
-    running(
-        story,
-        lambda reactor, number: reactor.listenSSL(0, silent, options),
-        drain=0.1,
-    )

@@ -23,9 +23,12 @@ from twisted.internet.endpoints import (
 from twisted.logger import LogEvent, formatEvent
 from twisted.python.systemd import ListenFDs
 
-from tests.reload.test_ports import numberAt
 from tests.support.generations import NumberedFactory, connectTo, explode, start
-from tests.support.reactors import spin, turn
+from tests.support.inreactor import inReactor
+from tests.support.ports import (
+    numberAt,
+)
+from tests.support.reactors import turn
 from txsignalfd import ReloadService
 from txsignalfd._reload.inherited import shareInherited, unshareInherited
 
@@ -68,197 +71,190 @@ def test_theParserStillLooksWhereWePutOurs() -> None:
 
 
 @pytest.mark.parametrize("which", ["index=0", "name=web"])
-def test_systemdsSocketsSurviveReloads(which: str, given: list[int]) -> None:
+@inReactor
+async def test_systemdsSocketsSurviveReloads(
+    reactor: Any, which: str, given: list[int]
+) -> None:
     """
     Each generation has a duplicate, and none is left of it.
     """
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        given[:] = [ours.fileno(), ours.fileno()]
+        count = 0
 
-    async def main(reactor: Any) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as ours:
-            given[:] = [ours.fileno(), ours.fileno()]
-            count = 0
+        def factory() -> Any:
+            nonlocal count
+            count += 1
+            description = f"systemd:domain=INET:{which}"
+            # One that is made, and never listens.
+            serverFromString(reactor, description)
+            endpoint = serverFromString(reactor, description)
+            return StreamServerEndpointService(endpoint, NumberedFactory(count))
 
-            def factory() -> Any:
-                nonlocal count
-                count += 1
-                description = f"systemd:domain=INET:{which}"
-                # One that is made, and never listens.
-                serverFromString(reactor, description)
-                endpoint = serverFromString(reactor, description)
-                return StreamServerEndpointService(endpoint, NumberedFactory(count))
-
-            # What was parsed before there was a service.
-            shareInherited()
-            serverFromString(reactor, f"systemd:domain=INET:{which}")
-            reloads = ReloadService(factory, reactor=reactor)
-            start(reloads)
+        # What was parsed before there was a service.
+        shareInherited()
+        serverFromString(reactor, f"systemd:domain=INET:{which}")
+        reloads = ReloadService(factory, reactor=reactor)
+        start(reloads)
+        await reloads.reload()
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
             await reloads.reload()
-            before = len(os.listdir("/proc/self/fd"))
-            for _ in range(5):
-                await reloads.reload()
-            assert len(os.listdir("/proc/self/fd")) == before
-            client = await connectTo(reactor, ours.getsockname()[1])
-            assert await client.line() == b"7"
-            await client.end()
-            await reloads.stopService()
-            await turn(reactor)
-            # systemd's own is as it was: it may start us again.
-            assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-
-    spin(main)
+        assert len(os.listdir("/proc/self/fd")) == before
+        client = await connectTo(reactor, ours.getsockname()[1])
+        assert await client.line() == b"7"
+        await client.end()
+        await reloads.stopService()
+        await turn(reactor)
+        # systemd's own is as it was: it may start us again.
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
 
 
-def test_whatStopsFirstMayNotListenThereAgain(
-    given: list[int], logged: list[LogEvent]
+@inReactor
+async def test_whatStopsFirstMayNotListenThereAgain(
+    reactor: Any, given: list[int], logged: list[LogEvent]
 ) -> None:
     """
     Twisted's endpoint can do so once only.  If the new service cannot start,
     the log does not say that the old one serves; the next one does.
     """
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        given[:] = [ours.fileno(), ours.fileno()]
 
-    async def main(reactor: Any) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as ours:
-            given[:] = [ours.fileno(), ours.fileno()]
+        def make() -> Any:
+            endpoint = serverFromString(reactor, "systemd:domain=INET:index=0")
+            return StreamServerEndpointService(endpoint, NumberedFactory(3))
 
-            def make() -> Any:
-                endpoint = serverFromString(reactor, "systemd:domain=INET:index=0")
-                return StreamServerEndpointService(endpoint, NumberedFactory(3))
-
-            makers: list[Callable[[], Any]] = [make, explode, explode, make]
-            reloads = ReloadService(
-                lambda: makers.pop()(),  # noqa: PLW0108
-                stopFirst=True,
-                reactor=reactor,
-            )
-            start(reloads)
-            for _ in range(2):
-                with pytest.raises(ZeroDivisionError):
-                    await reloads.reload()
-            await reloads.reload()
-            port = ours.getsockname()[1]
-            client = await connectTo(reactor, port)
-            assert await client.line() == b"3"
-            await client.end()
-            await reloads.stopService()
-            lines = [str(formatEvent(event)) for event in logged]
-            told = f"generation 1 no longer listens on tcp:127.0.0.1:{port}"
-            assert lines.count(told) == 2
-            failed = [line for line in lines if "not reloaded" in line]
-            assert len(failed) == 2
-            for line in failed:
-                assert "generation 1 does not serve any more: " in line
-
-    spin(main)
+        makers: list[Callable[[], Any]] = [make, explode, explode, make]
+        reloads = ReloadService(
+            lambda: makers.pop()(),  # noqa: PLW0108
+            stopFirst=True,
+            reactor=reactor,
+        )
+        start(reloads)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                await reloads.reload()
+        await reloads.reload()
+        port = ours.getsockname()[1]
+        client = await connectTo(reactor, port)
+        assert await client.line() == b"3"
+        await client.end()
+        await reloads.stopService()
+        lines = [str(formatEvent(event)) for event in logged]
+        told = f"generation 1 no longer listens on tcp:127.0.0.1:{port}"
+        assert lines.count(told) == 2
+        failed = [line for line in lines if "not reloaded" in line]
+        assert len(failed) == 2
+        for line in failed:
+            assert "generation 1 does not serve any more: " in line
 
 
-def test_systemdsUNIXSocketsStayWhereTheyAre(tmp_path: Path, given: list[int]) -> None:
+@inReactor
+async def test_systemdsUNIXSocketsStayWhereTheyAre(
+    reactor: Any, tmp_path: Path, given: list[int]
+) -> None:
     """
     Twisted would change their mode, and remove them.
     """
     path = str(tmp_path / "socket")
 
-    async def main(reactor: Any) -> None:
-        with socket.socket(socket.AF_UNIX) as ours:
-            ours.bind(path)
-            os.chmod(path, 0o620)
-            ours.listen()
-            given[:] = [ours.fileno(), ours.fileno()]
-            count = 0
+    with socket.socket(socket.AF_UNIX) as ours:
+        ours.bind(path)
+        os.chmod(path, 0o620)
+        ours.listen()
+        given[:] = [ours.fileno(), ours.fileno()]
+        count = 0
 
-            def factory() -> Any:
-                nonlocal count
-                count += 1
-                endpoint = serverFromString(reactor, "systemd:domain=UNIX:index=1")
-                return StreamServerEndpointService(endpoint, NumberedFactory(count))
+        def factory() -> Any:
+            nonlocal count
+            count += 1
+            endpoint = serverFromString(reactor, "systemd:domain=UNIX:index=1")
+            return StreamServerEndpointService(endpoint, NumberedFactory(count))
 
-            reloads = ReloadService(factory, reactor=reactor)
-            start(reloads)
-            await reloads.reload()
-            endpoint = UNIXClientEndpoint(reactor, path)
-            assert await numberAt(endpoint, reactor) == b"2"
-            await reloads.stopService()
-            await turn(reactor)
-            assert stat.S_IMODE(os.stat(path).st_mode) == 0o620
-
-    spin(main)
+        reloads = ReloadService(factory, reactor=reactor)
+        start(reloads)
+        await reloads.reload()
+        endpoint = UNIXClientEndpoint(reactor, path)
+        assert await numberAt(endpoint, reactor) == b"2"
+        await reloads.stopService()
+        await turn(reactor)
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o620
 
 
-def test_anOldGenerationAcceptsNoMoreWhereTheNewOneDoes(given: list[int]) -> None:
+@inReactor
+async def test_anOldGenerationAcceptsNoMoreWhereTheNewOneDoes(
+    reactor: Any, given: list[int]
+) -> None:
     """
     Though both have begun to listen when they had started, and there are
     several sockets.
     """
+    with (
+        socket.create_server(("127.0.0.1", 0)) as first,
+        socket.create_server(("127.0.0.1", 0)) as second,
+    ):
+        given[:] = [first.fileno(), second.fileno()]
+        reloads = ReloadService(Service, drain=20, reactor=reactor)
+        reloads.alone = True
+        start(reloads)
 
-    async def main(reactor: Any) -> None:
-        with (
-            socket.create_server(("127.0.0.1", 0)) as first,
-            socket.create_server(("127.0.0.1", 0)) as second,
-        ):
-            given[:] = [first.fileno(), second.fileno()]
-            reloads = ReloadService(Service, drain=20, reactor=reactor)
-            reloads.alone = True
-            start(reloads)
+        def listen(number: int, index: int) -> None:
+            endpoint = serverFromString(reactor, f"systemd:domain=INET:index={index}")
+            endpoint.listen(NumberedFactory(number))
 
-            def listen(number: int, index: int) -> None:
-                endpoint = serverFromString(
-                    reactor, f"systemd:domain=INET:index={index}"
-                )
-                endpoint.listen(NumberedFactory(number))
+        async def numbers() -> list[bytes]:
+            found = []
+            for server in (first, second):
+                client = await connectTo(reactor, server.getsockname()[1])
+                found.append(await client.line())
+                await client.end()
+            return found
 
-            async def numbers() -> list[bytes]:
-                found = []
-                for server in (first, second):
-                    client = await connectTo(reactor, server.getsockname()[1])
-                    found.append(await client.line())
-                    await client.end()
-                return found
-
-            for number in (1, 2, 3):
-                listen(number, 0)
-                listen(number, 1)
-                for _ in range(10):
-                    assert await numbers() == [b"%d" % number] * 2
-                reloads.reload()
-                await turn(reactor)
-                # It goes on for whoever comes meanwhile.
+        for number in (1, 2, 3):
+            listen(number, 0)
+            listen(number, 1)
+            for _ in range(10):
                 assert await numbers() == [b"%d" % number] * 2
-            reloads.cut()
-            await reloads.stopService()
+            reloads.reload()
             await turn(reactor)
+            # It goes on for whoever comes meanwhile.
+            assert await numbers() == [b"%d" % number] * 2
+        reloads.cut()
+        await reloads.stopService()
+        await turn(reactor)
 
-    spin(main)
 
-
-def test_aSocketThatCouldNotBeAdoptedIsClosed(given: list[int]) -> None:
+@inReactor
+async def test_aSocketThatCouldNotBeAdoptedIsClosed(
+    reactor: Any, given: list[int]
+) -> None:
     """
     The endpoint leaves it open then.
     """
+    bad: list[bool] = []
 
     class Bad(NumberedFactory):
         def startFactory(self) -> None:
             if bad:
                 raise ZeroDivisionError("no log file")
 
-    async def main(reactor: Any) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as ours:
-            given[:] = [ours.fileno()]
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        given[:] = [ours.fileno()]
 
-            def factory() -> Any:
-                return service("systemd:domain=INET:index=0", Bad(1), reactor)
+        def factory() -> Any:
+            return service("systemd:domain=INET:index=0", Bad(1), reactor)
 
-            reloads = ReloadService(factory, reactor=reactor)
-            start(reloads)
-            await reloads.reload()
-            before = len(os.listdir("/proc/self/fd"))
-            bad.append(True)
-            for _ in range(3):
-                with pytest.raises(ZeroDivisionError):
-                    await reloads.reload()
-                await turn(reactor)
-            assert len(os.listdir("/proc/self/fd")) == before
-            bad.clear()
-            await reloads.stopService()
+        reloads = ReloadService(factory, reactor=reactor)
+        start(reloads)
+        await reloads.reload()
+        before = len(os.listdir("/proc/self/fd"))
+        bad.append(True)
+        for _ in range(3):
+            with pytest.raises(ZeroDivisionError):
+                await reloads.reload()
             await turn(reactor)
-
-    bad: list[bool] = []
-    spin(main)
+        assert len(os.listdir("/proc/self/fd")) == before
+        bad.clear()
+        await reloads.stopService()
+        await turn(reactor)

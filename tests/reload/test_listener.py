@@ -16,10 +16,15 @@ from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import CannotListenError
 from twisted.logger import LogEvent, formatEvent
 
-from tests.reload.test_ports import Several, failing, numberAt, running, unixAt
 from tests.support.generations import Client, NumberedDatagrams
+from tests.support.inreactor import inReactor
+from tests.support.ports import (
+    failingReloads,
+    numberAt,
+    running,
+    unixAt,
+)
 from tests.support.reactors import turn
-from txsignalfd import ReloadService
 from txsignalfd._reload.listener import SocketPath
 
 pytestmark = pytest.mark.usefixtures("withoutRest")
@@ -36,7 +41,10 @@ def texts(logged: list[LogEvent]) -> list[str]:
 
 @pytest.mark.parametrize("lock", ["stays", "goes", "none"])
 @pytest.mark.parametrize("stopFirst", [False, True])
-def test_aReloadBindsItAnew(stopFirst: bool, lock: str, tmp_path: Path) -> None:
+@inReactor
+async def test_aReloadBindsItAnew(
+    reactor: Any, stopFirst: bool, lock: str, tmp_path: Path
+) -> None:
     """
     While the old generation serves those that it has.  The lock stays until the
     last has gone.
@@ -44,7 +52,9 @@ def test_aReloadBindsItAnew(stopFirst: bool, lock: str, tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     link = path + ".lock"
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(
+        reactor, unixAt(path, 0o600, lock != "none"), stopFirst=stopFirst
+    ) as (reloads, _):
         endpoint = UNIXClientEndpoint(reactor, path)
         for number in (b"1", b"2", b"3"):
             old = await connectProtocol(endpoint, Client(reactor))
@@ -64,18 +74,17 @@ def test_aReloadBindsItAnew(stopFirst: bool, lock: str, tmp_path: Path) -> None:
             assert os.path.exists(path)
             assert not os.path.lexists(link) or os.readlink(link) == OURS
             assert os.path.lexists(link) == (lock != "none")
-
-    running(story, unixAt(path, 0o600, lock != "none"), stopFirst=stopFirst)
     assert os.listdir(tmp_path) == []
 
 
-def test_whoWasWaitingIsServed(tmp_path: Path) -> None:
+@inReactor
+async def test_whoWasWaitingIsServed(reactor: Any, tmp_path: Path) -> None:
     """
     Though nobody finds the old socket any more.
     """
     path = str(tmp_path / "socket")
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, unixAt(path)) as (reloads, _):
         with socket.socket(socket.AF_UNIX) as waiting:
             waiting.connect(path)
             os.unlink(path)
@@ -84,17 +93,20 @@ def test_whoWasWaitingIsServed(tmp_path: Path) -> None:
             assert waiting.recv(10) == b"1\n"
         await ended
 
-    running(story, unixAt(path))
-
 
 @pytest.mark.parametrize("datagrams", [False, True])
-def test_whereSomethingElseIsAReloadFails(datagrams: bool, tmp_path: Path) -> None:
+@inReactor
+async def test_whereSomethingElseIsAReloadFails(
+    reactor: Any, datagrams: bool, tmp_path: Path
+) -> None:
     """
     It is another's, and stays.
     """
     path = str(tmp_path / "socket")
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(
+        reactor, unixDatagramsAt(path) if datagrams else unixAt(path, wantPID=1)
+    ) as (reloads, _):
         os.unlink(path)
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(path)
@@ -105,8 +117,6 @@ def test_whereSomethingElseIsAReloadFails(datagrams: bool, tmp_path: Path) -> No
             reloads.cut()
             await reloads.stopService()
             assert os.stat(path).st_ino == inode
-
-    running(story, unixDatagramsAt(path) if datagrams else unixAt(path, wantPID=1))
     assert os.listdir(tmp_path) == ["socket"]
 
 
@@ -119,13 +129,14 @@ def unixDatagramsAt(path: str) -> Any:
     )
 
 
-def test_datagramsToo(tmp_path: Path) -> None:
+@inReactor
+async def test_datagramsToo(reactor: Any, tmp_path: Path) -> None:
     """
     They come to the new one.
     """
     path = str(tmp_path / "socket")
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, unixDatagramsAt(path), drain=0.01) as (reloads, _):
         os.unlink(path)
         await reloads.reload()
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
@@ -133,92 +144,97 @@ def test_datagramsToo(tmp_path: Path) -> None:
             client.sendto(b"?", path)
             await turn(reactor)
             assert client.recv(100) == b"2\n"
-
-    running(story, unixDatagramsAt(path), drain=0.01)
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("stopFirst", [False, True])
-def test_aReloadThatFailsAfterItKeepsTheLock(stopFirst: bool, tmp_path: Path) -> None:
+@inReactor
+async def test_aReloadThatFailsAfterItKeepsTheLock(
+    reactor: Any, stopFirst: bool, tmp_path: Path
+) -> None:
     """
     The next one may succeed.
     """
     path = str(tmp_path / "socket")
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
-        good = several.listens
+    async with running(reactor, unixAt(path, wantPID=1), stopFirst=stopFirst) as (
+        reloads,
+        made,
+    ):
+        good = made.listens
 
         def bad(reactor: Any, number: int) -> Any:
             assert os.path.exists(path)
             raise ZeroDivisionError
 
         os.unlink(path)
-        several.listens = [*good, bad]
+        made.listens = [*good, bad]
         with pytest.raises(ZeroDivisionError):
             await reloads.reload()
         assert os.path.exists(path) == stopFirst
         assert os.readlink(path + ".lock") == OURS
-        several.listens = good
+        made.listens = good
         await reloads.reload()
         assert await numberAt(UNIXClientEndpoint(reactor, path), reactor) == b"3"
-
-    running(story, unixAt(path, wantPID=1), stopFirst=stopFirst)
     assert os.listdir(tmp_path) == []
 
 
-def test_whereDescriptorsAreUsedUpTheLockStays(tmp_path: Path) -> None:
+@inReactor
+async def test_whereDescriptorsAreUsedUpTheLockStays(
+    reactor: Any, tmp_path: Path
+) -> None:
     """
     Wherever in a reload that is, and the path is not there, as before.
     """
     path = str(tmp_path / "socket")
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, unixAt(path, wantPID=1)) as (reloads, _):
         os.unlink(path)
         await reloads.reload()
         os.unlink(path)
         before = os.listdir("/proc/self/fd")
         failed = 0
-        async for _ in failing(reactor, reloads):
+        async for _ in failingReloads(reactor, reloads):
             failed += 1
             assert os.listdir("/proc/self/fd") == before
             assert os.listdir(tmp_path) == ["socket.lock"]
         assert failed
         assert os.path.exists(path)
-
-    running(story, unixAt(path, wantPID=1))
     assert os.listdir(tmp_path) == []
 
 
-def test_anothersLockIsNotTaken(tmp_path: Path, logged: list[LogEvent]) -> None:
+@inReactor
+async def test_anothersLockIsNotTaken(
+    reactor: Any, tmp_path: Path, logged: list[LogEvent]
+) -> None:
     """
     Nor removed in the end.
     """
     path = str(tmp_path / "socket")
     link = path + ".lock"
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, unixAt(path, wantPID=1)) as (reloads, _):
         os.unlink(path)
         os.unlink(link)
         os.symlink(str(os.getppid()), link)
         with pytest.raises(CannotListenError, match="Cannot acquire lock"):
             await reloads.reload()
-
-    running(story, unixAt(path, wantPID=1))
     assert os.readlink(link) == str(os.getppid())
     assert any(f"{link}' was not removed: Lock " in text for text in texts(logged))
 
 
-def test_whatWasRemovedIsNamedAtTheEnd(tmp_path: Path, logged: list[LogEvent]) -> None:
+@inReactor
+async def test_whatWasRemovedIsNamedAtTheEnd(
+    reactor: Any, tmp_path: Path, logged: list[LogEvent]
+) -> None:
     """
     The service stops all the same.
     """
     path = str(tmp_path / "socket")
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, unixAt(path, wantPID=1)) as (_, _):
         os.unlink(path)
         os.unlink(path + ".lock")
-
-    running(story, unixAt(path, wantPID=1))
     why = "was not removed: it does not lead to our socket any more"
     assert f"{path!r} {why}" in texts(logged)
     assert any(".lock' was not removed: [Errno 2]" in text for text in texts(logged))

@@ -4,27 +4,22 @@ Ports of each kind, from one generation of a service to the next.
 
 from __future__ import annotations
 
-import itertools
 import os
-import resource
 import select
 import socket
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
-    connectProtocol,
 )
 from twisted.internet.error import CannotListenError, MulticastJoinError
 from twisted.internet.protocol import DatagramProtocol
@@ -33,55 +28,27 @@ from twisted.logger import LogEvent, formatEvent
 from tests.support import clients
 from tests.support.freeports import freePort
 from tests.support.generations import (
-    Client,
-    Listening,
     NumberedDatagrams,
     NumberedFactory,
     connectTo,
     start,
 )
-from tests.support.reactors import KINDS, spin, turn, until
+from tests.support.inreactor import inReactor
+from tests.support.ports import (
+    Listen,
+    PortFactory,
+    failingReloads,
+    numberAt,
+    running,
+    tcp,
+    unixAt,
+)
+from tests.support.reactors import KINDS, turn, until
 from txsignalfd import ReloadService
 from txsignalfd._reload import generation
 from txsignalfd._reload import generations as succession
 
-Listen = Callable[[Any, int], Any]
-
-
 pytestmark = pytest.mark.usefixtures("withoutRest")
-
-
-class Several:
-    """
-    A factory of services that listen as each is told to.
-    """
-
-    def __init__(self, reactor: Any, *listens: Listen) -> None:
-        self.reactor = reactor
-        self.listens = list(listens)
-        self.count = 0
-        self.services: list[Listening] = []
-
-    def __call__(self) -> Any:
-        self.count += 1
-        parent = MultiService()
-        self.services = []
-        for listen in self.listens:
-            service = Listening(partial(listen, self.reactor, self.count))
-            service.setServiceParent(parent)
-            self.services.append(service)
-        return parent
-
-    @property
-    def ports(self) -> list[Any]:
-        return [service.port for service in self.services]
-
-
-def tcp(reactor: Any, number: int) -> Any:
-    """
-    Listen on any port.
-    """
-    return reactor.listenTCP(0, NumberedFactory(number), interface="127.0.0.1")
 
 
 def tcp6(reactor: Any, number: int) -> Any:
@@ -91,97 +58,41 @@ def tcp6(reactor: Any, number: int) -> Any:
     return reactor.listenTCP(0, NumberedFactory(number), interface="::1")
 
 
-def unixAt(path: str, mode: int = 0o666, wantPID: int = 0) -> Listen:
-    """
-    Listen at a path.
-    """
-    return lambda reactor, number: reactor.listenUNIX(
-        path, NumberedFactory(number), mode=mode, wantPID=wantPID
-    )
-
-
-def runningAlone(*args: Any, **keywords: Any) -> None:
-    """
-    Where nobody else listens on the reactor, as in C{twistd signalfd PLUGIN}.
-    """
-    running(*args, alone=True, **keywords)
-
-
-def running(
-    story: Callable[[Any, ReloadService, Several], Any],
-    *listens: Listen,
-    kind: str = "epoll",
-    alone: bool = False,
-    **options: Any,
-) -> None:
-    """
-    Tell a story of a service that listens so, and stop it.
-    """
-
-    async def main(reactor: Any) -> None:
-        several = Several(reactor, *listens)
-        reloads = ReloadService(several, reactor=reactor, **options)
-        reloads.alone = alone
-        start(reloads)
-        try:
-            await story(reactor, reloads, several)
-        finally:
-            reloads.cut()
-            await reloads.stopService()
-            await turn(reactor)
-            await turn(reactor)
-
-    spin(main, kind)
-
-
-async def numberAt(endpoint: Any, reactor: Any) -> bytes:
-    """
-    The generation that accepts there.
-    """
-    client = await connectProtocol(endpoint, Client(reactor))
-    number: bytes = await client.line()
-    await client.end()
-    return number
-
-
-def test_portsOfOneKindKeepTheirOrder() -> None:
+@inReactor
+async def test_portsOfOneKindKeepTheirOrder(reactor: Any) -> None:
     """
     Several that may be any keep their numbers.
     """
-
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
-        before = [port.getHost() for port in several.ports]
+    async with running(reactor, tcp, tcp, tcp6) as (reloads, made):
+        before = [port.getHost() for port in made.ports]
         await reloads.reload()
-        assert [port.getHost() for port in several.ports] == before
+        assert [port.getHost() for port in made.ports] == before
         assert len(set(map(str, before))) == 3
-
-    running(story, tcp, tcp, tcp6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_IPv6(kind: str) -> None:
+@inReactor
+async def test_IPv6(reactor: Any, kind: str) -> None:
     """
     Is as IPv4.
     """
-
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
-        port = several.ports[0].getHost().port
+    async with running(reactor, tcp6) as (reloads, made):
+        port = made.ports[0].getHost().port
         endpoint = TCP6ClientEndpoint(reactor, "::1", port)
         assert await numberAt(endpoint, reactor) == b"1"
         await reloads.reload()
         assert await numberAt(endpoint, reactor) == b"2"
 
-    running(story, tcp6, kind=kind)
 
-
-def test_aUNIXSocketStaysWhereItIs(tmp_path: Path) -> None:
+@inReactor
+async def test_aUNIXSocketStaysWhereItIs(reactor: Any, tmp_path: Path) -> None:
     """
     The path, its mode and its lock, until the last generation has ended.
     """
     path = str(tmp_path / "socket")
     endpointOf = lambda reactor: UNIXClientEndpoint(reactor, path)  # noqa: E731
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, unixAt(path, 0o600, 1)) as (reloads, made):
         inode = os.stat(path).st_ino
         for number in (b"1", b"2", b"3"):
             assert await numberAt(endpointOf(reactor), reactor) == number
@@ -190,26 +101,23 @@ def test_aUNIXSocketStaysWhereItIs(tmp_path: Path) -> None:
             assert os.readlink(path + ".lock") == str(os.getpid())
             await reloads.reload()
         # A new configuration may want another mode.
-        several.listens = [unixAt(path, 0o640, 1)]
+        made.listens = [unixAt(path, 0o640, 1)]
         await reloads.reload()
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
         assert "unix:" + path in reloads.describe()[0]
-
-    running(story, unixAt(path, 0o600, 1))
     assert os.listdir(tmp_path) == []
 
 
-def test_anAbstractUNIXSocketHasNoPath() -> None:
+@inReactor
+async def test_anAbstractUNIXSocketHasNoPath(reactor: Any) -> None:
     """
     And is shared all the same.
     """
     name = f"\0txsignalfd-{os.getpid()}"
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, unixAt(name)) as (reloads, _):
         await reloads.reload()
         assert await numberAt(UNIXClientEndpoint(reactor, name), reactor) == b"2"
-
-    running(story, unixAt(name))
 
 
 class Datagrams(DatagramProtocol):
@@ -241,17 +149,20 @@ def multicast(reactor: Any, number: int) -> Any:
 
 
 @pytest.mark.parametrize("listen", [udp, multicast])
-def test_noDatagramIsLost(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+@inReactor
+async def test_noDatagramIsLost(
+    reactor: Any, listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
     Each has one answer, of the old generation or the new one, which reads
     what the old one has not.
     """
     monkeypatch.setattr(generation, "ANSWERS", 1000)
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, listen, drain=1000) as (reloads, made):
         client = Datagrams()
         port = reactor.listenUDP(0, client, interface="127.0.0.1")
-        where = several.ports[0].getHost()
+        where = made.ports[0].getHost()
         # The old one stays a moment, for its answers.
         for _ in range(10):
             port.write(b"?", (where.host, where.port))
@@ -259,12 +170,10 @@ def test_noDatagramIsLost(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> No
             port.write(b"?", (where.host, where.port))
             await turn(reactor)
         assert not ended.called
-        assert several.ports[0].getHost() == where
+        assert made.ports[0].getHost() == where
         await until(reactor, lambda: len(client.received) == 20)
         assert client.received[-1] == b"11\n"
         await port.stopListening()
-
-    running(story, listen, drain=1000)
 
 
 class Grouped(NumberedDatagrams):
@@ -303,7 +212,8 @@ GROUPS = {
 }
 
 
-def test_aGroupIsLeftWithTheLastThatHasJoinedIt() -> None:
+@inReactor
+async def test_aGroupIsLeftWithTheLastThatHasJoinedIt(reactor: Any) -> None:
     """
     The duplicates of a socket are one member of it.
     """
@@ -317,10 +227,13 @@ def test_aGroupIsLeftWithTheLastThatHasJoinedIt() -> None:
 
         return grouped
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, listen(first, second), drain=0.01) as (
+        reloads,
+        made,
+    ):
         assert groupsNow() == {first, second}
         for groups in ([first, second], [first, third], [first]):
-            several.listens = [listen(*groups)]
+            made.listens = [listen(*groups)]
             ended = reloads.reload()
             old, new = protocols[-2:]
             for joined in new.joined:
@@ -338,18 +251,23 @@ def test_aGroupIsLeftWithTheLastThatHasJoinedIt() -> None:
             await change(second, LOCAL)
             with pytest.raises(MulticastJoinError):
                 await change(second, LOCAL)
-
-    running(story, listen(first, second), drain=0.01)
     assert groupsNow() == set()
 
 
-def test_datagramsOfAUNIXSocketToo(tmp_path: Path) -> None:
+@inReactor
+async def test_datagramsOfAUNIXSocketToo(reactor: Any, tmp_path: Path) -> None:
     """
     Its path stays, and goes with the last.
     """
     path, ours = str(tmp_path / "socket"), str(tmp_path / "client")
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(
+        reactor,
+        lambda reactor, number: reactor.listenUNIXDatagram(
+            path, NumberedDatagrams(number)
+        ),
+        drain=0.01,
+    ) as (reloads, _):
         inode = os.stat(path).st_ino
         await reloads.reload()
         assert os.stat(path).st_ino == inode
@@ -359,18 +277,11 @@ def test_datagramsOfAUNIXSocketToo(tmp_path: Path) -> None:
             client.sendto(b"?", path)
             await turn(reactor)
             assert client.recv(100) == b"2\n"
-
-    running(
-        story,
-        lambda reactor, number: reactor.listenUNIXDatagram(
-            path, NumberedDatagrams(number)
-        ),
-        drain=0.01,
-    )
     assert os.listdir(tmp_path) == ["client"]
 
 
-def test_eachGenerationMayMakeItsOwnSocket() -> None:
+@inReactor
+async def test_eachGenerationMayMakeItsOwnSocket(reactor: Any) -> None:
     """
     Of several at one address, as of a server with many processes.  What the
     kernel would give to that of the old one goes to the new one.
@@ -386,7 +297,7 @@ def test_eachGenerationMayMakeItsOwnSocket() -> None:
             factory = NumberedFactory(number)
             return reactor.adoptStreamPort(made.fileno(), socket.AF_INET, factory)
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, adopt) as (reloads, _):
         held = await connectTo(reactor, port)
         assert await held.line() == b"1"
         ended = reloads.reload()
@@ -401,75 +312,72 @@ def test_eachGenerationMayMakeItsOwnSocket() -> None:
         await held.end()
         await ended
 
-    running(story, adopt)
 
-
-def test_onlyWhatTheNewConfigurationHasStaysOpen() -> None:
+@inReactor
+async def test_onlyWhatTheNewConfigurationHasStaysOpen(reactor: Any) -> None:
     """
     What it no longer has is refused although the old generation still serves,
     and what it has anew is open.
     """
-
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
-        gone, _ = (port.getHost().port for port in several.ports)
+    async with running(reactor, tcp, udp, drain=5) as (reloads, made):
+        gone, _ = (port.getHost().port for port in made.ports)
         client = await connectTo(reactor, gone)
         assert await client.line() == b"1"
-        several.listens = [tcp6]
+        made.listens = [tcp6]
         ended = reloads.reload()
         with socket.socket() as other:
             assert other.connect_ex(("127.0.0.1", gone)) != 0
         assert await client.ask(b"still?") == b"still?"
-        (new,) = several.ports
+        (new,) = made.ports
         endpoint = TCP6ClientEndpoint(reactor, "::1", new.getHost().port)
         assert await numberAt(endpoint, reactor) == b"2"
         await client.end()
         await ended
 
-    running(story, tcp, udp, drain=5)
 
-
-@pytest.mark.parametrize("kind", ["tcp", "unix", "lock", "udp"])
-def test_whereSomebodyElseListensNothingStays(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["tcp", "unix", "lock", "udp"])
+@inReactor
+async def test_whereSomebodyElseListensNothingStays(
+    reactor: Any, place: str, tmp_path: Path
+) -> None:
     """
     And the error is Twisted's.
     """
     path = str(tmp_path / "socket")
 
-    async def main(reactor: Any) -> None:
-        with (
-            socket.create_server(("127.0.0.1", 0)) as busy,
-            socket.socket(type=socket.SOCK_DGRAM) as datagrams,
-            socket.socket(socket.AF_UNIX) as unix,
-        ):
-            datagrams.bind(("127.0.0.1", 0))
-            unix.bind(path)
-            if kind == "lock":
-                os.symlink(str(os.getpid()), path + ".lock")
-            listens: dict[str, Listen] = {
-                "tcp": lambda reactor, number: reactor.listenTCP(
-                    busy.getsockname()[1], NumberedFactory(1), interface="127.0.0.1"
-                ),
-                "udp": lambda reactor, number: reactor.listenUDP(
-                    datagrams.getsockname()[1],
-                    NumberedDatagrams(1),
-                    interface="127.0.0.1",
-                ),
-                "unix": unixAt(path, wantPID=kind == "unix"),
-                "lock": unixAt(path, wantPID=1),
-            }
-            if kind == "unix":
-                # It is no socket any more, and so nothing that was left behind.
-                os.unlink(path)
-                Path(path).touch()
-            reloads = ReloadService(Several(reactor, listens[kind]), reactor=reactor)
-            with pytest.raises(CannotListenError):
-                start(reloads)
-        assert os.path.lexists(path + ".lock") == (kind == "lock")
-
-    spin(main)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as busy,
+        socket.socket(type=socket.SOCK_DGRAM) as datagrams,
+        socket.socket(socket.AF_UNIX) as unix,
+    ):
+        datagrams.bind(("127.0.0.1", 0))
+        unix.bind(path)
+        if place == "lock":
+            os.symlink(str(os.getpid()), path + ".lock")
+        listens: dict[str, Listen] = {
+            "tcp": lambda reactor, number: reactor.listenTCP(
+                busy.getsockname()[1], NumberedFactory(1), interface="127.0.0.1"
+            ),
+            "udp": lambda reactor, number: reactor.listenUDP(
+                datagrams.getsockname()[1],
+                NumberedDatagrams(1),
+                interface="127.0.0.1",
+            ),
+            "unix": unixAt(path, wantPID=place == "unix"),
+            "lock": unixAt(path, wantPID=1),
+        }
+        if place == "unix":
+            # It is no socket any more, and so nothing that was left behind.
+            os.unlink(path)
+            Path(path).touch()
+        reloads = ReloadService(PortFactory(reactor, listens[place]), reactor=reactor)
+        with pytest.raises(CannotListenError):
+            start(reloads)
+    assert os.path.lexists(path + ".lock") == (place == "lock")
 
 
-def test_aFactoryThatCannotStartLeavesNothing() -> None:
+@inReactor
+async def test_aFactoryThatCannotStartLeavesNothing(reactor: Any) -> None:
     """
     The socket is closed that was bound for it.
     """
@@ -478,26 +386,23 @@ def test_aFactoryThatCannotStartLeavesNothing() -> None:
         def startFactory(self) -> None:
             raise ZeroDivisionError("no log file")
 
-    async def main(reactor: Any) -> None:
-        before = len(os.listdir("/proc/self/fd"))
-        reloads = ReloadService(
-            Several(reactor, lambda reactor, number: reactor.listenTCP(0, Bad(1))),
-            reactor=reactor,
-        )
-        with pytest.raises(ZeroDivisionError) as raised:
-            start(reloads)
-        assert len(os.listdir("/proc/self/fd")) == before
-        del raised
-
-    spin(main)
+    before = len(os.listdir("/proc/self/fd"))
+    reloads = ReloadService(
+        PortFactory(reactor, lambda reactor, number: reactor.listenTCP(0, Bad(1))),
+        reactor=reactor,
+    )
+    with pytest.raises(ZeroDivisionError) as raised:
+        start(reloads)
+    assert len(os.listdir("/proc/self/fd")) == before
+    del raised
 
 
-def test_aPortThatItsServiceClosesIsClosed() -> None:
+@inReactor
+async def test_aPortThatItsServiceClosesIsClosed(reactor: Any) -> None:
     """
     At once, and not at the next reload: as one of FTP's data connections.
     """
-
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, tcp) as (reloads, _):
         await reloads.reload()
         passing = tcp(reactor, 5)
         number = passing.getHost().port
@@ -508,20 +413,18 @@ def test_aPortThatItsServiceClosesIsClosed() -> None:
             assert other.connect_ex(("127.0.0.1", number)) != 0
         await client.end()
 
-    running(story, tcp)
 
-
-def test_whoListensLaterThanItsStartIsSharedToo() -> None:
+@inReactor
+async def test_whoListensLaterThanItsStartIsSharedToo(reactor: Any) -> None:
     """
     Although nobody can tell whose port it is until the old service stops it.
     """
-
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor) as (reloads, made):
         with socket.create_server(("127.0.0.1", 0)) as free:
             number = free.getsockname()[1]
         other = tcp(reactor, 1)
         late = reactor.listenTCP(number, NumberedFactory(1), interface="127.0.0.1")
-        several.listens = [
+        made.listens = [
             lambda reactor, count: reactor.listenTCP(
                 number, NumberedFactory(count), interface="127.0.0.1"
             )
@@ -533,12 +436,11 @@ def test_whoListensLaterThanItsStartIsSharedToo() -> None:
         assert await client.line() == b"2"
         await client.end()
 
-    running(story)
-
 
 @pytest.mark.parametrize("drain", [1000, 0.1])
-def test_whoWaitsForALatePortThatNeverComesIsRefused(
-    drain: float, monkeypatch: pytest.MonkeyPatch
+@inReactor
+async def test_whoWaitsForALatePortThatNeverComesIsRefused(
+    reactor: Any, drain: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     With C{stopFirst}, where a socket is kept for the new generation: when its
@@ -546,7 +448,10 @@ def test_whoWaitsForALatePortThatNeverComesIsRefused(
     """
     monkeypatch.setattr(succession, "LATE", 0.1)
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, tcp, stopFirst=True, drain=drain, alone=True) as (
+        reloads,
+        _,
+    ):
         with socket.create_server(("127.0.0.1", 0)) as free:
             where = free.getsockname()
         before = reactor.getDelayedCalls()
@@ -566,16 +471,14 @@ def test_whoWaitsForALatePortThatNeverComesIsRefused(
             assert other.connect_ex(where) != 0
         assert reactor.getDelayedCalls() == before
 
-    runningAlone(story, tcp, stopFirst=True, drain=drain)
 
-
-def test_whereNobodyElseListensALatePortIsTheServices() -> None:
+@inReactor
+async def test_whereNobodyElseListensALatePortIsTheServices(reactor: Any) -> None:
     """
     The old generation goes on to accept there until the new one does, and its
     connections are served to their end.
     """
-
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, alone=True) as (reloads, _):
         with socket.create_server(("127.0.0.1", 0)) as free:
             number = free.getsockname()[1]
         listen = partial(reactor.listenTCP, number, interface="127.0.0.1")
@@ -601,35 +504,32 @@ def test_whereNobodyElseListensALatePortIsTheServices() -> None:
         await ended
         await new.end()
 
-    runningAlone(story)
-
 
 @pytest.mark.parametrize("drain", [0, 0.05, 0.2])
-def test_aLatePortThatNobodyWantsClosesWhenItsTimeIsOver(
-    drain: float, monkeypatch: pytest.MonkeyPatch
+@inReactor
+async def test_aLatePortThatNobodyWantsClosesWhenItsTimeIsOver(
+    reactor: Any, drain: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     A new generation may be slow, but not for ever.
     """
     monkeypatch.setattr(succession, "LATE", 0.1)
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, drain=drain, alone=True) as (reloads, _):
         with socket.create_server(("127.0.0.1", 0)) as free:
             number = free.getsockname()[1]
         reactor.listenTCP(number, NumberedFactory(1), interface="127.0.0.1")
         await reloads.reload()
         await until(reactor, lambda: not clients.canConnect(clients.tcp(number)))
 
-    runningAlone(story, drain=drain)
-
 
 @pytest.mark.parametrize("drain", [0, 0.05])
-def test_whoConnectsWhereALatePortIsDueWaits(drain: float) -> None:
+@inReactor
+async def test_whoConnectsWhereALatePortIsDueWaits(reactor: Any, drain: float) -> None:
     """
     Though the old generation has no more time.
     """
-
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, drain=drain, alone=True) as (reloads, _):
         with socket.create_server(("127.0.0.1", 0)) as free:
             where = free.getsockname()
         listen = partial(reactor.listenTCP, where[1], interface=where[0])
@@ -654,10 +554,11 @@ def test_whoConnectsWhereALatePortIsDueWaits(drain: float) -> None:
         assert await client.line() == b"3"
         await client.end()
 
-    runningAlone(story, drain=drain)
 
-
-def test_aConnectionThatCannotBeEndedIsNamed(logged: list[LogEvent]) -> None:
+@inReactor
+async def test_aConnectionThatCannotBeEndedIsNamed(
+    reactor: Any, logged: list[LogEvent]
+) -> None:
     """
     And the others are ended.
     """
@@ -666,8 +567,8 @@ def test_aConnectionThatCannotBeEndedIsNamed(logged: list[LogEvent]) -> None:
         def abortConnection(self) -> None:
             raise ZeroDivisionError
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
-        client = await connectTo(reactor, several.ports[0].getHost().port)
+    async with running(reactor, tcp) as (reloads, made):
+        client = await connectTo(reactor, made.ports[0].getHost().port)
         assert await client.line() == b"1"
         assert reloads._generations is not None
         current = reloads._generations.current
@@ -676,18 +577,16 @@ def test_aConnectionThatCannotBeEndedIsNamed(logged: list[LogEvent]) -> None:
         current.cut()
         await until(reactor, lambda: client.lost)
         current.resources.ended(stubborn)
-
-    running(story, tcp)
     assert any("could not be closed" in str(formatEvent(event)) for event in logged)
 
 
-def test_whoeverWantsToAcceptAgainCannot() -> None:
+@inReactor
+async def test_whoeverWantsToAcceptAgainCannot(reactor: Any) -> None:
     """
     A factory that pauses its port, to have no more than so many connections.
     """
-
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
-        (old,) = several.ports
+    async with running(reactor, tcp) as (reloads, made):
+        (old,) = made.ports
         client = await connectTo(reactor, old.getHost().port)
         assert await client.line() == b"1"
         ended = reloads.reload()
@@ -696,43 +595,38 @@ def test_whoeverWantsToAcceptAgainCannot() -> None:
         await client.end()
         await ended
 
-    running(story, tcp)
 
-
-def test_theReactorsMethodsMayBeWrapped() -> None:
+@inReactor
+async def test_theReactorsMethodsMayBeWrapped(reactor: Any) -> None:
     """
     What somebody has put around ours stays, and what was there comes back.
     """
+    own = reactor.listenTCP
+    calls: list[int] = []
 
-    async def main(reactor: Any) -> None:
-        own = reactor.listenTCP
-        calls: list[int] = []
+    def listenTCP(*args: Any, **keywords: Any) -> Any:
+        calls.append(1)
+        return own(*args, **keywords)
 
-        def listenTCP(*args: Any, **keywords: Any) -> Any:
-            calls.append(1)
-            return own(*args, **keywords)
-
-        reactor.listenTCP = listenTCP
-        reloads = ReloadService(Several(reactor), reactor=reactor)
-        start(reloads)
-        assert reactor.listenTCP != listenTCP
-        ours = reactor.listenUDP
-        reactor.listenUDP = partial(ours)
-        await reloads.stopService()
-        assert reactor.listenTCP is listenTCP
-        assert "listenUDP" in vars(reactor)
-        del reactor.listenTCP, reactor.listenUDP
-
-    spin(main)
+    reactor.listenTCP = listenTCP
+    reloads = ReloadService(PortFactory(reactor), reactor=reactor)
+    start(reloads)
+    assert reactor.listenTCP != listenTCP
+    ours = reactor.listenUDP
+    reactor.listenUDP = partial(ours)
+    await reloads.stopService()
+    assert reactor.listenTCP is listenTCP
+    assert "listenUDP" in vars(reactor)
+    del reactor.listenTCP, reactor.listenUDP
 
 
-def test_aWaitThatIsCancelledIsForgotten() -> None:
+@inReactor
+async def test_aWaitThatIsCancelledIsForgotten(reactor: Any) -> None:
     """
     For the end of a generation, or of its connections.
     """
-
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
-        client = await connectTo(reactor, several.ports[0].getHost().port)
+    async with running(reactor, tcp) as (reloads, made):
+        client = await connectTo(reactor, made.ports[0].getHost().port)
         await client.line()
         succession = reloads._generations
         assert succession is not None
@@ -748,55 +642,24 @@ def test_aWaitThatIsCancelledIsForgotten() -> None:
         for deferred in others:
             assert deferred.called
 
-    running(story, tcp)
 
-
-@contextmanager
-def descriptorsLeft(count: int) -> Iterator[None]:
-    """
-    Have room for so many more descriptors only.
-    """
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = set(map(int, os.listdir("/proc/self/fd")))
-    free = (number for number in itertools.count() if number not in used)
-    soft = next(itertools.islice(free, count, None))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
-async def failing(reactor: Any, reloads: ReloadService) -> AsyncIterator[None]:
-    """
-    Reload with ever more descriptors left, until that succeeds; what follows
-    each that fails is the caller's.
-    """
-    for left in itertools.count():
-        try:
-            with descriptorsLeft(left):
-                await reloads.reload()
-        except (CannotListenError, OSError):
-            await turn(reactor)
-            yield
-        else:
-            return
-
-
-def test_whereDescriptorsAreUsedUpNothingStays(tmp_path: Path) -> None:
+@inReactor
+async def test_whereDescriptorsAreUsedUpNothingStays(
+    reactor: Any, tmp_path: Path
+) -> None:
     """
     Wherever in a reload that is; the old generation serves on.
     """
     path = str(tmp_path / "socket")
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, tcp) as (reloads, made):
         await reloads.reload()
-        port = several.ports[0].getHost().port
-        several.listens += [tcp6, udp, unixAt(path, wantPID=1)]
+        port = made.ports[0].getHost().port
+        made.listens += [tcp6, udp, unixAt(path, wantPID=1)]
         before = os.listdir("/proc/self/fd")
         readers = len(reactor.getReaders())
         failed = 0
-        async for _ in failing(reactor, reloads):
+        async for _ in failingReloads(reactor, reloads):
             failed += 1
             assert os.listdir("/proc/self/fd") == before
             assert len(reactor.getReaders()) == readers
@@ -806,14 +669,15 @@ def test_whereDescriptorsAreUsedUpNothingStays(tmp_path: Path) -> None:
             await client.end()
         assert failed > 5
 
-    running(story, tcp)
-
 
 def _isReadable(client: socket.socket) -> bool:
     return bool(select.select([client], [], [], 0)[0])
 
 
-def test_manyMayWaitForAServiceThatStopsFirst(tmp_path: Path) -> None:
+@inReactor
+async def test_manyMayWaitForAServiceThatStopsFirst(
+    reactor: Any, tmp_path: Path
+) -> None:
     """
     More than it has room for otherwise: at a UNIX socket they would be turned
     away.
@@ -821,13 +685,17 @@ def test_manyMayWaitForAServiceThatStopsFirst(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     waiting: list[socket.socket] = []
 
-    async def story(reactor: Any, reloads: ReloadService, several: Several) -> None:
+    async with running(reactor, unixAt(path), udp, stopFirst=True, drain=0.01) as (
+        reloads,
+        made,
+    ):
+
         def factory() -> Any:
             for _ in range(200):
                 waiting.append(socket.socket(socket.AF_UNIX))
                 waiting[-1].setblocking(False)
                 waiting[-1].connect(path)
-            return several()
+            return made()
 
         assert reloads._generations is not None
         reloads._generations._factory = factory
@@ -837,5 +705,3 @@ def test_manyMayWaitForAServiceThatStopsFirst(tmp_path: Path) -> None:
             for client in map(stack.enter_context, waiting):
                 await until(reactor, partial(_isReadable, client))
                 assert client.recv(10) == b"2\n"
-
-    running(story, unixAt(path), udp, stopFirst=True, drain=0.01)
