@@ -1136,7 +1136,7 @@ def test_aHandlerMayCloseItForWhatAnotherThreadKeptInTheEnd(
             restore = mask.restore
 
             def late(signals: Iterable[int]) -> None:
-                mask.keep([SigInfo.make(SIGUSR1)])
+                mask.defer([SigInfo.make(SIGUSR1)])
                 restore(signals)
 
             monkeypatch.setattr(mask, "restore", late)

@@ -35,7 +35,7 @@ from txsignalfd import (
     WatchedByParent,
     spawning,
 )
-from txsignalfd._kernel.descriptor import mostReads
+from txsignalfd._kernel.descriptor import maximumReads
 
 
 @pytest.fixture
@@ -139,13 +139,13 @@ def test_drainReadsNoMoreThanCanHaveBeenPending(
     """
     Senders may be faster than the reader.
     """
-    assert mostReads() >= resource.getrlimit(resource.RLIMIT_SIGPENDING)[0] // 64
+    assert maximumReads() >= resource.getrlimit(resource.RLIMIT_SIGPENDING)[0] // 64
     with monkeypatch.context() as patched:
         unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         patched.setattr(resource, "getrlimit", lambda _: unlimited)
-        assert mostReads() > sys.maxsize // 64
+        assert maximumReads() > sys.maxsize // 64
     with monkeypatch.context() as patched:
-        patched.setattr("txsignalfd._kernel.descriptor.mostReads", lambda: 2)
+        patched.setattr("txsignalfd._kernel.descriptor.maximumReads", lambda: 2)
         queue(*range(200))
         descriptor.drain()
         assert len(reads.infos) == 128
@@ -217,7 +217,7 @@ def test_whatPythonDoesNotKnowIsToldWithoutAName(
     send(SIGUSR1)
     descriptor.doRead()
     (event,) = logged
-    assert "the handler (Python knows of none), which" in str(formatEvent(event))
+    assert "the handler (unknown to Python), which" in str(formatEvent(event))
 
 
 def test_whatAThreadHasKeptAtTheLastMomentIsReceived(
@@ -233,7 +233,7 @@ def test_whatAThreadHasKeptAtTheLastMomentIsReceived(
     late = SigInfo.make(SIGUSR1, pid=1)
 
     def keptBefore(signals: Any) -> None:
-        mask.keep([late])
+        mask.defer([late])
         restore(signals)
 
     monkeypatch.setattr(mask, "restore", keptBefore)
@@ -290,7 +290,7 @@ def test_aStormIsNotSlowedByALookAtEachRead(
     """
     looks: list[float] = []
     now = 0.0
-    monkeypatch.setattr(descriptor._mask, "retake", lambda signo: looks.append(now))
+    monkeypatch.setattr(descriptor._mask, "reinstall", lambda signo: looks.append(now))
     monkeypatch.setattr("txsignalfd._kernel.descriptor.monotonic", lambda: now)
     for after in (1, 0, 0.009, 0.002, 0.009, 0.002):
         now += after

@@ -577,7 +577,7 @@ def test_whatIsGivenBackWhileItIsKeptGoesWhereItWouldHave() -> None:
     python: list[int] = []
     saved = signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
     owner = Owner()
-    mask = _mask.ProcessMask(owner.defer)
+    mask = _mask.ProcessMask(owner.defer, owner.wake)
     try:
         mask.acquire([SIGUSR1])
         with spawning():
@@ -594,9 +594,9 @@ def isFree() -> bool:
     """
     Whether this thread could start a child.
     """
-    free = _mask.openLock.acquire(blocking=False)
+    free = _mask.windowLock.acquire(blocking=False)
     if free:
-        _mask.openLock.release()
+        _mask.windowLock.release()
     return free
 
 

@@ -99,3 +99,8 @@ class Owner:
 
     def defer(self, infos: list[SigInfo]) -> None:
         self.deferred += infos
+
+    def wake(self) -> None:
+        """
+        Do nothing.
+        """

@@ -1,8 +1,8 @@
 """
-The signals of the whole process: mask, fork, children and descriptors.
+Acquire signals in the whole process, receive them in a reactor, and restore them.
 
-L{SignalDescriptor <txsignalfd._kernel.descriptor.SignalDescriptor>} and
-L{SignalPipe <txsignalfd._kernel.pipe.SignalPipe>} receive signals in a reactor.
-Invariant: what is acquired from the process is restored, and no child inherits
-it.
+The entry points are L{SignalDescriptor
+<txsignalfd._kernel.descriptor.SignalDescriptor>} and, where there is no signalfd(2),
+L{SignalPipe <txsignalfd._kernel.pipe.SignalPipe>}.  Invariant: masks and dispositions
+that are changed are restored, and no child inherits the changes.
 """

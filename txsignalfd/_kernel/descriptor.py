@@ -1,10 +1,10 @@
 # -*- test-case-name: tests.kernel.test_descriptor -*-
 """
-L{SignalDescriptor}: a signalfd(2) that a reactor can read.
+L{SignalDescriptor}: a signalfd(2) that a reactor reads.
 
-L{Opened}: a descriptor of the process that has opened it, and has to close it.
-
-How many signals are read at a time, and how many can be pending.
+Each turn of the reactor reads at most L{RECORDS_PER_READ} signals.
+L{SignalDescriptor.drain} reads all that were pending when it was called, which are at
+most as many as the kernel queues.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from txsignalfd._kernel.fork import checkIsParent
 from txsignalfd._kernel.mask import ProcessMask, checkWatchable
-from txsignalfd._kernel.spawn import collect
+from txsignalfd._kernel.spawn import collectDeferred
 from txsignalfd._native.extension import lib
 from txsignalfd._native.names import signalName
 from txsignalfd.lowlevel import SFD_CLOEXEC, SFD_NONBLOCK, signalfd
@@ -35,15 +35,15 @@ from txsignalfd.siginfo import SIGINFO_SIZE, SigInfo, parse
 
 _log: Final = Logger("txsignalfd.descriptor.SignalDescriptor")
 
-#: The most records that one read takes, so that a storm of signals leaves the
-#: reactor its other descriptors.
+#: The maximum of one read, so that a burst of signals does not keep the reactor from
+#: its other descriptors.
 RECORDS_PER_READ: Final = 64
 READ_SIZE: Final = RECORDS_PER_READ * SIGINFO_SIZE
 
 
-def mostReads() -> int:
+def maximumReads() -> int:
     """
-    How many reads all signals take that can be pending.
+    Return how many reads it takes to read all signals that can be pending.
     """
     most = lib.TXS_DEFERRED
     if hasattr(resource, "RLIMIT_SIGPENDING"):  # only Linux has that limit
@@ -53,61 +53,30 @@ def mostReads() -> int:
     return int(most + lib.TXS_NSIG) // RECORDS_PER_READ + 1
 
 
-class Opened:
-    """
-    A descriptor that belongs to the process that has opened it.
-
-    One that becomes garbage while it is open is told of by a
-    C{ResourceWarning}, as Python's own files and sockets are.  Nothing is given
-    back then: garbage may be found in any thread, in the middle of anything.
-    """
-
-    #: Its number, or -1 until it is open, and when it is closed.
-    _fd = -1
-
-    def __init__(self) -> None:
-        self._pid = os.getpid()
-
-    def fileno(self) -> int:
-        """
-        Its number, or -1 when it is closed.
-        """
-        return self._fd
-
-    def checkProcess(self) -> None:
-        """
-        @raise WatchedByParent: In a child that was forked since.
-        """
-        checkIsParent(self._pid)
-
-    def __del__(self) -> None:
-        if self._fd != -1 and os.getpid() == self._pid:
-            warn(
-                f"unclosed {self!r}, which keeps what it has taken",
-                ResourceWarning,
-                source=self,
-                stacklevel=2,
-            )
-
-
-#: Seconds from one look whether a handler was replaced to the next: half a read.
-LOOK = 0.01
+#: The minimum of seconds between checks whether a handler was replaced.  A check takes
+#: half as long as a read.
+CHECK_INTERVAL = 0.01
 
 
 @implementer(IReadDescriptor)
-class SignalDescriptor(Opened):
+class SignalDescriptor:
     """
     A signalfd for a reactor: C{reactor.addReader(SignalDescriptor(...))}.
 
-    It takes hold of its signals in the whole process, from its making until
-    L{close} or L{connectionLost}: no other thread takes them, and children of
-    fork(2) start without.  Use it from the thread in which its reactor runs.
+    The signals are acquired in the whole process until L{close} or L{connectionLost}:
+    no other thread receives them, and children of fork(2) start with the previous mask
+    and dispositions.  Use the descriptor in the thread of its reactor.
 
-    It belongs to the process that made it.  A forked child must leave it, and
-    the reactor that has it, alone: see L{WatchedByParent}.
+    It belongs to the process that made it.  A forked child must not use it, nor the
+    reactor that reads it: see L{WatchedByParent}.
+
+    If it is garbage-collected while it is open, a C{ResourceWarning} is issued, as for
+    Python's files and sockets.  It is not closed then, because the garbage collector
+    runs in any thread, in the middle of any code.
     """
 
-    _room = 0  #: how many may be pending beside those in the kernel
+    _fd = -1  #: the descriptor's number, or -1 while it is not open
+    _capacity = 0  #: how many signals may be pending outside the kernel's queue
 
     def __init__(
         self,
@@ -117,33 +86,36 @@ class SignalDescriptor(Opened):
         wake: Callable[[], object] | None = None,
     ) -> None:
         """
+        If an exception is raised, no signal has been acquired.
+
         @param signals: The numbers of the signals.
         @param receive: Called with the signals of each read, in their order;
-            at most L{RECORDS_PER_READ} of them.  What it raises is logged.
-        @param lost: Called once if the reactor drops the descriptor, with the
-            reason; not after L{close}.
-        @param wake: Called, in any thread, when there is something for
-            L{receiveDeferred}; by default that waits for the next read.
-        @raise SignalNotWatchable: For a signal that cannot be read.
-        @raise SignalAlreadyWatched: For one that is another descriptor's.
+            at most L{RECORDS_PER_READ} of them.  Its exceptions are logged.
+        @param lost: Called once, with the reason, if the reactor drops the descriptor;
+            not called after L{close}.
+        @param wake: Called in any thread when L{receiveDeferred} has signals to
+            receive, perhaps once more after L{close}.  By default they are received
+            before those of the next read.
+        @raise SignalNotWatchable: For a signal that cannot be watched.
+        @raise SignalAlreadyWatched: For a signal of another descriptor.
         @raise SignalfdUnavailable: On a system without signalfd(2).
-        @raise OSError: When the system refuses.  Whatever is raised, nothing
-            has been taken.
+        @raise OSError: If the system refuses.
         """
         self._receive = receive
         self._lost = lost
         self._wake = wake
-        self._kept: deque[list[SigInfo]] = deque()
-        super().__init__()
+        #: Signals that arrived in spawn windows, older than those in the kernel.
+        self._deferred: deque[list[SigInfo]] = deque()
+        self._pid = os.getpid()
         self._broken = False
-        self._nextLook = 0.0
+        self._nextCheck = 0.0
         self._fd = self._open(checkWatchable(signals))
 
     def _open(self, signals: Collection[int]) -> int:
         """
-        Take signals, and make what they are read from.
+        Acquire signals, and return the descriptor to read them from.
         """
-        self._mask = ProcessMask(self._keep)
+        self._mask = ProcessMask(self._defer, self._wakeReceiver)
         self._mask.acquire(signals)
         try:
             return signalfd(-1, signals, SFD_CLOEXEC | SFD_NONBLOCK)
@@ -153,33 +125,56 @@ class SignalDescriptor(Opened):
 
     def _update(self, signals: Collection[int]) -> None:
         """
-        Read these signals, which are taken.
+        Read these acquired signals from now on, and no others.
         """
         signalfd(self._fd, signals)
+
+    def __del__(self) -> None:
+        if self._fd != -1 and os.getpid() == self._pid:
+            warn(
+                f"unclosed {self!r}, which still holds its resources",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
 
     def __repr__(self) -> str:
         names = " ".join(map(signalName, sorted(self.signals)))
         return f"<{type(self).__name__} {self._fd} of {names or 'nothing'}>"
 
+    def fileno(self) -> int:
+        """
+        Return the descriptor's number, or -1 if it is closed.
+        """
+        return self._fd
+
+    def checkProcess(self) -> None:
+        """
+        Check that this process opened the descriptor.
+
+        @raise WatchedByParent: In a child that was forked after it was opened.
+        """
+        checkIsParent(self._pid)
+
     @property
     def withoutSiginfo(self) -> int:
         """
-        How many signals came without a siginfo, for want of room: never any.
+        The number of signals received without a siginfo, for lack of space: always 0.
         """
         return 0
 
     @property
     def signals(self) -> frozenset[int]:
         """
-        The signals that it has now.
+        The signals that are watched.
         """
         return self._mask.acquired
 
     def watch(self, signals: Iterable[int]) -> None:
         """
-        Take more signals, all or none.
+        Watch more signals: all of them, or none if an exception is raised.
 
-        @raise SignalNotWatchable: And the other errors of the constructor.
+        @raise SignalNotWatchable: Like the other errors of the constructor.
         @raise ValueError: After L{close}.
         """
         self._checkOpen()
@@ -193,7 +188,7 @@ class SignalDescriptor(Opened):
 
     def unwatch(self, signals: Iterable[int]) -> None:
         """
-        Give signals back, after what is pending has been received.
+        Receive what is pending, and restore signals.
 
         @raise ValueError: After L{close}.
         """
@@ -207,8 +202,10 @@ class SignalDescriptor(Opened):
 
     def claimForThread(self) -> None:
         """
-        Take hold again: in this thread, which must be the reactor's, and of each
-        disposition that was replaced since, as Twisted does when a reactor starts.
+        Make this thread the one that receives the signals.
+
+        Call it in the reactor's thread after that has started.  It also reinstalls
+        handlers that were replaced, as Twisted does when a reactor starts.
         """
         self.checkProcess()
         self._mask.claimForThread()
@@ -220,22 +217,22 @@ class SignalDescriptor(Opened):
 
     def logPrefix(self) -> str:
         """
-        What the reactor's log calls it.
+        Return the name for the reactor's log.
         """
         return type(self).__name__
 
-    # IReadDescriptor says Failure; what its reactors take is the exception.
+    # IReadDescriptor declares a Failure, but reactors expect the exception.
     def doRead(self) -> Exception | None:  # type: ignore[override]
         """
-        Receive what one read gives.
+        Receive the signals of one read.
 
-        @return: C{None}, or why the descriptor is dead: the reactor then
-            calls L{connectionLost}.
+        @return: C{None}, or the error that makes the descriptor useless.  The reactor
+            then calls L{connectionLost}.
         """
-        if self._kept:
+        if self._deferred:
             self.receiveDeferred()
-        if self._kept or self._fd == -1:
-            # What came while a receiver started a child is next; or we are closed.
+        if self._deferred or self._fd == -1:
+            # A receiver started a child, whose deferred signals are next, or closed us.
             return None
         try:
             self._receiveRead()
@@ -253,15 +250,15 @@ class SignalDescriptor(Opened):
             self._broken = True
             if isinstance(error, OSError):
                 raise
-            raise OSError(errno.EBADF, "the number is another file's") from error
-        if monotonic() > self._nextLook:
-            self._nextLook = monotonic() + LOOK
+            raise OSError(errno.EBADF, "the number is now another file's") from error
+        if monotonic() > self._nextCheck:
+            self._nextCheck = monotonic() + CHECK_INTERVAL
             for signo in {first.signo, *(info.signo for info in infos[1:])}:
-                self._look(signo)
+                self._checkHandler(signo)
         return self._receiveInfos(infos)
 
-    def _look(self, signo: int) -> None:
-        if self._mask.retake(signo) == 1:
+    def _checkHandler(self, signo: int) -> None:
+        if self._mask.reinstall(signo) == 1:
             handler = signal.getsignal(signo)
             _log.warn(
                 "{name} is watched, and goes to {receiver}: the handler {handler},"
@@ -269,45 +266,48 @@ class SignalDescriptor(Opened):
                 " dispatcher, or unwatch the signal first",
                 name=signalName(signo),
                 receiver=self._receive,
-                handler=handler if callable(handler) else "(Python knows of none)",
+                handler=handler if callable(handler) else "(unknown to Python)",
             )
 
     def drain(self, last: bool = False) -> None:
         """
-        Receive all that is pending now.
+        Receive all signals that are pending now.
 
-        @param last: What comes later is left pending.
-        @raise OSError: When the descriptor is dead.
+        @param last: Leave signals that arrive later in the kernel's queue.
+        @raise OSError: If the descriptor cannot be read.
         """
-        collect()
-        # Senders may be faster than we: read what was pending at first.
-        left = mostReads() * RECORDS_PER_READ + self._room
+        collectDeferred()
+        # Senders may be faster than this loop: read what can be pending at the start.
+        left = maximumReads() * RECORDS_PER_READ + self._capacity
         while left > 0 and self._fd != -1:
-            # A receiver may have started a child: what came then is older.
+            # If a receiver started a child, the signals deferred then are older.
             if not (count := self.receiveDeferred() or self._receivePending()):
                 return
             left -= count
 
     def receiveDeferred(self) -> int:
         """
-        Receive what came to a thread while it started a child.
+        Receive the signals that arrived in spawn windows.
 
-        @return: How many signals that were.
+        @return: The number of signals.
         """
         count = 0
-        for _ in range(len(self._kept)):  # receivers that start children make more
-            if self._kept:  # or a receiver has received it
-                count += self._receiveInfos(self._kept.popleft())
+        for _ in range(len(self._deferred)):  # receivers may start more children
+            if self._deferred:  # a receiver may have called this method
+                count += self._receiveInfos(self._deferred.popleft())
         return count
 
-    def _keep(self, infos: list[SigInfo]) -> None:
-        self._kept.append(infos)
-        if self._wake is not None:
+    def _defer(self, infos: list[SigInfo]) -> None:
+        self._deferred.append(infos)
+
+    def _wakeReceiver(self) -> None:
+        # A forked child may leave a spawn window, too.
+        if self._wake is not None and os.getpid() == self._pid:
             self._wake()
 
     def _receivePending(self) -> int:
         """
-        Receive a read of what has been sent until now.
+        Read signals that were sent until now, and receive them.
         """
         return self._receiveRead()
 
@@ -315,44 +315,45 @@ class SignalDescriptor(Opened):
         try:
             self._receive(infos)
         except BaseException:
-            # Passed on, it would have the reactor drop all signals.
+            # If it were raised, the reactor would drop the descriptor.
             _log.failure("receiving {infos} failed", infos=infos)
         return len(infos)
 
     def close(self) -> None:
         """
-        Close, and give back all signals, as they were.  What is pending goes
-        where it would have gone without us: L{drain} first to receive it.  Remove
-        the descriptor from its reactor before.  A second call does nothing.
+        Close the descriptor, and restore all signals.
+
+        Remove the descriptor from its reactor first.  Call L{drain} before to receive
+        pending signals; otherwise they have the effect that they have without this
+        descriptor.  A second call does nothing.
         """
         self.checkProcess()
-        while self._kept:
+        while self._deferred:
             self.receiveDeferred()
-        if self._fd == -1:  # or closed by a receiver just now
+        if self._fd == -1:  # perhaps closed by a receiver just now
             return
         fd, self._fd = self._fd, -1
         try:
-            # The number of one that cannot be read is another's, or nobody's.
+            # The number of a broken descriptor may belong to another file.
             if not self._broken:
                 os.close(fd)
         finally:
             self._mask.restore(self.signals)
-            while self._kept:  # by a thread that started a child just now
+            while self._deferred:  # another thread started a child just now
                 self.receiveDeferred()
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor has removed the descriptor: it stops, or reading failed.
-        Receive what can still be received, and give back what was taken.
+        Receive what is pending and close, as the reactor has removed the descriptor.
 
-        @param reason: Why.
+        @param reason: Why the reactor removed it: it stops, or reading failed.
         """
         if self._fd == -1:
             return
         try:
             if not self._broken:
                 self.drain(last=True)
-        except OSError:  # it was closed behind our back: the reactor knows no more
+        except OSError:  # more precise than the reactor's reason
             reason = Failure()
         if self._fd == -1:  # closed by a receiver
             return

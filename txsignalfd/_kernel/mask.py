@@ -1,40 +1,41 @@
 # -*- test-case-name: tests.kernel.test_mask -*-
 """
-What the process blocks, and whose it is.
+L{ProcessMask}: acquire signals in the whole process, and restore them.
 
-A signalfd gives only signals that are blocked, and a mask belongs to one
-thread: the kernel hands a signal for the process to any thread that does not
-block it.  So a L{ProcessMask} does three things to take a signal.
+A signalfd reads only signals that are blocked.  But a mask belongs to one thread,
+and the kernel delivers a signal for the process to any thread that does not block
+it.  To acquire a signal, a L{ProcessMask}
 
-  1. It blocks the signal in the thread that calls, and later, by
-     L{ProcessMask.claimForThread}, in the reactor's.  Threads that these start inherit
-     it.
-  2. It puts a handler in C beneath the signal's disposition, for every other
-     thread.  The handler blocks the signal in the thread that it interrupts
-     and sends it on to the process (see C{_native/handler.c}), so a thread that was
-     there before can take each signal once, and then hands it on.
-  3. It has fork(2) undo both in the child (see C{_forking.py} and
-     C{_spawn.py} for children that are started in another way).
+  1. blocks the signal in the calling thread and later, by
+     L{ProcessMask.claimForThread}, in the reactor's thread.  Threads that these
+     start inherit the mask.
+  2. installs a handler in C, for all other threads.  The handler blocks the signal
+     in the thread that it interrupts, and sends the signal to the process again
+     (see C{_native/handler.c}).  So each thread that existed before receives
+     the signal at most once, and passes it on.
+  3. lets the child of a fork(2) undo both (see L{fork <txsignalfd._kernel.fork>},
+     and L{spawn <txsignalfd._kernel.spawn>} for children that are started without
+     fork).
 
-Where there is no signalfd the handler tells of the signals itself, and the
-thread of the reactor unblocks them: see C{pipe.py}.
+Without signalfd(2), the handler reports the signals itself, and the reactor's
+thread unblocks them: see L{pipe <txsignalfd._kernel.pipe>}.
 
-And it gives back what it took, in the other order.  A thread's mask can only
-be changed from within the thread.  So what is undone is the mask of the thread
-that gives back, and that of the main thread (as soon as it runs Python code).
-The others, if they were ever interrupted, or were started by a thread that
-blocked the signal, go on blocking it.  That does no harm to the process, as
-the kernel picks a thread that does not.  One that was interrupted has it
-unblocked in its children of fork(2), and in itself from when it opens its mask
-or gives back a signal; children that another one starts inherit its mask.
+Restoring a signal undoes this in reverse order.  Only a thread itself can change
+its mask.  So the signal is unblocked in the thread that restores it, and in the
+main thread as soon as that runs Python code.  Other threads that were interrupted,
+or that inherited the mask, continue to block the signal.  This does not harm the
+process, because the kernel delivers its signals to another thread.  An interrupted
+thread unblocks the signal in its children of fork(2), and in itself when it opens a
+spawn window, or acquires or restores a signal.  Children of threads that inherited
+the mask inherit it as well.
 
-Rejected: to block the signal in each thread by asking it (there is no way to
-ask a thread of a C library); to let the handler write siginfo to a pipe where
-there is a signalfd (other threads are interrupted, and whoever replaces the
-handler takes the signal away).
+Rejected: to ask each thread to block the signal (threads of C libraries cannot be
+asked); to let the handler write to a pipe where signalfd(2) exists (other threads
+are interrupted more often, and a program that replaces the handler takes the signal
+away).
 
-One signal has one owner in the process, for two signalfds on one signal would
-share out its records by chance.
+A signal has at most one owner in the process, because the records of a signal that
+is in two signalfds are split between them at random.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from contextlib import ExitStack
 from typing import Final
 from weakref import WeakMethod
 
-from txsignalfd._kernel.fork import switchBack, switchToFork, tellForks
+from txsignalfd._kernel.fork import callInForkedChildren, switchBack, switchToFork
 from txsignalfd._native.extension import ffi, lib
 from txsignalfd._native.names import signalName
 from txsignalfd.lowlevel import (
@@ -66,12 +67,12 @@ _NOT_WATCHABLE: Final[dict[int, str]] = {
     ),
     **dict.fromkeys(
         (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP),
-        "when the CPU raises it, it has to be dealt with on the spot, and cannot be"
-        " read from a descriptor later",
+        "when the CPU raises it, it must be handled on the spot and cannot be read"
+        " from a descriptor later",
     ),
     **dict.fromkeys(
         sorted(set(range(1, lib.TXS_NSIG)).difference(VALID_SIGNALS)),
-        "the C library keeps it to itself, for its threads",
+        "the C library uses it for its threads",
     ),
 }
 
@@ -84,15 +85,17 @@ class SignalNotWatchable(ValueError):
 
 class SignalAlreadyWatched(RuntimeError):
     """
-    Another dispatcher or descriptor of this process has the signal.
+    Another dispatcher or descriptor of this process watches the signal.
     """
 
 
 def checkWatchable(signals: Iterable[int]) -> list[int]:
     """
-    @return: The signals as plain numbers, each once, sorted.
-    @raise SignalNotWatchable: When one of them is no signal, or cannot be read.
-    @raise TypeError: When one of them is no number.
+    Check that signals can be watched.
+
+    @return: Their numbers, sorted and without duplicates.
+    @raise SignalNotWatchable: If one is not a signal, or cannot be watched.
+    @raise TypeError: If one is not a number.
     """
     numbers = set()
     for signo in signals:
@@ -111,168 +114,205 @@ def checkWatchable(signals: Iterable[int]) -> list[int]:
     return sorted(numbers)
 
 
-#: Who has which signal; held with the lock.
+#: The owner of each acquired signal; guarded by the lock.
 _owners: Final[dict[int, ProcessMask]] = {}
 _lock = threading.Lock()
 
-#: Held by the thread that has its mask open, to start a child.
-openLock = threading.RLock()
+#: Held by the thread that has a spawn window open.
+windowLock = threading.RLock()
 
 
-def deliverDeferred() -> None:
+def assignDeferred() -> list[ProcessMask]:
     """
-    Give each owner what the handler in C has kept for it while this thread's
-    mask was open.
+    Give each owner the signals that were deferred in this thread's spawn window.
+
+    @return: The owners that have to be woken, when the caller holds no lock.
     """
     room = lib.txs_deferred_count()
     records = ffi.new("struct txs_siginfo[]", room)
-    kept: dict[ProcessMask, list[SigInfo]] = {}
-    # An owner must not go meanwhile, nor one that fails keep others from theirs:
-    # the reactor of one may be closed, and cannot be woken.
-    with _lock, ExitStack() as owners:
+    deferred: dict[ProcessMask, list[SigInfo]] = {}
+    with _lock:  # no owner may restore its signals before it has these
         size = lib.txs_deferred_take(records, room) * SIGINFO_SIZE
         for info in parse(bytes(ffi.buffer(records, size))):
-            kept.setdefault(_owners[info.signo], []).append(info)
-        for owner, infos in kept.items():
-            owners.callback(owner.keep, infos)
+            deferred.setdefault(_owners[info.signo], []).append(info)
+        for owner, infos in deferred.items():
+            owner.defer(infos)
+    return list(deferred)
+
+
+def wakeOwners(owners: Iterable[ProcessMask]) -> None:
+    """
+    Wake each owner, also if another cannot be woken.
+
+    @raise Exception: The exception of an owner, for example that its reactor has
+        been closed.
+    """
+    with ExitStack() as calls:
+        for owner in owners:
+            calls.callback(owner.wake)
 
 
 def _forgetOwners() -> None:
     """
-    In a forked child nothing is taken: C{_native/handler.c} has undone it.
+    Forget all signals in a forked child, where the C code has restored them.
     """
-    global _lock, openLock
+    global _lock, windowLock
     _owners.clear()
     switchBack()
-    # Another thread may have held them at the fork.
-    _lock, openLock = threading.Lock(), threading.RLock()
+    # Another thread may have held the old locks during the fork.
+    _lock, windowLock = threading.Lock(), threading.RLock()
 
 
 class ProcessMask:
     """
-    What one owner has taken hold of in the whole process.
+    The signals that one owner has acquired in the whole process.
 
-    Its methods may be called from any thread.
+    Call its methods in any thread.  It does not keep the owner alive.
     """
 
-    def __init__(self, keep: Callable[[list[SigInfo]], None], pipe: int = -1) -> None:
+    def __init__(
+        self,
+        defer: Callable[[list[SigInfo]], None],
+        wake: Callable[[], None],
+        pipe: int = -1,
+    ) -> None:
         """
-        @param keep: A method that is called, in any thread, with signals that
-            came to a thread while it started a child.  They are to be received
-            before what is still queued.  Its object is not kept alive by this.
-        @param pipe: The number of the pipe to which the handler in C writes
-            them, where there is no signalfd.
+        @param defer: A method of the owner.  It is called in any thread, with a lock
+            held, with signals that arrived in a thread's spawn window.  They are
+            older than the signals that are still queued.
+        @param wake: A method of the owner.  It is called in any thread when the
+            owner has deferred signals to receive.
+        @param pipe: The number of the pipe to which the C handler writes signals,
+            where there is no signalfd(2).
         """
-        self._keep = WeakMethod(keep)
-        self.pipe = pipe
-        #: The signals that are held.
+        self._defer = WeakMethod(defer)
+        self._wake = WeakMethod(wake)
+        self._pipe = pipe
+        #: The acquired signals.
         self.acquired: frozenset[int] = frozenset()
 
-    def keep(self, infos: list[SigInfo]) -> None:
+    def defer(self, infos: list[SigInfo]) -> None:
         """
-        Give the owner what was kept for it, if it is still there.
+        Pass deferred signals to the owner, if it still exists.
         """
-        if (keep := self._keep()) is not None:
-            keep(infos)
+        if (defer := self._defer()) is not None:
+            defer(infos)
+
+    def wake(self) -> None:
+        """
+        Wake the owner, if it still exists.
+        """
+        if (wake := self._wake()) is not None:
+            wake()
 
     def acquire(self, signals: Iterable[int]) -> None:
         """
-        Take hold of these signals, all or none.
+        Acquire all of these signals, or none.
 
-        @raise SignalNotWatchable: When one cannot be.
-        @raise SignalAlreadyWatched: When one is another's.
-        @raise OSError: When the system refuses.
+        @raise SignalNotWatchable: If one cannot be watched.
+        @raise SignalAlreadyWatched: If one has another owner.
+        @raise OSError: If the system refuses.
         """
         wanted = checkWatchable(signals)
         with _lock:
             for signo in wanted:
                 if signo in _owners:
                     raise SignalAlreadyWatched(
-                        f"{signalName(signo)} is watched already in this process:"
-                        " use the dispatcher that watches it (dispatcherFor), or"
-                        " have it unwatched there first"
+                        f"{signalName(signo)} is watched already in this process: use"
+                        " the dispatcher that watches it (see dispatcherFor), or"
+                        " unwatch it there first"
                     )
-            tellForks(_forgetOwners)
-            before, main = blockAsOurs(wanted), _mainThread()
+            callInForkedChildren(_forgetOwners)
+            before, main = blockUntilRestored(wanted), _mainThread()
             for count, signo in enumerate(wanted):
-                if lib.txs_acquire(signo, signo in before, self.pipe, main) == -1:
+                if lib.txs_acquire(signo, signo in before, self._pipe, main) == -1:
                     error = ffi.errno
-                    self._letGo(wanted[:count])
-                    self._unblock()
+                    for done in wanted[:count]:
+                        lib.txs_release(done)
+                    _unblockRestored()
                     raise OSError(error, f"{signalName(signo)}: {os.strerror(error)}")
             if wanted and not _owners:
                 switchToFork()
             _owners.update(dict.fromkeys(wanted, self))
             self.acquired |= frozenset(wanted)
+            _unblockRestored()
 
     def claimForThread(self) -> None:
         """
-        Take hold in the calling thread too, and once more of each disposition
-        that somebody has replaced; theirs becomes what is given back.
+        Block the signals in the calling thread, and reinstall the C handler.
+
+        Dispositions that replaced the handler are the ones that are restored in
+        the end.
         """
         with _lock:
-            blockAsOurs(self.acquired)
+            blockUntilRestored(self.acquired)
             for signo in self.acquired:
                 lib.txs_install(signo)
             lib.txs_window_update()
+            _unblockRestored()
 
-    #: Take a disposition once more; see L{claimForThread}.  It is given the signal's
-    #: number, and returns 1 if somebody had replaced it, 0 if not, and -1 if
-    #: the system refuses.
-    retake: Final[Callable[[int], int]] = staticmethod(lib.txs_install)
+    #: Reinstall the C handler for a signal, given its number.  Returns 1 if it was
+    #: replaced, 0 if not, and -1 if the system refuses.
+    reinstall: Final[Callable[[int], int]] = staticmethod(lib.txs_install)
 
     def restore(self, signals: Iterable[int]) -> None:
         """
-        Give these signals back, as they were.  One that is pending goes where
-        it would have gone without us.  Signals that were not taken are passed
-        over.
+        Restore masks and dispositions of these signals.
 
-        @raise OSError: When the main thread could not be asked to unblock
-            them; all else has been given back.
+        A pending signal has the effect that it would have had without this package.
+        Signals that were not acquired are ignored.
+
+        @raise OSError: If the main thread could not be asked to unblock them.  It is
+            asked again by the next call of any method of any owner; all else has been
+            restored.
         """
         with _lock:
-            given = self.acquired.intersection(signals)
-            self.acquired -= given
-            self._letGo(given)
-            for signo in given:
+            restored = self.acquired.intersection(signals)
+            self.acquired -= restored
+            for signo in restored:
+                lib.txs_release(signo)
                 del _owners[signo]
-            if given and not _owners:
+            if restored and not _owners:
                 switchBack()
-            self._unblock()
+            if not _unblockRestored():
+                raise OSError(ffi.errno, "the main thread still blocks signals")
 
-    def _letGo(self, signals: Iterable[int]) -> None:
-        for signo in signals:
-            lib.txs_release(signo)
 
-    def _unblock(self) -> None:
-        """
-        Unblock what we have blocked, and nobody has now, here and in the main
-        thread: also what another thread has given back since.
-        """
-        free = frozenset(range(1, lib.TXS_NSIG)).difference(_owners)
-        sigprocmask(SIG_UNBLOCK, _forget(lib.txs_tid(), free))
-        main = _mainThread()
-        ours = _forget(main, free)
-        if ours and lib.txs_unblock_in_main(sigset(ours)) == -1:
-            raise OSError(ffi.errno, "the main thread still blocks signals")
+def _unblockRestored() -> bool:
+    """
+    Unblock the signals without an owner, in this thread and in the main thread.
+
+    Only signals that this package blocked there are unblocked, no matter which thread
+    restored them.
+
+    @return: Whether the main thread could be asked.  If not, the next call does it.
+    """
+    free = frozenset(range(1, lib.TXS_NSIG)).difference(_owners)
+    thread = lib.txs_tid()
+    sigprocmask(SIG_UNBLOCK, _noted(thread) & free)
+    _forget(thread, free)
+    main = _mainThread()
+    if (left := _noted(main) & free) and lib.txs_unblock_in_main(sigset(left)) == -1:
+        return False
+    _forget(main, free)
+    return True
 
 
 def _mainThread() -> int:
     """
-    The main thread's number, as C has it.
+    Return the main thread's id, as C has it.
     """
-    # Not its native_id, which in a forked child is still that of the parent's.
+    # In a forked child, native_id is still the id of the parent's main thread.
     number = os.getpid() if lib.TXS_LINUX else threading.main_thread().ident
     assert number is not None, "the main thread runs"
     return number
 
 
-def blockAsOurs(signals: Collection[int]) -> frozenset[int]:
+def blockUntilRestored(signals: Collection[int]) -> frozenset[int]:
     """
-    Block signals in this thread, to be unblocked when they are given back, or
-    in a forked child.
+    Block signals in this thread until they are restored, and not in forked children.
 
-    @return: Those that others than us had blocked in it.
+    @return: The signals that were blocked before, but not by this package.
     """
     before = frozenset(sigprocmask(SIG_BLOCK, signals))
     thread = lib.txs_tid()
@@ -284,16 +324,11 @@ def blockAsOurs(signals: Collection[int]) -> frozenset[int]:
 
 def _noted(thread: int) -> frozenset[int]:
     """
-    What was blocked in a thread by us, or by the handler in C.
+    Return the signals that this package has blocked in a thread.
     """
     bits = lib.txs_noted(thread)
     return frozenset(n for n in range(1, lib.TXS_NSIG) if bits >> (n - 1) & 1)
 
 
-def _forget(thread: int, signals: Collection[int]) -> frozenset[int]:
-    """
-    The same of these signals, and forget it.
-    """
-    noted = _noted(thread).intersection(signals)
-    lib.txs_forget(thread, sum(1 << (signo - 1) for signo in noted))
-    return noted
+def _forget(thread: int, signals: Iterable[int]) -> None:
+    lib.txs_forget(thread, sum(1 << (signo - 1) for signo in signals))

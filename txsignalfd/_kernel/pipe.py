@@ -1,19 +1,18 @@
 # -*- test-case-name: tests.kernel.test_pipe -*-
 """
-L{SignalPipe}: what a L{SignalDescriptor} is, where there is no signalfd(2).
+L{SignalPipe}: a L{SignalDescriptor} for systems without signalfd(2).
 
-The handler in C writes a record of each signal to a pipe; C{_native/pipe.c} tells
-how, and why nothing is lost when it is full.  Here is the other end.
+The handler in C writes a record of each signal to a pipe, which the reactor reads.
+C{_native/pipe.c} explains how, and why no signal is lost when the pipe is full.
 
-Like with a signalfd, a signal is blocked in the thread that watches it, so that
-it waits in the kernel until somebody reads.  L{SignalPipe.claimForThread} is called in
-the thread in which the reactor runs: that thread I{listens}, which is that it
-alone has the signals unblocked and takes them from the kernel, in their order.
-It stops before signals are given back, so that the kernel keeps what comes from
-then on.
+As with a signalfd, a signal is blocked in the thread that watches it, and stays
+pending in the kernel.  The reactor's thread calls L{SignalPipe.claimForThread}, which
+unblocks the signals in this thread only, so that its handler receives them in their
+order.  The thread blocks them again before they are restored, so that later signals
+stay pending.
 
-Rejected: to unblock only while the reactor waits (a reactor has no place for
-that); to have the handler take them in whatever thread (see C{_native/pipe.c}).
+Rejected: to unblock signals only while the reactor waits (a reactor has no hook for
+that); to run the handler in any thread (see C{_native/pipe.c}).
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from txsignalfd.siginfo import SIGINFO_SIZE, SigInfo, parse
 
 def _fileOf(fd: int) -> tuple[int, int]:
     """
-    What tells one open file from another.
+    Identify the file that is open under a number.
     """
     found = os.fstat(fd)
     return found.st_dev, found.st_ino
@@ -40,24 +39,24 @@ def _fileOf(fd: int) -> tuple[int, int]:
 
 def _newRecords() -> Any:
     """
-    Room for what one read gives.
+    Allocate space for the records of one read.
     """
     return ffi.new("struct txs_siginfo[]", RECORDS_PER_READ + lib.TXS_NSIG)
 
 
 class SignalPipe(SignalDescriptor):
     """
-    A pipe for a reactor, with the signals that its handler in C has got.
+    A pipe for a reactor, to which the handler in C writes received signals.
 
-    Other descriptors are needed besides the one that is read: the end that is
-    written to, and a second one to be read, lest a write raises C{SIGPIPE} when
-    somebody has closed the first behind our back.
+    It has two more descriptors: the end for writing, and a duplicate of the end for
+    reading.  Without the duplicate, a write would raise C{SIGPIPE} after other code has
+    closed the descriptor.
     """
 
-    _room = lib.TXS_DEFERRED  # no pipe holds more
+    _capacity = lib.TXS_DEFERRED  # no pipe holds more
 
     def _open(self, signals: Collection[int]) -> int:
-        self._listens = False
+        self._isClaimed = False
         self._withoutSiginfo = ffi.new("unsigned long *")
         self._records = _newRecords()
         with ExitStack() as undo:
@@ -73,91 +72,91 @@ class SignalPipe(SignalDescriptor):
             self._files = {end: _fileOf(end) for end in ends}
             os.set_blocking(fd, False)
             os.set_blocking(self._writer, False)
-            self._mask = ProcessMask(self._keep, self._writer)
+            self._mask = ProcessMask(self._defer, self._wakeReceiver, self._writer)
             self._mask.acquire(signals)
             undo.pop_all()
         return fd
 
     def _update(self, signals: Collection[int]) -> None:
-        # The handler knows what is taken, and what is given back is given back
-        # as it was: blocked, if we have unblocked it.
+        # The handler knows which signals are acquired.  Block those that this thread
+        # has unblocked, as they were before.
         lib.txs_pipe_pause(self._writer)
 
     @property
     def withoutSiginfo(self) -> int:
         """
-        How many signals found no room anywhere.  Of those that came between
-        two reads one is told for each number, without its siginfo.
+        The number of signals that were received without a siginfo, for lack of space.
+
+        Such signals with the same number are received as one.
         """
         return int(self._withoutSiginfo[0])
 
     def watch(self, signals: Iterable[int]) -> None:
         """
-        See L{SignalDescriptor.watch}.  Whoever has replaced the handler since
-        has it replaced again.
+        Watch more signals, and reinstall handlers that were replaced.
         """
         super().watch(signals)
         self._mask.claimForThread()
-        self._listen()
+        self._claim()
 
     def unwatch(self, signals: Iterable[int]) -> None:
         """
-        See L{SignalDescriptor.unwatch}.
+        Receive what is pending, and restore signals.
         """
         super().unwatch(signals)
         if self._fd == -1:  # closed by a receiver
             return
-        # What other threads had taken before it was given back.
+        # Signals that other threads wrote before these signals were restored.
         if left := list(self._inPipe()):
-            self._kept.append(left)
+            self._deferred.append(left)
             self.receiveDeferred()
-        self._listen()
+        self._claim()
 
     def claimForThread(self) -> None:
         """
-        See L{SignalDescriptor.claimForThread}.
+        Make this thread the one that receives the signals.
         """
         super().claimForThread()
-        self._listens = True
-        self._listen()
+        self._isClaimed = True
+        self._claim()
 
-    def _listen(self) -> None:
-        if self._listens and self._fd != -1:
+    def _claim(self) -> None:
+        if self._isClaimed and self._fd != -1:
             lib.txs_pipe_claim(self._writer)
 
     def drain(self, last: bool = False) -> None:
         """
-        See L{SignalDescriptor.drain}.
+        Receive all signals that are pending now.
         """
         super().drain(last)
         if not last:
-            self._listen()
+            self._claim()
 
     def receiveDeferred(self) -> int:
         """
-        See L{SignalDescriptor.receiveDeferred}.
+        Receive the signals that arrived in spawn windows.
         """
         count = super().receiveDeferred()
-        self._goOn()
+        self._resume()
         return count
 
-    def _goOn(self) -> None:
+    def _resume(self) -> None:
         """
-        There is room in the pipe, and nothing older than what will come.
+        Unblock the signals again, if older ones have been received.
         """
-        if not self._kept and self._fd != -1:
+        if not self._deferred and self._fd != -1:
             lib.txs_pipe_resume(self._writer)
 
-    def _keep(self, infos: list[SigInfo]) -> None:
-        # The pipe was full when they were kept, and what is in it is older.
-        super()._keep([*self._inPipe(), *infos])
+    def _defer(self, infos: list[SigInfo]) -> None:
+        # Signals are deferred when the pipe is full, so those in the pipe are older.
+        super()._defer([*self._inPipe(), *infos])
 
     def _inPipe(self) -> Iterator[SigInfo]:
         """
-        What is in the pipe, also when it is closed.  For any thread.
+        Read the signals in the pipe, in any thread, also after it was closed.
         """
-        records = _newRecords()  # the reactor's thread may read just now
-        with suppress(BrokenPipeError):  # and then nobody can have written since
+        records = _newRecords()  # the reactor's thread may be reading into its own
+        with suppress(OSError):  # other code has closed an end: nothing can be read
             while infos := parse(self._readFrom(self._spare, records)):
                 yield from infos
 
@@ -172,15 +171,15 @@ class SignalPipe(SignalDescriptor):
         raise OSError(ffi.errno, f"reading the pipe: {os.strerror(ffi.errno)}")
 
     def _receiveRead(self) -> int:
-        self.checkProcess()  # in a forked child the pipe is its parent's
+        self.checkProcess()  # a forked child must not read its parent's pipe
         try:
             infos = parse(self._readFrom(self._fd, self._records))
         except OSError:
             self._broken = True
             raise
-        self._goOn()
+        self._resume()
         if infos:
-            self._look(infos[0].signo)
+            self._checkHandler(infos[0].signo)
             self._receiveInfos(infos)
         return len(infos)
 
@@ -190,10 +189,10 @@ class SignalPipe(SignalDescriptor):
 
     def close(self) -> None:
         """
-        See L{SignalDescriptor.close}.
+        Close the pipe, and restore all signals.
         """
         self.checkProcess()
-        while self._kept:
+        while self._deferred:
             self.receiveDeferred()
         if self._fd == -1:
             return
@@ -202,8 +201,8 @@ class SignalPipe(SignalDescriptor):
         try:
             super().close()
         finally:
-            # What other threads have taken since it was last read goes where
-            # it would have gone without us, though without its siginfo.
+            # Signals that other threads wrote after the last read have their previous
+            # effect, though without their siginfo.
             if self._isStillOpen(self._spare):
                 for info in self._inPipe():
                     os.kill(os.getpid(), info.signo)
@@ -213,8 +212,9 @@ class SignalPipe(SignalDescriptor):
 
     def _isStillOpen(self, end: int) -> bool:
         """
-        Whether a number is still that end of the pipe, or was closed behind our
-        back, and may be another file's by now.
+        Return whether a number still belongs to this end of the pipe.
+
+        Other code may have closed it, and opened another file.
         """
         try:
             return _fileOf(end) == self._files[end]

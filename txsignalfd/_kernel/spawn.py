@@ -1,20 +1,20 @@
 # -*- test-case-name: tests.kernel.test_spawn -*-
 """
-Start children that inherit nothing of what is watched.
+Start children that do not inherit the mask of watched signals.
 
 A child inherits the mask of the thread that starts it, through fork and exec.
-After fork(2) code of ours sets it right in the child; posix_spawn(3) and
-vfork(2) run none.  Twisted's C{reactor.spawnProcess} uses the one, and the C
-library's system(3) does.  So the thread opens its own mask for the moment of
-the start: L{spawning}.  What comes in that moment is kept by the handler in C,
-and received before all that is queued behind it, so that nothing is lost and
-nothing changes its place.
+After fork(2), code of this package restores the mask in the child.  No such code
+runs after posix_spawn(3), which Twisted's C{reactor.spawnProcess} uses, or after
+vfork(2), which system(3) uses.  So the thread unblocks watched signals while it
+starts the child: L{spawning} opens a spawn window.  The C handler defers signals
+that arrive in a spawn window.  They are received before those that are still queued
+in the kernel, so that no signal is lost and the order stays.
 
-Dispositions need no care: exec(2) sets those that are caught to the default.
+Dispositions need no such care: exec(2) resets those that are caught.
 
-Rejected: to give posix_spawn(3) the mask by its C{setsigmask} (Twisted calls it
-without, and to replace C{os.posix_spawnp} for the whole process is more than
-we may); to have Twisted always fork (the cost of that grows with the process).
+Rejected: the C{setsigmask} of posix_spawn(3) (Twisted does not pass it, and
+C{os.posix_spawnp} belongs to the whole process); to make Twisted always fork (the
+cost of a fork grows with the process).
 """
 
 from __future__ import annotations
@@ -27,93 +27,105 @@ from typing import Any
 
 from txsignalfd._kernel import mask as _mask
 from txsignalfd._kernel.fork import FORK_ONLY
+from txsignalfd._kernel.mask import ProcessMask
 from txsignalfd._native.extension import ffi, lib
 
-#: When more is kept than this, it is taken before the child is started: what
-#: was pending when the mask was opened must not fill the room for what comes.
+#: If more signals than this are deferred when a window opens, they are assigned to
+#: their owners before the child starts: signals that were pending before must not fill
+#: the space for those that arrive in the window.
 _MUCH = lib.TXS_DEFERRED // 16
 
 
 class SpawnWindow:
     """
-    What L{spawning} gives.  A class, and no generator, because each call in
-    Python is dear in the cold moment before a child is started.
+    The context manager that L{spawning} returns.
+
+    It is a class rather than a generator, because calls of Python functions are slow
+    just before a child is started.
     """
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_lock", "_owners")
 
     def __enter__(self) -> None:
-        # Kept, for a child that is forked meanwhile gets a new one.
-        self._lock = _mask.openLock
+        # A child that is forked in the window gets a new lock, and releases the old.
+        self._lock = _mask.windowLock
         self._lock.acquire()
-        kept = lib.txs_window_open()
-        if kept == -1:
+        self._owners: list[ProcessMask] = []
+        count = lib.txs_window_open()
+        if count == -1:
             error = ffi.errno
             self._lock.release()
             raise OSError(error, os.strerror(error))
         try:
-            while kept > _MUCH:
-                _mask.deliverDeferred()
-                kept = lib.txs_deferred_count()
-        except BaseException:  # an owner cannot be woken, and no child is started
+            while count > _MUCH:
+                self._owners += _mask.assignDeferred()
+                count = lib.txs_deferred_count()
+        except BaseException:
             self.__exit__()
             raise
 
     def __exit__(self, *_: object) -> None:
         try:
             if lib.txs_window_close():
-                _mask.deliverDeferred()
+                self._owners += _mask.assignDeferred()
         finally:
             self._lock.release()
+        # Owners run code of the user, which may need the lock in another thread.
+        _mask.wakeOwners(self._owners)
 
 
 def spawning() -> AbstractContextManager[None]:
     """
-    Start children in this C{with} statement, by whatever means: they begin
-    with the mask that the process had before signals were watched.
+    Start children with the mask that the process had before signals were watched.
 
-    C{reactor.spawnProcess}, C{os.fork}, C{multiprocessing} and C{subprocess}
-    do not need it; C{os.posix_spawn}, C{os.system} and C functions do::
+    C{os.posix_spawn}, C{os.system} and C functions need this context manager::
 
         with spawning():
             os.system("make")
 
-    So does C{os.execv}, by which another program takes this one's place.
+    So does C{os.execv}, which replaces this program.  C{reactor.spawnProcess},
+    C{os.fork}, C{multiprocessing} and C{subprocess} do not need it.
 
-    No signal is lost meanwhile; handlers get what came after it.  In the
-    reactor's thread realtime signals keep their order, too.  May be used in
-    any thread, by one at a time: others wait, C{reactor.spawnProcess} among
-    them, so what takes long is better started by C{subprocess}.  A signal that
-    was ignored when it was first watched is at its default in such a child, and
-    ignored in one of C{subprocess}.
+    No signal is lost: handlers receive those that arrive meanwhile afterwards, and
+    in the reactor's thread realtime signals keep their order.
 
-    @raise OSError: When the system refuses.
+    It may be used in any thread, but only by one thread at a time; others wait, also
+    in C{reactor.spawnProcess}.  So start a program that runs for long by
+    C{subprocess}.  A signal that was ignored when it was first watched has its default
+    disposition in a child that is started like this, and is ignored in a child of
+    C{subprocess}.
+
+    @raise OSError: If the system refuses.
     """
     return SpawnWindow()
 
 
-def collect() -> None:
+def collectDeferred() -> None:
     """
-    Hand what is kept to its owners, if no other thread has its mask open: that
-    one will do so in the end.
+    Give deferred signals to their owners.
+
+    If another thread has a spawn window open, it does so when it closes the window.
     """
-    if _mask.openLock.acquire(blocking=False):
+    owners: list[ProcessMask] = []
+    if _mask.windowLock.acquire(blocking=False):
         try:
             if lib.txs_deferred_count():
-                _mask.deliverDeferred()
+                owners = _mask.assignDeferred()
         finally:
-            _mask.openLock.release()
+            _mask.windowLock.release()
+    _mask.wakeOwners(owners)
 
 
 class CleanSpawnProcess:
     """
-    A reactor's C{spawnProcess}, whose children inherit nothing.  It stands in
-    its place as an attribute of the reactor, once for each reactor.
+    Replacement of a reactor's C{spawnProcess} that opens a spawn window.
 
-    Who has kept the reactor's own method from before gets round it.  So each
-    reactor is told to use fork(2), whose children are set right in any case
-    (see C{_forking.py}), but this one not for the moment of a call that comes
-    through here.
+    It is an attribute of the reactor, at most one for each reactor.
+
+    Code that stored the reactor's own method earlier bypasses it.  So all reactors are
+    told to use fork(2), which restores the mask in any case (see L{fork
+    <txsignalfd._kernel.fork>}).  During a call of this replacement its reactor may use
+    posix_spawn(3).
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -125,11 +137,11 @@ class CleanSpawnProcess:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """
-        See C{IReactorProcess.spawnProcess}.
+        Start a process: see C{IReactorProcess.spawnProcess}.
         """
         own = vars(self._reactor)
         with SpawnWindow():
-            if FORK_ONLY in own:  # its user has told it, or this is nested
+            if FORK_ONLY in own:  # the user set it, or this call is nested
                 return self._spawnProcess(*args, **kwargs)
             own[FORK_ONLY] = False
             try:
@@ -139,15 +151,16 @@ class CleanSpawnProcess:
 
     def use(self) -> None:
         """
-        Take the place, if it was not taken.
+        Replace the reactor's method, unless it is replaced already.
         """
         self._users += 1
         self._reactor.spawnProcess = self
 
     def leave(self) -> None:
         """
-        Leave the place as it was.  If somebody has taken it from us, they
-        call us still, and while nothing is watched we only pass that on.
+        Restore the reactor's method after the last use.
+
+        A method that replaced this one meanwhile stays, and may still call it.
         """
         self._users -= 1
         if self._users or vars(self._reactor).get("spawnProcess") is not self:
@@ -160,9 +173,9 @@ class CleanSpawnProcess:
 
 def cleanSpawnProcess(reactor: Any) -> Callable[[], None]:
     """
-    Have a reactor's children inherit nothing.
+    Start a reactor's children without the mask of watched signals.
 
-    @return: What undoes it.
+    @return: A function that undoes it.
     """
     if not hasattr(reactor, "spawnProcess"):
         return lambda: None

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
-from txsignalfd._kernel.mask import blockAsOurs
+from txsignalfd._kernel.mask import blockUntilRestored
 
 _log: Final = Logger("txsignalfd.daemon.Daemon")
 
@@ -67,7 +67,7 @@ class StartupSignal:
         """
         if self._deferring:
             self._deferring = False
-            blockAsOurs([self._signo])
+            blockUntilRestored([self._signo])
             signal.signal(self._signo, signal.SIG_DFL)
             self._blocked = True
 
