@@ -1,5 +1,5 @@
 """
-systemd's sockets, for one generation of a service after the other.
+Sockets of systemd across reloads.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("withoutRest")
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """
-    Descriptors that the parser takes for systemd's.
+    Return the descriptors that the parser takes for systemd's.
     """
     descriptors: list[int] = []
     listenFDs = ListenFDs(descriptors, ["web", "control"])
@@ -47,11 +47,10 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     assert endpoints._SystemdParser._sddaemon is listenFDs
 
 
-def test_theParserStillLooksWhereWePutOurs() -> None:
+def test_theParserReadsItsDescriptorsFromSddaemon() -> None:
     """
-    A private part of Twisted: C{_SystemdParser._sddaemon}, which gives an
-    endpoint its descriptor.  When this fails, C{systemd:} endpoints no longer
-    survive a reload.
+    C{_SystemdParser._sddaemon} is private to Twisted.  Without it C{systemd:}
+    endpoints do not survive a reload.
     """
     assert isinstance(endpoints._SystemdParser._sddaemon, ListenFDs)
     duplicates: set[int] = set()
@@ -76,7 +75,7 @@ async def test_systemdsSocketsSurviveReloads(
     reactor: Any, which: str, given: list[int]
 ) -> None:
     """
-    Each generation has a duplicate, and none is left of it.
+    Each generation has a duplicate, which is closed with it.
     """
     with socket.create_server(("127.0.0.1", 0)) as ours:
         given[:] = [ours.fileno(), ours.fileno()]
@@ -86,12 +85,12 @@ async def test_systemdsSocketsSurviveReloads(
             nonlocal count
             count += 1
             description = f"systemd:domain=INET:{which}"
-            # One that is made, and never listens.
+            # An endpoint that never listens.
             serverFromString(reactor, description)
             endpoint = serverFromString(reactor, description)
             return StreamServerEndpointService(endpoint, NumberedFactory(count))
 
-        # What was parsed before there was a service.
+        # Options are parsed before there is a service.
         shareInherited()
         serverFromString(reactor, f"systemd:domain=INET:{which}")
         reloads = ReloadService(factory, reactor=reactor)
@@ -106,17 +105,16 @@ async def test_systemdsSocketsSurviveReloads(
         await client.end()
         await reloads.stopService()
         await turn(reactor)
-        # systemd's own is as it was: it may start us again.
+        # systemd's own socket still listens, for the next start.
         assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
 
 
 @inReactor
-async def test_whatStopsFirstMayNotListenThereAgain(
+async def test_aStoppedServiceThatCannotListenAgainIsReported(
     reactor: Any, given: list[int], logged: list[LogEvent]
 ) -> None:
     """
-    Twisted's endpoint can do so once only.  If the new service cannot start,
-    the log does not say that the old one serves; the next one does.
+    A C{systemd:} endpoint listens only once.  A reload after it succeeds.
     """
     with socket.create_server(("127.0.0.1", 0)) as ours:
         given[:] = [ours.fileno(), ours.fileno()]
@@ -151,12 +149,9 @@ async def test_whatStopsFirstMayNotListenThereAgain(
 
 
 @inReactor
-async def test_systemdsUNIXSocketsStayWhereTheyAre(
+async def test_systemdsUNIXSocketsKeepPathAndMode(
     reactor: Any, tmp_path: Path, given: list[int]
 ) -> None:
-    """
-    Twisted would change their mode, and remove them.
-    """
     path = str(tmp_path / "socket")
 
     with socket.socket(socket.AF_UNIX) as ours:
@@ -183,13 +178,9 @@ async def test_systemdsUNIXSocketsStayWhereTheyAre(
 
 
 @inReactor
-async def test_anOldGenerationAcceptsNoMoreWhereTheNewOneDoes(
+async def test_lateSystemdPortsAcceptUntilTheyAreOpenedAgain(
     reactor: Any, given: list[int]
 ) -> None:
-    """
-    Though both have begun to listen when they had started, and there are
-    several sockets.
-    """
     with (
         socket.create_server(("127.0.0.1", 0)) as first,
         socket.create_server(("127.0.0.1", 0)) as second,
@@ -218,7 +209,7 @@ async def test_anOldGenerationAcceptsNoMoreWhereTheNewOneDoes(
                 assert await numbers() == [b"%d" % number] * 2
             reloads.reload()
             await turn(reactor)
-            # It goes on for whoever comes meanwhile.
+            # The old generation accepts until the new one listens.
             assert await numbers() == [b"%d" % number] * 2
         reloads.cut()
         await reloads.stopService()
@@ -226,11 +217,11 @@ async def test_anOldGenerationAcceptsNoMoreWhereTheNewOneDoes(
 
 
 @inReactor
-async def test_aSocketThatCouldNotBeAdoptedIsClosed(
+async def test_aDuplicateThatIsNotAdoptedIsClosed(
     reactor: Any, given: list[int]
 ) -> None:
     """
-    The endpoint leaves it open then.
+    The endpoint leaves it open when the factory fails.
     """
     bad: list[bool] = []
 

@@ -1,5 +1,5 @@
 """
-UNIX sockets whose path somebody has removed, or has for something else.
+UNIX sockets whose path was removed, or replaced by another file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OURS = str(os.getpid())
 
 def texts(logged: list[LogEvent]) -> list[str]:
     """
-    What the log says.
+    Return the log's lines.
     """
     return [str(formatEvent(event)) for event in logged]
 
@@ -42,12 +42,12 @@ def texts(logged: list[LogEvent]) -> list[str]:
 @pytest.mark.parametrize("lock", ["stays", "goes", "none"])
 @pytest.mark.parametrize("stopFirst", [False, True])
 @inReactor
-async def test_aReloadBindsItAnew(
+async def test_aReloadBindsARemovedPathAgain(
     reactor: Any, stopFirst: bool, lock: str, tmp_path: Path
 ) -> None:
     """
-    While the old generation serves those that it has.  The lock stays until the
-    last has gone.
+    The old generation goes on, and the lock stays until the last one has
+    stopped.
     """
     path = str(tmp_path / "socket")
     link = path + ".lock"
@@ -78,10 +78,9 @@ async def test_aReloadBindsItAnew(
 
 
 @inReactor
-async def test_whoWasWaitingIsServed(reactor: Any, tmp_path: Path) -> None:
-    """
-    Though nobody finds the old socket any more.
-    """
+async def test_pendingConnectionsOfARemovedPathAreServed(
+    reactor: Any, tmp_path: Path
+) -> None:
     path = str(tmp_path / "socket")
 
     async with running(reactor, unixAt(path)) as (reloads, _):
@@ -96,11 +95,11 @@ async def test_whoWasWaitingIsServed(reactor: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("datagrams", [False, True])
 @inReactor
-async def test_whereSomethingElseIsAReloadFails(
+async def test_aReloadFailsWhereAnotherSocketHasThePath(
     reactor: Any, datagrams: bool, tmp_path: Path
 ) -> None:
     """
-    It is another's, and stays.
+    The other socket stays.
     """
     path = str(tmp_path / "socket")
 
@@ -130,10 +129,9 @@ def unixDatagramsAt(path: str) -> Any:
 
 
 @inReactor
-async def test_datagramsToo(reactor: Any, tmp_path: Path) -> None:
-    """
-    They come to the new one.
-    """
+async def test_aReloadBindsARemovedDatagramPathAgain(
+    reactor: Any, tmp_path: Path
+) -> None:
     path = str(tmp_path / "socket")
 
     async with running(reactor, unixDatagramsAt(path), drain=0.01) as (reloads, _):
@@ -149,11 +147,11 @@ async def test_datagramsToo(reactor: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stopFirst", [False, True])
 @inReactor
-async def test_aReloadThatFailsAfterItKeepsTheLock(
+async def test_aFailedReloadKeepsTheLockOfARemovedPath(
     reactor: Any, stopFirst: bool, tmp_path: Path
 ) -> None:
     """
-    The next one may succeed.
+    The next reload can succeed.
     """
     path = str(tmp_path / "socket")
 
@@ -180,11 +178,11 @@ async def test_aReloadThatFailsAfterItKeepsTheLock(
 
 
 @inReactor
-async def test_whereDescriptorsAreUsedUpTheLockStays(
+async def test_aReloadWithoutFreeDescriptorsKeepsTheLock(
     reactor: Any, tmp_path: Path
 ) -> None:
     """
-    Wherever in a reload that is, and the path is not there, as before.
+    The path stays removed, wherever the reload has failed.
     """
     path = str(tmp_path / "socket")
 
@@ -204,11 +202,11 @@ async def test_whereDescriptorsAreUsedUpTheLockStays(
 
 
 @inReactor
-async def test_anothersLockIsNotTaken(
+async def test_theLockOfAnotherProcessIsRespected(
     reactor: Any, tmp_path: Path, logged: list[LogEvent]
 ) -> None:
     """
-    Nor removed in the end.
+    It is not removed at the end either.
     """
     path = str(tmp_path / "socket")
     link = path + ".lock"
@@ -224,12 +222,9 @@ async def test_anothersLockIsNotTaken(
 
 
 @inReactor
-async def test_whatWasRemovedIsNamedAtTheEnd(
+async def test_aStopLogsThatThePathWasRemovedBefore(
     reactor: Any, tmp_path: Path, logged: list[LogEvent]
 ) -> None:
-    """
-    The service stops all the same.
-    """
     path = str(tmp_path / "socket")
 
     async with running(reactor, unixAt(path, wantPID=1)) as (_, _):
@@ -243,7 +238,7 @@ async def test_whatWasRemovedIsNamedAtTheEnd(
 @contextmanager
 def asNobody(directory: Path) -> Iterator[None]:
     """
-    Be one who may not enter a directory.
+    Run as a user who may not enter a directory.
     """
     isRoot = os.geteuid() == 0
     directory.chmod(0)
@@ -257,9 +252,11 @@ def asNobody(directory: Path) -> Iterator[None]:
         directory.chmod(0o700)
 
 
-def test_whoMayNotLookTakesItForOurs(tmp_path: Path, logged: list[LogEvent]) -> None:
+def test_aPathThatCannotBeExaminedCountsAsOurs(
+    tmp_path: Path, logged: list[LogEvent]
+) -> None:
     """
-    As when root was given up: reloads go on, and the path stays in the end.
+    Reloads go on after root was given up; the path stays at the end.
     """
     name = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as bound:

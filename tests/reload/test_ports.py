@@ -1,5 +1,5 @@
 """
-Ports of each kind, from one generation of a service to the next.
+The ports of a service, of each kind, across reloads.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ pytestmark = pytest.mark.usefixtures("withoutRest")
 
 def tcp6(reactor: Any, number: int) -> Any:
     """
-    The same by IPv6.
+    Listen on any TCP port of IPv6.
     """
     return reactor.listenTCP(0, NumberedFactory(number), interface="::1")
 
 
 @inReactor
-async def test_portsOfOneKindKeepTheirOrder(reactor: Any) -> None:
+async def test_anyFreePortStaysTheSameAfterAReload(reactor: Any) -> None:
     """
-    Several that may be any keep their numbers.
+    Ports get their sockets again in the order in which they were opened.
     """
     async with running(reactor, tcp, tcp, tcp6) as (reloads, made):
         before = [port.getHost() for port in made.ports]
@@ -72,10 +72,7 @@ async def test_portsOfOneKindKeepTheirOrder(reactor: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @inReactor
-async def test_IPv6(reactor: Any, kind: str) -> None:
-    """
-    Is as IPv4.
-    """
+async def test_aReloadKeepsAnIPv6Port(reactor: Any, kind: str) -> None:
     async with running(reactor, tcp6) as (reloads, made):
         port = made.ports[0].getHost().port
         endpoint = TCP6ClientEndpoint(reactor, "::1", port)
@@ -85,9 +82,11 @@ async def test_IPv6(reactor: Any, kind: str) -> None:
 
 
 @inReactor
-async def test_aUNIXSocketStaysWhereItIs(reactor: Any, tmp_path: Path) -> None:
+async def test_aReloadKeepsPathModeAndLockOfAUNIXSocket(
+    reactor: Any, tmp_path: Path
+) -> None:
     """
-    The path, its mode and its lock, until the last generation has ended.
+    The path and the lock are removed when the last generation has stopped.
     """
     path = str(tmp_path / "socket")
     endpointOf = lambda reactor: UNIXClientEndpoint(reactor, path)  # noqa: E731
@@ -109,10 +108,7 @@ async def test_aUNIXSocketStaysWhereItIs(reactor: Any, tmp_path: Path) -> None:
 
 
 @inReactor
-async def test_anAbstractUNIXSocketHasNoPath(reactor: Any) -> None:
-    """
-    And is shared all the same.
-    """
+async def test_aReloadKeepsAnAbstractUNIXSocket(reactor: Any) -> None:
     name = f"\0txsignalfd-{os.getpid()}"
 
     async with running(reactor, unixAt(name)) as (reloads, _):
@@ -122,7 +118,7 @@ async def test_anAbstractUNIXSocketHasNoPath(reactor: Any) -> None:
 
 class Datagrams(DatagramProtocol):
     """
-    What has been received.
+    Records the datagrams that it receives.
     """
 
     noisy = False
@@ -143,19 +139,18 @@ def udp(reactor: Any, number: int) -> Any:
 
 def multicast(reactor: Any, number: int) -> Any:
     """
-    The same, of groups too.
+    Receive datagrams, of groups too, at any port.
     """
     return reactor.listenMulticast(0, NumberedDatagrams(number), interface="127.0.0.1")
 
 
 @pytest.mark.parametrize("listen", [udp, multicast])
 @inReactor
-async def test_noDatagramIsLost(
+async def test_reloadsLoseNoDatagram(
     reactor: Any, listen: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Each has one answer, of the old generation or the new one, which reads
-    what the old one has not.
+    Each datagram is answered once, by the old generation or by the new one.
     """
     monkeypatch.setattr(generation, "ANSWERS", 1000)
 
@@ -163,7 +158,7 @@ async def test_noDatagramIsLost(
         client = Datagrams()
         port = reactor.listenUDP(0, client, interface="127.0.0.1")
         where = made.ports[0].getHost()
-        # The old one stays a moment, for its answers.
+        # The old generation goes on for a moment, to send its answers.
         for _ in range(10):
             port.write(b"?", (where.host, where.port))
             ended = reloads.reload()
@@ -178,7 +173,7 @@ async def test_noDatagramIsLost(
 
 class Grouped(NumberedDatagrams):
     """
-    One that joins groups as it starts.
+    A protocol that joins groups when it starts.
     """
 
     def __init__(self, number: int, groups: set[str]) -> None:
@@ -193,7 +188,7 @@ class Grouped(NumberedDatagrams):
 
 def groupsNow() -> set[str]:
     """
-    Those of ours that the kernel knows.
+    Return those of our groups that the kernel has joined.
     """
     words = Path("/proc/net/igmp").read_text().split()
     return {group for group in GROUPS if _asInProc(group) in words}
@@ -204,8 +199,8 @@ def _asInProc(address: str) -> str:
 
 
 LOCAL = "127.0.0.1"
-#: Of this process: the kernel's list has those of others that run these tests
-#: beside it.  There are 22 bits for the number of a process, and two for ours.
+#: Different groups in each process that runs these tests: a process id has up to
+#: 22 bits, which leaves two.
 GROUPS = {
     str(IPv4Address("239.0.0.0") + os.getpid() % 2**22 * 4 + number)
     for number in range(1, 4)
@@ -213,9 +208,9 @@ GROUPS = {
 
 
 @inReactor
-async def test_aGroupIsLeftWithTheLastThatHasJoinedIt(reactor: Any) -> None:
+async def test_aMulticastGroupIsLeftByItsLastMember(reactor: Any) -> None:
     """
-    The duplicates of a socket are one member of it.
+    The kernel takes all duplicates of a socket for one member.
     """
     first, second, third = sorted(GROUPS)
     protocols: list[Grouped] = []
@@ -246,7 +241,7 @@ async def test_aGroupIsLeftWithTheLastThatHasJoinedIt(reactor: Any) -> None:
         transport = protocols[-1].transport
         transport.setTTL(2)
         assert transport.getTTL() == 2
-        # As Twisted has it: a second time it is an error.
+        # As with Twisted's own port, the second call is an error.
         for change in (transport.joinGroup, transport.leaveGroup):
             await change(second, LOCAL)
             with pytest.raises(MulticastJoinError):
@@ -255,9 +250,11 @@ async def test_aGroupIsLeftWithTheLastThatHasJoinedIt(reactor: Any) -> None:
 
 
 @inReactor
-async def test_datagramsOfAUNIXSocketToo(reactor: Any, tmp_path: Path) -> None:
+async def test_aReloadKeepsThePathOfAUNIXDatagramSocket(
+    reactor: Any, tmp_path: Path
+) -> None:
     """
-    Its path stays, and goes with the last.
+    The path is removed when the last generation has stopped.
     """
     path, ours = str(tmp_path / "socket"), str(tmp_path / "client")
 
@@ -281,10 +278,9 @@ async def test_datagramsOfAUNIXSocketToo(reactor: Any, tmp_path: Path) -> None:
 
 
 @inReactor
-async def test_eachGenerationMayMakeItsOwnSocket(reactor: Any) -> None:
+async def test_aServiceMayMakeItsSocketsByReusePort(reactor: Any) -> None:
     """
-    Of several at one address, as of a server with many processes.  What the
-    kernel would give to that of the old one goes to the new one.
+    New connections go to the new generation, and none to the old one's socket.
     """
     port = freePort()
 
@@ -314,10 +310,9 @@ async def test_eachGenerationMayMakeItsOwnSocket(reactor: Any) -> None:
 
 
 @inReactor
-async def test_onlyWhatTheNewConfigurationHasStaysOpen(reactor: Any) -> None:
+async def test_aPortThatIsNoLongerConfiguredRefuses(reactor: Any) -> None:
     """
-    What it no longer has is refused although the old generation still serves,
-    and what it has anew is open.
+    Its open connections go on, and newly configured ports are open.
     """
     async with running(reactor, tcp, udp, drain=5) as (reloads, made):
         gone, _ = (port.getHost().port for port in made.ports)
@@ -337,11 +332,11 @@ async def test_onlyWhatTheNewConfigurationHasStaysOpen(reactor: Any) -> None:
 
 @pytest.mark.parametrize("place", ["tcp", "unix", "lock", "udp"])
 @inReactor
-async def test_whereSomebodyElseListensNothingStays(
+async def test_aFailedListenLeavesNothingOpen(
     reactor: Any, place: str, tmp_path: Path
 ) -> None:
     """
-    And the error is Twisted's.
+    The error is Twisted's.
     """
     path = str(tmp_path / "socket")
 
@@ -367,7 +362,7 @@ async def test_whereSomebodyElseListensNothingStays(
             "lock": unixAt(path, wantPID=1),
         }
         if place == "unix":
-            # It is no socket any more, and so nothing that was left behind.
+            # Twisted replaces a socket that another process left, but no file.
             os.unlink(path)
             Path(path).touch()
         reloads = ReloadService(PortFactory(reactor, listens[place]), reactor=reactor)
@@ -377,10 +372,7 @@ async def test_whereSomebodyElseListensNothingStays(
 
 
 @inReactor
-async def test_aFactoryThatCannotStartLeavesNothing(reactor: Any) -> None:
-    """
-    The socket is closed that was bound for it.
-    """
+async def test_aFactoryThatFailsToStartLeavesNothingOpen(reactor: Any) -> None:
 
     class Bad(NumberedFactory):
         def startFactory(self) -> None:
@@ -398,9 +390,9 @@ async def test_aFactoryThatCannotStartLeavesNothing(reactor: Any) -> None:
 
 
 @inReactor
-async def test_aPortThatItsServiceClosesIsClosed(reactor: Any) -> None:
+async def test_aPortCanBeClosedByItsService(reactor: Any) -> None:
     """
-    At once, and not at the next reload: as one of FTP's data connections.
+    It refuses immediately, and not at the next reload.
     """
     async with running(reactor, tcp) as (reloads, _):
         await reloads.reload()
@@ -415,9 +407,9 @@ async def test_aPortThatItsServiceClosesIsClosed(reactor: Any) -> None:
 
 
 @inReactor
-async def test_whoListensLaterThanItsStartIsSharedToo(reactor: Any) -> None:
+async def test_anUnownedPortIsShared(reactor: Any) -> None:
     """
-    Although nobody can tell whose port it is until the old service stops it.
+    The new generation listens where a port was opened after the start.
     """
     async with running(reactor) as (reloads, made):
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -439,12 +431,11 @@ async def test_whoListensLaterThanItsStartIsSharedToo(reactor: Any) -> None:
 
 @pytest.mark.parametrize("drain", [1000, 0.1])
 @inReactor
-async def test_whoWaitsForALatePortThatNeverComesIsRefused(
+async def test_connectionsToALatePortThatIsNotOpenedAreReset(
     reactor: Any, drain: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    With C{stopFirst}, where a socket is kept for the new generation: when its
-    time is over, or by a stop before that.  Nothing stays.
+    With C{stopFirst} they wait for a limited time, or until a stop.
     """
     monkeypatch.setattr(succession, "LATE", 0.1)
 
@@ -473,10 +464,9 @@ async def test_whoWaitsForALatePortThatNeverComesIsRefused(
 
 
 @inReactor
-async def test_whereNobodyElseListensALatePortIsTheServices(reactor: Any) -> None:
+async def test_aLatePortAcceptsUntilTheNewGenerationOpensIt(reactor: Any) -> None:
     """
-    The old generation goes on to accept there until the new one does, and its
-    connections are served to their end.
+    Its open connections go on, also those of a temporary port.
     """
     async with running(reactor, alone=True) as (reloads, _):
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -495,7 +485,7 @@ async def test_whereNobodyElseListensALatePortIsTheServices(reactor: Any) -> Non
             assert await connection.ask(b"still") == b"still"
         new = await connectTo(reactor, number)
         assert await new.line() == b"2"
-        # What was opened for somebody who is being served stays for them.
+        # A temporary port stays open for the connections of its generation.
         data = await connectTo(reactor, passing.getHost().port)
         assert await data.line() == b"9"
         for connection in (client, other, data):
@@ -507,11 +497,11 @@ async def test_whereNobodyElseListensALatePortIsTheServices(reactor: Any) -> Non
 
 @pytest.mark.parametrize("drain", [0, 0.05, 0.2])
 @inReactor
-async def test_aLatePortThatNobodyWantsClosesWhenItsTimeIsOver(
+async def test_aLatePortThatIsNotOpenedAgainIsClosed(
     reactor: Any, drain: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    A new generation may be slow, but not for ever.
+    The new generation has a limited time to open it.
     """
     monkeypatch.setattr(succession, "LATE", 0.1)
 
@@ -525,9 +515,11 @@ async def test_aLatePortThatNobodyWantsClosesWhenItsTimeIsOver(
 
 @pytest.mark.parametrize("drain", [0, 0.05])
 @inReactor
-async def test_whoConnectsWhereALatePortIsDueWaits(reactor: Any, drain: float) -> None:
+async def test_connectionsWaitUntilALatePortIsOpened(
+    reactor: Any, drain: float
+) -> None:
     """
-    Though the old generation has no more time.
+    They wait also when the old generation has stopped.
     """
     async with running(reactor, drain=drain, alone=True) as (reloads, _):
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -543,7 +535,7 @@ async def test_whoConnectsWhereALatePortIsDueWaits(reactor: Any, drain: float) -
                 listen(NumberedFactory(number))
                 await until(reactor, lambda: _isReadable(waiting))
                 assert waiting.recv(10) == b"%d\n" % number
-        # Whose time is over now is not who listens there.
+        # The deadline of the old sockets does not close the new port.
         assert reloads._generations is not None
         handovers = reloads._generations._sharing.handovers
         assert handovers
@@ -556,11 +548,11 @@ async def test_whoConnectsWhereALatePortIsDueWaits(reactor: Any, drain: float) -
 
 
 @inReactor
-async def test_aConnectionThatCannotBeEndedIsNamed(
+async def test_aConnectionThatFailsToCloseIsLogged(
     reactor: Any, logged: list[LogEvent]
 ) -> None:
     """
-    And the others are ended.
+    The other connections are closed.
     """
 
     class Stubborn:
@@ -581,9 +573,9 @@ async def test_aConnectionThatCannotBeEndedIsNamed(
 
 
 @inReactor
-async def test_whoeverWantsToAcceptAgainCannot(reactor: Any) -> None:
+async def test_aSuspendedPortCannotBeResumed(reactor: Any) -> None:
     """
-    A factory that pauses its port, to have no more than so many connections.
+    A factory may pause and resume its port to limit its connections.
     """
     async with running(reactor, tcp) as (reloads, made):
         (old,) = made.ports
@@ -597,9 +589,9 @@ async def test_whoeverWantsToAcceptAgainCannot(reactor: Any) -> None:
 
 
 @inReactor
-async def test_theReactorsMethodsMayBeWrapped(reactor: Any) -> None:
+async def test_aProgramMayWrapTheReactorsMethods(reactor: Any) -> None:
     """
-    What somebody has put around ours stays, and what was there comes back.
+    Its wrappers stay, and other methods are restored.
     """
     own = reactor.listenTCP
     calls: list[int] = []
@@ -621,9 +613,9 @@ async def test_theReactorsMethodsMayBeWrapped(reactor: Any) -> None:
 
 
 @inReactor
-async def test_aWaitThatIsCancelledIsForgotten(reactor: Any) -> None:
+async def test_waitingForAGenerationCanBeCancelled(reactor: Any) -> None:
     """
-    For the end of a generation, or of its connections.
+    Other callers still get the end of the generation and of its connections.
     """
     async with running(reactor, tcp) as (reloads, made):
         client = await connectTo(reactor, made.ports[0].getHost().port)
@@ -644,11 +636,11 @@ async def test_aWaitThatIsCancelledIsForgotten(reactor: Any) -> None:
 
 
 @inReactor
-async def test_whereDescriptorsAreUsedUpNothingStays(
+async def test_aReloadWithoutFreeDescriptorsLeavesNothingOpen(
     reactor: Any, tmp_path: Path
 ) -> None:
     """
-    Wherever in a reload that is; the old generation serves on.
+    The old generation goes on, wherever the reload has failed.
     """
     path = str(tmp_path / "socket")
 
@@ -675,12 +667,11 @@ def _isReadable(client: socket.socket) -> bool:
 
 
 @inReactor
-async def test_manyMayWaitForAServiceThatStopsFirst(
+async def test_manyConnectionsCanWaitWhileAServiceRestarts(
     reactor: Any, tmp_path: Path
 ) -> None:
     """
-    More than it has room for otherwise: at a UNIX socket they would be turned
-    away.
+    A UNIX socket would refuse those beyond its own queue.
     """
     path = str(tmp_path / "socket")
     waiting: list[socket.socket] = []
