@@ -1,5 +1,5 @@
 """
-What is done in a row leaves time to others.
+L{Pace}: successive reloads leave time to clients.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tests.support.reactors import spin, turn
+from tests.support.generations import start
+from tests.support.inreactor import inReactor
+from tests.support.reactors import turn
 from txsignalfd import NotServing, ReloadService
 from txsignalfd._reload.service import LONGEST, Pace
 
 
-def done(clock: Clock, pace: Pace, took: float) -> Deferred[None]:
+def act(clock: Clock, pace: Pace, seconds: float) -> Deferred[None]:
     """
-    Do it, and want to do it again.
+    Act for some seconds, and begin to act again.
     """
     assert beginning(pace).called
-    clock.advance(took)
+    clock.advance(seconds)
     pace.end()
     return beginning(pace)
 
 
 def beginning(pace: Pace) -> Deferred[None]:
     """
-    Want to do it.
+    Return a Deferred that fires when the action begins.
     """
     return Deferred.fromCoroutine(pace.begin())
 
@@ -37,39 +39,38 @@ def beginning(pace: Pace) -> Deferred[None]:
     ("share", "took", "rest"),
     [(0.04, 0.002, 0.048), (0.5, 0.25, 0.25), (0.04, 0.5, LONGEST)],
 )
-def test_itRestsForManyTimesAsLong(share: float, took: float, rest: float) -> None:
+def test_anActionRestsForAMultipleOfItsTime(
+    share: float, took: float, rest: float
+) -> None:
     """
-    Until others have had their part, but not for ever.
+    But for half a second at most.
     """
     clock = Clock()
     clock.advance(100)
-    again = done(clock, Pace(clock, share), took)
+    again = act(clock, Pace(clock, share), took)
     clock.advance(rest - 0.001)
     assert not again.called
     clock.advance(0.002)
     assert again.called
 
 
-def test_whoComesLaterWaitsForNothing() -> None:
+def test_anActionAfterTheRestBeginsImmediately() -> None:
     """
-    Nor does the first, nor anybody where all the time may be taken.
+    So does the first one, and each one that may take all the time.
     """
     clock = Clock()
     pace = Pace(clock, 0.04)
     clock.advance(1)
-    assert not done(clock, pace, 0.002).called
+    assert not act(clock, pace, 0.002).called
     clock.advance(0.05)
     pace.end()
     clock.advance(5)
     assert beginning(pace).called
-    assert done(clock, Pace(clock, 1), 5).called
+    assert act(clock, Pace(clock, 1), 5).called
     assert clock.getDelayedCalls() == []
 
 
-def test_aClockThatIsSetBackHoldsUpNobody() -> None:
-    """
-    For longer than the longest rest.
-    """
+def test_aClockThatIsSetBackProlongsNoRest() -> None:
     clock = Clock()
     clock.advance(10000)
     pace = Pace(clock, 0.04)
@@ -82,10 +83,10 @@ def test_aClockThatIsSetBackHoldsUpNobody() -> None:
     assert again.called
 
 
-async def started(reactor: Any, clock: Clock) -> tuple[ReloadService, list[str]]:
+async def reloaded(reactor: Any, clock: Clock) -> tuple[ReloadService, list[str]]:
     """
-    A service that has been reloaded once, which took 0.02 seconds, and what
-    begins and ends from then on.
+    Make a service with a reload that took 0.02 seconds, and a list of what
+    happens from then on.
     """
     story: list[str] = []
     reloads = ReloadService(Service, reactor=reactor)
@@ -94,56 +95,48 @@ async def started(reactor: Any, clock: Clock) -> tuple[ReloadService, list[str]]
         clock.advance(0.02)
         return int, int
 
-    def told(what: str) -> Any:
+    def noting(what: str) -> Any:
         return lambda reload: story.append(f"{what} {reload.number}")
 
     reloads.addParticipant(prepare)
     reloads.share = 0.1
-    reloads.privilegedStartService()
+    start(reloads)
     reloads._pace._reactor = clock
-    reloads.startService()
     await reloads.reload()
     await turn(reactor)
-    reloads.addWatcher(told("before"), told("after"))
+    reloads.addObserver(noting("before"), noting("after"))
     return reloads, story
 
 
-def test_reloadsInARowLeaveTimeToOthers() -> None:
+@inReactor
+async def test_reloadsRestNineTimesAsLongAsTheyTake(reactor: Any) -> None:
     """
-    Whatever is asked for meanwhile is one reload more.
+    All calls during the rest are one more reload.
     """
-
-    async def main(reactor: Any) -> None:
-        clock = Clock()
-        reloads, story = await started(reactor, clock)
-        asked = [reloads.reload() for _ in range(3)]
-        # Nine times as long.
-        clock.advance(0.17)
-        await turn(reactor)
-        assert story == []
-        clock.advance(0.02)
-        for deferred in asked:
-            await deferred
-        assert story == ["before 3", "after 3"]
-        await reloads.stopService()
-
-    spin(main)
+    clock = Clock()
+    reloads, story = await reloaded(reactor, clock)
+    deferreds = [reloads.reload() for _ in range(3)]
+    clock.advance(0.17)
+    await turn(reactor)
+    assert story == []
+    clock.advance(0.02)
+    for deferred in deferreds:
+        await deferred
+    assert story == ["before 3", "after 3"]
+    await reloads.stopService()
 
 
-def test_aStopDoesNotWaitForTheRest() -> None:
+@inReactor
+async def test_aStopEndsTheRest(reactor: Any) -> None:
     """
-    Who has asked for a reload is told that there is none.
+    And refuses the reload that would have followed.
     """
-
-    async def main(reactor: Any) -> None:
-        clock = Clock()
-        reloads, story = await started(reactor, clock)
-        asked = reloads.reload()
-        assert clock.getDelayedCalls()
-        await reloads.stopService()
-        with pytest.raises(NotServing):
-            await asked
-        assert story == []
-        assert not clock.getDelayedCalls()
-
-    spin(main)
+    clock = Clock()
+    reloads, story = await reloaded(reactor, clock)
+    refused = reloads.reload()
+    assert clock.getDelayedCalls()
+    await reloads.stopService()
+    with pytest.raises(NotServing):
+        await refused
+    assert story == []
+    assert not clock.getDelayedCalls()

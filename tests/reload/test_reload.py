@@ -1,5 +1,5 @@
 """
-L{ReloadService}: a service that is made anew while it serves.
+L{ReloadService}: a service that is reloaded while it serves.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from signal import SIGHUP
 from typing import Any
 
@@ -16,10 +17,12 @@ import pytest
 from twisted.application.service import IService, Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, formatEvent
 from zope.interface.verify import verifyObject
 
 from tests.support.clients import tcp
+from tests.support.daemons import python
 from tests.support.freeports import freePort
 from tests.support.generations import (
     Listening,
@@ -27,101 +30,80 @@ from tests.support.generations import (
     ServiceFactory,
     connectTo,
     explode,
+    servedBy,
+    serving,
     start,
 )
-from tests.support.reactors import KINDS, sleep, spin, turn, until, untilLength
+from tests.support.inreactor import inEveryReactor, inReactor
+from tests.support.reactors import turn, until, untilLength
 from txsignalfd import NotServing, Reload, ReloadService, SignalService
 from txsignalfd._reload import generations
 
 pytestmark = pytest.mark.usefixtures("withoutRest")
 
 
-Story = Callable[[Any, ReloadService, ServiceFactory], Any]
-
-
-def served(story: Story, kind: str = "epoll", **options: Any) -> None:
+def texts(logged: list[LogEvent]) -> list[str]:
     """
-    Tell a story of a service that runs, and stop it.
+    The log as text.
     """
-
-    async def main(reactor: Any) -> None:
-        made = ServiceFactory(reactor)
-        reloads = ReloadService(made, reactor=reactor, **options)
-        start(reloads)
-        try:
-            await story(reactor, reloads, made)
-        finally:
-            reloads.cut()
-            await reloads.stopService()
-            assert not {"listenTCP", "adoptStreamPort"} & set(vars(reactor))
-            await turn(reactor)
-
-    spin(main, kind)
+    return [str(formatEvent(event)) for event in logged]
 
 
-def test_itIsAService() -> None:
-    """
-    For an application to have.
-    """
+def test_aReloadServiceIsAService() -> None:
     assert verifyObject(IService, ReloadService(Service))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_theNewOneServesAndTheOldOneEndsItsConnections(kind: str) -> None:
+@inEveryReactor
+async def test_theNewServiceServesWhileTheOldOneDrains(reactor: Any) -> None:
     """
-    On the same port, although it was any that was free.
+    Both have the same port, although any free port was requested.
     """
-
-    async def story(reactor: Any, reloads: ReloadService, made: ServiceFactory) -> None:
-        old = await made.connect()
+    async with serving(reactor) as (reloads, factory):
+        old = await factory.connect()
         assert await old.line() == b"1"
-        port = made.services[0].port.getHost()
-        ended = reloads.reload()
-        assert made.services[1].port.getHost() == port
-        new = await made.connect()
-        assert await new.line() == b"2"
-        # The old service is not stopped while it has somebody to serve.
+        port = factory.services[0].port.getHost()
+        reloaded = reloads.reload()
+        assert factory.services[1].port.getHost() == port
+        assert await factory.served() == b"2"
+        # The old service is not stopped while it has a connection.
         assert await old.ask(b"are you there?") == b"are you there?"
-        assert not made.factories[0].stopped
-        assert not ended.called
+        assert not factory.factories[0].stopped
+        assert not reloaded.called
         where = f"tcp:127.0.0.1:{port.port}"
         assert reloads.describe() == [
             f"generation 1 drains: 1 connections, {where}",
-            f"generation 2 serves: 1 connections, {where}",
+            f"generation 2 serves: 0 connections, {where}",
         ]
         await old.end()
-        await ended
-        assert made.factories[0].stopped
+        await reloaded
+        assert factory.factories[0].stopped
         assert len(reloads.describe()) == 1
-        await new.end()
-
-    served(story, kind)
 
 
-def test_whoConnectsDuringManyReloadsIsServed() -> None:
+@inReactor
+async def test_aStopRestoresTheReactor(reactor: Any) -> None:
+    async with serving(reactor):
+        assert {"listenTCP", "adoptStreamPort"} <= set(vars(reactor))
+    assert not {"listenTCP", "adoptStreamPort"} & set(vars(reactor))
+
+
+@inReactor
+async def test_connectionsDuringManyReloadsAreServed(reactor: Any) -> None:
     """
-    Those that were not accepted yet too.
+    Also those that wait in the listen queue during a reload.
     """
-
-    async def story(reactor: Any, reloads: ReloadService, made: ServiceFactory) -> None:
+    async with serving(reactor) as (reloads, factory):
         for number in range(1, 20):
-            # It is in the socket's queue when the next one takes over.
-            waiting = made.connect()
-            connecting = Deferred.fromCoroutine(waiting)
+            connecting = Deferred.fromCoroutine(factory.connect())
             await reloads.reload()
             client = await connecting
             assert await client.line() == b"%d" % (number + 1)
             await client.end()
 
-    served(story)
 
-
-def test_manyReloadsLeaveNoDescriptors() -> None:
-    """
-    Nor generations.
-    """
-
-    async def story(reactor: Any, reloads: ReloadService, made: ServiceFactory) -> None:
+@inReactor
+async def test_manyReloadsLeaveNoDescriptorsAndNoGenerations(reactor: Any) -> None:
+    async with serving(reactor) as (reloads, _):
         await reloads.reload()
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(20):
@@ -129,88 +111,70 @@ def test_manyReloadsLeaveNoDescriptors() -> None:
         assert len(os.listdir("/proc/self/fd")) == before
         assert len(reloads.describe()) == 1
 
-    served(story)
 
-
-def test_whateverComesMeanwhileIsOneMoreReload() -> None:
+class Slow(Service):
     """
-    Each caller waits for one that began after it asked.
+    A service whose starts end when a test ends them.
     """
 
-    async def main(reactor: Any) -> None:
-        starts: list[Deferred[None]] = []
+    starts: list[Deferred[None]]
 
-        class Slow(Service):
-            def startService(self) -> Deferred[None]:
-                super().startService()
-                starts.append(Deferred())
-                return starts[-1]
+    def startService(self) -> Deferred[None]:
+        super().startService()
+        self.starts.append(Deferred())
+        return self.starts[-1]
 
-        reloads = ReloadService(Slow, reactor=reactor)
-        start(reloads)
-        # Asked for before it has started: once, after that.
-        early = [reloads.reload(), reloads.reload()]
+
+@inReactor
+async def test_callsDuringAReloadAreOneMoreReload(reactor: Any) -> None:
+    """
+    Each caller waits for a reload that began after its call.
+    """
+    starts = Slow.starts = []
+    async with serving(reactor, Slow) as (reloads, _):
+        duringStart = [reloads.reload(), reloads.reload()]
         assert len(starts) == 1
         starts[0].callback(None)
         assert len(starts) == 2
-        late = [reloads.reload() for _ in range(5)]
+        duringReload = [reloads.reload() for _ in range(5)]
         starts[1].callback(None)
-        for deferred in early:
+        for deferred in duringStart:
             await deferred
         assert len(starts) == 3
-        assert not any(deferred.called for deferred in late)
+        assert not any(deferred.called for deferred in duringReload)
         starts[2].callback(None)
-        for deferred in late:
+        for deferred in duringReload:
             await deferred
         assert len(starts) == 3
-        await reloads.stopService()
-
-    spin(main)
 
 
-def test_signalsAskForIt(logged: list[LogEvent]) -> None:
+@inReactor
+async def test_signalsDuringAReloadAreOneMoreReload(
+    reactor: Any, logged: list[LogEvent]
+) -> None:
     """
-    As a handler it keeps no signal for later; the log tells who has asked, how
-    long it took, and what came of it.
+    The log says who has requested each, how long it took, and what came of it.
     """
-
-    async def main(reactor: Any) -> None:
-        made: list[Service] = []
-        starts: list[Deferred[None]] = []
-
-        def begin() -> Any:
-            starts.append(Deferred())
-            return starts[-1]
-
-        def factory() -> Service:
-            service = Service()
-            if made:
-                service.startService = begin  # type: ignore[method-assign]
-            made.append(service)
-            return service
-
-        reloads = ReloadService(factory, reactor=reactor)
+    starts = Slow.starts = []
+    async with serving(reactor, Slow) as (reloads, _):
         signals = SignalService({SIGHUP: reloads.reload}, reactor=reactor)
         start(signals)
-        start(reloads)
+        starts[0].callback(None)
         os.kill(os.getpid(), SIGHUP)
-        await until(reactor, lambda: len(starts) == 1)
+        await untilLength(reactor, starts, 2)
         for _ in range(3):
             os.kill(os.getpid(), SIGHUP)
             await turn(reactor)
-        starts[0].callback(None)
-        await until(reactor, lambda: len(starts) == 2)
         starts[1].callback(None)
+        await untilLength(reactor, starts, 3)
+        starts[2].callback(None)
         await turn(reactor)
-        assert len(made) == 3
-        await reloads.stopService()
+        assert len(starts) == 3
         signals.stopService()
-
-    spin(main)
-    lines = [formatEvent(event) for event in logged]
-    (asked, _) = [line for line in lines if line.startswith("reloading: requested")]
-    assert f"SIGHUP from pid {os.getpid()} (" in asked
-    assert f"uid {os.getuid()}) by kill" in asked
+    lines = texts(logged)
+    (requested, _) = [line for line in lines if line.startswith("reloading: requested")]
+    assert f"SIGHUP from pid {os.getpid()} (" in requested
+    assert f"uid {os.getuid()}) by kill" in requested
     assert any(
         line.startswith("reloaded in 0.") and line.endswith("s: generation 2 serves")
         for line in lines
@@ -224,54 +188,41 @@ class Explosive(Listening):
 
 class LateExplosive(Listening):
     def startService(self) -> Any:
-        deferred: Deferred[None] = Deferred()
-        self.port.reactor.callLater(0, deferred.errback, ZeroDivisionError("bad"))
-        return deferred
+        return deferLater(self.port.reactor, 0, explode)
 
 
-@pytest.mark.parametrize("kind", ["factory", "start", "late"])
+@pytest.mark.parametrize("where", ["factory", "start", "late start"])
 @pytest.mark.parametrize("stopFirst", [False, True])
-def test_aReloadThatFailsChangesNothing(
-    kind: str, stopFirst: bool, logged: list[LogEvent]
+@inReactor
+async def test_aReloadThatFailsChangesNothing(
+    reactor: Any, where: str, stopFirst: bool, logged: list[LogEvent]
 ) -> None:
     """
-    The old one serves on, on the same port; nothing half-started stays.
+    The old service goes on at the same port, and the next reload may succeed.
     """
+    listened: list[Any] = []
 
-    async def story(reactor: Any, reloads: ReloadService, made: ServiceFactory) -> None:
-        (first,) = made.services
-        where = first.port.getHost().port
-        old = None if stopFirst else await made.connect()
-        listened: list[Any] = []
+    def listen() -> Any:
+        listened.append(reactor.listenTCP(0, NumberedFactory(99)))
+        return reactor.listenTCP(0, NumberedFactory(99), interface="127.0.0.1")
 
-        def listen() -> Any:
-            listened.append(made.reactor.listenTCP(0, NumberedFactory(99)))
-            return made.reactor.listenTCP(0, NumberedFactory(99), interface="127.0.0.1")
-
-        def bad() -> Any:
-            types = {"start": Explosive, "late": LateExplosive}
-            return types[kind](listen) if kind in types else explode()
-
-        reloads._factory = bad
-        reloads._generations._factory = bad  # type: ignore[union-attr]
+    services = {"start": Explosive, "late start": LateExplosive}
+    async with serving(reactor, stopFirst=stopFirst) as (reloads, factory):
+        port = factory.address
+        old = None if stopFirst else await factory.connect()
+        service = services.get(where)
+        factory.instead = partial(service, listen) if service else explode
         with pytest.raises(ZeroDivisionError):
             await reloads.reload()
         assert not any(port.connected for port in listened)
         assert len(reloads.describe()) == 1
-        client = await connectTo(reactor, where)
-        assert await client.line() == b"1"
-        await client.end()
+        assert await servedBy(reactor, port) == b"1"
         if old is not None:
             assert await old.line() == b"1"
             await old.end()
-        # And it can be tried again.
-        reloads._generations._factory = made  # type: ignore[union-attr]
+        factory.instead = None
         await reloads.reload()
-        client = await connectTo(reactor, where)
-        assert await client.line() == b"2"
-        await client.end()
-
-    served(story, stopFirst=stopFirst)
+        assert await servedBy(reactor, port) == b"2"
     (failed,) = [event for event in logged if "not reloaded" in str(formatEvent(event))]
     assert "generation 1 serves on: " in str(formatEvent(failed))
     assert failed["log_failure"].check(ZeroDivisionError)
@@ -279,206 +230,169 @@ def test_aReloadThatFailsChangesNothing(
 
 def forgetful() -> None:
     """
-    Do what is to be done, and return nothing.
+    A factory without a C{return}.
     """
 
 
 async def forgetfulLater() -> None:
     """
-    The same, which takes its time.
+    The same as a coroutine function.
     """
 
 
-def test_aFactoryThatReturnsNothingIsNamed() -> None:
+@pytest.mark.parametrize("factory", [forgetful, forgetfulLater])
+@inReactor
+async def test_aFactoryThatReturnsNothingIsNamed(reactor: Any, factory: Any) -> None:
+    why = f"{factory.__name__} at .* has made None, which is no IService"
+    with pytest.raises(TypeError, match=why):
+        start(ReloadService(factory, reactor=reactor))
+    async with serving(reactor, Service) as (reloads, _):
+        assert reloads._generations is not None
+        reloads._generations._factory = factory
+        with pytest.raises(TypeError, match=why):
+            await reloads.reload()
+        assert len(reloads.describe()) == 1
+
+
+@inReactor
+async def test_aFactoryThatReturnsTheSameServiceFails(reactor: Any) -> None:
     """
-    At the start, and at a reload, where the old one serves on.
+    That service would be stopped with the old generation.
     """
-
-    async def main(reactor: Any) -> None:
-        for factory in (forgetful, forgetfulLater):
-            why = f"{factory.__name__} at .* has made None, which is no IService"
-            reloads = ReloadService(factory, reactor=reactor)
-            with pytest.raises(TypeError, match=why):
-                start(reloads)
-            reloads = ReloadService(ServiceFactory(reactor), reactor=reactor)
-            start(reloads)
-            reloads._generations._factory = factory  # type: ignore[union-attr]
-            with pytest.raises(TypeError, match=why):
-                await reloads.reload()
-            assert len(reloads.describe()) == 1
-            await reloads.stopService()
-
-    spin(main)
-
-
-def test_aFactoryThatReturnsTheSameServiceIsNamed() -> None:
-    """
-    It would be stopped with the old generation.  One that stops first is
-    started again.
-    """
-
-    async def main(reactor: Any) -> None:
-        made = ServiceFactory(reactor)
-        only = made()
-        reloads = ReloadService(lambda: only, reactor=reactor)
-        start(reloads)
+    made = ServiceFactory(reactor)
+    only = made()
+    async with serving(reactor, lambda: only) as (reloads, _):
         with pytest.raises(ValueError, match="the service that serves already"):
             await reloads.reload()
-        client = await made.connect()
-        assert await client.line() == b"1"
-        await client.end()
-        await reloads.stopService()
-        reloads = ReloadService(lambda: only, stopFirst=True, reactor=reactor)
-        start(reloads)
+        assert await made.served() == b"1"
+
+
+@inReactor
+async def test_oneServiceMayBeStoppedAndStartedAgain(reactor: Any) -> None:
+    made = ServiceFactory(reactor)
+    only = made()
+    async with serving(reactor, lambda: only, stopFirst=True) as (reloads, _):
         await reloads.reload()
-        client = await made.connect()
-        await client.end()
-        await reloads.stopService()
-
-    spin(main)
+        assert await made.served() == b"1"
 
 
-def test_aFactoryMayTakeItsTime() -> None:
+@inReactor
+async def test_aFactoryMayReturnACoroutine(reactor: Any) -> None:
     """
-    So may the first start; who waits for it is told.
+    Observers are called before and after the first start and each reload.
     """
+    made = ServiceFactory(reactor)
+    seen: list[tuple[str, int]] = []
 
-    async def main(reactor: Any) -> None:
-        made = ServiceFactory(reactor)
-        seen: list[tuple[str, int, bool]] = []
-
-        async def factory() -> Any:
-            await sleep(reactor)
-            return made()
-
-        reloads = ReloadService(factory, reactor=reactor)
-        reloads.addWatcher(
-            lambda reload: seen.append(("before", reload.number, True)),
-            lambda reload: seen.append(("after", reload.number, not reload.failure)),
-        )
-        start(reloads)
-        assert made.services == []
-        await reloads.reload()
-        client = await made.connect()
-        assert await client.line() == b"2"
-        await client.end()
-        assert seen == [
-            ("before", 1, True),
-            ("after", 1, True),
-            ("before", 2, True),
-            ("after", 2, True),
-        ]
-        await reloads.stopService()
-
-    spin(main)
-
-
-def test_whatIsAwaitedMayBeAFutureOfAsyncio() -> None:
-    """
-    As what a handler of a signal returns may be.
-    """
-
-    async def main(reactor: Any) -> None:
-        made: list[str] = []
-
-        def later(what: str, value: Any) -> asyncio.Future[Any]:
-            async def wait() -> Any:
-                await asyncio.sleep(0)
-                made.append(what)
-                return value
-
-            return asyncio.ensure_future(wait(), loop=reactor._asyncioEventloop)
-
-        reloads = ReloadService(lambda: later("made", Service()), reactor=reactor)
-        commit = partial(later, "committed", None)
-        reloads.addParticipant(lambda: later("prepared", (commit, int)))
-        start(reloads)
-        await reloads.reload()
-        assert made == ["made", "prepared", "made", "committed"]
-        await reloads.stopService()
-
-    spin(main, "asyncio")
-
-
-@pytest.mark.parametrize("kind", ["factory", "privileged", "start"])
-def test_aFirstStartThatFailsIsRaised(kind: str) -> None:
-    """
-    As by the service itself, and nothing stays of it.
-    """
-
-    async def main(reactor: Any) -> None:
-        ports: list[Any] = []
-
-        def listen() -> Any:
-            ports.append(reactor.listenTCP(0, NumberedFactory(1)))
-            if kind == "privileged":
-                explode()
-            return ports[0]
-
-        def factory() -> Any:
-            return Explosive(listen) if kind != "factory" else explode()
-
-        reloads = ReloadService(factory, reactor=reactor)
-        with pytest.raises(ZeroDivisionError):
-            start(reloads)
-        assert not reloads.running
-        assert "listenTCP" not in vars(reactor)
-        await until(reactor, lambda: not any(port.connected for port in ports))
+    async def factory() -> Any:
         await turn(reactor)
+        return made()
 
-    spin(main)
+    reloads = ReloadService(factory, reactor=reactor)
+    reloads.addObserver(
+        lambda reload: seen.append(("before", reload.number)),
+        lambda reload: seen.append(("after", reload.number)),
+    )
+    start(reloads)
+    assert made.services == []
+    await reloads.reload()
+    assert await made.served() == b"2"
+    assert seen == [("before", 1), ("after", 1), ("before", 2), ("after", 2)]
+    await reloads.stopService()
 
 
-def test_aFirstStartThatFailsLaterIsLogged(logged: list[LogEvent]) -> None:
-    """
-    And a reload may mend it.
-    """
+@pytest.mark.parametrize("kind", ["asyncio"])
+@inReactor
+async def test_everyAwaitableMayBeAFutureOfAsyncio(reactor: Any, kind: str) -> None:
+    made: list[str] = []
 
-    async def main(reactor: Any) -> None:
-        made = ServiceFactory(reactor)
-        deferred: Deferred[Any] = Deferred()
-        results: list[Any] = [made, lambda: deferred]
-        reloads = ReloadService(lambda: results.pop()(), reactor=reactor)  # noqa: PLW0108
+    def later(what: str, value: Any) -> asyncio.Future[Any]:
+        async def wait() -> Any:
+            await asyncio.sleep(0)
+            made.append(what)
+            return value
+
+        return asyncio.ensure_future(wait(), loop=reactor._asyncioEventloop)
+
+    reloads = ReloadService(lambda: later("made", Service()), reactor=reactor)
+    commit = partial(later, "committed", None)
+    reloads.addParticipant(lambda: later("prepared", (commit, int)))
+    start(reloads)
+    await reloads.reload()
+    assert made == ["made", "prepared", "made", "committed"]
+    await reloads.stopService()
+
+
+@pytest.mark.parametrize("where", ["factory", "privileged start", "start"])
+@inReactor
+async def test_aFirstStartThatFailsRaisesAndLeavesNothing(
+    reactor: Any, where: str
+) -> None:
+    ports: list[Any] = []
+
+    def listen() -> Any:
+        ports.append(reactor.listenTCP(0, NumberedFactory(1)))
+        return explode() if where == "privileged start" else ports[0]
+
+    factory = explode if where == "factory" else partial(Explosive, listen)
+    reloads = ReloadService(factory, reactor=reactor)
+    with pytest.raises(ZeroDivisionError):
         start(reloads)
+    assert not reloads.running
+    assert "listenTCP" not in vars(reactor)
+    await until(reactor, lambda: not any(port.connected for port in ports))
+    await turn(reactor)
+
+
+@inReactor
+async def test_aFirstStartThatFailsLaterIsLogged(
+    reactor: Any, logged: list[LogEvent]
+) -> None:
+    """
+    A reload may succeed then.
+    """
+    made = ServiceFactory(reactor)
+    deferred: Deferred[Any] = Deferred()
+    made.instead = lambda: deferred
+    async with serving(reactor, made) as (reloads, _):
         deferred.errback(ZeroDivisionError("no database"))
+        made.instead = None
         await reloads.reload()
-        client = await made.connect()
-        assert await client.line() == b"1"
-        await client.end()
-        await reloads.stopService()
-
-    spin(main)
-    assert any("the service could not start" in str(formatEvent(e)) for e in logged)
+        assert await made.served() == b"1"
+    assert "the service could not start" in texts(logged)
 
 
-def test_stoppingLetsConnectionsComeToTheirEnd() -> None:
+@inReactor
+async def test_aStopRefusesNewConnectionsAndDrainsOpenOnes(reactor: Any) -> None:
     """
-    But for no longer than it is given, and nobody else may connect.
+    A reload is refused meanwhile; the service can be started again.
     """
+    factory = ServiceFactory(reactor)
+    reloads = ReloadService(factory, reactor=reactor)
+    start(reloads)
+    client = await factory.connect()
+    port = factory.address
+    stopped = reloads.stopService()
+    with pytest.raises(Refused):
+        await connectTo(reactor, port)
+    assert await client.line() == b"1"
+    assert await client.ask(b"still") == b"still"
+    assert not stopped.called
+    with pytest.raises(NotServing):
+        await reloads.reload()
+    await client.end()
+    await stopped
+    assert not factory.services[0].running
+    start(reloads)
+    assert await factory.served() == b"2"
+    await reloads.stopService()
 
-    async def main(reactor: Any) -> None:
-        made = ServiceFactory(reactor)
-        reloads = ReloadService(made, reactor=reactor)
-        start(reloads)
-        client = await made.connect()
-        where = made.services[0].port.getHost().port
-        stopped = reloads.stopService()
-        with pytest.raises(Refused):
-            await connectTo(reactor, where)
-        assert await client.line() == b"1"
-        assert await client.ask(b"still") == b"still"
-        assert not stopped.called
-        # Whoever asks for a reload now is told, or it is a signal.
-        with pytest.raises(NotServing):
-            await reloads.reload()
-        await client.end()
-        await stopped
-        assert not made.services[0].running
-        # It can be started again.
-        start(reloads)
-        client = await made.connect()
-        assert await client.line() == b"2"
-        # Now it is an old generation that still serves.
+
+@inReactor
+async def test_cutStopsAnOldGenerationAtOnce(reactor: Any) -> None:
+    async with serving(reactor) as (reloads, factory):
+        client = await factory.connect()
+        await client.line()
         reloads.reload()
         stopped = reloads.stopService()
         await turn(reactor)
@@ -486,82 +400,68 @@ def test_stoppingLetsConnectionsComeToTheirEnd() -> None:
         reloads.cut()
         await stopped
         await until(reactor, lambda: client.lost)
-        await turn(reactor)
-
-    spin(main)
 
 
-@pytest.mark.parametrize("what", ["drain", "stopTimeout"])
-def test_connectionsAreClosedWhenTheirTimeIsOver(
-    what: str, logged: list[LogEvent]
+@pytest.mark.parametrize("option", ["drain", "stopTimeout"])
+@inReactor
+async def test_connectionsAreClosedAfterTheirTimeLimit(
+    reactor: Any, option: str, logged: list[LogEvent]
+) -> None:
+    limit: dict[str, Any] = {option: 0.05}
+    async with serving(reactor, **limit) as (reloads, factory):
+        client = await factory.connect()
+        assert await client.line() == b"1"
+        await (reloads.reload() if option == "drain" else reloads.stopService())
+        await until(reactor, lambda: client.lost)
+    ended = "generation 1 has ended; closed 1 connection still open after 0.05 s"
+    assert ended in texts(logged)
+
+
+@inReactor
+async def test_aStopEndsAReload(reactor: Any, logged: list[LogEvent]) -> None:
+    """
+    Also the one that was requested after it.
+    """
+    async with serving(reactor) as (reloads, factory):
+        factory.instead = Deferred
+        deferreds = reloads.reload(), reloads.reload()
+        await reloads.stopService()
+        for deferred in deferreds:
+            with pytest.raises(NotServing):
+                await deferred
+    text = "generation 1 does not serve any more: NotServing: the service is being"
+    assert any(text in line for line in texts(logged))
+
+
+class Hanging(ServiceFactory):
+    """
+    A factory whose second service is never made, or never starts.
+    """
+
+    def __init__(self, reactor: Any, where: str) -> None:
+        super().__init__(reactor, freePort())
+        self.where = where
+
+    def __call__(self) -> Any:
+        if self.where == "factory" and self.services:
+            return Deferred()
+        service: Any = super().__call__()
+        if len(self.services) == 2:
+            service.startService = Deferred
+        return service
+
+
+@pytest.mark.parametrize("where", ["factory", "start"])
+@inReactor
+async def test_pendingConnectionsAreServedWhenAStopEndsAReload(
+    reactor: Any, where: str
 ) -> None:
     """
-    That of a reload, and that of a stop.
+    By the generation that has started.
     """
-
-    async def main(reactor: Any) -> None:
-        made = ServiceFactory(reactor)
-        short: dict[str, Any] = {what: 0.05}
-        reloads = ReloadService(made, reactor=reactor, **short)
-        start(reloads)
-        client = await made.connect()
-        assert await client.line() == b"1"
-        await (reloads.reload() if what == "drain" else reloads.stopService())
-        await until(reactor, lambda: client.lost)
-        await reloads.stopService()
-
-    spin(main)
-    lines = [formatEvent(event) for event in logged]
-    assert (
-        "generation 1 has ended; closed 1 connection still open after 0.05 s" in lines
-    )
-
-
-def test_aStopEndsAReloadThatIsUnderWay(logged: list[LogEvent]) -> None:
-    """
-    Neither generation stays.
-    """
-
-    async def main(reactor: Any) -> None:
-        made = ServiceFactory(reactor)
-        never: Deferred[Any] = Deferred()
-        reloads = ReloadService(made, reactor=reactor)
-        start(reloads)
-        reloads._generations._factory = lambda: never  # type: ignore[union-attr]
-        deferred, later = reloads.reload(), reloads.reload()
-        await reloads.stopService()
-        for asked in (deferred, later):
-            with pytest.raises(NotServing):
-                await asked
-
-    spin(main)
-    text = "generation 1 does not serve any more: NotServing: the service is being"
-    assert any(text in str(formatEvent(event)) for event in logged)
-
-
-@pytest.mark.parametrize("what", ["factory", "start"])
-def test_whoWaitsToBeAcceptedWhenAStopEndsAReloadIsServed(what: str) -> None:
-    """
-    By the generation that serves, and not by one that has not started.
-    """
-
-    async def main(reactor: Any) -> None:
-        never: Deferred[Any] = Deferred()
-
-        class Hanging(ServiceFactory):
-            def __call__(self) -> Any:
-                if what == "factory" and self.services:
-                    return never
-                service: Any = super().__call__()
-                if len(self.services) == 2:
-                    service.startService = lambda: never
-                return service
-
-        made = Hanging(reactor, freePort())
-        reloads = ReloadService(made, reactor=reactor)
-        start(reloads)
-        asked = reloads.reload()
-        with tcp(made.port)() as client:
+    async with serving(reactor, Hanging(reactor, where)) as (reloads, factory):
+        reloaded = reloads.reload()
+        with tcp(factory.port)() as client:
             stopped = reloads.stopService()
             client.setblocking(False)
             received = b""
@@ -571,230 +471,202 @@ def test_whoWaitsToBeAcceptedWhenAStopEndsAReloadIsServed(what: str) -> None:
                     received = client.recv(10)
             assert received == b"1\n"
         with pytest.raises(NotServing):
-            await asked
+            await reloaded
         await stopped
 
-    spin(main)
 
-
-@pytest.mark.parametrize("what", ["factory", "start"])
-@pytest.mark.parametrize("isFirst", [True, False])
-def test_whatGoesOnWhenItIsCancelledDoesNotServe(what: str, isFirst: bool) -> None:
+class Obstinate(ServiceFactory):
     """
-    Such as a factory that takes whatever fails for a missing configuration.
+    A factory, or services, that ignore their cancellation.
     """
 
-    async def main(reactor: Any) -> None:
-        never: Deferred[None] = Deferred()
+    def __init__(self, reactor: Any, where: str, isFirst: bool) -> None:
+        super().__init__(reactor, freePort())
+        self.where = where
+        self.isFirst = isFirst
 
-        class Obstinate(ServiceFactory):
-            def __call__(self) -> Any:
-                service: Any = super().__call__()
-                if not isFirst and len(self.services) == 1:
-                    return service
-                if what == "factory":
-                    return goOn(service)
-                service.privilegedStartService = lambda: None
-                service.startService = lambda: listenAfterAll(service)
-                return service
-
-        async def goOn(service: Any) -> Any:
-            with suppress(CancelledError):
-                await never
+    def __call__(self) -> Any:
+        service: Any = super().__call__()
+        if not self.isFirst and len(self.services) == 1:
             return service
+        if self.where == "factory":
+            return self.ignoreCancellation(service)
+        service.privilegedStartService = lambda: None
+        service.startService = lambda: self.listenLater(service)
+        return service
 
-        async def listenAfterAll(service: Any) -> None:
-            await goOn(service)
-            service.port = made.listen()
+    async def ignoreCancellation(self, service: Any) -> Any:
+        never: Deferred[None] = Deferred()
+        with suppress(CancelledError):
+            await never
+        return service
 
-        made = Obstinate(reactor, freePort())
-        reloads = ReloadService(made, reactor=reactor)
-        start(reloads)
-        asked = reloads.reload()
+    async def listenLater(self, service: Any) -> None:
+        await self.ignoreCancellation(service)
+        service.port = self.listen()
+
+
+@pytest.mark.parametrize("where", ["factory", "start"])
+@pytest.mark.parametrize("isFirst", [True, False])
+@inReactor
+async def test_aStartThatIgnoresItsCancellationIsStopped(
+    reactor: Any, where: str, isFirst: bool
+) -> None:
+    factory = Obstinate(reactor, where, isFirst)
+    async with serving(reactor, factory) as (reloads, _):
+        reloaded = reloads.reload()
         await reloads.stopService()
         with pytest.raises(NotServing):
-            await asked
+            await reloaded
         with pytest.raises(Refused):
-            await connectTo(reactor, made.port)
-
-    spin(main)
+            await connectTo(reactor, factory.port)
 
 
-def test_aReloadThatAStopHasEndedDisturbsNoLaterStart() -> None:
+@inReactor
+async def test_aReloadThatAStopHasEndedDisturbsNoLaterStart(reactor: Any) -> None:
     """
-    Though it may take longer than the stop.
+    Its rollback may take longer than the stop.
     """
+    made: list[Deferred[Any]] = []
+    rolledBack: Deferred[None] = Deferred()
 
-    async def main(reactor: Any) -> None:
-        made: list[Deferred[Any]] = []
-        rolledBack: Deferred[None] = Deferred()
+    def factory() -> Any:
+        made.append(Deferred())
+        return made[-1]
 
-        def factory() -> Any:
-            made.append(Deferred())
-            return made[-1]
-
-        reloads = ReloadService(factory, reactor=reactor)
-        reloads.addParticipant(lambda: (int, lambda: rolledBack))
-        start(reloads)
-        made[0].callback(Service())
-        ended = reloads.reload()
-        await reloads.stopService()
-        start(reloads)
-        again = reloads.reload()
-        assert len(made) == 3
-        rolledBack.callback(None)
-        with pytest.raises(NotServing):
-            await ended
-        assert len(made) == 3
-        made[2].callback(Service())
-        made[3].callback(Service())
-        await again
-        await reloads.stopService()
-
-    spin(main)
+    reloads = ReloadService(factory, reactor=reactor)
+    reloads.addParticipant(lambda: (int, lambda: rolledBack))
+    start(reloads)
+    made[0].callback(Service())
+    ended = reloads.reload()
+    await reloads.stopService()
+    start(reloads)
+    again = reloads.reload()
+    assert len(made) == 3
+    rolledBack.callback(None)
+    with pytest.raises(NotServing):
+        await ended
+    assert len(made) == 3
+    made[2].callback(Service())
+    made[3].callback(Service())
+    await again
+    await reloads.stopService()
 
 
-def test_aStopEndsAFirstStartThatIsUnderWay(logged: list[LogEvent]) -> None:
-    """
-    That is no error.
-    """
-
-    async def main(reactor: Any) -> None:
-        never: Deferred[Any] = Deferred(lambda deferred: None)
-        reloads = ReloadService(lambda: never, reactor=reactor)
-        start(reloads)
+@inReactor
+async def test_aStopEndsAFirstStartWithoutAnError(
+    reactor: Any, logged: list[LogEvent]
+) -> None:
+    async with serving(reactor, lambda: Deferred(lambda _: None)) as (reloads, _):
         await reloads.stopService()
         await reloads.stopService()
         assert reloads.describe() == []
-
-    spin(main)
     assert not any(event.get("log_failure") for event in logged)
 
 
-def test_aServiceThatDoesNotStopHoldsUpNoReload(
-    logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+class Stubborn(Service):
+    """
+    A service whose stops end when a test ends them.
+    """
+
+    stops: list[Deferred[None]]
+
+    def stopService(self) -> Deferred[None]:
+        self.stops.append(Deferred())
+        return self.stops[-1]
+
+
+@inReactor
+async def test_aServiceThatDoesNotStopDelaysNoReloadForEver(
+    reactor: Any, logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    For longer than connections have.
-    """
-
-    async def main(reactor: Any) -> None:
-        never: list[Deferred[None]] = []
-
-        class Stubborn(Service):
-            def stopService(self) -> Deferred[None]:
-                never.append(Deferred())
-                return never[-1]
-
-        reloads = ReloadService(Stubborn, drain=0.01, reactor=reactor)
-        start(reloads)
-        first = reloads.reload()
-        second = reloads.reload()
-        await until(reactor, lambda: len(never) == 2)
+    monkeypatch.setattr(generations, "FLUSH", 0.01)
+    stops = Stubborn.stops = []
+    async with serving(reactor, Stubborn, drain=0.01) as (reloads, _):
+        first, second = reloads.reload(), reloads.reload()
+        await untilLength(reactor, stops, 2)
         assert not first.called
-        for deferred in never:
+        for deferred in stops:
             deferred.callback(None)
         await first
         await second
         stopped = reloads.stopService()
-        await until(reactor, lambda: len(never) == 3)
-        never[-1].errback(ZeroDivisionError("it cannot"))
+        await untilLength(reactor, stops, 3)
+        stops[-1].errback(ZeroDivisionError("it cannot"))
         await stopped
-
-    monkeypatch.setattr(generations, "FLUSH", 0.01)
-    spin(main)
-    text = [str(formatEvent(event)) for event in logged]
-    assert "generation 1 does not stop: no longer waiting for it" in text
-    assert any("has failed" in line for line in text)
+    lines = texts(logged)
+    assert "generation 1 does not stop: no longer waiting for it" in lines
+    assert any("has failed" in line for line in lines)
 
 
-def test_participantsChangeWithTheService() -> None:
-    """
-    Or not at all.
-    """
+@inReactor
+async def test_participantsChangeWithTheServiceOrNotAtAll(reactor: Any) -> None:
     story: list[str] = []
 
-    async def main(reactor: Any) -> None:
-        made = ServiceFactory(reactor)
-        reloads = ReloadService(made, reactor=reactor)
+    async def prepareLater() -> Any:
+        await turn(reactor)
+        story.append("prepare later")
+        return lambda: succeed(None), lambda: story.append("roll back later")
+
+    async with serving(reactor) as (reloads, factory):
 
         def prepare() -> Any:
-            story.append(f"prepare before {len(made.services)}")
+            story.append(f"prepare before {len(factory.services)}")
             return (
-                lambda: story.append(f"commit after {len(made.services)}"),
+                lambda: story.append(f"commit after {len(factory.services)}"),
                 lambda: story.append("roll back"),
             )
 
-        async def prepareLater() -> Any:
-            await sleep(reactor)
-            story.append("prepare later")
-            return lambda: succeed(None), lambda: story.append("roll back later")
-
         reloads.addParticipant(prepare)
         reloads.addParticipant(prepareLater)
-        start(reloads)
         await reloads.reload()
-        reloads._generations._factory = explode  # type: ignore[union-attr]
-        with pytest.raises(ZeroDivisionError):
-            await reloads.reload()
-        reloads._generations._factory = made  # type: ignore[union-attr]
-        reloads.addParticipant(explode)
-        with pytest.raises(ZeroDivisionError):
-            await reloads.reload()
-        assert len(made.services) == 2
-        await reloads.stopService()
-
-    spin(main)
-    assert story == [
-        "prepare before 1",
-        "prepare later",
-        "commit after 2",
-        "prepare before 2",
-        "prepare later",
-        "roll back later",
-        "roll back",
-        "prepare before 2",
-        "prepare later",
-        "roll back later",
-        "roll back",
-    ]
+        assert story == ["prepare before 1", "prepare later", "commit after 2"]
+        rolledBack = [
+            "prepare before 2",
+            "prepare later",
+            "roll back later",
+            "roll back",
+        ]
+        factory.instead = explode
+        reloads.addParticipant(lambda: (int, int))
+        for participant in (lambda: (int, int), explode):
+            reloads.addParticipant(participant)
+            story.clear()
+            with pytest.raises(ZeroDivisionError):
+                await reloads.reload()
+            assert story == rolledBack
+        assert len(factory.services) == 2
 
 
-def test_aParticipantThatReturnsNothingIsNamed() -> None:
-    """
-    And the old service serves on.
-    """
-
-    async def story(reactor: Any, reloads: ReloadService, made: ServiceFactory) -> None:
+@inReactor
+async def test_aParticipantThatReturnsNothingIsNamed(reactor: Any) -> None:
+    async with serving(reactor) as (reloads, factory):
         reloads.addParticipant(forgetful)
         with pytest.raises(TypeError, match=r"forgetful at .* has returned None, and"):
             await reloads.reload()
-        assert len(made.services) == 1
-
-    served(story)
+        assert len(factory.services) == 1
 
 
-def test_aParticipantThatFailsTooLateIsNamed(logged: list[LogEvent]) -> None:
-    """
-    When the new service serves already, or the old one serves on.
-    """
-
-    async def story(reactor: Any, reloads: ReloadService, made: ServiceFactory) -> None:
+@inReactor
+async def test_aCommitOrRollbackThatFailsIsLogged(
+    reactor: Any, logged: list[LogEvent]
+) -> None:
+    async with serving(reactor) as (reloads, factory):
         reloads.addParticipant(lambda: (explode, explode))
         await reloads.reload()
-        assert reloads._generations is not None
-        reloads._generations._factory = explode
+        factory.instead = explode
         with pytest.raises(ZeroDivisionError):
             await reloads.reload()
-
-    served(story)
-    assert sum("explode" in str(formatEvent(event)) for event in logged) == 2
+    assert sum("explode" in line for line in texts(logged)) == 2
 
 
-def test_whatCannotBeStartedAgainIsNamed(logged: list[LogEvent]) -> None:
+@inReactor
+async def test_aServiceThatCannotBeStartedAgainIsLogged(
+    reactor: Any, logged: list[LogEvent]
+) -> None:
     """
     With C{stopFirst}, when neither the new service nor the old one starts.  A
-    later reload may mend it.
+    later reload may succeed.
     """
 
     class Once(Listening):
@@ -806,109 +678,80 @@ def test_whatCannotBeStartedAgainIsNamed(logged: list[LogEvent]) -> None:
             self.started = True
             super().startService()
 
-    async def main(reactor: Any) -> None:
-        made = ServiceFactory(reactor)
-        results: list[Any] = [made, explode, lambda: Once(made.listen)]
-        reloads = ReloadService(
-            lambda: results.pop()(),  # noqa: PLW0108
-            stopFirst=True,
-            reactor=reactor,
-        )
-        start(reloads)
+    made = ServiceFactory(reactor)
+    made.instead = lambda: Once(made.listen)
+    async with serving(reactor, made, stopFirst=True) as (reloads, _):
+        made.instead = explode
         with pytest.raises(ZeroDivisionError):
             await reloads.reload()
+        assert "generation 1 does not serve: 0" in reloads.describe()[0]
+        made.instead = None
         await reloads.reload()
-        client = await made.connect()
-        assert await client.line() == b"1"
-        await client.end()
-        await reloads.stopService()
-
-    spin(main)
-    assert any("cannot be started again" in str(formatEvent(e)) for e in logged)
-    (failed,) = [e for e in logged if "not reloaded" in str(formatEvent(e))]
-    assert "generation 1 does not serve any more: " in str(formatEvent(failed))
+        assert await made.served() == b"1"
+    lines = texts(logged)
+    assert any("cannot be started again" in line for line in lines)
+    (failed,) = [line for line in lines if "not reloaded" in line]
+    assert "generation 1 does not serve any more: " in failed
 
 
-def test_whatEndsWithTheReactorStaysUntilTheNewServiceServes() -> None:
+@inReactor
+async def test_withStopFirstTriggersFireWhenTheNewServiceServes(reactor: Any) -> None:
     """
-    With C{stopFirst}: the old one needs its pool of threads when it is started
-    again.
+    The old service needs what they would stop, when it is started again.
     """
     ended: list[int] = []
+    made = ServiceFactory(reactor)
 
-    async def main(reactor: Any) -> None:
-        made = ServiceFactory(reactor)
+    def factory() -> Any:
+        service = made()
+        number = len(made.services)
+        reactor.addSystemEventTrigger("after", "shutdown", ended.append, number)
+        return explode() if number in (3, 5) else service
 
-        def factory() -> Any:
-            service = made()
-            number = len(made.services)
-            reactor.addSystemEventTrigger(
-                "after", "shutdown", lambda: ended.append(number)
-            )
-            if number in (3, 5):
-                explode()
-            return service
-
-        reloads = ReloadService(factory, stopFirst=True, reactor=reactor)
-        start(reloads)
+    async with serving(reactor, factory, stopFirst=True) as (reloads, _):
         await reloads.reload()
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
                 await reloads.reload()
             await reloads.reload()
         assert ended == [3, 2, 5, 4]
-        await reloads.stopService()
-
-    spin(main)
-    assert ended == [3, 2, 5, 4, 1, 6]
 
 
-def test_watchersMayFail(logged: list[LogEvent]) -> None:
-    """
-    The reload goes on, and so do others who watch.
-    """
+@inReactor
+async def test_anObserverThatFailsDisturbsNoOther(
+    reactor: Any, logged: list[LogEvent]
+) -> None:
     seen: list[Reload] = []
-
-    async def story(reactor: Any, reloads: ReloadService, made: ServiceFactory) -> None:
-        reloads.addWatcher(explode, explode)  # type: ignore[arg-type]
+    async with serving(reactor) as (reloads, _):
+        reloads.addObserver(lambda _: explode(), lambda _: explode())
         reloads.addWatcher(lambda reload: None, seen.append)
         await reloads.reload()
-
-    served(story)
     assert [reload.number for reload in seen] == [2]
-    assert seen[0].asker == "the program"
-    assert sum("has failed" in str(formatEvent(event)) for event in logged) == 2
+    assert seen[0].requester == seen[0].asker == "the program"
+    assert sum("has failed" in line for line in texts(logged)) == 2
 
 
-def test_twoServicesOnOneReactorAreReloadedApart() -> None:
+@inReactor
+async def test_twoServicesOfOneReactorKeepTheirPorts(reactor: Any) -> None:
     """
-    Each keeps its own ports.
+    A port of another part of the program stays open.
     """
-
-    async def main(reactor: Any) -> None:
-        mades = [ServiceFactory(reactor), ServiceFactory(reactor)]
-        services = [ReloadService(made, reactor=reactor) for made in mades]
-        for service in services:
-            service.privilegedStartService()
-        for service in services:
-            service.startService()
-        # Whose this is nobody can tell, so nobody takes it away.
-        other = reactor.listenTCP(0, NumberedFactory(7), interface="127.0.0.1")
-        await services[0].reload()
-        for made, expected in zip(mades, (b"2", b"1"), strict=True):
-            client = await made.connect()
-            assert await client.line() == expected
-            await client.end()
-        client = await connectTo(reactor, other.getHost().port)
-        assert await client.line() == b"7"
-        await client.end()
-        for service in services:
-            assert "listenTCP" in vars(reactor)
-            await service.stopService()
-        assert "listenTCP" not in vars(reactor)
-        await other.stopListening()
-
-    spin(main)
+    factories = [ServiceFactory(reactor), ServiceFactory(reactor)]
+    services = [ReloadService(factory, reactor=reactor) for factory in factories]
+    for service in services:
+        service.privilegedStartService()
+    for service in services:
+        service.startService()
+    other = reactor.listenTCP(0, NumberedFactory(7), interface="127.0.0.1")
+    await services[0].reload()
+    for factory, expected in zip(factories, (b"2", b"1"), strict=True):
+        assert await factory.served() == expected
+    assert await servedBy(reactor, other.getHost().port) == b"7"
+    for service in services:
+        assert "listenTCP" in vars(reactor)
+        await service.stopService()
+    assert "listenTCP" not in vars(reactor)
+    await other.stopListening()
 
 
 class Waiting(ServiceFactory):
@@ -925,81 +768,62 @@ class Waiting(ServiceFactory):
         waiting: Deferred[None] = Deferred()
         self._begun.append(waiting)
         if self._how == "factory":
-
-            async def make() -> Any:
-                await waiting
-                return ServiceFactory.__call__(self)
-
-            return make()
+            return self._later(waiting, super().__call__)
         service: Any = super().__call__()
-        service.privilegedStartService = lambda: None
-        service.startService = partial(self._start, service, waiting)
-        return service
 
-    def _start(self, service: Any, waiting: Deferred[None]) -> Any:
-        def listen(_: object) -> None:
+        def listen() -> None:
             service.port = self.listen()
 
+        service.privilegedStartService = lambda: None
         if self._how == "callback":
-            return waiting.addCallback(listen)
+            service.startService = lambda: waiting.addCallback(lambda _: listen())
+        else:
+            service.startService = lambda: self._later(waiting, listen)
+        return service
 
-        async def wait() -> None:
-            await waiting
-            listen(None)
-
-        return Deferred.fromCoroutine(wait())
+    async def _later(self, waiting: Deferred[None], function: Callable[[], Any]) -> Any:
+        await waiting
+        return function()
 
 
 @pytest.mark.parametrize("how", ["factory", "coroutine", "callback"])
-def test_servicesThatStartAtTheSameTimeAreToldApart(how: str) -> None:
+@inReactor
+async def test_servicesThatStartAtTheSameTimeKeepTheirPorts(
+    reactor: Any, how: str
+) -> None:
     """
-    Where they wait for something and then listen, in whatever order.  One that
-    is reloaded, or stopped, takes no port of the other's away.
+    They wait for something, and then listen in any order.
     """
+    begun: list[Deferred[None]] = []
 
-    async def main(reactor: Any) -> None:
-        begun: list[Deferred[None]] = []
+    async def go(order: int, count: int = 2) -> None:
+        await untilLength(reactor, begun, count)
+        waiting = begun[::order]
+        begun.clear()
+        for deferred in waiting:
+            deferred.callback(None)
 
-        async def go(order: int) -> None:
-            await untilLength(reactor, begun, 2)
-            waiting = begun[::order]
-            begun.clear()
-            for deferred in waiting:
-                deferred.callback(None)
-
-        mades = [Waiting(reactor, how, begun) for _ in range(2)]
-        services = [ReloadService(made, reactor=reactor) for made in mades]
-        for service in services:
-            start(service)
-        await go(1)
-        for order in (-1, 1):
-            reloads = [service.reload() for service in services]
-            await go(order)
-            for reloaded in reloads:
-                await reloaded
-        reloads = [services[1].reload()]
-        await untilLength(reactor, begun, 1)
-        begun.pop().callback(None)
-        await reloads.pop()
-        for made, expected in zip(mades, (b"3", b"4"), strict=True):
-            client = await made.connect()
-            assert await client.line() == expected
-            await client.end()
-        await services[1].stopService()
-        client = await mades[0].connect()
-        assert await client.line() == b"3"
-        await client.end()
-        await services[0].stopService()
-
-    spin(main)
+    factories = [Waiting(reactor, how, begun) for _ in range(2)]
+    services = [ReloadService(factory, reactor=reactor) for factory in factories]
+    for service in services:
+        start(service)
+    await go(1)
+    for order in (-1, 1):
+        reloads = [service.reload() for service in services]
+        await go(order)
+        for reloaded in reloads:
+            await reloaded
+    last = services[1].reload()
+    await go(1, count=1)
+    await last
+    for factory, expected in zip(factories, (b"3", b"4"), strict=True):
+        assert await factory.served() == expected
+    await services[1].stopService()
+    assert await factories[0].served() == b"3"
+    await services[0].stopService()
 
 
-def test_theGlobalReactorIsTheDefault(tmp_path: Any) -> None:
-    """
-    In a program of one's own.
-    """
-    from tests.support.daemons import python
-
+def test_theGlobalReactorIsTheDefault(tmp_path: Path) -> None:
     source = """
 from twisted.application.service import Service
 from twisted.internet import reactor

@@ -1,5 +1,5 @@
 """
-L{Resources}: what one generation of a service has resources.
+L{Resources}: the ports and connections of one generation.
 """
 
 from __future__ import annotations
@@ -13,24 +13,23 @@ from txsignalfd._reload.resources import Resources
 
 class Connection:
     """
-    One that a cycle keeps.
+    A connection in a reference cycle.
     """
 
     def __init__(self) -> None:
         self.protocol = self
 
 
-@pytest.mark.parametrize("already", [False, True])
-def test_aConnectionThatWasLetGoOfIsNotWaitedFor(already: bool) -> None:
+@pytest.mark.parametrize("collected", [False, True])
+def test_aDroppedConnectionIsNotWaitedFor(collected: bool) -> None:
     """
-    As inetd lets go of those that it hands to children; also where Python has
-    collected it by itself.
+    Inetd drops connections that it passes to children.
     """
     resources = Resources()
     resources.opened(Connection())
     waited = resources.whenQuiet()
     assert not waited.called
-    if already:
+    if collected:
         gc.collect()
         assert not waited.called
     resources.collect()

@@ -1,5 +1,5 @@
 """
-What is told of a reload: who has asked for it, and why it has failed.
+L{ReloadRequest} and L{Reload}: who has requested a reload, and why it has failed.
 """
 
 from __future__ import annotations
@@ -13,75 +13,69 @@ import pytest
 from twisted.application.service import Service
 from twisted.python.failure import Failure
 
-from tests.support.reactors import sleep, spin, until
-from txsignalfd import ReloadService, SignalService
+from tests.support.generations import serving, start
+from tests.support.inreactor import inReactor
+from tests.support.reactors import sleep, until, untilLength
+from txsignalfd import SignalService
 from txsignalfd._reload.transaction import Reload, ReloadRequest
 from txsignalfd.siginfo import SigInfo
 
 
 def hangupFrom(pid: int) -> SigInfo:
     """
-    As sent by kill(2).
+    A SIGHUP as sent by kill(2).
     """
     return SigInfo.make(SIGHUP, pid=pid, uid=0)
 
 
-def test_whoAsksWithoutPauseIsNamedOnce() -> None:
+def test_aSenderOfManySignalsIsNamedOnce() -> None:
     """
-    A line of the log tells how often.
+    With the number of its signals.
     """
-    askers = ReloadRequest()
-    assert str(askers) == ""
+    request = ReloadRequest()
+    assert str(request) == ""
     for _ in range(1000):
-        askers.add(hangupFrom(2**30))
-    askers.add(hangupFrom(2**30 + 1))
-    assert str(askers) == (
+        request.add(hangupFrom(2**30))
+    request.add(hangupFrom(2**30 + 1))
+    assert str(request) == (
         "SIGHUP from pid 1073741824 (uid 0) by kill (1000 times); "
         "SIGHUP from pid 1073741825 (uid 0) by kill"
     )
-    assert askers.infos == [hangupFrom(2**30), hangupFrom(2**30 + 1)]
+    assert request.infos == [hangupFrom(2**30), hangupFrom(2**30 + 1)]
 
 
-def test_ofManyWhoAskTheFirstAreNamed() -> None:
-    """
-    A log is no database.
-    """
-    askers = ReloadRequest()
+def test_ofManySendersTheFirstTenAreNamed() -> None:
+    request = ReloadRequest()
     for number in range(1000):
-        askers.add(hangupFrom(2**30 + number))
-    assert str(askers).endswith("pid 1073741833 (uid 0) by kill; and 990 more")
+        request.add(hangupFrom(2**30 + number))
+    assert str(request).endswith("pid 1073741833 (uid 0) by kill; and 990 more")
 
 
-def test_whoHasEndedSinceIsNamed() -> None:
+@inReactor
+async def test_aSenderThatHasExitedIsNamed(reactor: Any) -> None:
     """
-    A reload may begin later than it was asked for, when kill(1) is long gone.
+    A reload may begin long after kill(1) has exited.
     """
-    told: list[str] = []
+    requesters: list[str] = []
 
-    async def main(reactor: Any) -> None:
-        async def prepare() -> Any:
-            await sleep(reactor, 0.005)
-            return int, int
+    async def prepare() -> Any:
+        await sleep(reactor, 0.005)
+        return int, int
 
-        reloads = ReloadService(Service, reactor=reactor)
+    async with serving(reactor, Service) as (reloads, _):
         reloads.addParticipant(prepare)
-        reloads.addWatcher(lambda reload: told.append(reload.asker), lambda _: None)
+        reloads.addObserver(lambda r: requesters.append(r.requester), lambda _: None)
         signals = SignalService({SIGHUP: reloads.reload}, reactor=reactor)
-        for service in (signals, reloads):
-            service.privilegedStartService()
-            service.startService()
+        start(signals)
         await reloads.reload()
         source = f"kill -HUP {os.getpid()}; read line"
-        with subprocess.Popen(["bash", "-c", source], stdin=subprocess.PIPE) as asker:
-            await until(reactor, lambda: reloads._request.infos or len(told) == 3)
-        assert asker.poll() is not None
-        await until(reactor, lambda: len(told) == 3)
-        await reloads.stopService()
+        with subprocess.Popen(["bash", "-c", source], stdin=subprocess.PIPE) as sender:
+            await until(reactor, lambda: reloads._request.infos or len(requesters) == 2)
+        assert sender.poll() is not None
+        await untilLength(reactor, requesters, 2)
         signals.stopService()
-
-    spin(main)
-    assert told[:2] == ["the program", "the program"]
-    assert "(bash, uid " in told[2]
+    assert requesters[0] == "the program"
+    assert "(bash, uid " in requesters[1]
 
 
 @pytest.mark.parametrize(
@@ -95,10 +89,7 @@ def test_whoHasEndedSinceIsNamed() -> None:
         ),
     ],
 )
-def test_theReasonIsALine(error: Exception, reason: str) -> None:
-    """
-    Whatever the message.
-    """
+def test_theReasonIsOneLine(error: Exception, reason: str) -> None:
     reload = Reload(2, ReloadRequest())
     reload.end(Failure(error))
     assert reload.reason == reason

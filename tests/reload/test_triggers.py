@@ -1,5 +1,5 @@
 """
-L{Triggers}: what is done when the reactor stops, or a generation ends.
+L{Triggers}: shutdown triggers that fire when a generation ends.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from tests.support.reactors import spin
 from txsignalfd._reload.resources import Triggers
 
 
-def test_theyAreDoneInTheReactorsOrder(logged: list[LogEvent]) -> None:
+def test_triggersFireOnceInTheReactorsOrder(logged: list[LogEvent]) -> None:
     """
-    Once; one that was removed is not done, and one that fails stops no other.
+    A removed one does not fire, and one that fails stops no other.
     """
     done: list[str] = []
 
@@ -47,7 +47,7 @@ def test_theyAreDoneInTheReactorsOrder(logged: list[LogEvent]) -> None:
         await triggers.fire(reactor)
 
     spin(main)
-    # The reactor has stopped.
+    # The reactor has stopped, and has fired the one that was left to it.
     assert done == ["before", "during", "after", "left"]
     failures = [event["log_failure"] for event in logged if "log_failure" in event]
     assert [failure.getErrorMessage() for failure in failures] == ["it fails"]

@@ -1,10 +1,11 @@
 """
-Services whose generations can be told from each other, and clients of them.
+Services that name their generation to each client, and clients of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from twisted.application.service import Service
@@ -13,12 +14,13 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.python.failure import Failure
 
-from tests.support.reactors import until
+from tests.support.reactors import turn, until
+from txsignalfd import ReloadService
 
 
 class Numbered(Protocol):
     """
-    Says the number of its generation, and then what it receives.
+    Sends the number of its generation, and then echoes what it receives.
     """
 
     factory: NumberedFactory
@@ -57,7 +59,7 @@ class NumberedDatagrams(DatagramProtocol):
 
 class Listening(Service):
     """
-    A service that listens by a call of a reactor's method.
+    A service that listens by a function, such as a reactor's method.
     """
 
     def __init__(self, listen: Callable[[], Any]) -> None:
@@ -76,7 +78,7 @@ class Listening(Service):
 
 class Client(Protocol):
     """
-    What a server sends, and the end of the connection.
+    A client that reads lines and notes the end of its connection.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -96,7 +98,7 @@ class Client(Protocol):
 
     async def line(self) -> bytes:
         """
-        The next line.
+        Return the next line.
         """
         await until(self._reactor, lambda: b"\n" in self.received or self.lost)
         line, _, self.received = self.received.partition(b"\n")
@@ -104,7 +106,7 @@ class Client(Protocol):
 
     async def ask(self, question: bytes) -> bytes:
         """
-        Send a line, and have one.
+        Send a line, and return the answer.
         """
         assert self.transport is not None
         self.transport.write(question + b"\n")
@@ -112,7 +114,7 @@ class Client(Protocol):
 
     async def end(self) -> None:
         """
-        End the connection.
+        Close the connection.
         """
         assert self.transport is not None
         self.transport.loseConnection()
@@ -127,11 +129,15 @@ class ServiceFactory:
     def __init__(self, reactor: Any, port: int = 0) -> None:
         self.reactor = reactor
         self.port = port
+        #: Called in place of making a service, if set.
+        self.instead: Callable[[], Any] | None = None
         #: Every service that was made, and the protocol factory of each port.
         self.services: list[Any] = []
         self.factories: list[NumberedFactory] = []
 
     def __call__(self) -> Any:
+        if self.instead is not None:
+            return self.instead()
         service = Listening(self.listen)
         self.services.append(service)
         return service
@@ -148,8 +154,49 @@ class ServiceFactory:
         """
         Connect to the port of the newest service.
         """
-        port = self.services[-1].port.getHost().port
-        return await connectTo(self.reactor, port)
+        return await connectTo(self.reactor, self.address)
+
+    @property
+    def address(self) -> int:
+        """
+        The number of the port of the newest service.
+        """
+        number: int = self.services[-1].port.getHost().port
+        return number
+
+    async def served(self) -> bytes:
+        """
+        Connect, and return the number of the generation that answers.
+        """
+        return await servedBy(self.reactor, self.address)
+
+
+@asynccontextmanager
+async def serving(
+    reactor: Any, factory: Any = None, **options: Any
+) -> AsyncIterator[tuple[ReloadService, Any]]:
+    """
+    Run a service that can be reloaded, by default one of a L{ServiceFactory}.
+    """
+    factory = factory or ServiceFactory(reactor)
+    reloads = ReloadService(factory, reactor=reactor, **options)
+    start(reloads)
+    try:
+        yield reloads, factory
+    finally:
+        reloads.cut()
+        await reloads.stopService()
+        await turn(reactor)
+
+
+async def servedBy(reactor: Any, port: int) -> bytes:
+    """
+    Connect to a port, and return the number of the generation that answers.
+    """
+    client = await connectTo(reactor, port)
+    line = await client.line()
+    await client.end()
+    return line
 
 
 async def connectTo(reactor: Any, port: int) -> Client:
