@@ -1,6 +1,5 @@
 """
-C{python -m txsignalfd} and L{txsignalfd._proc.report}: what an operator and a
-program are told.
+C{python -m txsignalfd} and L{txsignalfd._proc.report}.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from tests.support.daemons import TWISTD
 from tests.support.reactors import DEADLINE
 from tests.support.statuses import C_LIBRARYS, THREAD, twoThreads
 from tests.support.worlds import BACKEND
-from txsignalfd._control import inspect as __main__
+from txsignalfd._control.inspect import main
 from txsignalfd._native.names import signalName
 from txsignalfd._proc.report import namesOf, toText
 from txsignalfd._proc.status import ProcessSignals
@@ -38,8 +37,8 @@ def run(
     """
     Run the command.
 
-    @param options: Of Python.
-    @param start: What to call in the process before the program starts.
+    @param options: The options of Python.
+    @param start: Called in the process before the program starts.
     """
     return subprocess.run(
         [sys.executable, *options, "-m", "txsignalfd", *arguments],
@@ -54,7 +53,7 @@ def run(
 
 def rows(text: str) -> dict[str, set[str]]:
     """
-    A table as what it says: each row's names by its label.
+    Parse a table: the names of each row by its label.
     """
     found: dict[str, set[str]] = {}
     label = ""
@@ -66,11 +65,11 @@ def rows(text: str) -> dict[str, set[str]]:
     return found
 
 
-def signalsOf(told: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def signalsOf(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
-    The signals of the JSON, by name.
+    Return the signals of the JSON by name.
     """
-    return {item["name"]: item for item in told["signals"]}
+    return {item["name"]: item for item in data["signals"]}
 
 
 # --- a process
@@ -78,23 +77,23 @@ def signalsOf(told: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_aProcessAndItsThreadsAsText(tmp_path: Path) -> None:
     """
-    First what it has chosen, then the defaults, then where threads differ.
+    Chosen actions come first, then the defaults, then differences of threads.
     """
     with twoThreads(tmp_path) as (running, tid):
         result = run(str(running.pid))
     assert (result.stderr, result.returncode) == ("", 0)
     process, threads = result.stdout.split(f"\nthread {running.pid} (main one)\n")
-    # The heading wraps where many signals are queued.
+    # The heading may wrap.
     heading, table = process.split("\n  pending", 1)
     assert re.fullmatch(
         rf"pid {running.pid} \(main one\): (sleeping|running), 2 threads,"
         rf" \d+ of \d+ signals queued for uid {os.getuid()}",
         re.sub(r"\s+", " ", heading),
     )
-    told = rows("  pending" + table)
-    # The C library has handlers of its own.
-    told["caught"] -= set(map(str, C_LIBRARYS))
-    assert list(told) == [
+    data = rows("  pending" + table)
+    # The C library has its own handlers.
+    data["caught"] -= set(map(str, C_LIBRARYS))
+    assert list(data) == [
         "pending",
         "blocked, then dies",
         "caught",
@@ -105,15 +104,15 @@ def test_aProcessAndItsThreadsAsText(tmp_path: Path) -> None:
         "continues",
         "ignored by default",
     ]
-    assert told["pending"] == {"SIGTERM", "SIGRTMIN+1"}
-    assert told["blocked, then dies"] == {"SIGUSR2", "SIGTERM", "SIGRTMIN+1"}
-    assert told["caught"] == {"SIGINT", "SIGUSR1"}
-    assert told["ignored"] == {"SIGHUP", "SIGPIPE", "SIGXFSZ"}
-    assert {"SIGKILL", "SIGALRM", "SIGRTMIN", "SIGRTMIN+2..SIGRTMAX"} <= told["dies"]
-    assert "SIGQUIT" in told["dies with a core dump"]
-    assert told["stops"] == {"SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU"}
-    assert told["continues"] == {"SIGCONT"}
-    assert told["ignored by default"] == {"SIGCHLD", "SIGURG", "SIGWINCH"}
+    assert data["pending"] == {"SIGTERM", "SIGRTMIN+1"}
+    assert data["blocked, then dies"] == {"SIGUSR2", "SIGTERM", "SIGRTMIN+1"}
+    assert data["caught"] == {"SIGINT", "SIGUSR1"}
+    assert data["ignored"] == {"SIGHUP", "SIGPIPE", "SIGXFSZ"}
+    assert {"SIGKILL", "SIGALRM", "SIGRTMIN", "SIGRTMIN+2..SIGRTMAX"} <= data["dies"]
+    assert "SIGQUIT" in data["dies with a core dump"]
+    assert data["stops"] == {"SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU"}
+    assert data["continues"] == {"SIGCONT"}
+    assert data["ignored by default"] == {"SIGCHLD", "SIGURG", "SIGWINCH"}
     assert threads == (
         "  blocked                SIGUSR2 SIGTERM SIGRTMIN+1\n"
         "  pending for it alone   SIGUSR2\n"
@@ -131,8 +130,8 @@ def test_aProcessAndItsThreadsAsJSON(tmp_path: Path) -> None:
         result = run("--json", str(running.pid))
     assert (result.stderr, result.returncode) == ("", 0)
     assert result.stdout.count("\n") == 1
-    told = json.loads(result.stdout)
-    signals = signalsOf(told)
+    data = json.loads(result.stdout)
+    signals = signalsOf(data)
     assert list(signals) == [signalName(signo) for signo in range(1, 65)]
     assert signals["SIGTERM"] == {
         "signal": 15,
@@ -144,10 +143,10 @@ def test_aProcessAndItsThreadsAsJSON(tmp_path: Path) -> None:
     }
     assert signals["SIGUSR1"]["effect"] == signals["SIGUSR1"]["disposition"] == "caught"
     assert not signals["SIGWINCH"]["blocked"]
-    for thread in told["threads"]:
-        # It may be about to sleep.
+    for thread in data["threads"]:
+        # The thread may be about to sleep.
         assert thread.pop("state") in ("running", "sleeping")
-    assert told["threads"] == [
+    assert data["threads"] == [
         {
             "tid": running.pid,
             "name": "main one",
@@ -161,19 +160,19 @@ def test_aProcessAndItsThreadsAsJSON(tmp_path: Path) -> None:
             "pending": ["SIGWINCH"],
         },
     ]
-    assert (told["pid"], told["name"], told["uid"]) == (
+    assert (data["pid"], data["name"], data["uid"]) == (
         running.pid,
         "main one",
         os.getuid(),
     )
-    assert 0 < told["queued"] <= told["queueLimit"]
-    assert not told["init"]
-    assert not told["kernelThread"]
+    assert 0 < data["queued"] <= data["queueLimit"]
+    assert not data["init"]
+    assert not data["kernelThread"]
 
 
-def test_threadsThatAreAlikeAreToldOnce() -> None:
+def test_equalThreadsAreGrouped() -> None:
     """
-    With nothing more to say than the process, not at all.
+    Threads that equal the process are not listed.
     """
     alike = THREAD._replace(pending=frozenset(), shared=frozenset())
     threads = [alike._replace(tid=tid, name="worker") for tid in range(4711, 4714)]
@@ -189,10 +188,7 @@ def test_threadsThatAreAlikeAreToldOnce() -> None:
     )
 
 
-def test_whoHasEndedIsToldSo() -> None:
-    """
-    A thread, or all of the process.
-    """
+def test_anEndedThreadOrProcessIsMarked() -> None:
     ended = THREAD._replace(tid=4711, state="zombie", name="first")
     text = toText(ProcessSignals((ended, THREAD)))
     assert text.startswith("pid 4711 (first): sleeping, 2 threads, 3 of")
@@ -203,10 +199,7 @@ def test_whoHasEndedIsToldSo() -> None:
     )
 
 
-def test_whatIsNoOrdinaryProgramIsToldSo() -> None:
-    """
-    With it the table is clear.
-    """
+def test_initAndKernelThreadsAreMarked() -> None:
     special = THREAD._replace(isInit=True, isKernelThread=True, queueLimit=None)
     heading = toText(ProcessSignals((special,))).split("\n  ", 2)
     assert " ".join("".join(heading[:2]).split()) == (
@@ -226,22 +219,19 @@ def test_whatIsNoOrdinaryProgramIsToldSo() -> None:
         ([SIGRTMIN, *range(SIGRTMIN + 2, SIGRTMAX)], None),
     ],
 )
-def test_runsOfRealtimeSignalsAreNamedByTheirEnds(
+def test_longRunsOfRealtimeSignalsAreNamedByTheirEnds(
     signals: list[int], names: str | None
 ) -> None:
-    """
-    Short ones in full.
-    """
     last = signalName(SIGRTMAX - 1)
     assert namesOf(signals) == (names or f"SIGRTMIN SIGRTMIN+2..{last}")
 
 
-# --- what it was started with
+# --- the inherited state
 
 
 def ignoreAndBlock() -> None:
     """
-    What a supervisor may pass on.
+    Change the state that the program inherits.
     """
     signal.signal(SIGHUP, signal.SIG_IGN)
     signal.signal(SIGINT, signal.SIG_IGN)
@@ -249,9 +239,9 @@ def ignoreAndBlock() -> None:
     os.kill(os.getpid(), SIGTERM)
 
 
-def test_withoutAPidItTellsWhatItWasStartedWith() -> None:
+def test_withoutAPidItShowsTheInheritedState() -> None:
     """
-    And not what Python makes of it.
+    Without the changes that Python makes.
     """
     result = run(start=ignoreAndBlock)
     assert (result.stderr, result.returncode) == ("", 0)
@@ -260,40 +250,37 @@ def test_withoutAPidItTellsWhatItWasStartedWith() -> None:
         result.stdout,
     )
     table, why = result.stdout.split("\nunknown: ")
-    told = rows(table)
-    assert told["pending"] == {"SIGTERM"}
-    assert told["blocked, then dies"] == {"SIGTERM", "SIGRTMIN"}
-    assert told["ignored"] == {"SIGHUP", "SIGINT"}
-    assert told["unknown"] == {"SIGPIPE", "SIGXFSZ"}
-    assert "caught" not in told
+    data = rows(table)
+    assert data["pending"] == {"SIGTERM"}
+    assert data["blocked, then dies"] == {"SIGTERM", "SIGRTMIN"}
+    assert data["ignored"] == {"SIGHUP", "SIGINT"}
+    assert data["unknown"] == {"SIGPIPE", "SIGXFSZ"}
+    assert "caught" not in data
     assert " ".join(why.split()).startswith("Python or one of its modules set")
 
 
 @pytest.mark.parametrize("options", [(), ("-X", "faulthandler"), ("-X", "dev")])
 @pytest.mark.parametrize("ignored", [False, True])
-def test_whatPythonItselfCatchesIsNotTold(ignored: bool, options: list[str]) -> None:
+def test_theHandlersOfPythonAreNotShown(ignored: bool, options: list[str]) -> None:
     """
-    SIGINT always, and SIGSEGV and others when it is asked to.
+    Python handles SIGINT, and with C{-X faulthandler} SIGSEGV and others.
     """
 
     def ignore() -> None:
         for signo in (SIGINT, signal.SIGSEGV):
             signal.signal(signo, signal.SIG_IGN if ignored else signal.SIG_DFL)
 
-    told = json.loads(run("--json", options=options, start=ignore).stdout)
+    data = json.loads(run("--json", options=options, start=ignore).stdout)
     unknown = {
-        item["name"] for item in told["signals"] if item["disposition"] == "unknown"
+        item["name"] for item in data["signals"] if item["disposition"] == "unknown"
     }
     assert unknown == {"SIGPIPE", "SIGXFSZ"}
     for name in ("SIGINT", "SIGSEGV"):
-        disposition = signalsOf(told)[name]["disposition"]
+        disposition = signalsOf(data)[name]["disposition"]
         assert disposition == ("ignored" if ignored else "default")
 
 
-def test_itTellsWhichBackendThereIs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Here, or by the environment.
-    """
+def test_itShowsTheDefaultBackend(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run().stdout.endswith(f"\ndefault backend: {BACKEND}\n")
     monkeypatch.setenv("TXSIGNALFD_BACKEND", "handler")
     assert json.loads(run("--json").stdout)["backend"] == "handler"
@@ -315,7 +302,7 @@ def test_versionIsThatOfThePackage(command: list[str]) -> None:
     assert txsignalfd.__version__ == metadata.version("txsignalfd")
 
 
-# --- what goes wrong
+# --- errors
 
 
 def test_noSuchProcess(capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,7 +311,7 @@ def test_noSuchProcess(capsys: pytest.CaptureFixture[str]) -> None:
     """
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    assert __main__.main([str(child.pid)]) == 1
+    assert main([str(child.pid)]) == 1
     assert capsys.readouterr() == (
         "",
         f"python -m txsignalfd: there is no process {child.pid}\n",
@@ -332,14 +319,14 @@ def test_noSuchProcess(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["0"], ["-1"], ["x"], ["1", "2"], ["--xml"]])
-def test_argumentsThatMakeNoSense(
+def test_wrongArgumentsAreAUsageError(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """
-    The usage, and status 2.
+    It prints the usage, and exits with status 2.
     """
     with pytest.raises(SystemExit) as ended:
-        __main__.main(arguments)
+        main(arguments)
     assert ended.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -349,9 +336,9 @@ def test_argumentsThatMakeNoSense(
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_nobodyReadsWhatItSays(unbuffered: str) -> None:
+def test_aClosedPipeEndsItSilently(unbuffered: str) -> None:
     """
-    It ends as cat(1) does, without a traceback.
+    As it ends cat(1), by SIGPIPE.
     """
     reader, writer = os.pipe()
     os.close(reader)
@@ -380,9 +367,9 @@ print(any(name.split(".")[0] == "twisted" for name in sys.modules))
 """
 
 
-def test_itNeedsNoTwisted() -> None:
+def test_itDoesNotImportTwisted() -> None:
     """
-    What is imported beside the package itself starts at once.
+    So it starts quickly.
     """
     child = subprocess.run(
         [sys.executable, "-c", WITHOUT_TWISTED],
@@ -394,15 +381,12 @@ def test_itNeedsNoTwisted() -> None:
     assert (child.stdout, child.stderr) == ("False\n", "")
 
 
-def test_ofItself(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    Told by its pid, it is a process like others.
-    """
-    assert __main__.main([str(os.getpid())]) == 0
+def test_aProcessMayInspectItself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(os.getpid())]) == 0
     assert "dies" in rows(capsys.readouterr().out)
-    assert __main__.main(["--json", str(os.getpid())]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["pid"] == os.getpid()
-    assert signalsOf(told)[signalName(SIGKILL)]["effect"] == "dies"
-    assert __main__.main([]) == 0
+    assert main(["--json", str(os.getpid())]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["pid"] == os.getpid()
+    assert signalsOf(data)[signalName(SIGKILL)]["effect"] == "dies"
+    assert main([]) == 0
     assert "SIGPIPE" in rows(capsys.readouterr().out)["unknown"]

@@ -1,6 +1,7 @@
 """
-A plugin of twistd for tests.  Its file of options, which it reads anew each
-time, says where it listens, what it answers and how it fails.
+A plugin of twistd for tests.
+
+It reads a file at each reload: where to listen, what to answer, and how to fail.
 """
 
 from __future__ import annotations
@@ -33,29 +34,29 @@ def write(directory: Path, **options: Any) -> None:
     """
     Write the file of options.
 
-    Its keys: C{listen}, strings of endpoints; C{early}, ports of 127.0.0.1 where
-    it listens when it is made; C{udp}, hosts and ports where datagrams come
-    back; C{body}, an answer; C{make}, C{start} and C{stop}, how these go, if
-    they do not go well; C{exclusive}, whether there can be one only; C{late},
-    where it listens when it has started; C{idle}, how long an idle connection is
-    kept for one more request when all stops; C{soon}, whether kept connections
-    are told at once to end, and not when half of their time is over.
+    @param options: C{listen}: endpoints.  C{early}: ports of 127.0.0.1 that are
+        opened when the service is made.  C{late}: endpoints that are opened after
+        it has started.  C{udp}: hosts and ports that echo datagrams.  C{body}: the
+        response.  C{make}, C{start} and C{stop}: how these fail.  C{exclusive}:
+        only one generation can run.  C{idle}: seconds before an idle connection
+        is closed at a stop.  C{soon}: connections end with the next response from
+        the beginning of the drain, not from half of it.
     """
-    # In one piece: it is read at any time.
+    # Replace it atomically: it may be read at any time.
     directory.joinpath("new").write_text(json.dumps(options))
     directory.joinpath("new").rename(directory / "options")
 
 
 def note(info: Any) -> None:
     """
-    What C{--on} may call.
+    A function for C{--on}.
     """
     Logger().info("noted {info}", info=info)
 
 
 async def fall(info: Any) -> None:
     """
-    The same, and it fails.
+    A function for C{--on} that fails.
     """
     raise ValueError("it fell")
 
@@ -70,7 +71,7 @@ class Options(UsageOptions):
     def __init__(self) -> None:
         super().__init__()
         if not os.path.exists("parsing"):
-            # Later it may be another user's.
+            # Later the process may run as another user.
             Path("parsing").touch()
         try:
             self["options"] = json.loads(Path("options").read_text())
@@ -80,7 +81,7 @@ class Options(UsageOptions):
 
 class Failing(Service):
     """
-    Starts and stops as it is told to.
+    A service whose start and stop fail as the options say.
     """
 
     def __init__(self, start: str, stop: str) -> None:
@@ -116,7 +117,7 @@ def _happen(how: str) -> Any:
 
 class Late(Service):
     """
-    Listens some time after it was started.
+    A service that listens some time after it has started.
     """
 
     def __init__(self, endpoint: str, site: Site) -> None:
@@ -137,7 +138,7 @@ class Late(Service):
 
 class Exclusive(Service):
     """
-    Has a lock, which one at a time can have.
+    A service with a lock, so that only one generation can run.
     """
 
     def startService(self) -> None:
@@ -151,7 +152,7 @@ class Exclusive(Service):
 
 class Answer(Resource):
     """
-    The body, the second half of it when a file is there.
+    Sends the body, and its second half as soon as a file exists.
     """
 
     isLeaf = True
@@ -183,11 +184,11 @@ class Echo(DatagramProtocol):
 
 def makeService(options: Options) -> MultiService:
     """
-    What twistd calls.
+    Make the service, as twistd plugins do.
     """
-    # The harder test: reloads in a row without a rest.
+    # The harder test: reloads without a pause between them.
     ReloadService.share = 1.0
-    # The quicker one: a port that listens late does so after 0.1 s.
+    # Shorter, because a late port here listens after 0.1 s.
     succession.LATE = 0.5  # type: ignore[misc]
     chosen = options["options"]
     vars(generation)["IDLE"] = chosen.get("idle", generation.IDLE)
@@ -224,7 +225,7 @@ def _retireSoon(self: Generation, seconds: float, successor: Successor | None) -
 
 class _Started(MultiService):
     """
-    Starts after its ports are open, and waits for the other.
+    Opens its ports, and then waits for the start of L{Failing}.
     """
 
     def __init__(self, ports: MultiService, failing: Failing) -> None:

@@ -1,5 +1,5 @@
 """
-C{twistd signalfd PLUGIN}: a real daemon, and what it does with each signal.
+C{twistd signalfd PLUGIN}: a real daemon, and its action for each signal.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ ME = Path("/proc/self/comm").read_text().strip()
 @pytest.fixture
 def port() -> int:
     """
-    Where nobody listens.
+    A free port.
     """
     return freePort()
 
 
 def listen(port: int) -> str:
     """
-    An endpoint.
+    Return an endpoint on 127.0.0.1.
     """
     return f"tcp:{port}:interface=127.0.0.1"
 
@@ -67,17 +67,17 @@ def listen(port: int) -> str:
 @contextmanager
 def hanging(port: int) -> Iterator[Web]:
     """
-    A request that is answered when the file C{go} is there.
+    Send a request that is answered as soon as the file C{go} exists.
     """
     with closing(Web(tcp(port))) as web:
         web.send("/go")
-        assert web.socket.recv(1, 2)  # MSG_PEEK: half of the answer is there.
+        assert web.socket.recv(1, 2)  # MSG_PEEK: half of the response has arrived.
         yield web
 
 
 def endsBy(daemon: Program, signo: int) -> None:
     """
-    It ends by a signal, in order.
+    Assert that a daemon ends by a signal, after an orderly shutdown.
     """
     assert daemon.wait() == -signo
     assert not (daemon.directory / "twistd.pid").exists()
@@ -86,7 +86,7 @@ def endsBy(daemon: Program, signo: int) -> None:
 
 def test_aReloadIsLogged(tmp_path: Path) -> None:
     """
-    Who asked for it, how long it took, and what came of it.
+    With its requester, its duration and its outcome.
     """
     write(tmp_path)
     with serving(tmp_path, "served") as daemon:
@@ -96,10 +96,7 @@ def test_aReloadIsLogged(tmp_path: Path) -> None:
         assert " s: generation 2 serves\n" in daemon.output()
 
 
-def test_anyNumberOfRequestsComesToOneMore(tmp_path: Path) -> None:
-    """
-    While a reload is under way.
-    """
+def test_requestsDuringAReloadCauseOneMore(tmp_path: Path) -> None:
     write(tmp_path, start="slow")
     with serving(tmp_path, "served") as daemon:
         daemon.kill(SIGHUP)
@@ -113,9 +110,9 @@ def test_anyNumberOfRequestsComesToOneMore(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("signo", [SIGTERM, SIGINT])
-def test_stoppingWaitsForOpenConnections(signo: int, tmp_path: Path, port: int) -> None:
+def test_aStopWaitsForOpenConnections(signo: int, tmp_path: Path, port: int) -> None:
     """
-    And listens no more.
+    New connections are refused meanwhile.
     """
     write(tmp_path, listen=[listen(port)])
     with serving(tmp_path, "served") as daemon:
@@ -123,7 +120,7 @@ def test_stoppingWaitsForOpenConnections(signo: int, tmp_path: Path, port: int) 
             daemon.kill(signo)
             waitFor(lambda: not canConnect(tcp(port)), "the port closes")
             daemon.kill(SIGHUP)
-            # Only the same signal means that it is to stop at once.
+            # Only the same signal would stop it at once.
             daemon.kill(SIGTERM if signo == SIGINT else SIGINT)
             daemon.waitForOutput("already stopping")
             (tmp_path / "go").touch()
@@ -135,10 +132,7 @@ def test_stoppingWaitsForOpenConnections(signo: int, tmp_path: Path, port: int) 
         )
 
 
-def test_stoppingWaitsForStopTimeout(tmp_path: Path, port: int) -> None:
-    """
-    And not longer.
-    """
+def test_aStopTakesNoLongerThanStopTimeout(tmp_path: Path, port: int) -> None:
     write(tmp_path, listen=[listen(port)])
     with serving(tmp_path, "--stop-timeout=0.5", "served") as daemon:
         with hanging(port):
@@ -154,12 +148,11 @@ def test_stoppingWaitsForStopTimeout(tmp_path: Path, port: int) -> None:
     [(SIGTERM, SIGTERM), (SIGINT, SIGINT), (SIGQUIT,), (SIGTERM, SIGQUIT)],
     ids=lambda signals: " ".join(Signals(signo).name for signo in signals),
 )
-def test_stoppingAtOnce(
+def test_aSecondSignalOrSigquitStopsItAtOnce(
     signals: tuple[int, ...], stop: str, tmp_path: Path, port: int
 ) -> None:
     """
-    By a second signal of the same number, or by SIGQUIT, whatever is open,
-    and whatever the service waits for.
+    Even if a connection is open, or C{stopService} hangs.
     """
     write(tmp_path, listen=[listen(port)], stop=stop)
     with serving(tmp_path, "served") as daemon:
@@ -174,10 +167,7 @@ def test_stoppingAtOnce(
 
 
 @pytest.mark.parametrize("options", [[], ["--stop-first"]])
-def test_stoppingDoesNotWaitForAReload(options: list[str], tmp_path: Path) -> None:
-    """
-    That may never come to its end.
-    """
+def test_aStopDoesNotWaitForAReload(options: list[str], tmp_path: Path) -> None:
     write(tmp_path)
     with serving(tmp_path, *options, "served") as daemon:
         write(tmp_path, start="hang")
@@ -188,9 +178,9 @@ def test_stoppingDoesNotWaitForAReload(options: list[str], tmp_path: Path) -> No
         assert "the service is being stopped" in daemon.output()
 
 
-def test_whoAsksForAReloadIsToldWhatIsAwaited(tmp_path: Path) -> None:
+def test_theLogSaysWhyAReloadHasToWait(tmp_path: Path) -> None:
     """
-    When a start does not come to its end; the report has it too.
+    The last generation is still starting; the report says so too.
     """
     write(tmp_path)
     with serving(tmp_path, "served") as daemon:
@@ -198,7 +188,7 @@ def test_whoAsksForAReloadIsToldWhatIsAwaited(tmp_path: Path) -> None:
         daemon.kill(SIGHUP)
         daemon.waitForOutput("reloading")
 
-        def asks() -> object:
+        def requested() -> object:
             daemon.kill(SIGHUP)
             return re.search(
                 r"\] generation 2 has been starting for \d+ s; one more reload follows"
@@ -206,17 +196,14 @@ def test_whoAsksForAReloadIsToldWhatIsAwaited(tmp_path: Path) -> None:
                 daemon.output(),
             )
 
-        waitFor(asks, "it is told")
+        waitFor(requested, "the reason is logged")
         daemon.kill(SIGUSR2)
         daemon.waitForOutput("generation 2 starts: 0 connections, no port")
         daemon.kill(SIGTERM)
         endsBy(daemon, SIGTERM)
 
 
-def test_theLogIsRotatedAndTheStateReported(tmp_path: Path, port: int) -> None:
-    """
-    By SIGUSR1 and SIGUSR2.
-    """
+def test_sigusr1RotatesTheLogAndSigusr2Reports(tmp_path: Path, port: int) -> None:
     write(tmp_path, listen=[listen(port)])
     log = tmp_path / "log"
     whole = commandFor(tmp_path, "served", twistd=["--logfile", str(log)])
@@ -233,10 +220,7 @@ def test_theLogIsRotatedAndTheStateReported(tmp_path: Path, port: int) -> None:
         assert daemon.wait() == -SIGTERM
 
 
-def test_signalsCanBeGivenOtherActions(tmp_path: Path) -> None:
-    """
-    By --on, each of them.
-    """
+def test_onChangesTheActionOfASignal(tmp_path: Path) -> None:
     write(tmp_path)
     log = tmp_path / "log"
     on = [
@@ -249,7 +233,7 @@ def test_signalsCanBeGivenOtherActions(tmp_path: Path) -> None:
         "RTMIN+2=quit",
         "RTMIN+3=stop",
     ]
-    options = [f"--on={one}" for one in on]
+    options = [f"--on={each}" for each in on]
     whole = commandFor(tmp_path, *options, "served", twistd=["--logfile", str(log)])
 
     def said(text: str) -> bool:
@@ -275,10 +259,7 @@ def test_signalsCanBeGivenOtherActions(tmp_path: Path) -> None:
         assert daemon.wait() == -(SIGRTMIN + 3)
 
 
-def test_itQuitsByAnySignal(tmp_path: Path, port: int) -> None:
-    """
-    By --on.
-    """
+def test_anySignalMayStopItAtOnce(tmp_path: Path, port: int) -> None:
     write(tmp_path, listen=[listen(port)])
     with serving(tmp_path, "--on=USR1=quit", "served") as daemon:
         with hanging(port):
@@ -286,10 +267,9 @@ def test_itQuitsByAnySignal(tmp_path: Path, port: int) -> None:
             endsBy(daemon, SIGUSR1)
 
 
-def test_aTerminalThatClosesStopsIt(tmp_path: Path) -> None:
+def test_theHangupOfATerminalStopsIt(tmp_path: Path) -> None:
     """
-    As any other program in the foreground; the kernel sends SIGHUP then.  One
-    that a process sends means a reload.
+    The kernel sends this SIGHUP.  A SIGHUP from a process reloads it.
     """
     write(tmp_path)
     log = tmp_path / "log"
@@ -308,7 +288,7 @@ def test_aTerminalThatClosesStopsIt(tmp_path: Path) -> None:
     assert not (tmp_path / "twistd.pid").exists()
 
 
-#: A shell in a terminal, which tells its job when that closes, as bash does.
+#: A shell in a terminal, which forwards SIGHUP to its job, as bash does.
 LEADER = """
 import os, signal, subprocess, sys
 job = subprocess.Popen(sys.argv[1:])
@@ -318,10 +298,9 @@ sys.exit(-job.wait())
 """
 
 
-def test_aShellWhoseTerminalClosesStopsItsJobs(tmp_path: Path) -> None:
+def test_theShellOfAClosedTerminalStopsIt(tmp_path: Path) -> None:
     """
-    For it the kernel need not do so.  While the terminal is there what the
-    shell sends means a reload.
+    While the terminal is open, a SIGHUP from the shell reloads it.
     """
     write(tmp_path)
     log = tmp_path / "log"
@@ -341,9 +320,9 @@ def test_aShellWhoseTerminalClosesStopsItsJobs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_nohupIsHeeded(asked: bool, tmp_path: Path) -> None:
+def test_nohupDisablesReload(asked: bool, tmp_path: Path) -> None:
     """
-    Unless --on asks for SIGHUP.
+    Unless --on names SIGHUP.
     """
     write(tmp_path)
     options = ["--on=HUP=reload"] if asked else []
@@ -359,10 +338,9 @@ def test_nohupIsHeeded(asked: bool, tmp_path: Path) -> None:
         endsBy(daemon, SIGTERM)
 
 
-def test_aHangupIsNeverFatal(tmp_path: Path) -> None:
+def test_aHangupNeverKillsIt(tmp_path: Path) -> None:
     """
-    From the moment at which the plugin's options are parsed until the end: it
-    comes all the time.
+    From the moment at which the options of the plugin are parsed until the end.
     """
     write(tmp_path, make="wait", start="slow")
     with program(tmp_path, *commandFor(tmp_path, "served")) as daemon:
@@ -387,7 +365,7 @@ def test_aHangupIsNeverFatal(tmp_path: Path) -> None:
 
 def test_itWorksDaemonized(tmp_path: Path, port: int) -> None:
     """
-    With a SIGHUP as soon as its pid is known.
+    SIGHUP is sent as soon as its pid is known.
     """
     write(tmp_path, listen=[listen(port)])
     pidfile, log = tmp_path / "daemon.pid", tmp_path / "daemon.log"
@@ -401,7 +379,7 @@ def test_itWorksDaemonized(tmp_path: Path, port: int) -> None:
             assert launcher.wait() == 0
         waitFor(lambda: RELOADED in log.read_text(), "it reloads")
         fetch(tcp(port))
-        # Nobody's terminal has closed.
+        # It has no terminal.
         os.kill(pid, SIGTERM)
         status = endOf(pid)
     assert os.WTERMSIG(status) == SIGTERM
@@ -411,7 +389,7 @@ def test_itWorksDaemonized(tmp_path: Path, port: int) -> None:
 
 def test_itWorksUnderTwist(tmp_path: Path, port: int) -> None:
     """
-    The other program that runs plugins: always in the foreground.
+    twist(1) also runs plugins, always in the foreground.
     """
     write(tmp_path, listen=[listen(port)])
     options = ["--log-format", "text"]
@@ -426,9 +404,9 @@ def test_itWorksUnderTwist(tmp_path: Path, port: int) -> None:
 
 
 @pytest.mark.parametrize("start", ["raise", "fail", "fail later"])
-def test_whatCannotStartDoesNotStay(start: str, tmp_path: Path) -> None:
+def test_aServiceThatCannotStartEndsTheDaemon(start: str, tmp_path: Path) -> None:
     """
-    And twistd's exit status says so.
+    With exit status 1.
     """
     write(tmp_path, start=start)
     with program(tmp_path, *commandFor(tmp_path, "served")) as daemon:
@@ -439,7 +417,7 @@ def test_whatCannotStartDoesNotStay(start: str, tmp_path: Path) -> None:
 
 def childrenOf(pid: int) -> list[int]:
     """
-    The children of a process that has one thread.
+    Return the children of a process with one thread.
     """
     children = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in children.read_text().split()]
@@ -452,16 +430,16 @@ def asInit(
     """
     Run a daemon as the first process of a pid namespace.
 
-    @return: What has started it, and its pid outside.
+    @return: The program that starts it, and its pid outside of the namespace.
     """
     whole = ["unshare", "--user", "--map-root-user", "--pid", "--fork", *unshare]
     if shutil.which("unshare") is None:
-        pytest.skip("there is no unshare(1)")
+        pytest.skip("needs unshare(1)")
     possible = subprocess.run(
         [*whole, "true"], capture_output=True, text=True, check=False
     )
     if possible.returncode:
-        pytest.skip(f"no namespaces here: {possible.stderr}")
+        pytest.skip(f"needs namespaces: {possible.stderr}")
     twistd = commandFor(directory, *command, twistd=["--pidfile="])
     with program(directory, *whole, "--kill-child", *twistd) as outer:
         outer.waitForOutput("pid 1 serves")
@@ -471,8 +449,7 @@ def asInit(
 
 def test_itMayBeTheFirstProcessOfAContainer(tmp_path: Path) -> None:
     """
-    It reloads and stops, with 0, for such a process cannot end itself by a
-    signal.
+    It exits with 0, because such a process cannot kill itself by a signal.
     """
     write(tmp_path)
     with asInit(tmp_path, "served") as (outer, pid):
@@ -484,10 +461,7 @@ def test_itMayBeTheFirstProcessOfAContainer(tmp_path: Path) -> None:
         assert "Traceback" not in outer.output()
 
 
-def test_asTheFirstProcessOfAContainerItReapsOrphans(tmp_path: Path) -> None:
-    """
-    They come to it, and nobody else waits for them.
-    """
+def test_theFirstProcessOfAContainerReapsOrphans(tmp_path: Path) -> None:
     write(tmp_path)
     orphan = "sh -c 'until test -e go; do sleep 0.05; done'"
     leave = f"--on=WINCH=run:{orphan} > left 2>&1 & echo it is left"
@@ -495,7 +469,7 @@ def test_asTheFirstProcessOfAContainerItReapsOrphans(tmp_path: Path) -> None:
     with asInit(tmp_path, leave, "served", unshare=ownProc) as (outer, pid):
         os.kill(pid, SIGWINCH)
         outer.waitForOutput("is left: it is left\n")
-        waitFor(lambda: len(childrenOf(pid)) == 1, "the orphan has come")
+        waitFor(lambda: len(childrenOf(pid)) == 1, "the orphan is adopted")
         (tmp_path / "go").touch()
         waitFor(lambda: not childrenOf(pid), "it was reaped")
         os.kill(pid, SIGTERM)
@@ -503,9 +477,9 @@ def test_asTheFirstProcessOfAContainerItReapsOrphans(tmp_path: Path) -> None:
         assert "Traceback" not in outer.output()
 
 
-def test_itTellsSystemd(tmp_path: Path, port: int) -> None:
+def test_systemdIsNotified(tmp_path: Path, port: int) -> None:
     """
-    When it serves, reloads, has failed to, and stops; and that it lives.
+    Of the start, reloads, a failed reload and the stop; the watchdog is fed.
     """
     write(tmp_path, listen=[listen(port)])
 
@@ -544,7 +518,7 @@ def test_itTellsSystemd(tmp_path: Path, port: int) -> None:
                 daemon.kill(SIGTERM)
                 assert read(manager, "STOPPING") == {"STOPPING": "1"}
                 read(manager, "EXTEND_TIMEOUT_USEC")
-                # It lives while it waits.
+                # The watchdog is fed while connections drain.
                 read(manager, "WATCHDOG")
                 (tmp_path / "go").touch()
                 web.receive()
@@ -570,18 +544,15 @@ def test_itTellsSystemd(tmp_path: Path, port: int) -> None:
 def test_aWrongCommandLineIsAUsageError(
     options: list[str], why: str, tmp_path: Path
 ) -> None:
-    """
-    Before anything starts.
-    """
     write(tmp_path)
     with program(tmp_path, *commandFor(tmp_path, *options)) as daemon:
         assert daemon.wait() == 1
         assert why in daemon.output().splitlines()[-1]
 
 
-def test_callsThatFailAreLogged(tmp_path: Path) -> None:
+def test_aFailureOfACallIsLogged(tmp_path: Path) -> None:
     """
-    And it serves on.
+    The daemon continues to serve.
     """
     write(tmp_path)
     options = ["--on=USR1=call:tests.support.served.fall", "served"]

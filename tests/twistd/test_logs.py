@@ -1,5 +1,5 @@
 """
-L{rotateLogs}: new log files, with every log option of twistd.
+L{rotateLogs} with every log option of twistd.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from txsignalfd._twistd.logs import rotateLogs
 
 LOG = Logger("example")
 
-#: A service that rotates on SIGUSR1, and tells what was done in a file too.
+#: A service that rotates on SIGUSR1, and appends the outcome to a file.
 SERVICE = """
 from signal import SIGUSR1
 from twisted.application.service import Application
@@ -58,18 +58,18 @@ class Service(SignalService):
     def startService(self):
         super().startService()
         Logger().info("it runs")
-        told()
+        note()
 
-def told(*lines):
-    with open("told", "a") as file:
+def note(*lines):
+    with open("outcome", "a") as file:
         print(*lines, sep="\\n", file=file)
 
 application = Application("logs")
-handlers = {SIGUSR1: lambda info: told(*rotateLogs())}
+handlers = {SIGUSR1: lambda info: note(*rotateLogs())}
 Service(handlers).setServiceParent(application)
 """
 
-#: What C{--logger} names.
+#: The module of C{--logger}.
 LOGGERS = """
 import os, sys
 from twisted.logger import jsonFileLogObserver, textFileLogObserver
@@ -89,7 +89,7 @@ def toStderr():
 
 class Daemon:
     """
-    What twistd runs here, by what it has told.
+    A twistd that runs L{SERVICE}.
     """
 
     def __init__(self, directory: Path, pid: int, output: Callable[[], str]) -> None:
@@ -97,35 +97,34 @@ class Daemon:
         self.pid = pid
         self.output = output
 
-    def told(self) -> list[str]:
-        told = self.directory / "told"
-        return told.read_text().splitlines()[1:] if told.exists() else []
+    def outcomes(self) -> list[str]:
+        outcome = self.directory / "outcome"
+        return outcome.read_text().splitlines()[1:] if outcome.exists() else []
 
     def rotate(self) -> list[str]:
         """
-        Send SIGUSR1, and wait until it has told of it.
+        Send SIGUSR1, wait for the outcome, and return it.
         """
-        before = len(self.told())
+        before = len(self.outcomes())
         os.kill(self.pid, SIGUSR1)
-        waitFor(lambda: len(self.told()) > before, self.output())
-        return self.told()[before:]
+        waitFor(lambda: len(self.outcomes()) > before, self.output())
+        return self.outcomes()[before:]
 
 
 @contextmanager
 def twistd(directory: Path, *options: str, daemonize: bool = False) -> Iterator[Daemon]:
     """
-    Run twistd, and see that it ends in order.
+    Run twistd, and assert that SIGTERM stops it without a traceback.
     """
     (directory / "service.tac").write_text(SERVICE)
     (directory / "loggers.py").write_text(LOGGERS)
     foreground = [] if daemonize else ["-n"]
     command = [TWISTD, *foreground, *options, "-y", "service.tac"]
-    told = directory / "told"
     with adoptingOrphans(), program(directory, *command) as running:
         if daemonize:
             assert running.wait() == 0, running.output()
         pid = daemonPid(running) if daemonize else running.pid
-        waitFor(told.exists, running.output())
+        waitFor((directory / "outcome").exists, running.output())
         yield Daemon(directory, pid, running.output)
         os.kill(pid, SIGTERM)
         if daemonize:
@@ -139,7 +138,7 @@ def twistd(directory: Path, *options: str, daemonize: bool = False) -> Iterator[
 
 def daemonPid(launcher: Program) -> int:
     """
-    The daemon that twistd has left.
+    Return the pid of the daemon that twistd has left.
     """
     return int((launcher.directory / "twistd.pid").read_text())
 
@@ -160,8 +159,8 @@ def test_itsOwnFileIsRotated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
-    As often as it is asked to; and when logrotate has moved or removed it, or
-    has made a new one, that is what it writes to.
+    If logrotate has moved or removed the file, or has created a new one, the file
+    at its path is opened.
     """
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     log = tmp_path / "twistd.log"
@@ -188,22 +187,20 @@ def test_itsOwnFileIsRotated(
         assert log.read_text().endswith(f"{log}: reopened\n")
 
 
-def test_whatWritesToAPlainFileIsReopened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_aPlainFileIsReopened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Such as the logger for JSON of Twisted's documentation.
+    As the logger for JSON in Twisted's documentation has it.
     """
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     log = tmp_path / "twistd.log"
     with twistd(tmp_path, "--logger", "loggers.toJSON") as daemon:
-        stands = "still at its path, is reopened once it has been moved"
-        assert daemon.rotate() == [f"{log}: {stands}"]
+        inPlace = "still at its path, is reopened once it has been moved"
+        assert daemon.rotate() == [f"{log}: {inPlace}"]
         log.rename(tmp_path / "moved.log")
         assert daemon.rotate() == [f"{log}: reopened"]
         assert "it runs" in (tmp_path / "moved.log").read_text()
         assert "reopened" in log.read_text()
-        assert stands not in log.read_text()
+        assert inPlace not in log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -217,14 +214,14 @@ def test_whatWritesToAPlainFileIsReopened(
         (["--logfile", "/dev/null"], "/dev/null"),
     ],
 )
-def test_whereNothingCanBeRotatedItSaysSo(
+def test_destinationsThatAreNotFilesAreNotRotated(
     options: list[str],
     place: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
-    And least of all does it rotate /dev/null.
+    Nor is /dev/null.
     """
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with twistd(tmp_path, *options) as daemon:
@@ -236,13 +233,13 @@ def test_whereNothingCanBeRotatedItSaysSo(
     assert not os.path.exists("/dev/null.1")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to change its user")
 @pytest.mark.parametrize("moved", [False, True])
-def test_aDirectoryOfRootsIsNamedAndTheLogGoesOn(moved: bool) -> None:
+def test_aFileInADirectoryOfRootIsNotRotated(moved: bool) -> None:
     """
-    When twistd has given up its privileges.
+    After twistd has dropped its privileges; logging continues.
     """
-    # Its parents let everybody through, and those of tmp_path do not.
+    # Other users may not enter the parents of tmp_path.
     with TemporaryDirectory() as name:
         directory = Path(name)
         directory.chmod(0o777)
@@ -251,7 +248,7 @@ def test_aDirectoryOfRootsIsNamedAndTheLogGoesOn(moved: bool) -> None:
 
 def losePrivileges(directory: Path, moved: bool) -> None:
     """
-    Log in a directory of root as somebody else, and rotate.
+    Rotate a log in a directory of root, as another user.
     """
     logs = directory / "logs"
     logs.mkdir(0o755)
@@ -282,7 +279,7 @@ def losePrivileges(directory: Path, moved: bool) -> None:
 @contextmanager
 def logging(*observers: ILogObserver) -> Iterator[None]:
     """
-    Log to these, and to nobody else.
+    Log to these observers only.
     """
     others = globalLogPublisher._observers
     globalLogPublisher._observers = list(observers)
@@ -295,15 +292,15 @@ def logging(*observers: ILogObserver) -> Iterator[None]:
 @contextmanager
 def logFile(path: Path, kind: Any = LogFile) -> Iterator[Any]:
     """
-    A log file that is closed in the end.
+    Open a log file of Twisted, and close it.
     """
     with closing(kind.fromFullPath(str(path))) as file:
         yield file
 
 
-def test_whatIsBehindPublishersAndFiltersIsFound(tmp_path: Path) -> None:
+def test_filesBehindPublishersAndFiltersAreRotatedOnce(tmp_path: Path) -> None:
     """
-    Once; also where a filter lets nothing through but what is critical.
+    Also behind a filter that passes only critical events.
     """
     log, all_ = tmp_path / "critical.log", tmp_path / "all.log"
     with logFile(log) as critical, logFile(all_) as everything:
@@ -320,16 +317,16 @@ def test_whatIsBehindPublishersAndFiltersIsFound(tmp_path: Path) -> None:
     assert not (tmp_path / "all.log.2").exists()
 
 
-def test_whatIsNoFileIsNamedAndLeftAlone() -> None:
+def test_observersWithoutAFileAreNotRotated() -> None:
     """
-    Neither what is in memory, nor functions, nor what only looks like a file.
+    Files in memory, functions, and objects that only look like a file.
     """
 
     class Pretender:
         encoding = "utf-8"
 
         def fileno(self) -> str:
-            return "no number"
+            return "not a number"
 
         def write(self, text: str) -> None:
             pass
@@ -379,10 +376,9 @@ def test_whatIsNoFileIsNamedAndLeftAlone() -> None:
 
 
 @pytest.mark.parametrize("mode", ["a", "ab", "w+"])
-def test_nothingOfAPlainFileIsLost(mode: str, tmp_path: Path) -> None:
+def test_reopeningAPlainFileLosesNothing(mode: str, tmp_path: Path) -> None:
     """
-    What it has kept goes to the old file; the new one is as the old was, and
-    the descriptor is the same.
+    Buffered text goes to the old file.  Mode and descriptor stay the same.
     """
     log, moved = tmp_path / "log", tmp_path / "moved"
     with open(log, mode) as file:
@@ -413,8 +409,7 @@ def test_aPlainFileThatCannotBeReopenedGoesOn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    One of a relative path might be another file by now; one without a name
-    has no path, and what is no file is not rotated.
+    A relative path may name another file by now, and a nameless file has no path.
     """
     monkeypatch.chdir(tmp_path)
     why = (
@@ -444,7 +439,7 @@ def test_aPlainFileThatCannotBeReopenedGoesOn(
 
 def test_aDailyFileRotatesOnceADay(tmp_path: Path) -> None:
     """
-    And says so when it is asked to do it again.
+    A second rotation on the same day fails with the reason.
     """
     log = tmp_path / "log"
     with logFile(log, DailyLogFile) as file, logging(textFileLogObserver(file)):
@@ -454,11 +449,11 @@ def test_aDailyFileRotatesOnceADay(tmp_path: Path) -> None:
     assert log.read_text().endswith(line + "\n")
 
 
-def test_aFileThatBreaksWhileItRotatesIsOpenedAgain(
+def test_aFileIsReopenedIfItsRotationFails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Twisted's closes it before the last step, which may fail.
+    Twisted closes the file before the last step, which may fail.
     """
     log = tmp_path / "log"
     (tmp_path / "log.1").mkdir()
@@ -475,7 +470,7 @@ def test_aFileThatBreaksWhileItRotatesIsOpenedAgain(
             assert log.read_text().endswith(line + "\n")
         os.rename(tmp_path / "log.1", tmp_path / "elsewhere")
         assert rotateLogs() == [f"{log}: rotated"]
-        # The same has happened when it rotated by itself.
+        # Twisted leaves a closed file if its own rotation fails.
         file._file.close()
         assert rotateLogs() == [f"{log}: reopened"]
     assert log.read_text().endswith("reopened\n")
@@ -486,7 +481,7 @@ def test_aFileThatBreaksWhileItRotatesIsOpenedAgain(
 @contextmanager
 def asNobody() -> Iterator[None]:
     """
-    Be somebody else than root to access(2), which asks for the real user.
+    Change the real user, which access(2) checks, to another than root.
     """
     uid = os.getuid()
     if uid == 0:
@@ -498,11 +493,11 @@ def asNobody() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", ["logs", "logs/log"])
-def test_whatMayNotBeWrittenToIsNamed(name: str) -> None:
+def test_anErrorNamesTheUnwritablePath(name: str) -> None:
     """
     The directory, or the file itself.
     """
-    # Its parents let everybody through, and those of tmp_path do not.
+    # Other users may not enter the parents of tmp_path.
     with TemporaryDirectory() as parent:
         log, denied = Path(parent, "logs", "log"), Path(parent, name)
         Path(parent).chmod(0o755)
@@ -520,13 +515,10 @@ def test_whatMayNotBeWrittenToIsNamed(name: str) -> None:
             denied.chmod(0o777)
 
 
-def test_whatSomebodyElseReadsIsLeftAlone() -> None:
-    """
-    stdout, stderr and syslog.
-    """
+def test_standardStreamsAndSyslogAreNotRotated() -> None:
     syslog = SyslogObserver("txsignalfd")
-    told: list[str] = []
-    syslog.syslog = lambda priority, line: told.append(line)
+    sent: list[str] = []
+    syslog.syslog = lambda priority, line: sent.append(line)
     streams = [sys.__stdout__, sys.__stderr__]
     with logging(
         *(textFileLogObserver(cast(IO[str], stream)) for stream in streams),
@@ -535,13 +527,10 @@ def test_whatSomebodyElseReadsIsLeftAlone() -> None:
         lines = rotateLogs()
     why = "nothing to rotate"
     assert lines == [f"{place}: {why}" for place in ("stdout", "stderr", "syslog")]
-    assert [line.split("] ")[1] for line in told] == ["rotating the log", *lines]
+    assert [line.split("] ")[1] for line in sent] == ["rotating the log", *lines]
 
 
-def test_aReopenedFileHasTheModeItIsToHave(tmp_path: Path) -> None:
-    """
-    As twisted.python.logfile has it.
-    """
+def test_aReopenedFileHasItsDefaultMode(tmp_path: Path) -> None:
     log = tmp_path / "log"
     file: Any = LogFile("log", str(tmp_path), defaultMode=0o604)
     with closing(file):
@@ -553,7 +542,7 @@ def test_aReopenedFileHasTheModeItIsToHave(tmp_path: Path) -> None:
 
 def test_privatePartsOfTwistedThatItUses(tmp_path: Path) -> None:
     """
-    When this fails with a new Twisted, see where txsignalfd._twistd.logs uses them.
+    If this fails with a new Twisted, update L{txsignalfd._twistd.logs}.
     """
     with logFile(tmp_path / "log") as file:
         assert vars(textFileLogObserver(file))["_outFile"] is file

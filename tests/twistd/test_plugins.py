@@ -1,6 +1,5 @@
 """
-Each plugin that Twisted ships, under C{twistd signalfd}: it starts, serves a
-client, reloads, serves the next, and stops.
+Each plugin of Twisted itself, under C{twistd signalfd}.
 """
 
 from __future__ import annotations
@@ -28,8 +27,9 @@ from txsignalfd._twistd.plugins import installedPlugins
 
 def talk(port: int, *exchange: bytes) -> None:
     """
-    Have an answer for each thing that is said; nothing is said before an
-    answer that stands first.
+    Send the first text, wait for the second, and so on.
+
+    A text to send may be empty.
     """
     with tcp(port)() as connection:
         for number, text in enumerate(exchange):
@@ -119,7 +119,7 @@ class Ftp:
 
 def retrieve(client: ftplib.FTP) -> list[bytes]:
     """
-    A file's text.  Twisted cannot send it in lines.
+    Retrieve a file as binary, because Twisted cannot send lines.
     """
     text: list[bytes] = []
     client.retrbinary("RETR file", text.append)
@@ -145,8 +145,8 @@ class Mail:
         self.options = [
             f"--smtp=tcp:{port}:interface=127.0.0.1",
             f"--pop3=tcp:{self.pop3}:interface=127.0.0.1",
-            # It has a thing to do each second.  Users have not worked since
-            # Python 2.
+            # The relay is active every second.  The options for users have not
+            # worked since Python 2.
             f"--relay={directory / 'queue'}",
             "--hostname=localhost",
         ]
@@ -206,12 +206,12 @@ class Procmon:
 
         def isNew() -> bool:
             """
-            One runs, and that of the last generation does not.
+            Exactly one child runs, and no child of the last generation.
             """
             now = set(children.read_text().split())
             return len(now) == 1 and not now & self.seen
 
-        waitFor(isNew, "one child, of this generation")
+        waitFor(isNew, "one child of this generation")
         self.seen |= set(children.read_text().split())
 
 
@@ -219,7 +219,7 @@ class Socks:
     def __init__(self, directory: Path, port: int) -> None:
         self.port = port
         self.behind = socket.create_server(("127.0.0.1", 0))
-        # Its own --log has not worked since Python 2.
+        # The option --log has not worked since Python 2.
         self.options = [f"--port={port}"]
 
     def check(self, daemon: Program) -> None:
@@ -293,10 +293,7 @@ SHIPPED: dict[str, Callable[[Path, int], Any]] = {
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_itStartsReloadsAndStops(name: str, tmp_path: Path) -> None:
-    """
-    And serves a client before and after.
-    """
+def test_everyPluginServesThroughReloads(name: str, tmp_path: Path) -> None:
     plugin = SHIPPED[name](tmp_path, freePort())
     options = ["--drain=2", name, *plugin.options]
     try:
@@ -314,9 +311,9 @@ def test_itStartsReloadsAndStops(name: str, tmp_path: Path) -> None:
             plugin.close()
 
 
-def test_theseAreAllThatTwistedShips() -> None:
+def test_everyPluginOfTwistedIsTested() -> None:
     """
-    A newer one may have others.
+    A newer Twisted may have others.
     """
     shipped = [
         name
@@ -326,9 +323,9 @@ def test_theseAreAllThatTwistedShips() -> None:
     assert sorted(shipped) == sorted(SHIPPED)
 
 
-def test_theHelpListsThem(tmp_path: Path) -> None:
+def test_theHelpListsThePlugins(tmp_path: Path) -> None:
     """
-    By their names, with what they are; but for the command itself.
+    With their descriptions, but without C{signalfd} itself.
     """
     with program(tmp_path, TWISTD, "signalfd", "--help") as running:
         assert running.wait() == 0, running.output()
@@ -340,9 +337,9 @@ def test_theHelpListsThem(tmp_path: Path) -> None:
     assert ["dns", "A", "domain", "name", "server."] in words
 
 
-def test_aTransferOfFTPGoesOnThroughAReload(tmp_path: Path) -> None:
+def test_anFTPTransferContinuesThroughAReload(tmp_path: Path) -> None:
     """
-    On the port that its client was told of before.
+    On the passive port that the client received before.
     """
     plugin = Ftp(tmp_path, freePort())
     with serving(tmp_path, "ftp", *plugin.options) as daemon:
@@ -357,13 +354,13 @@ def test_aTransferOfFTPGoesOnThroughAReload(tmp_path: Path) -> None:
                 assert data.recv(100) == b"its text\n"
             client.voidresp()
             plugin.check(daemon)
-            # And this one, which the old generation serves still, has others.
+            # The old generation still opens passive ports for this client.
             assert retrieve(client) == [b"its text\n"]
 
 
 def test_aThreadPoolEndsWithItsGeneration(tmp_path: Path) -> None:
     """
-    One that a plugin has made for as long as the reactor runs.
+    C{web --wsgi} makes a thread pool that a shutdown trigger stops.
     """
     port = freePort()
     options = [f"--listen=tcp:{port}:interface=127.0.0.1", "--wsgi=wsgi.application"]
@@ -393,9 +390,9 @@ def test_aThreadPoolEndsWithItsGeneration(tmp_path: Path) -> None:
         assert "Traceback" not in daemon.output()
 
 
-def test_optionsAreReadWhereTheCommandWasGiven(tmp_path: Path) -> None:
+def test_reloadsParseTheCommandInItsDirectory(tmp_path: Path) -> None:
     """
-    Though the daemon has gone to another directory since.
+    Even if the daemon works in another directory, by C{--rundir}.
     """
     port = freePort()
     (tmp_path / "index.html").write_text("its text")
@@ -411,18 +408,18 @@ def test_optionsAreReadWhereTheCommandWasGiven(tmp_path: Path) -> None:
         assert daemon.wait() == -SIGTERM
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs to be root, to confine itself")
-def test_whereItIsConfinedOptionsAreReadThere(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, for chroot(2)")
+def test_reloadsParseTheCommandInTheChroot(tmp_path: Path) -> None:
     """
-    For the directory in which the command was given cannot be reached.
+    The directory in which the command was given cannot be reached.
     """
     port = freePort()
     (tmp_path / "jail" / "dev").mkdir(parents=True)
-    # Twisted wants one.
+    # twistd opens it.
     (tmp_path / "jail" / "dev" / "null").touch()
     (tmp_path / "jail" / "file").write_text("its text")
     options = [f"--listen=tcp:{port}:interface=127.0.0.1", "--path=/"]
-    # What measures it would not find its own files either.
+    # coverage would not find its files in there.
     before = ["env", "-u", "COVERAGE_PROCESS_CONFIG", "-u", "COVERAGE_PROCESS_START"]
     twistd = ["--chroot=jail", "--pidfile="]
     with serving(tmp_path, "web", *options, twistd=twistd, before=before) as daemon:

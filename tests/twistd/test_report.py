@@ -1,5 +1,5 @@
 """
-L{report}: what a daemon is doing, with real children and threads.
+L{report} with real children and threads.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from twisted.protocols.policies import TimeoutMixin
 
 from tests.support.daemons import TWISTD, program, waitFor
 from tests.support.handlers import Recorder
+from tests.support.inreactor import inReactor
 from tests.support.kernel import inChild
 from tests.support.processes import SLEEP, foreign, kill, spawn, zombie
-from tests.support.reactors import KINDS, newReactor, sleep, spin, until
+from tests.support.reactors import KINDS, newReactor, sleep, until
 from tests.support.worlds import send
-from txsignalfd import ChildReaper, Overlap, SignalDispatcher, dispatcherFor
+from txsignalfd import ChildReaper, Overlap, SignalDispatcher
 from txsignalfd._twistd.report import report
 
 
 def partsOf(text: str) -> dict[str, str]:
     """
-    The parts of a report, by title.
+    Split a report into its parts, by title.
     """
     parts: dict[str, str] = {}
     for line in text.splitlines():
@@ -45,7 +46,7 @@ def partsOf(text: str) -> dict[str, str]:
 
 def reported(reactor: Any, *generations: str) -> dict[str, str]:
     """
-    What is told of a reactor.
+    Return the parts of the report about a reactor.
     """
     return partsOf(report(SignalDispatcher(reactor), generations))
 
@@ -59,10 +60,7 @@ def reactor() -> Iterator[Any]:
         yield made
 
 
-def test_itHasAPartForEach(reactor: Any) -> None:
-    """
-    In this order, also where there is nothing to be told.
-    """
+def test_theReportAlwaysHasAllParts(reactor: Any) -> None:
     parts = reported(reactor)
     assert list(parts) == [
         "signals",
@@ -77,73 +75,64 @@ def test_itHasAPartForEach(reactor: Any) -> None:
         assert parts[title] == "  none\n"
 
 
-def test_itTellsOfHandlersAndTheirCounts() -> None:
-    """
-    As describe() does, and of the generations what it is given.
-    """
-
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        got = Recorder()
-        dispatcher.addHandler(SIGHUP, got, Overlap.MERGE)
-        dispatcher.watch(SIGUSR1)
-        send(SIGHUP)
-        await until(reactor, lambda: got.infos)
-        generations = ["1: drains, 2 connections", "2: serves\n   on tcp:8080"]
-        parts = partsOf(report(dispatcher, generations))
-        assert parts["signals"].startswith(
-            "  SIGHUP\n"
-            f"    {got!r} MERGE: 1 handled, 0 running, 0 waiting, 0 dropped\n"
-            "  SIGUSR1: nothing handles it, 0 came\n"
-            "  pid "
-        )
-        assert parts["generations"] == (
-            "  1: drains, 2 connections\n  2: serves\n     on tcp:8080\n"
-        )
-        await dispatcher.close()
-
-    spin(main)
+@inReactor
+async def test_theReportHasHandlersAndGenerations(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
+    got = Recorder()
+    dispatcher.addHandler(SIGHUP, got, Overlap.MERGE)
+    dispatcher.watch(SIGUSR1)
+    send(SIGHUP)
+    await until(reactor, lambda: got.infos)
+    generations = ["1: drains, 2 connections", "2: serves\n   on tcp:8080"]
+    parts = partsOf(report(dispatcher, generations))
+    assert parts["signals"].startswith(
+        "  SIGHUP\n"
+        f"    {got!r} MERGE: 1 handled, 0 running, 0 waiting, 0 dropped\n"
+        "  SIGUSR1: nothing handles it, 0 came\n"
+        "  pid "
+    )
+    assert parts["generations"] == (
+        "  1: drains, 2 connections\n  2: serves\n     on tcp:8080\n"
+    )
 
 
 def untilItRuns(pid: int, *command: str) -> None:
     """
-    Wait until a child is the program that it was started for: till a moment
-    after exec(3) has returned it has no command line.
+    Wait until a child has its command line, which appears just after exec(3).
     """
     expected = "".join(f"{argument}\0" for argument in command)
-    told = Path(f"/proc/{pid}/cmdline")
-    waitFor(lambda: told.read_text() == expected, f"{pid} runs {command}")
+    cmdline = Path(f"/proc/{pid}/cmdline")
+    waitFor(lambda: cmdline.read_text() == expected, f"{pid} runs {command}")
 
 
-def test_itTellsOfChildren() -> None:
+@inReactor
+async def test_theReportListsChildren(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    Of spawnProcess and of others, what they run and whether they have ended.
+    With their commands, and whether they have ended.
     """
-
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        ChildReaper(dispatcher)
-        protocol = spawn(reactor, *SLEEP)
-        pid = protocol.transport.pid
-        untilItRuns(pid, *SLEEP)
-        with foreign(*SLEEP) as other, zombie() as ended:
-            untilItRuns(other, *SLEEP)
-            parts = partsOf(report(dispatcher, []))
-        assert parts["children of spawnProcess"] == (
-            f"  {pid} sleep 1000, for tests.support.processes.Ending\n"
-        )
-        told = [f"  {other} sleep 1000\n", f"  {ended} (true), has ended\n"]
-        assert parts["other children"] == "".join(told)
-        kill(protocol)
-        await protocol.ended
-        await dispatcher.close()
-
-    spin(main)
+    ChildReaper(dispatcher)
+    protocol = spawn(reactor, *SLEEP)
+    pid = protocol.transport.pid
+    untilItRuns(pid, *SLEEP)
+    with foreign(*SLEEP) as other, zombie() as ended:
+        untilItRuns(other, *SLEEP)
+        parts = partsOf(report(dispatcher, []))
+    assert parts["children of spawnProcess"] == (
+        f"  {pid} sleep 1000, for tests.support.processes.Ending\n"
+    )
+    assert parts["other children"] == (
+        f"  {other} sleep 1000\n  {ended} (true), has ended\n"
+    )
+    kill(protocol)
+    await protocol.ended
 
 
-def test_whatAChildIsCalledBreaksNoLog(reactor: Any) -> None:
+def test_aCommandIsCutAndEscaped(reactor: Any) -> None:
     """
-    A command is cut, and has neither lines nor what a terminal obeys.
+    Line breaks and terminal control sequences do not reach the log.
     """
     argument = "\x1b[31m\nREADY " + "x" * 1000
     command = [sys.executable, "-c", "import signal; signal.pause()", argument]
@@ -156,12 +145,9 @@ def test_whatAChildIsCalledBreaksNoLog(reactor: Any) -> None:
     assert line.count("\n") == 1
 
 
-def test_aChildThatIsGoneIsNoTrouble(
+def test_aChildMayBeReapedDuringTheReport(
     reactor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    One that is reaped while it is written of; and one whose protocol is gone.
-    """
     with foreign("true") as pid:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     gone: dict[int, Any] = {pid: object()}
@@ -170,12 +156,7 @@ def test_aChildThatIsGoneIsNoTrouble(
     assert lines == f"  {pid} unavailable: No such file or directory\n"
 
 
-def test_whatThereIsMuchOfIsCutShort(
-    reactor: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """
-    After the first hundred there is their number.
-    """
+def test_longListsAreCut(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     many: dict[int, Any] = dict.fromkeys(range(2**30, 2**30 + 1234))
     monkeypatch.setattr(process, "reapProcessHandlers", many)
     lines = reported(reactor)["children of spawnProcess"].splitlines()
@@ -185,7 +166,7 @@ def test_whatThereIsMuchOfIsCutShort(
 
 class Timeout(TimeoutMixin):
     """
-    A protocol that waits, with a method of its base.
+    A protocol with a delayed call of its base class.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -194,7 +175,7 @@ class Timeout(TimeoutMixin):
 
 class Repeating:
     """
-    What has no name but its repr, as a LoopingCall.
+    A callable without a name, such as a LoopingCall.
     """
 
     def __call__(self) -> None:
@@ -205,42 +186,39 @@ class Repeating:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_itTellsOfDelayedCalls(kind: str) -> None:
+@inReactor
+async def test_theReportListsDelayedCalls(reactor: Any, kind: str) -> None:
     """
-    When, and whose; those of one function together.
+    Calls of one function are listed together.
     """
-
-    async def main(reactor: Any) -> None:
-        (deadline,) = reactor.getDelayedCalls()
-        deadline.reset(1100)
-        repeated = reactor.callLater(1000, Repeating())
-        waiting = [Timeout(reactor) for _ in range(3)]
-        for number, timeout in enumerate(waiting):
-            timeout.setTimeout(700 + 100 * number)
-        called = reactor.callLater(600, partial(partial(sleep, reactor), 1))
-        lines = reported(reactor)["delayed calls"]
-        called.cancel()
-        for timeout in waiting:
-            timeout.setTimeout(None)
-        repeated.cancel()
-        # Some time has passed since.
-        about = re.sub(
-            r"\d+\.\d\d", lambda found: f"{round(float(found[0]), -2):.0f}", lines
-        )
-        assert about == (
-            "  in 600 s: tests.support.reactors.sleep\n"
-            "  3 in 700 to 900 s: tests.twistd.test_report.Timeout.__timedOut\n"
-            "  in 1000 s: Repeating\\n\n"
-            "  in 1100 s: tests.support.reactors.runReactor.<locals>.expired\n"
-        )
-
-    spin(main, kind)
+    (deadline,) = reactor.getDelayedCalls()
+    deadline.reset(1100)
+    repeated = reactor.callLater(1000, Repeating())
+    waiting = [Timeout(reactor) for _ in range(3)]
+    for number, timeout in enumerate(waiting):
+        timeout.setTimeout(700 + 100 * number)
+    called = reactor.callLater(600, partial(partial(sleep, reactor), 1))
+    lines = reported(reactor)["delayed calls"]
+    called.cancel()
+    for timeout in waiting:
+        timeout.setTimeout(None)
+    repeated.cancel()
+    # Some time has passed meanwhile.
+    about = re.sub(
+        r"\d+\.\d\d", lambda found: f"{round(float(found[0]), -2):.0f}", lines
+    )
+    assert about == (
+        "  in 600 s: tests.support.reactors.sleep\n"
+        "  3 in 700 to 900 s: tests.twistd.test_report.Timeout.__timedOut\n"
+        "  in 1000 s: Repeating\\n\n"
+        "  in 1100 s: tests.support.reactors.runReactor.<locals>.expired\n"
+    )
 
 
 @contextmanager
 def busy(name: str) -> Iterator[threading.Thread]:
     """
-    A thread that waits in a function.
+    Run a thread that waits in a function.
     """
     done = threading.Event()
 
@@ -256,44 +234,40 @@ def busy(name: str) -> Iterator[threading.Thread]:
         thread.join()
 
 
-def test_itTellsWhatEachThreadIsAt(
+def test_theReportHasTheStackOfEachThread(
     reactor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    By name and by what top(1) shows, with the source; also of a thread that
-    Python's threading does not know.
+    Also of a thread that L{threading} does not know.
     """
 
     def threads() -> str:
         return reported(reactor)["threads"]
 
     with busy("worker") as worker:
-        # It may have only begun.
+        # The thread may have just begun.
         waitsHere = ", in waitsHere\n      done.wait()\n"
-        waitFor(lambda: waitsHere in threads(), "it is told where the thread waits")
+        waitFor(lambda: waitsHere in threads(), "the thread waits")
         text = threads()
     assert f"  worker {worker.native_id}\n    File " in text
     assert f"  MainThread {os.getpid()}, which writes this report\n    File " in text
-    assert ", in test_itTellsWhatEachThreadIsAt\n" in text
+    assert ", in test_theReportHasTheStackOfEachThread\n" in text
     with busy("worker") as worker:
         monkeypatch.setattr(threading, "enumerate", list)
         text = threads()
     assert f"  unnamed {worker.ident:#x}\n    File " in text
 
 
-def test_aForkedProcessTellsTheNumberOfItsOwnThread(reactor: Any) -> None:
-    """
-    As a daemon does, and not that of the process that has forked.
-    """
+def test_aForkedProcessReportsItsOwnThread(reactor: Any) -> None:
     pid, text = inChild(lambda: (os.getpid(), reported(reactor)["threads"]))
     assert f"  MainThread {pid}, which writes this report\n    File " in text
 
 
-def test_aPartThatCannotBeToldSaysWhy(
+def test_aPartThatFailsGivesTheReason(
     reactor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    And the others are told.
+    The other parts are complete.
     """
 
     def generations() -> Iterator[str]:
@@ -327,7 +301,7 @@ def test_aPartThatCannotBeToldSaysWhy(
     assert "MainThread" in parts["threads"]
 
 
-#: A daemon that has a report in its log.
+#: A daemon that logs a report on SIGUSR2.
 DAEMON = """
 from signal import SIGUSR2
 from twisted.application.service import Application
@@ -347,17 +321,14 @@ SignalService({SIGUSR2: log}).setServiceParent(application)
 
 def catches(status: str, signo: int) -> bool:
     """
-    Whether a process catches a signal.
+    Return whether a process catches a signal.
     """
     found = re.search("SigCgt:\t([0-9a-f]+)", Path(status).read_text())
     assert found
     return bool(int(found[1], 16) >> (signo - 1) & 1)
 
 
-def test_aDaemonHasItInItsLog(tmp_path: Path) -> None:
-    """
-    All of it, by SIGUSR2.
-    """
+def test_aDaemonLogsTheWholeReport(tmp_path: Path) -> None:
     (tmp_path / "daemon.tac").write_text(DAEMON)
     with program(tmp_path, TWISTD, "-n", "-y", "daemon.tac") as daemon:
         status = f"/proc/{daemon.pid}/status"

@@ -1,5 +1,5 @@
 """
-C{twistd signalfd}: a real daemon, real signals.
+The options of C{twistd signalfd}, and a real daemon that logs signals.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from twisted.application.service import Service
-from twisted.logger import ILogObserver, LogEvent, formatEvent
+from twisted.logger import ILogObserver, LogEvent
 from twisted.python.reflect import namedAny
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
@@ -36,6 +36,8 @@ from tests.support.daemons import (
     program,
     waitFor,
 )
+from tests.support.handlers import textsOf
+from tests.support.inreactor import inReactor
 from tests.support.reactors import DEADLINE, spin, turn
 from tests.support.worlds import needsLinux
 from txsignalfd import SignalService, lowlevel, tap
@@ -53,16 +55,16 @@ ME = Path("/proc/self/comm").read_text().strip()
 @contextmanager
 def twistd(directory: Path, *options: str) -> Iterator[Program]:
     """
-    Run C{twistd -n signalfd}, and wait until it watches.
+    Run C{twistd -n signalfd}, and wait until it watches its signals.
     """
     with program(directory, TWISTD, "-n", "signalfd", *options) as running:
         running.waitForOutput(f"pid {running.pid} watches")
         yield running
 
 
-def test_itTellsWhatEachSignalWas(tmp_path: Path) -> None:
+def test_everySignalIsLoggedWithItsSender(tmp_path: Path) -> None:
     """
-    And who sent it; and it ends by SIGTERM, in order.
+    SIGTERM then stops twistd.
     """
     with twistd(tmp_path) as daemon:
         daemon.kill(SIGHUP)
@@ -82,9 +84,9 @@ def test_itTellsWhatEachSignalWas(tmp_path: Path) -> None:
         assert "Traceback" not in daemon.output()
 
 
-def test_byDefaultItWatchesAllButJobControl(tmp_path: Path) -> None:
+def test_signalsOfJobControlAreNotWatched(tmp_path: Path) -> None:
     """
-    What stops and continues a job at a terminal does so still.
+    They still stop and continue the process.
     """
     with twistd(tmp_path) as daemon:
         (line,) = re.findall("watches (.*)", daemon.output())
@@ -105,13 +107,13 @@ def test_byDefaultItWatchesAllButJobControl(tmp_path: Path) -> None:
 
 def test_signalsAreChosenByNameOrNumber(tmp_path: Path) -> None:
     """
-    With SIG or without, in any case.
+    With or without SIG, in upper or lower case.
     """
     with twistd(tmp_path, "--signals", "HUP,sigusr1,RTMIN+3, 12") as daemon:
         daemon.waitForOutput("watches SIGHUP SIGUSR1 SIGUSR2 SIGRTMIN+3\n")
         daemon.kill(signal.SIGUSR2)
         daemon.waitForOutput("SIGUSR2 from pid")
-        # Not watched: Twisted's own handler stops it.
+        # SIGTERM is not watched: Twisted's own handler stops the reactor.
         daemon.kill(SIGTERM)
         assert daemon.wait() == -SIGTERM
 
@@ -126,10 +128,7 @@ def test_signalsAreChosenByNameOrNumber(tmp_path: Path) -> None:
         ("", "there is no signal ''"),
     ],
 )
-def test_aBadSignalIsAUsageError(signals: str, why: str, tmp_path: Path) -> None:
-    """
-    That names it and says why, with exit status 1, before anything starts.
-    """
+def test_aWrongSignalIsAUsageError(signals: str, why: str, tmp_path: Path) -> None:
     with program(tmp_path, TWISTD, "-n", "signalfd", "--signals", signals) as daemon:
         assert daemon.wait() == 1
         last = daemon.output().splitlines()[-1]
@@ -137,17 +136,14 @@ def test_aBadSignalIsAUsageError(signals: str, why: str, tmp_path: Path) -> None
         assert not (tmp_path / "twistd.pid").exists()
 
 
-def test_aBadFormatIsAUsageError() -> None:
-    """
-    And so is what is no option.
-    """
+def test_aWrongFormatIsAUsageError() -> None:
     with pytest.raises(UsageError, match="expected text or json, got 'xml'"):
         tap.Options().parseOptions(["--format", "xml"])
 
 
-def test_jsonIsAnObjectALineOnStdout(tmp_path: Path) -> None:
+def test_jsonIsAloneOnStdout(tmp_path: Path) -> None:
     """
-    And nothing else is: twistd's log goes to stderr.
+    The log of twistd goes to stderr.
     """
     with twistd(tmp_path, "--format", "json") as daemon:
         daemon.kill(SIGHUP)
@@ -182,10 +178,7 @@ def test_jsonIsAnObjectALineOnStdout(tmp_path: Path) -> None:
     assert [line["name"] for line in lines[2:]] == ["SIGTERM"]
 
 
-def test_jsonLeavesTheLogWhereTheUserPutIt(tmp_path: Path) -> None:
-    """
-    In a file.
-    """
+def test_jsonDoesNotMoveAChosenLog(tmp_path: Path) -> None:
     command = [TWISTD, "-n", "--logfile", "log", "signalfd", "--format", "json"]
     with program(tmp_path, *command) as daemon:
         log = tmp_path / "log"
@@ -199,10 +192,7 @@ def test_jsonLeavesTheLogWhereTheUserPutIt(tmp_path: Path) -> None:
 
 
 @needsLinux
-def test_aChildIsToldInJson() -> None:
-    """
-    What became of it, and what it used.
-    """
+def test_jsonDescribesAChild() -> None:
     descriptor = lowlevel.create_signalfd([signal.SIGCHLD])
     try:
         pid = os.fork()
@@ -219,11 +209,11 @@ def test_aChildIsToldInJson() -> None:
     assert (line["child"]["pid"], line["child"]["exitCode"]) == (pid, 3)
 
 
-def test_aBrokenPipeIsNoStorm(tmp_path: Path) -> None:
+def test_aClosedPipeIsLoggedOnce(tmp_path: Path) -> None:
     """
-    As with C{twistd -n signalfd --format json | head -1}: it is told once, and
-    JSON goes to the log from then on.  To tell of our own SIGPIPE would raise
-    the next; another's is told.
+    As with C{twistd -n signalfd --format json | head -1}: JSON then goes to the
+    log.  The SIGPIPE of our own write is not logged, or each line would raise the
+    next one; a SIGPIPE from another process is.
     """
     read, write = os.pipe()
     command = [TWISTD, "-n", "signalfd", "--format", "json"]
@@ -251,22 +241,22 @@ def test_aBrokenPipeIsNoStorm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "stdout", "told"),
+    ("form", "stdout", "expected"),
     [
         ("text", False, "SIGRTMIN+3 from pid"),
         ("json", False, '"name": "SIGRTMIN+3"'),
         ("json", True, '"name": "SIGRTMIN+3"'),
     ],
 )
-def test_aSignalIsTold(
+def test_aSignalIsWritten(
     form: str,
     stdout: bool,
-    told: str,
+    expected: str,
     logged: list[LogEvent],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """
-    In words or as JSON, in the log or on stdout; not our own SIGPIPE.
+    As text or JSON, to the log or stdout, except for our own SIGPIPE.
     """
 
     async def main(reactor: Any) -> None:
@@ -282,15 +272,12 @@ def test_aSignalIsTold(
         os.kill(os.getpid(), signal.SIGPIPE)
         lowlevel.sigqueue(os.getpid(), SIGRTMIN + 3)
         written = ""
-        while told not in written:
+        while expected not in written:
             await turn(reactor)
-            written += capsys.readouterr().out if stdout else lines(logged)
+            written += capsys.readouterr().out if stdout else str(textsOf(logged))
         assert "SIGPIPE from" not in written
-        assert f"pid {os.getpid()} watches SIGPIPE SIGRTMIN+3" in lines(logged)
+        assert f"pid {os.getpid()} watches SIGPIPE SIGRTMIN+3" in textsOf(logged)
         service.stopService()
-
-    def lines(events: list[LogEvent]) -> str:
-        return "\n".join(str(formatEvent(event)) for event in events)
 
     spin(main)
 
@@ -306,7 +293,7 @@ def test_aSignalIsTold(
 )
 def test_jsonChoosesALog(parent: dict[str, object], logger: str | None) -> None:
     """
-    Only where stdout is needed, and the user has chosen none.
+    Only in the foreground, and if the user has chosen none.
     """
     options = tap.Options()
     options.parent = UsageOptions()
@@ -322,19 +309,16 @@ def test_jsonChoosesALog(parent: dict[str, object], logger: str | None) -> None:
         assert ILogObserver.providedBy(namedAny(logger)())
 
 
-def test_aBadSignalIsNamedInTheError() -> None:
-    """
-    With the option that it was given to.
-    """
+def test_anErrorNamesItsOption() -> None:
     with pytest.raises(SystemExit, match=r"twistd signalfd: --signals: .*'FOO'"):
         ServerOptions().parseOptions(["signalfd", "--signals", "FOO"])
     with pytest.raises(UsageError, match=r"^--signals: there is no signal 'FOO'$"):
         tap.Options().parseOptions(["--signals", "HUP,FOO"])
 
 
-def test_jsonGoesToTheLogWhenNobodyReadsStdout(logged: list[LogEvent]) -> None:
+def test_jsonGoesToTheLogAfterThePipeIsClosed(logged: list[LogEvent]) -> None:
     """
-    And that is told once.
+    One warning says so.
     """
     read, write = os.pipe()
     os.close(read)
@@ -343,11 +327,11 @@ def test_jsonGoesToTheLogWhenNobodyReadsStdout(logged: list[LogEvent]) -> None:
         info = parse(SIGHUP.to_bytes(4, sys.byteorder) + bytes(124))[0]
         logger.receive(info)
         logger.receive(info)
-        # What could not be written is dropped, or closing would fail too.
+        # Discard the buffered line, or close() would fail too.
         with open(os.devnull, "wb") as null:
             os.dup2(null.fileno(), write)
     os.close(write)
-    texts = [str(formatEvent(event)) for event in logged]
+    texts = textsOf(logged)
     assert [text for text in texts if "SIGHUP" not in text] == [
         "stdout: the reader has closed it: JSON goes to this log"
     ]
@@ -356,7 +340,7 @@ def test_jsonGoesToTheLogWhenNobodyReadsStdout(logged: list[LogEvent]) -> None:
 
 def test_jsonGoesToTheLogWhileTheDiskIsFull(logged: list[LogEvent]) -> None:
     """
-    And to stdout again when there is room.
+    It goes to stdout again when there is room.
     """
     info = parse(SIGHUP.to_bytes(4, sys.byteorder) + bytes(124))[0]
     read, write = os.pipe()
@@ -367,7 +351,7 @@ def test_jsonGoesToTheLogWhileTheDiskIsFull(logged: list[LogEvent]) -> None:
         with open("/dev/full", "wb") as full:
             os.dup2(full.fileno(), write)
         logger.receive(info)
-        texts = [str(formatEvent(event)) for event in logged]
+        texts = textsOf(logged)
         assert texts[0].startswith("stdout: [Errno 28] No space left on device: ")
         assert json.loads(texts[1])["name"] == "SIGHUP"
         assert len(texts) == 2
@@ -383,8 +367,7 @@ def test_jsonGoesToTheLogWhileTheDiskIsFull(logged: list[LogEvent]) -> None:
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_itWorksDaemonized(form: str, tmp_path: Path) -> None:
     """
-    With a log file and a pid file; JSON goes to the log, for there is no
-    stdout.  It ends by the signal, and the pid file goes.
+    JSON goes to the log, because there is no stdout.
     """
     pidfile, log = tmp_path / "daemon.pid", tmp_path / "daemon.log"
     command = [TWISTD, "--pidfile", str(pidfile), "--logfile", str(log)]
@@ -394,8 +377,8 @@ def test_itWorksDaemonized(form: str, tmp_path: Path) -> None:
         pid = int(pidfile.read_text())
         waitFor(lambda: f"pid {pid} watches" in log.read_text(), "it starts")
         os.kill(pid, SIGHUP)
-        told = {"text": "] SIGHUP from pid", "json": '"name": "SIGHUP", "code"'}
-        waitFor(lambda: told[form] in log.read_text(), "SIGHUP is told")
+        line = {"text": "] SIGHUP from pid", "json": '"name": "SIGHUP", "code"'}
+        waitFor(lambda: line[form] in log.read_text(), "SIGHUP is logged")
         os.kill(pid, SIGTERM)
         status = endOf(pid)
     assert os.WTERMSIG(status) == SIGTERM
@@ -406,15 +389,15 @@ def test_itWorksDaemonized(form: str, tmp_path: Path) -> None:
 @contextmanager
 def listeningAsSyslog() -> Iterator[socket.socket]:
     """
-    Be the system's log, where there is none.
+    Listen as the system's log, where there is none.
     """
     with ExitStack() as stack:
-        # Other runs of the tests, beside this one, wait.
+        # Other runs of the tests have to wait.
         directory = os.open("/dev", os.O_RDONLY)
         stack.callback(os.close, directory)
         fcntl.flock(directory, fcntl.LOCK_EX)
         if os.path.exists("/dev/log"):
-            pytest.skip("needs to put a socket at /dev/log, where one is")
+            pytest.skip("needs to make /dev/log, which exists")
         syslog = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         stack.enter_context(syslog)
         syslog.settimeout(DEADLINE)
@@ -423,13 +406,8 @@ def listeningAsSyslog() -> Iterator[socket.socket]:
         yield syslog
 
 
-@pytest.mark.skipif(
-    not os.access("/dev", os.W_OK), reason="needs to put a socket at /dev/log"
-)
+@pytest.mark.skipif(not os.access("/dev", os.W_OK), reason="needs to make /dev/log")
 def test_itWorksWithSyslog(tmp_path: Path) -> None:
-    """
-    A line for each signal.
-    """
     command = [TWISTD, "-n", "--syslog", "--prefix", "signals", "signalfd"]
     with listeningAsSyslog() as syslog, program(tmp_path, *command) as daemon:
         lines = iter(lambda: syslog.recv(8192).decode(), "")
@@ -442,9 +420,9 @@ def test_itWorksWithSyslog(tmp_path: Path) -> None:
         assert daemon.wait() == -SIGTERM
 
 
-def test_interruptFromATerminalIsTheKernels(tmp_path: Path) -> None:
+def test_anInterruptFromATerminalHasNoSender(tmp_path: Path) -> None:
     """
-    ^C names no sender, and stops it.
+    The kernel sends the SIGINT of ^C.
     """
     pid, terminal = pty.fork()
     if pid == 0:
@@ -464,7 +442,7 @@ def test_interruptFromATerminalIsTheKernels(tmp_path: Path) -> None:
 
 def parsed(*arguments: str, **parent: object) -> tap.Options:
     """
-    The options of C{twistd signalfd}, under a twistd that was told something.
+    Parse the options of C{twistd signalfd}, with options of twistd as parent.
     """
     options = tap.Options()
     options.parent = UsageOptions()
@@ -507,9 +485,9 @@ def parsed(*arguments: str, **parent: object) -> tap.Options:
         ("socks --nosuch", "option --nosuch not recognized"),
     ],
 )
-def test_aCommandLineThatIsWrongIsNamed(arguments: str, message: str) -> None:
+def test_aWrongCommandLineIsNamed(arguments: str, message: str) -> None:
     """
-    Nothing that was taken stays.
+    SIGHUP has its default action again.
     """
     with pytest.raises((SystemExit, ValueError)) as raised:
         parsed(*arguments.split())
@@ -523,41 +501,35 @@ def test_aCommandLineThatIsWrongIsNamed(arguments: str, message: str) -> None:
 )
 def test_itKnowsWhetherItIsADaemon(parent: dict[str, object], foreground: bool) -> None:
     """
-    Under twist, which has no such option, it never is.
+    twist(1) has no such option, and stays in the foreground.
     """
     assert parsed(**parent).inForeground is foreground
 
 
-def test_helpTakesNothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    It ends twistd, but not whoever parses by himself.
-    """
+def test_helpRestoresTheActionOfSighup(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parsed("socks", "--help")
     assert signal.getsignal(SIGHUP) is signal.SIG_DFL
     assert "Usage" in capsys.readouterr().out
 
 
-def test_aHangupAtTheEndIsNotFatal() -> None:
+@inReactor
+async def test_aHangupAtTheEndIsNotFatal(reactor: Any) -> None:
     """
-    When what was watched has been given back, and the process is not yet gone.
+    SIGHUP is deferred after the service has stopped.
     """
-
-    async def main(reactor: Any) -> None:
-        service: Any = tap.makeService(parsed("--signals", "HUP"))
-        service._reactor = reactor
-        hangup.defer()
-        service.startService()
-        service.stopService()
-        assert signal.getsignal(SIGHUP) is not signal.SIG_DFL
-        hangup.restore()
-
-    spin(main)
+    service: Any = tap.makeService(parsed("--signals", "HUP"))
+    service._reactor = reactor
+    hangup.defer()
+    service.startService()
+    service.stopService()
+    assert signal.getsignal(SIGHUP) is not signal.SIG_DFL
+    hangup.restore()
 
 
-def test_aPluginSeesWhatTwistdWasTold() -> None:
+def test_aPluginReadsTheOptionsOfTwistd() -> None:
     """
-    As if it ran under twistd itself; and the same again at each reload.
+    Each reload parses them again.
     """
     options = parsed("--drain", "3", "socks", "--port", "1081", nodaemon=True)
     assert options.subCommand == "socks"
@@ -570,11 +542,11 @@ def test_aPluginSeesWhatTwistdWasTold() -> None:
         tap.Options()["unheardOf"]
 
 
-def test_aPluginIsMadeAnewWhereItsCommandLineWasWritten(
+def test_aReloadWorksInTheDirectoryOfTheCommand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Twistd may be elsewhere since, by C{--rundir}.
+    C{--rundir} may have changed the working directory.
     """
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -596,12 +568,12 @@ def test_aPluginIsMadeAnewWhereItsCommandLineWasWritten(
     assert made == [f"first in {here}", f"again in {here}", f"again in {here}"]
 
 
-def test_aDirectoryThatWasReplacedIsEnteredAnew(
+def test_aReloadWorksInAReplacedDirectory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    As by a deployment, which removes the one that the command line was written
-    in.  Where there is no other, what has a whole path can be read still.
+    A deployment may remove the directory and make another one.  Without another
+    one, absolute paths can still be read.
     """
     here = tmp_path / "here"
     here.mkdir()
@@ -624,10 +596,7 @@ def test_aDirectoryThatWasReplacedIsEnteredAnew(
     assert Path.cwd() == here
 
 
-def test_aPluginThatMakesNothingIsNamed() -> None:
-    """
-    At once, where twistd itself would not know whose fault it is.
-    """
+def test_anErrorNamesAPluginThatMakesNoService() -> None:
 
     class Maker:
         tapname = "forgetful"
@@ -639,10 +608,7 @@ def test_aPluginThatMakesNothingIsNamed() -> None:
         PluginFactory(Maker(), "first", lambda: "again")
 
 
-def test_withAPluginItIsADaemon() -> None:
-    """
-    Which has the options that it was given.
-    """
+def test_theDaemonHasTheOptionsOfTheCommandLine() -> None:
     line = ["--on", "URG=ignore", "--stop-timeout", "4", "socks"]
     try:
         service: Any = tap.makeService(parsed(*line))
