@@ -124,7 +124,7 @@ def test_signalsAreChosenByNameOrNumber(tmp_path: Path) -> None:
         ("HUP,FOO", "there is no signal 'FOO'"),
         ("HUP,KILL", "SIGKILL cannot be watched: the kernel lets no process"),
         ("SEGV", "SIGSEGV cannot be watched: when the CPU raises it"),
-        ("32", "32 cannot be watched: the C library keeps it to itself"),
+        ("32", "32 cannot be watched: the C library uses it"),
         ("", "there is no signal ''"),
     ],
 )
