@@ -1,6 +1,6 @@
 """
-Clients that ask an HTTPS server without pause, until SIGTERM, and count its
-answers.  Each that is new is printed at once.
+Clients that send requests to an HTTPS server without pause, until SIGTERM, and
+count the answers.  Each new answer is printed immediately.
 
     python examples/reload_client.py PORT
 """
@@ -26,9 +26,9 @@ context.check_hostname = False
 context.verify_mode = ssl.CERT_NONE
 
 
-def ask(connection: http.client.HTTPSConnection) -> None:
+def request(connection: http.client.HTTPSConnection) -> None:
     """
-    Ask once.
+    Send one request.
     """
     connection.connect()
     assert isinstance(connection.sock, ssl.SSLSocket)
@@ -43,14 +43,14 @@ def ask(connection: http.client.HTTPSConnection) -> None:
 
 def client() -> None:
     """
-    Ask until it is told to stop.
+    Send requests until SIGTERM.
     """
     while not stopped.is_set():
         connection = http.client.HTTPSConnection(
             "127.0.0.1", port, timeout=10, context=context
         )
         try:
-            ask(connection)
+            request(connection)
         except (OSError, http.client.HTTPException) as error:
             failures.append(repr(error))
         finally:

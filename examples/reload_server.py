@@ -1,11 +1,11 @@
 """
-An HTTPS server that reads its settings and its certificate anew on SIGHUP.
+An HTTPS server that reloads its settings and its certificate on SIGHUP.
 
     python examples/reload_server.py
 
-The settings are in C{settings.json}, the certificate and its key in
-C{server.pem}.  Connections that are open keep the certificate and the settings
-that they began with; when either of the two files is bad, nothing changes.
+The settings are in C{settings.json}, the certificate and its key in C{server.pem}.
+Open connections keep the settings and the certificate that they began with.  If one
+of the two files is bad, nothing changes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from txsignalfd import ReloadService, SignalService
 
 class Page(Resource):
     """
-    A page that says what the settings say.
+    A page with the text of the settings.
     """
 
     isLeaf = True
@@ -40,14 +40,14 @@ class Page(Resource):
 
     def render_GET(self, request: Any) -> bytes:
         """
-        The page.
+        Return the page.
         """
         return self.text
 
 
 class Certificate:
     """
-    The certificate for new connections.  It takes part in each reload.
+    The certificate of new connections, a participant of each reload.
     """
 
     def __init__(self, path: str) -> None:
@@ -63,7 +63,7 @@ class Certificate:
 
     def prepare(self) -> tuple[Callable[[], None], Callable[[], None]]:
         """
-        Read the file anew, to be used when the new settings are good too.
+        Read the file, for use when the new settings are good too.
         """
         new = self.load()
 
@@ -74,14 +74,14 @@ class Certificate:
 
     def getContext(self) -> Any:
         """
-        What a TLS server asks for, for each connection.
+        Return the TLS context of a new connection.
         """
         return self.options.getContext()
 
 
 def makeService() -> SSLServer:
     """
-    The server, as the settings are now.
+    Make the server from the current settings.
     """
     with open("settings.json", encoding="utf-8") as file:
         settings = json.load(file)

@@ -1,6 +1,5 @@
 """
-No connection is lost: a real daemon, and clients that ask without pause while
-it reloads.
+A real daemon that reloads under load loses no connection and no request.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ from tests.support.daemons import RELOADED, reload, serving, waitFor
 from tests.support.freeports import freePort, privilegedPort
 from tests.support.served import write
 
-#: How often it reloads in a row.
+#: The number of successive reloads.
 RELOADS = int(os.environ.get("TXSIGNALFD_RELOADS", "30"))
 
 
 def test_noConnectionIsLost(tmp_path: Path, certificate: Path) -> None:
     """
-    Neither of clients that open connections without pause nor of those that
-    keep theirs; by TCP, TLS, a UNIX socket and UDP, by IPv4 and IPv6.
+    By TCP, TLS, a UNIX socket and UDP, over IPv4 and IPv6; for clients that open
+    many connections, and for those that keep one.
     """
     four, six, secure, udp4 = (freePort() for _ in range(4))
     udp6 = freePort(socket.AF_INET6, socket.SOCK_DGRAM)
@@ -57,7 +56,7 @@ def test_noConnectionIsLost(tmp_path: Path, certificate: Path) -> None:
             "unix:socket:mode=600",
         ],
         udp=[["127.0.0.1", udp4], ["::1", udp6]],
-        # They have half a minute to ask once more, however busy they are.
+        # A busy client has half a minute for its next request.
         soon=True,
     )
     path = tmp_path / "socket"
@@ -84,7 +83,7 @@ def test_noConnectionIsLost(tmp_path: Path, certificate: Path) -> None:
 @pytest.fixture
 def port() -> int:
     """
-    Where nobody listens.
+    A free port.
     """
     return freePort()
 
@@ -92,7 +91,7 @@ def port() -> int:
 @contextmanager
 def webs(port: int, count: int) -> Iterator[list[Web]]:
     """
-    Some connections of HTTP.
+    Open HTTP connections.
     """
     with ExitStack() as stack:
         yield [stack.enter_context(closing(Web(tcp(port)))) for _ in range(count)]
@@ -100,19 +99,19 @@ def webs(port: int, count: int) -> Iterator[list[Web]]:
 
 def listen(port: int) -> str:
     """
-    An endpoint.
+    Return the endpoint of a port of 127.0.0.1.
     """
     return f"tcp:{port}:interface=127.0.0.1"
 
 
 @pytest.mark.parametrize("signo", [SIGHUP, SIGTERM])
-def test_whoWaitsToBeAcceptedIsServed(signo: int, tmp_path: Path, port: int) -> None:
+def test_pendingConnectionsAreServed(signo: int, tmp_path: Path, port: int) -> None:
     """
-    Though its port goes, with a reload or a stop.
+    When their port is closed by a reload or a stop.
     """
     write(tmp_path, listen=[listen(port)])
     with serving(tmp_path, "served") as daemon, ExitStack() as stack:
-        # What it is used to is one at a time.
+        # Twisted accepts as many connections at a time as it did before: one.
         for _ in range(5):
             fetch(tcp(port))
         write(tmp_path, listen=[])
@@ -130,9 +129,9 @@ def test_whoWaitsToBeAcceptedIsServed(signo: int, tmp_path: Path, port: int) -> 
             assert daemon.wait() == -SIGTERM
 
 
-def test_stoppingAnswersWhoAsks(tmp_path: Path, port: int) -> None:
+def test_aStopAnswersRequestsOnOpenConnections(tmp_path: Path, port: int) -> None:
     """
-    On a connection that it had, and tells that the answer is the last.
+    The answer tells the client that it is the last one.
     """
     write(tmp_path, listen=[listen(port)], idle=60)
     with serving(tmp_path, "served") as daemon:
@@ -144,7 +143,7 @@ def test_stoppingAnswersWhoAsks(tmp_path: Path, port: int) -> None:
             daemon.kill(SIGTERM)
             daemon.waitForOutput("stopping")
             waitFor(lambda: not canConnect(tcp(port)), "the port closes")
-            # The one was idle, the other is about to ask for the first time.
+            # The first connection is idle, the third has sent no request yet.
             for web in (first, third):
                 web.get()
                 assert web.isOver
@@ -155,11 +154,11 @@ def test_stoppingAnswersWhoAsks(tmp_path: Path, port: int) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--stop-first"]])
-def test_idleConnectionsHoldUpNobody(
+def test_idleConnectionsDelayNoStopAndNoReload(
     options: list[str], tmp_path: Path, port: int, certificate: Path
 ) -> None:
     """
-    Whose clients do not look at them: under TLS none agrees to the end.
+    Their clients do not read, so that no TLS connection is closed by both sides.
     """
     secure = freePort()
     write(
@@ -186,11 +185,11 @@ def test_idleConnectionsHoldUpNobody(
 
 
 @pytest.mark.parametrize("isIdle", [True, False])
-def test_HTTP2IsToldThatItEnds(
+def test_idleHTTP2ConnectionsAreToldToEnd(
     isIdle: bool, tmp_path: Path, port: int, certificate: Path
 ) -> None:
     """
-    When nothing is asked.
+    Busy ones are closed after their time limit.
     """
     pytest.importorskip("h2", reason="needs h2, as HTTP/2 in Twisted does")
     from h2.connection import H2Connection
@@ -217,7 +216,7 @@ def test_HTTP2IsToldThatItEnds(
             try:
                 data = connection.recv(65536)
             except ConnectionResetError:
-                # It was cut: to Pythons before 3.12.4 an end like others.
+                # It was aborted; before Python 3.12.4 this is an ordinary end.
                 return False
             received.extend(map(type, client.receive_data(data)))
             return data != b""
@@ -232,11 +231,11 @@ def test_HTTP2IsToldThatItEnds(
 
 
 @pytest.mark.parametrize("start", ["raise", "fail", "fail later"])
-def test_aStartThatFailsTakesNoConnectionAlong(
+def test_aStartThatFailsAcceptsNoConnection(
     start: str, tmp_path: Path, port: int
 ) -> None:
     """
-    What is started accepts where others do only when it has started.
+    A new generation accepts connections only when it has started.
     """
     chosen: dict[str, Any] = {"listen": [listen(port)], "udp": [["127.0.0.1", port]]}
     write(tmp_path, **chosen, body="old")
@@ -261,12 +260,9 @@ def test_aStartThatFailsTakesNoConnectionAlong(
         assert fetch(tcp(port)) == b"newer"
 
 
-def test_openConnectionsAreServedByTheGenerationThatTookThem(
-    tmp_path: Path, port: int
-) -> None:
+def test_openConnectionsAreServedByTheirGeneration(tmp_path: Path, port: int) -> None:
     """
-    To their end.  What the new configuration has not is closed at once, and
-    what is new in it opens.
+    Ports that the new configuration lacks are closed at once; new ones are opened.
     """
     gone, new = freePort(), freePort()
     write(tmp_path, listen=[listen(port), listen(gone)], body="old")
@@ -275,7 +271,7 @@ def test_openConnectionsAreServedByTheGenerationThatTookThem(
             for web in (stays, onGone):
                 web.get()
                 web.send("/go")
-                # It is there, for the first half of its answer is.
+                # The first half of the answer shows that it was accepted.
                 assert web.socket.recv(1, socket.MSG_PEEK)
             write(tmp_path, listen=[listen(port), listen(new)], body="new")
             reload(daemon)
@@ -288,9 +284,9 @@ def test_openConnectionsAreServedByTheGenerationThatTookThem(
         daemon.waitForOutput("generation 1 has ended\n")
 
 
-def test_openConnectionsAreClosedWhenTheirTimeIsOver(tmp_path: Path, port: int) -> None:
+def test_openConnectionsAreClosedAfterDrain(tmp_path: Path, port: int) -> None:
     """
-    That of --drain.
+    And the log says how many.
     """
     write(tmp_path, listen=[listen(port)])
     with serving(tmp_path, "--drain=0.5", "served") as daemon:
@@ -307,7 +303,7 @@ def test_openConnectionsAreClosedWhenTheirTimeIsOver(tmp_path: Path, port: int) 
         )
 
 
-#: What systemd does before it executes a service: sd_listen_fds(3).
+#: Passes sockets to a program as systemd does: sd_listen_fds(3).
 ACTIVATE = """
 import os, socket, sys
 
@@ -330,7 +326,7 @@ os.execvp(command[0], command)
 
 def test_socketsOfSystemdServeManyGenerations(tmp_path: Path, port: int) -> None:
     """
-    By index and by name.  None is lost, and none too many is open.
+    By index and by name; no socket is lost, and no duplicate stays open.
     """
     path = str(tmp_path / "socket")
     endpoints = ["systemd:domain=INET:index=0", "systemd:domain=UNIX:name=local"]
@@ -346,7 +342,7 @@ def test_socketsOfSystemdServeManyGenerations(tmp_path: Path, port: int) -> None
         write(tmp_path, listen=endpoints[1:])
         reload(daemon)
         fetch(unix(path))
-        # It is systemd's, and so stays open; somebody may accept there again.
+        # It is systemd's, and stays open for later generations.
         assert canConnect(tcp(port))
         write(tmp_path, listen=endpoints)
         with closing(Web(tcp(port))) as web:
@@ -359,17 +355,16 @@ def test_socketsOfSystemdServeManyGenerations(tmp_path: Path, port: int) -> None
     assert os.path.exists(path)
 
 
-def test_stopFirst(tmp_path: Path, port: int) -> None:
+def test_withStopFirstNewConnectionsWait(tmp_path: Path, port: int) -> None:
     """
-    The old service has stopped when the new one is made; who connects
-    meanwhile waits, and is served.
+    The new service is made when the old one has stopped.
     """
     chosen: dict[str, Any] = {"listen": [listen(port)], "exclusive": True, "idle": 60}
     write(tmp_path, **chosen)
     with serving(tmp_path, "--stop-first", "served") as daemon:
         with load(opening(tcp(port)), opening(tcp(port))) as answers:
             reload(daemon, 3)
-            # One that cannot start leaves the old one serving.
+            # When the new service cannot start, the old one is started again.
             write(tmp_path, **chosen, start="fail later")
             daemon.kill(SIGHUP)
             daemon.waitForOutput("not reloaded, after ")
@@ -378,9 +373,9 @@ def test_stopFirst(tmp_path: Path, port: int) -> None:
             reload(daemon)
 
 
-def test_stopFirstDoesNotWaitForIdleConnections(tmp_path: Path, port: int) -> None:
+def test_withStopFirstIdleConnectionsAreClosed(tmp_path: Path, port: int) -> None:
     """
-    For nobody else is served meanwhile.  Who has asked is answered.
+    A request that was sent is answered.
     """
     write(tmp_path, listen=[listen(port)])
     with serving(tmp_path, "--stop-first", "--drain=1000", "served") as daemon:
@@ -397,9 +392,11 @@ def test_stopFirstDoesNotWaitForIdleConnections(tmp_path: Path, port: int) -> No
         fetch(tcp(port))
 
 
-def test_withoutStopFirstTwoCannotHaveOneLock(tmp_path: Path, port: int) -> None:
+def test_withoutStopFirstAnExclusiveLockFailsTheReload(
+    tmp_path: Path, port: int
+) -> None:
     """
-    And the first keeps it.
+    And the old service keeps it.
     """
     write(tmp_path, listen=[listen(port)], exclusive=True)
     with serving(tmp_path, "served") as daemon:
@@ -422,8 +419,8 @@ def test_aReloadThatFailsLeavesTheOldOneServing(
     change: dict[str, Any] | None, why: str, tmp_path: Path, port: int
 ) -> None:
     """
-    Nothing of the new one stays, and the log says why in one line, and below
-    it the traceback.
+    Nothing of the new service stays.  The log has the reason in one line, and the
+    traceback below.
     """
     new = freePort()
     chosen: dict[str, Any] = {"listen": [listen(port)], "body": "old"}
@@ -431,7 +428,7 @@ def test_aReloadThatFailsLeavesTheOldOneServing(
     with ExitStack() as stack:
         busy = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         daemon = stack.enter_context(serving(tmp_path, "--drain=1", "served"))
-        # The reactor runs then, and has all that it needs.
+        # From then on the reactor needs no more descriptors.
         fetch(tcp(port))
         descriptors = f"/proc/{daemon.pid}/fd"
         count = len(os.listdir(descriptors))
@@ -463,8 +460,7 @@ def test_aReloadThatFailsLeavesTheOldOneServing(
 
 def test_aServiceMayListenLate(tmp_path: Path, port: int) -> None:
     """
-    When its startService has long returned, as many do.  A reload may come
-    before that, too.
+    Long after its startService has returned, and also after the next reload.
     """
     write(tmp_path, late=[listen(port)])
     with serving(tmp_path, "--drain=20", "served") as daemon:
@@ -475,7 +471,7 @@ def test_aServiceMayListenLate(tmp_path: Path, port: int) -> None:
                 write(tmp_path, late=[listen(port)], body=body)
                 reload(daemon, count)
                 waitFor(lambda: fetch(tcp(port)) == body.encode(), body)  # noqa: B023
-                # The older ones accept there no more.
+                # Older generations no longer accept there.
                 for _ in range(20):
                     assert fetch(tcp(port)) == body.encode()
             answers.waitForAnswers()
@@ -486,7 +482,7 @@ def test_aServiceMayListenLate(tmp_path: Path, port: int) -> None:
 
 def test_aPluginMayListenWhenItsServiceIsMade(tmp_path: Path, port: int) -> None:
     """
-    Outside of it, so that nobody closes the port when it stops.
+    Outside of the service, whose stop does not close the port.
     """
     options = {"early": [port], "body": "old " * 100}
     write(tmp_path, **options)
@@ -506,11 +502,11 @@ def test_aPluginMayListenWhenItsServiceIsMade(tmp_path: Path, port: int) -> None
 
 
 @pytest.mark.parametrize("options", [[], ["--stop-first"]])
-def test_whoConnectsToALateServiceIsNotRefused(
+def test_connectionsToALateServiceAreNotRefused(
     options: list[str], tmp_path: Path, port: int
 ) -> None:
     """
-    Though connections of the old one are cut at once.
+    Although connections of the old service are aborted at once.
     """
     write(tmp_path, late=[listen(port)])
     with serving(tmp_path, "--drain=0", *options, "served") as daemon:
@@ -522,9 +518,9 @@ def test_whoConnectsToALateServiceIsNotRefused(
                 waitFor(lambda: fetch(tcp(port)) == b"%d" % number, "it listens")  # noqa: B023
 
 
-def test_aServiceThatStopsFirstMayListenLateToo(tmp_path: Path, port: int) -> None:
+def test_withStopFirstAServiceMayListenLate(tmp_path: Path, port: int) -> None:
     """
-    Who connects meanwhile waits.
+    New connections wait.
     """
     write(tmp_path, late=[listen(port)], exclusive=True, idle=60)
     with serving(tmp_path, "--stop-first", "served") as daemon:
@@ -537,9 +533,11 @@ def test_aServiceThatStopsFirstMayListenLateToo(tmp_path: Path, port: int) -> No
         assert "Traceback" not in daemon.output()
 
 
-def test_whereItDoesNotListenAgainNobodyWaitsForEver(tmp_path: Path, port: int) -> None:
+def test_connectionsToAPortThatIsNotOpenedAgainAreRefused(
+    tmp_path: Path, port: int
+) -> None:
     """
-    Who connects is refused when the time is over; a later reload may mend it.
+    After some time, until a later reload opens it.
     """
     write(tmp_path, late=[listen(port)], exclusive=True)
     with serving(tmp_path, "--stop-first", "--drain=0.2", "served") as daemon:
@@ -556,14 +554,14 @@ def test_whereItDoesNotListenAgainNobodyWaitsForEver(tmp_path: Path, port: int) 
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs to be root, to give that up")
-def test_privilegedPortsStayWhenRootIsGivenUp() -> None:
+def test_privilegedPortsStayWithoutPrivileges() -> None:
     """
-    Which later generations could not open, nor UNIX sockets that only root finds.
-    Others cannot be, and then the old one serves on.
+    So do UNIX sockets in a directory of root.  A new privileged port fails the
+    reload.
     """
     port, another = privilegedPort(), 1
     with ExitStack() as stack:
-        # Root alone may enter that of pytest.
+        # Only root may enter the directory of pytest.
         directory = Path(stack.enter_context(TemporaryDirectory()))
         directory.chmod(0o777)
         paths = [directory / "socket", directory / "roots" / "socket"]

@@ -1,6 +1,6 @@
 """
-Clients of real servers, in threads: they ask without pause, and note each
-answer that is refused, reset or short.
+Clients of real servers, in threads, that send requests without pause and note
+each answer that is missing or short.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def unix(path: str) -> Connect:
 
 def tls(connect: Connect, certificate: str) -> Connect:
     """
-    Connect by TLS, to who has this certificate for C{localhost}.
+    Connect by TLS, to a server with this certificate for C{localhost}.
     """
     context = ssl.create_default_context(cafile=certificate)
 
@@ -63,26 +63,26 @@ def tls(connect: Connect, certificate: str) -> Connect:
 
 def canConnect(connect: Connect) -> bool:
     """
-    Whether somebody listens.
+    Whether a server listens.
     """
     try:
         connect().close()
     except (ConnectionRefusedError, FileNotFoundError):
         return False
-    except ConnectionResetError:  # it closes in this very moment
+    except ConnectionResetError:  # the port is being closed
         return False
     return True
 
 
 class Web:
     """
-    A connection of HTTP/1.1.
+    An HTTP/1.1 connection.
     """
 
     def __init__(self, connect: Connect) -> None:
         self.socket = connect()
         self._file = self.socket.makefile("rb")
-        #: Whether the server has said that it was the last answer.
+        #: Whether the last answer had C{Connection: close}.
         self.isOver = False
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class Web:
 
     def receive(self) -> bytes:
         """
-        Receive an answer, all of it.
+        Receive a complete answer.
         """
         status = self._file.readline()
         if not status:
@@ -136,21 +136,21 @@ class Web:
 
     def get(self, path: str = "/", last: bool = False) -> bytes:
         """
-        Ask, and wait for the answer.
+        Send a request, and receive the answer.
         """
         self.send(path, last)
         return self.receive()
 
     def isClosed(self) -> bool:
         """
-        Whether the server has closed it: waits for that.
+        Wait until the server has closed the connection.
         """
         return self._file.read(1) == b""
 
 
 def fetch(connect: Connect, path: str = "/") -> bytes:
     """
-    Ask on a connection of its own.
+    Send one request on a new connection.
     """
     with closing(Web(connect)) as web:
         return web.get(path, last=True)
@@ -161,15 +161,15 @@ def opening(connect: Connect) -> Callable[[], None]:
     A client that opens a connection for each request.
     """
 
-    def ask() -> None:
+    def request() -> None:
         fetch(connect)
 
-    return ask
+    return request
 
 
 class keeping:  # noqa: N801 - beside opening()
     """
-    A client that keeps its connection until the server says that it is over.
+    A client that keeps its connection until the server announces the end.
     """
 
     def __init__(self, connect: Connect) -> None:
@@ -191,7 +191,7 @@ class keeping:  # noqa: N801 - beside opening()
 
 class echoing:  # noqa: N801 - beside opening()
     """
-    A client of UDP, that wants each datagram back.
+    A UDP client that expects each datagram to be echoed.
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
@@ -213,31 +213,31 @@ class echoing:  # noqa: N801 - beside opening()
 
 class Load:
     """
-    What came of the requests of some clients.
+    The results of running clients.
     """
 
     def __init__(self, count: int) -> None:
-        #: How many answers each client has had.
+        #: The number of answers of each client.
         self.answers = [0] * count
-        #: What was no answer.
+        #: Missing and incomplete answers.
         self.failures: list[str] = []
         self.stopping = False
 
-    def run(self, number: int, ask: Callable[[], None]) -> None:
+    def run(self, number: int, request: Callable[[], None]) -> None:
         """
-        Be a client, until the end or the first failure.
+        Run a client until the end or its first failure.
         """
         while not self.stopping:
             try:
-                ask()
+                request()
             except Exception as error:
-                self.failures.append(f"{ask}: {error!r}")
+                self.failures.append(f"{request}: {error!r}")
                 return
             self.answers[number] += 1
 
     def waitForAnswers(self, more: int = 1) -> None:
         """
-        Wait until each client has had some more answers.
+        Wait until each client has received some more answers.
         """
         wanted = [count + more for count in self.answers]
         waitFor(
@@ -252,12 +252,12 @@ class Load:
 @contextmanager
 def load(*clients: Callable[[], None]) -> Iterator[Load]:
     """
-    Have clients ask without pause, and see that each request was answered.
+    Run clients without pause, and check that each request is answered.
     """
     running = Load(len(clients))
     threads = [
-        threading.Thread(target=running.run, args=(number, ask))
-        for number, ask in enumerate(clients)
+        threading.Thread(target=running.run, args=(number, request))
+        for number, request in enumerate(clients)
     ]
     for thread in threads:
         thread.start()
@@ -269,7 +269,7 @@ def load(*clients: Callable[[], None]) -> Iterator[Load]:
         running.stopping = True
         for thread in threads:
             thread.join(2 * DEADLINE)
-        for ask in clients:
-            if isinstance(ask, (keeping, echoing)):
-                ask.close()
+        for request in clients:
+            if isinstance(request, (keeping, echoing)):
+                request.close()
     assert running.failures == [], running.failures

@@ -24,8 +24,7 @@ from twisted.python.usage import UsageError
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from txsignalfd._reload import generation
-from txsignalfd._reload import generations as succession
+from txsignalfd._reload import generation, generations
 from txsignalfd._reload.generation import Generation, Successor
 from txsignalfd._reload.service import ReloadService
 
@@ -189,7 +188,7 @@ def makeService(options: Options) -> MultiService:
     # The harder test: reloads without a pause between them.
     ReloadService.share = 1.0
     # Shorter, because a late port here listens after 0.1 s.
-    succession.LATE = 0.5  # type: ignore[misc]
+    generations.LATE = 0.5  # type: ignore[misc]
     chosen = options["options"]
     vars(generation)["IDLE"] = chosen.get("idle", generation.IDLE)
     if chosen.get("soon"):
