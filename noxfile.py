@@ -85,7 +85,7 @@ def readmeCommand(pattern: str) -> str:
     The command of the README that matches, as a reader would paste it.
     """
     readme = (HERE / "README.rst").read_text()
-    found = re.search(rf"^ +(?:\$ )?({pattern}) *$", readme, re.MULTILINE)
+    found = re.search(rf"^ +({pattern})$", readme, re.MULTILINE)
     assert found, f"README.rst has no command {pattern}"
     return found[1]
 
@@ -97,17 +97,22 @@ def dist(session: nox.Session, pattern: str) -> Path:
     found = list((Path(session.cache_dir) / "dist").glob(pattern))
     if len(found) != 1:
         session.error("run 'nox -s build' first")
-    return found[0]
+    return found[0].resolve()
+
+
+def install(session: nox.Session, file: Path, extras: str, *more: str) -> None:
+    """
+    Install a wheel or an sdist, also over one of the same version.
+    """
+    session.install(f"txsignalfd[{extras}] @ {file.as_uri()}", *more)
+    session.install("--force-reinstall", "--no-deps", str(file))
 
 
 def installWheel(session: nox.Session, extras: str, *more: str) -> None:
     """
     Install the wheel with some of its extras, and what else is needed.
     """
-    wheel = str(dist(session, "*.whl"))
-    session.install(f"{wheel}[{extras}]", *more)
-    # In an environment that is used again, the version alone changes nothing.
-    session.install("--force-reinstall", "--no-deps", wheel)
+    install(session, dist(session, "*.whl"), extras, *more)
 
 
 @contextmanager
@@ -131,10 +136,12 @@ def sourcesAlone(session: nox.Session) -> Iterator[None]:
 
 def pytest(session: nox.Session, *arguments: str) -> None:
     """
-    Run tests of the sdist with the installed package.
+    Run tests of the sdist with the installed package: all, some, or those that
+    are named after C{--}.
     """
+    chosen = session.posargs or arguments
     with sourcesAlone(session):
-        session.run("pytest", "-p", "no:cacheprovider", *arguments)
+        session.run("pytest", "-p", "no:cacheprovider", *chosen)
 
 
 @nox.session
@@ -166,8 +173,8 @@ def tests(session: nox.Session) -> None:
 
     Arguments after C{--} go to pytest, and then the coverage is not required.
     """
-    install = readmeCommand(r"pip install -e .*?(?= && twistd -n signalfd)")
-    session.run_install("bash", "-c", install, external=True)
+    command, _, _ = readmeCommand("pip install -e .* && twistd .*").partition(" && ")
+    session.run_install("bash", "-c", command, external=True)
     data = str(Path(session.create_tmp()) / "coverage")
     environment = {"COVERAGE_FILE": data, "COVERAGE_PROCESS_START": "pyproject.toml"}
     test = readmeCommand("pytest").split()
@@ -218,7 +225,7 @@ def posix(session: nox.Session) -> None:
     Test a build that uses nothing but POSIX, as on macOS and the BSDs.
     """
     session.env["TXSIGNALFD_NO_LINUX"] = "1"
-    session.install(f"txsignalfd[test] @ {dist(session, '*.tar.gz').as_uri()}")
+    install(session, dist(session, "*.tar.gz"), "test")
     pytest(session, *POSIX_TESTS)
 
 

@@ -87,17 +87,21 @@ def test_noCommandOfTheReadmeIsLeftOut() -> None:
 
 def test_theReloadExample(tmp_path: Path) -> None:
     """
-    It tells who asked, and reads the file anew each time.
+    Its commands make the settings that it reads, and it prints what is shown.
     """
+    _, _, after = README.read_text().partition("\n    echo ")
+    command, *printed = re.findall("^    (.+)$", "    echo " + after, re.MULTILINE)[:3]
+    setUp, _, run = command.partition(" && ")
+    assert run == "python settings.py"
     source = "from twisted.internet import reactor\n"
     source += "reactor.callWhenRunning(print, 'ready', flush=True)\n"
+    subprocess.run(["bash", "-c", setUp], cwd=tmp_path, check=True)
     with python(tmp_path, source + example("deferToThread")) as running:
         running.waitForOutput("ready")
-        for value in (1, 2):
-            (tmp_path / "settings.json").write_text(f'{{"answer": {value}}}')
-            running.kill(SIGHUP)
-            running.waitForOutput("SIGHUP from pid")
-            running.waitForOutput(f"{{'answer': {value}}}\n")
+        running.kill(SIGHUP)
+        running.waitForOutput("}\n")
+        for shown, line in zip(printed, running.output().splitlines()[1:], strict=True):
+            assert pattern(shown).fullmatch(line)
         running.kill(SIGTERM)
         assert running.wait() == 0
 
