@@ -5,7 +5,9 @@ L{ReactorSignals}: Twisted's own signal handling, on top of a dispatcher.
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from signal import SIGCHLD, SIGINT, SIGTERM
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from twisted.internet._signals import SignalHandling
 from twisted.internet.defer import Deferred
 
+from tests.support.daemons import program, startedWith
 from tests.support.handlers import everyReactor, inEachThread, runIn
 from tests.support.inreactor import inReactor
 from tests.support.processes import spawn
@@ -143,6 +146,30 @@ def test_signalOfAnotherDispatcher(signo: int) -> None:
         other.close()
         signals.install()
         signals.uninstall()
+
+
+PROGRAM = """
+from twisted.application.app import _exitWithSignal
+from twisted.internet import reactor
+from txsignalfd import ReactorSignals
+
+ReactorSignals(reactor).install()
+reactor.callWhenRunning(print, "running")
+reactor.run(installSignalHandlers=False)
+_exitWithSignal(reactor._exitSignal)
+"""
+
+
+def test_signalThatWasBlockedAtTheStart(tmp_path: Path) -> None:
+    """
+    The program can end by it.
+    """
+    before = startedWith(blocked=[SIGTERM])
+    command = [*before, sys.executable, "-u", "-c", PROGRAM]
+    with program(tmp_path, *command) as running:
+        running.waitForOutput("running")
+        running.kill(SIGTERM)
+        assert running.wait() == -SIGTERM
 
 
 def test_someOfTwistedsTests() -> None:

@@ -5,6 +5,7 @@ L{SignalService}: signal handlers as a part of an application.
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from twisted.application.service import IService, MultiService
 from zope.interface.verify import verifyObject
 
-from tests.support.daemons import TWISTD, program, python
+from tests.support.daemons import TWISTD, program, python, startedWith
 from tests.support.handlers import Recorder
 from tests.support.inreactor import inReactor
 from tests.support.processes import spawn
@@ -249,6 +250,61 @@ def test_signalStopsTwistdInOrder(signo: int, tmp_path: Path) -> None:
         assert twistd.output().count("Traceback") == 0, twistd.output()
         assert "stopped" in twistd.output()
         assert not (tmp_path / "twistd.pid").exists()
+
+
+@pytest.mark.parametrize("signo", [SIGTERM, SIGINT, signal.SIGQUIT])
+def test_signalThatWasBlockedAtTheStart(signo: int, tmp_path: Path) -> None:
+    """
+    The process ends by the signal, and not with status 0.
+    """
+    (tmp_path / "slow.py").write_text(APPLICATION)
+    (tmp_path / "go on").touch()
+    before = startedWith(blocked=[signo])
+    with program(tmp_path, *before, TWISTD, "-n", "-y", "slow.py") as twistd:
+        twistd.waitForOutput("running")
+        twistd.kill(signo)
+        assert twistd.wait() == -signo
+        assert not (tmp_path / "twistd.pid").exists()
+
+
+@pytest.fixture
+def ignored() -> Iterator[None]:
+    """
+    Ignore the signals that stop a service.
+    """
+    before = {
+        signo: signal.signal(signo, signal.SIG_IGN) for signo in (SIGINT, SIGTERM)
+    }
+    yield
+    for signo in (SIGINT, SIGTERM):
+        assert signal.signal(signo, before[signo]) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize(
+    ("arguments", "watched"),
+    [
+        ({}, {SIGTERM}),
+        ({"stopOn": (SIGTERM, SIGINT)}, {SIGTERM, SIGINT}),
+        ({"handlers": {SIGINT: print}}, {SIGTERM, SIGINT}),
+    ],
+    ids=["default", "stopOn", "handlers"],
+)
+@pytest.mark.usefixtures("ignored")
+@inReactor
+async def test_ignoredSignal(
+    arguments: dict[str, Any],
+    watched: set[int],
+    reactor: Any,
+    dispatcher: SignalDispatcher,
+) -> None:
+    """
+    SIGINT stays ignored, unless the arguments of the service name it.  SIGTERM
+    stops the service in any case, as it stops Twisted.
+    """
+    service = SignalService(**arguments, reactor=reactor)
+    service.startService()
+    assert dispatcher.watching == {SIGCHLD, *watched}
+    service.stopService()
 
 
 TWICE = """

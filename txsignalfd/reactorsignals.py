@@ -6,7 +6,6 @@ L{ReactorSignals}: Twisted's own signal handling, on top of a dispatcher.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from signal import SIGINT, SIGTERM
 from typing import Any
 
@@ -16,7 +15,7 @@ from txsignalfd._dispatch.dispatcher import (
     SignalDispatcher,
     dispatcherFor,
 )
-from txsignalfd._dispatch.runs import Handler
+from txsignalfd._dispatch.stopping import stopReactor
 from txsignalfd.siginfo import SigInfo
 
 
@@ -58,16 +57,21 @@ class ReactorSignals:
             L{SignalDispatcher.watch <txsignalfd.SignalDispatcher.watch>}.
             Then no signal is watched.
         """
-        reactor = self._reactor
-        dispatcher = dispatcherFor(reactor)  # a new one if the last one was closed
+        dispatcher = dispatcherFor(
+            self._reactor
+        )  # a new one if the last one was closed
         if dispatcher is self._dispatcher:
             return
-        handlers = [(SIGTERM, _withNumber(reactor.sigTerm))]
+        signals = [SIGTERM]
         if signal.getsignal(SIGINT) is signal.default_int_handler:
-            handlers.append((SIGINT, _withNumber(reactor.sigInt)))
+            signals.append(SIGINT)
+
+        def stop(info: SigInfo) -> None:
+            stopReactor(dispatcher, info.signo)
+
         reaper = ChildReaper(dispatcher)
         try:
-            self._group = HandlerGroup(dispatcher, handlers)
+            self._group = HandlerGroup(dispatcher, [(signo, stop) for signo in signals])
         except BaseException:
             reaper.close()
             raise
@@ -86,14 +90,3 @@ class ReactorSignals:
         if group is not None and reaper is not None:
             group.restore()
             reaper.close()
-
-
-def _withNumber(function: Callable[[int], object]) -> Handler:
-    """
-    Adapt one of Twisted's handlers, which take the signal's number.
-    """
-
-    def handle(info: SigInfo) -> None:
-        function(info.signo)
-
-    return handle

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from functools import partial
 from signal import SIGINT, SIGTERM
 from typing import Any, Final
-from weakref import WeakSet
 
 from twisted.application.service import Service
 from twisted.logger import Logger
@@ -23,13 +22,14 @@ from txsignalfd._dispatch.dispatcher import (
     dispatcherFor,
 )
 from txsignalfd._dispatch.runs import Handler
+from txsignalfd._dispatch.stopping import isStopping, staysIgnored, stopReactor
 from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd.siginfo import SigInfo
 
 _log: Final = Logger("txsignalfd.service.SignalService")
 
-#: The dispatchers whose reactors are already stopping because of a signal.
-_stopping: Final[WeakSet[SignalDispatcher]] = WeakSet()
+#: The default of stopOn, which leaves signals alone that are ignored.
+_STOP_ON: Final = (SIGINT, SIGTERM)
 
 
 class SignalService(Service):
@@ -45,7 +45,7 @@ class SignalService(Service):
     def __init__(
         self,
         handlers: Mapping[int, Handler] | None = None,
-        stopOn: Collection[int] = (SIGINT, SIGTERM),
+        stopOn: Collection[int] = _STOP_ON,
         reapChildren: bool = True,
         reactor: Any = None,
     ) -> None:
@@ -54,7 +54,8 @@ class SignalService(Service):
             L{SignalDispatcher.addHandler}.
         @param stopOn: The signals that stop the reactor.  A process that
             twistd runs is then killed by the signal, after all services have
-            stopped.
+            stopped.  By default, a C{SIGINT} that is ignored when the service
+            starts, as in a background job of a script, stays ignored.
         @param reapChildren: Whether a L{ChildReaper} reports the ends of the
             processes of C{spawnProcess}.
         @param reactor: The reactor; by default the global one.
@@ -63,6 +64,7 @@ class SignalService(Service):
         """
         self._handlers = dict(handlers or {})
         self._stopOn = checkWatchable(stopOn)
+        self._isDefault = stopOn is _STOP_ON
         checkWatchable(self._handlers)
         for handler in self._handlers.values():
             if not callable(handler):
@@ -97,7 +99,14 @@ class SignalService(Service):
                 undo.callback(reaper.close)
             group = HandlerGroup(dispatcher, self._handlers.items())
             undo.callback(group.restore)
-            stops = HandlerGroup(dispatcher, [(signo, stop) for signo in self._stopOn])
+            stops = HandlerGroup(
+                dispatcher,
+                [
+                    (signo, stop)
+                    for signo in self._stopOn
+                    if not (self._isDefault and staysIgnored(signo))
+                ],
+            )
             undo.pop_all()
         self._group, self._stops, self._reaper = group, stops, reaper
         # Triggers fire in the order in which they were added.  The one of twistd,
@@ -137,25 +146,8 @@ class SignalService(Service):
         self._reactorStops = True
 
     def _stop(self, dispatcher: SignalDispatcher, info: SigInfo) -> None:
-        if dispatcher in _stopping:
+        if isStopping(dispatcher):
             _log.info("{info}: already stopping", info=info)
             return
         _log.info("{info}: stopping", info=info)
         stopReactor(dispatcher, info.signo)
-
-
-def stopReactor(dispatcher: SignalDispatcher, signo: int) -> None:
-    """
-    Stop a dispatcher's reactor because of a signal.
-
-    A process that twistd runs is killed by that signal in the end.
-    """
-    _stopping.add(dispatcher)
-    reactor = dispatcher.reactor
-    # Twisted's own handlers also record the number, which twistd needs for its
-    # exit status.
-    stop = getattr(reactor, "sigInt" if signo == SIGINT else "sigTerm", None)
-    if stop is None:  # a reactor for tests, such as Twisted's MemoryReactor
-        reactor.stop()
-    else:
-        stop(signo)

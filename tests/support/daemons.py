@@ -114,6 +114,22 @@ def python(directory: Path, source: str) -> Iterator[Program]:
         yield running
 
 
+def startedWith(
+    ignored: Collection[int] = (), blocked: Collection[int] = ()
+) -> list[str]:
+    """
+    Return a command that ignores and blocks signals, and executes another one.
+    """
+    source = (
+        "import os, signal, sys\n"
+        f"for signo in {list(map(int, ignored))}:\n"
+        "    signal.signal(signo, signal.SIG_IGN)\n"
+        f"signal.pthread_sigmask(signal.SIG_BLOCK, {list(map(int, blocked))})\n"
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    return [sys.executable, "-c", source]
+
+
 @contextmanager
 def serving(
     directory: Path,

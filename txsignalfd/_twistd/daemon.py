@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from signal import SIG_IGN, SIGHUP, getsignal
+from signal import SIGHUP
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from txsignalfd._children.orphans import isInit
 from txsignalfd._children.reaper import ChildReaper
 from txsignalfd._dispatch.dispatcher import dispatcherFor
+from txsignalfd._dispatch.stopping import staysIgnored, stopReactor
 from txsignalfd._proc.sender import describeWithCommand, hasTerminal, isFromLeader
 from txsignalfd._reload.generation import FLUSH
 from txsignalfd._reload.service import ReloadService
@@ -29,7 +30,7 @@ from txsignalfd._twistd.logs import rotateLogs
 from txsignalfd._twistd.report import report
 from txsignalfd._twistd.startup import hangup
 from txsignalfd._twistd.systemd import Notifier
-from txsignalfd.service import SignalService, stopReactor
+from txsignalfd.service import SignalService
 from txsignalfd.siginfo import SigInfo
 
 _log: Final = Logger("txsignalfd.daemon.Daemon")
@@ -76,11 +77,12 @@ class Daemon(Service):
         reloads.addObserver(self._before, self._after)
 
     def _effectiveActions(self) -> dict[int, Action]:
-        actions = {**DEFAULTS, **self._chosen}
-        if SIGHUP not in self._chosen and getsignal(SIGHUP) is SIG_IGN:
-            # nohup(1) asks for this.
-            del actions[SIGHUP]
-        return actions
+        defaults = {
+            signo: action
+            for signo, action in DEFAULTS.items()
+            if not staysIgnored(signo)
+        }
+        return {**defaults, **self._chosen}
 
     def privilegedStartService(self) -> None:
         """

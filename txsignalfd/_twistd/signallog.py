@@ -15,6 +15,7 @@ from typing import Any, Final, TextIO
 
 from twisted.logger import ILogObserver, Logger, textFileLogObserver
 
+from txsignalfd._dispatch.stopping import staysIgnored
 from txsignalfd._kernel.mask import SignalNotWatchable, checkWatchable
 from txsignalfd._native.extension import lib
 from txsignalfd._proc.report import namesOf
@@ -140,7 +141,12 @@ class SignalLogService(SignalService):
         """
         super().__init__(
             dict.fromkeys(signals, receive),
-            stopOn=[signo for signo in (SIGINT, SIGTERM) if signo in signals],
+            stopOn=[
+                signo
+                for signo in (SIGINT, SIGTERM)
+                if signo in signals
+                and not (signals is DEFAULT_SIGNALS and staysIgnored(signo))
+            ],
             reactor=reactor,
         )
         self._signals = signals
