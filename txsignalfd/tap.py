@@ -23,13 +23,13 @@ from twisted.python.usage import UsageError
 
 from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd._native.names import signalNumber
+from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.inherited import shareInherited, unclaimed, unshareInherited
-from txsignalfd._reload.resources import Resources
 from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.sharing import recordingStartup
 from txsignalfd._twistd.actions import parseOn
 from txsignalfd._twistd.daemon import Daemon
-from txsignalfd._twistd.plugins import PluginFactory, installedPlugins
+from txsignalfd._twistd.plugins import PluginFactory, installedPlugins, parseOptions
 from txsignalfd._twistd.signallog import (
     DEFAULT_SIGNALS,
     SignalLogger,
@@ -205,18 +205,14 @@ class Options(UsageOptions):
                 raise SystemExit(f"{self}\ntwistd signalfd: {error}") from error
             raise
 
-    def parseAgain(self) -> Any:
+    @property
+    def parseAgain(self) -> Callable[[], Any]:
         """
-        Parse the options of the plugin again, from the same command line.
-
-        @return: The options of the plugin.
-        @raise UsageError: If they are wrong now.
+        A function that parses the options of the plugin again, from the same
+        command line, and returns them.
         """
         _, (name, *arguments) = getopt(self._arguments, self.shortOpt, self.longOpt)
-        again = self.plugins[name].options()
-        again.parent = self
-        again.parseOptions(arguments)
-        return again
+        return partial(parseOptions, self.plugins[name], self, arguments)
 
     def postOptions(self) -> None:
         """

@@ -27,12 +27,14 @@ from twisted.logger import Logger
 from txsignalfd._reload.generation import (
     FLUSH,
     Generation,
+    OneShotEvent,
+    Resources,
     State,
+    Triggers,
     checkService,
     whereIs,
 )
 from txsignalfd._reload.inherited import unshareInherited
-from txsignalfd._reload.resources import OneShotEvent, Resources, Triggers
 from txsignalfd._reload.sharing import Handover, PortSharing
 from txsignalfd._reload.transaction import Prepare, Transaction, result
 

@@ -38,6 +38,7 @@ from typing import Any
 from twisted.internet import tcp, udp, unix
 from twisted.python.failure import Failure
 
+from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.listener import (
     MAX_BACKLOG,
     Listener,
@@ -46,7 +47,6 @@ from txsignalfd._reload.listener import (
     SocketPath,
     pathOf,
 )
-from txsignalfd._reload.resources import Resources
 
 
 class SharedPort:

@@ -25,6 +25,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final
 
+from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.listener import Listener
 from txsignalfd._reload.ports import (
     MulticastPort,
@@ -34,7 +35,6 @@ from txsignalfd._reload.ports import (
     UNIXDatagramPort,
     UNIXPort,
 )
-from txsignalfd._reload.resources import Resources
 
 #: The resources of the generation that the running code starts.
 _current: Final[ContextVar[Resources | None]] = ContextVar("_current", default=None)

@@ -24,9 +24,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.generations import Generations, Phase
 from txsignalfd._reload.inherited import unclaimed
-from txsignalfd._reload.resources import Resources
 from txsignalfd._reload.transaction import (
     Prepare,
     Reload,

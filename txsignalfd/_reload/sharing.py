@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.inherited import shareInherited
 from txsignalfd._reload.listener import Listener
 from txsignalfd._reload.reactorpatch import PortOwner, ReactorPorts
-from txsignalfd._reload.resources import Resources
 
 _reactors: Final[dict[Any, ReactorPorts]] = {}
 

@@ -28,6 +28,21 @@ def installedPlugins() -> dict[str, Any]:
     return {maker.tapname: maker for maker in makers if maker.tapname != _OWN_NAME}
 
 
+def parseOptions(maker: Any, parent: Any, arguments: list[str]) -> Any:
+    """
+    Parse the options of a plugin.
+
+    @param maker: The C{IServiceMaker}.
+    @param parent: The options of C{twistd signalfd}.
+    @param arguments: The part of the command line after the name of the plugin.
+    @raise UsageError: If they are wrong.
+    """
+    options = maker.options()
+    options.parent = parent
+    options.parseOptions(arguments)
+    return options
+
+
 @contextmanager
 def _workingIn(directory: str) -> Iterator[None]:
     """

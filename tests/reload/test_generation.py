@@ -1,18 +1,46 @@
 """
-L{Triggers}: shutdown triggers that fire when a generation ends.
+L{Resources} and L{Triggers}: what one generation owns.
 """
 
 from __future__ import annotations
 
+import gc
 from functools import partial
 from typing import Any
 
+import pytest
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent
 
 from tests.support.reactors import spin
-from txsignalfd._reload.resources import Triggers
+from txsignalfd._reload.generation import Resources, Triggers
+
+
+class Connection:
+    """
+    A connection in a reference cycle.
+    """
+
+    def __init__(self) -> None:
+        self.protocol = self
+
+
+@pytest.mark.parametrize("collected", [False, True])
+def test_aDroppedConnectionIsNotWaitedFor(collected: bool) -> None:
+    """
+    Inetd drops connections that it passes to children.
+    """
+    resources = Resources()
+    resources.opened(Connection())
+    waited = resources.whenQuiet()
+    assert not waited.called
+    if collected:
+        gc.collect()
+        assert not waited.called
+    resources.collect()
+    assert waited.called
+    assert resources.isQuiet
 
 
 def test_triggersFireOnceInTheReactorsOrder(logged: list[LogEvent]) -> None:
