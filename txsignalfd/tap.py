@@ -24,9 +24,13 @@ from twisted.python.usage import UsageError
 from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd._native.names import signalNumber
 from txsignalfd._reload.generation import Resources
-from txsignalfd._reload.inherited import shareInherited, unclaimed, unshareInherited
 from txsignalfd._reload.service import ReloadService
-from txsignalfd._reload.sharing import recordingStartup
+from txsignalfd._reload.sharing import (
+    recordingStartup,
+    shareInherited,
+    unclaimed,
+    unshareInherited,
+)
 from txsignalfd._twistd.actions import parseOn
 from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.plugins import PluginFactory, installedPlugins, parseOptions

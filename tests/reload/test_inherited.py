@@ -30,7 +30,7 @@ from tests.support.ports import (
 )
 from tests.support.reactors import turn
 from txsignalfd import ReloadService
-from txsignalfd._reload.inherited import shareInherited, unshareInherited
+from txsignalfd._reload.sharing import shareInherited, unshareInherited
 
 pytestmark = pytest.mark.usefixtures("withoutRest")
 

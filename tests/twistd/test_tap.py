@@ -41,7 +41,7 @@ from tests.support.inreactor import inReactor
 from tests.support.reactors import DEADLINE, spin, turn
 from tests.support.worlds import needsLinux
 from txsignalfd import SignalService, lowlevel, tap
-from txsignalfd._reload.inherited import unshareInherited
+from txsignalfd._reload.sharing import unshareInherited
 from txsignalfd._twistd import signallog
 from txsignalfd._twistd.actions import Action
 from txsignalfd._twistd.daemon import Daemon

@@ -34,8 +34,7 @@ from txsignalfd._reload.generation import (
     checkService,
     whereIs,
 )
-from txsignalfd._reload.inherited import unshareInherited
-from txsignalfd._reload.sharing import Handover, PortSharing
+from txsignalfd._reload.sharing import Handover, PortSharing, unshareInherited
 from txsignalfd._reload.transaction import Prepare, Transaction, result
 
 _log: Final = Logger("txsignalfd.reload.ReloadService")

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 
 from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.generations import Generations, Phase
-from txsignalfd._reload.inherited import unclaimed
+from txsignalfd._reload.sharing import unclaimed
 from txsignalfd._reload.transaction import (
     Prepare,
     Reload,
