@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.reload.test_ports,tests.reload.test_inherited -*-
+# -*- test-case-name: tests.reload.test_ports -*-
 """
 L{PortSharing}: the ports of a service, across its generations.
 
