@@ -1,6 +1,5 @@
 """
-L{txsignalfd.lowlevel}: the calls of signalfd(2), for programs that were written
-for the modules before it.
+L{txsignalfd.lowlevel}: the calls of signalfd(2), for programs of other modules.
 """
 
 from __future__ import annotations
@@ -55,15 +54,15 @@ from txsignalfd.lowlevel import (
 
 REALTIME = SIGRTMIN + 3
 
-#: No signals, by the C library: it keeps 32 and 33 for itself.
-NO_SIGNALS = [-2, -1, 0, 32, 33, 65, 1700, 2**31, -(2**31) - 1, 2**70]
+#: Numbers that the C library refuses; it uses 32 and 33 itself.
+INVALID_SIGNALS = [-2, -1, 0, 32, 33, 65, 1700, 2**31, -(2**31) - 1, 2**70]
 
-NO_INTEGERS: list[Any] = ["HUP", b"1", 1.0, None, object(), [1]]
+NOT_INTEGERS: list[Any] = ["HUP", b"1", 1.0, None, object(), [1]]
 
 
 class HasFileno:
     """
-    An object that is no number, and has a descriptor.
+    An object with a descriptor.
     """
 
     def __init__(self, fd: int) -> None:
@@ -71,19 +70,19 @@ class HasFileno:
 
     def fileno(self) -> int:
         """
-        The number of the descriptor.
+        Return the number of the descriptor.
         """
         return self.fd
 
 
 class IsIndex:
     """
-    An integer of some other library.
+    An integer type of another library.
     """
 
     def __index__(self) -> int:
         """
-        The number.
+        Return the number.
         """
         return int(SIGUSR1)
 
@@ -91,7 +90,7 @@ class IsIndex:
 @pytest.fixture(autouse=True)
 def nothingBlocked() -> Iterator[None]:
     """
-    A test starts with no signal blocked, and leaves the mask as it was.
+    Start each test without blocked signals, and restore the mask afterwards.
     """
     before = signal.pthread_sigmask(signal.SIG_SETMASK, [])
     yield
@@ -101,7 +100,7 @@ def nothingBlocked() -> Iterator[None]:
 @pytest.fixture
 def fd() -> Iterator[int]:
     """
-    A signalfd for SIGUSR1, SIGUSR2 and a realtime signal, that does not block.
+    A non-blocking signalfd for SIGUSR1, SIGUSR2 and a realtime signal.
     """
     with listening(SIGUSR1, SIGUSR2, REALTIME) as opened:
         yield opened
@@ -109,14 +108,14 @@ def fd() -> Iterator[int]:
 
 def mask() -> set[int]:
     """
-    What this thread blocks, as Python says.
+    Return the signals that this thread blocks, as Python reports them.
     """
     return {int(signo) for signo in signal.pthread_sigmask(signal.SIG_BLOCK, [])}
 
 
-def receives(fd: int) -> set[int]:
+def signalsOf(fd: int) -> set[int]:
     """
-    The signals of a signalfd, as the kernel says.
+    Return the signals of a signalfd, as the kernel reports them.
     """
     fields = dict(
         line.split(":\t")
@@ -126,9 +125,9 @@ def receives(fd: int) -> set[int]:
     return {signo for signo in range(1, 65) if bits & (1 << (signo - 1))}
 
 
-def closed() -> int:
+def closedDescriptor() -> int:
     """
-    The number of a descriptor that is closed.
+    Return the number of a closedDescriptor descriptor.
     """
     reader, writer = os.pipe()
     os.close(reader)
@@ -136,35 +135,35 @@ def closed() -> int:
     return reader
 
 
-# --- what every call does with its signals -------------------------------------
+# --- arguments -------------------------------------
 
 
-def maskThem(signals: Iterable[int]) -> object:
+def block(signals: Iterable[int]) -> object:
     """
-    C{sigprocmask} as a function of its signals.
+    Call C{sigprocmask} with only a list of signals.
     """
     return sigprocmask(SIG_BLOCK, signals)
 
 
-def openThem(signals: Iterable[int]) -> object:
+def openDescriptor(signals: Iterable[int]) -> object:
     """
-    C{signalfd} as a function of its signals.
+    Call C{signalfd} with only a list of signals.
     """
     return signalfd(-1, signals)
 
 
 takingSignals = pytest.mark.parametrize(
-    "call", [maskThem, openThem, create_signalfd], ids=lambda call: call.__name__
+    "call", [block, openDescriptor, create_signalfd], ids=lambda call: call.__name__
 )
 Call = Callable[[Any], object]
 
 
 @takingSignals
-def test_numberThatIsNoSignalIsOutOfRange(call: Call) -> None:
+def test_numberOutOfRangeIsAValueError(call: Call) -> None:
     """
-    The error of python-signalfd, and nothing has been done.
+    The error is that of python-signalfd, and the mask is unchanged.
     """
-    for signo in NO_SIGNALS:
+    for signo in INVALID_SIGNALS:
         message = rf"^signal number {signo} out of range$"
         with pytest.raises(ValueError, match=message):
             call([SIGUSR1, signo])
@@ -172,20 +171,20 @@ def test_numberThatIsNoSignalIsOutOfRange(call: Call) -> None:
 
 
 @takingSignals
-def test_whatIsNoNumberIsATypeError(call: Call) -> None:
+def test_signalThatIsNotAnIntegerIsATypeError(call: Call) -> None:
     """
-    The error of python-signalfd, and nothing has been done.
+    The error is that of python-signalfd, and the mask is unchanged.
     """
-    for value in NO_INTEGERS:
+    for value in NOT_INTEGERS:
         with pytest.raises(TypeError, match=r"^an integer is required$"):
             call([SIGUSR1, value])
         assert mask() == set()
 
 
 @takingSignals
-def test_whatCannotBeIteratedIsATypeError(call: Call) -> None:
+def test_singleNumberIsNotAListOfSignals(call: Call) -> None:
     """
-    A signal is no list of signals.
+    An argument that is not iterable is a TypeError.
     """
     with pytest.raises(TypeError, match="not iterable"):
         call(SIGUSR1)
@@ -193,7 +192,7 @@ def test_whatCannotBeIteratedIsATypeError(call: Call) -> None:
 
 class OwnError(Exception):
     """
-    What an iterable of a program raises.
+    An exception of the caller's iterable.
     """
 
 
@@ -201,9 +200,9 @@ class OwnError(Exception):
 @pytest.mark.parametrize(
     "error", [OwnError("mine"), TypeError("mine"), OSError("mine")]
 )
-def test_iterablesOwnErrorIsUnchanged(call: Call, error: Exception) -> None:
+def test_exceptionOfTheIterablePropagates(call: Call, error: Exception) -> None:
     """
-    The very exception comes out, and nothing has been done.
+    The same exception is raised, and the mask is unchanged.
     """
 
     def signals() -> Iterator[int]:
@@ -238,7 +237,7 @@ def test_wrongNumberOfArgumentsIsATypeError(
     call: Callable[..., object], arguments: tuple[object, ...]
 ) -> None:
     """
-    The error of python-signalfd.
+    The error is that of python-signalfd.
     """
     with pytest.raises(TypeError, match="argument"):
         call(*arguments)
@@ -259,20 +258,20 @@ def test_wrongNumberOfArgumentsIsATypeError(
         lambda value: sigqueue(1, 0, value),
     ],
 )
-def test_everyOtherArgumentIsANumberToo(call: Call) -> None:
+def test_otherArgumentsMustBeIntegers(call: Call) -> None:
     """
-    A text, a float or None is no descriptor, flag, process or value.
+    A text, a float or None is a TypeError for each argument.
     """
-    for value in NO_INTEGERS:
+    for value in NOT_INTEGERS:
         with pytest.raises(TypeError, match=r"^an integer is required$"):
             call(value)
         assert mask() == set()
 
 
 @takingSignals
-def test_anyIntegersInAnyIterableAreTaken(call: Call) -> None:
+def test_anyIterableOfIntegersIsAccepted(call: Call) -> None:
     """
-    Signals of the signal module, numbers, and what has C{__index__}.
+    Members of C{Signals}, numbers, and objects with C{__index__} are accepted.
     """
     for signals in (
         [IsIndex()],
@@ -289,9 +288,9 @@ def test_anyIntegersInAnyIterableAreTaken(call: Call) -> None:
 # --- sigprocmask ---------------------------------------------------------------
 
 
-def test_sigprocmaskGivesWhatWasBlockedBefore() -> None:
+def test_sigprocmaskReturnsThePreviousMask() -> None:
     """
-    Realtime signals too, as sorted numbers, so that it can be put back.
+    The result is a sorted list of numbers, with realtime signals, and can be set again.
     """
     assert sigprocmask(SIG_BLOCK, [REALTIME, SIGUSR1]) == []
     assert sigprocmask(SIG_BLOCK, [SIGHUP]) == [SIGUSR1, REALTIME]
@@ -303,18 +302,18 @@ def test_sigprocmaskGivesWhatWasBlockedBefore() -> None:
     assert mask() == set()
 
 
-def test_sigprocmasksOwnNumbersAreThoseOfTheSystem() -> None:
+def test_sigprocmaskConstantsAreThoseOfTheSignalModule() -> None:
     """
-    They can be mixed with those of the signal module.
+    Constants of both modules may be mixed.
     """
     assert SIG_BLOCK == signal.SIG_BLOCK
     assert SIG_UNBLOCK == signal.SIG_UNBLOCK
     assert SIG_SETMASK == signal.SIG_SETMASK
 
 
-def test_sigprocmaskHoldsASignalBack() -> None:
+def test_blockedSignalIsDeliveredWhenUnblocked() -> None:
     """
-    A signal that comes while it is blocked is handled when it no longer is.
+    A signal that arrives while it is blocked is handled when it is unblocked.
     """
     handled: list[int] = []
     before = signal.signal(SIGUSR1, lambda signo, frame: handled.append(signo))
@@ -329,9 +328,9 @@ def test_sigprocmaskHoldsASignalBack() -> None:
         signal.signal(SIGUSR1, before)
 
 
-def test_sigprocmaskIsOfOneThread() -> None:
+def test_sigprocmaskChangesOnlyItsThread() -> None:
     """
-    A thread starts with the mask of its maker, and changes only its own.
+    A thread inherits the mask of the thread that starts it.
     """
     found: list[list[int]] = []
 
@@ -348,9 +347,9 @@ def test_sigprocmaskIsOfOneThread() -> None:
 
 
 @pytest.mark.parametrize("signo", [SIGKILL, SIGSTOP])
-def test_sigprocmaskDropsWhatCannotBeBlocked(signo: int) -> None:
+def test_sigprocmaskIgnoresSignalsThatCannotBeBlocked(signo: int) -> None:
     """
-    SIGKILL and SIGSTOP are no error, and never blocked.
+    SIGKILL and SIGSTOP raise no error, and are never blocked.
     """
     sigprocmask(SIG_BLOCK, [signo, SIGUSR1])
     assert sigprocmask(SIG_BLOCK, []) == [SIGUSR1]
@@ -359,7 +358,7 @@ def test_sigprocmaskDropsWhatCannotBeBlocked(signo: int) -> None:
 @pytest.mark.parametrize("how", [1700, -1, 3])
 def test_sigprocmaskRefusesAnUnknownHow(how: int) -> None:
     """
-    The error of python-signalfd, and nothing has been done.
+    The error is that of python-signalfd, and the mask is unchanged.
     """
     message = re.escape(f"value specified for how ({how}) invalid")
     with pytest.raises(ValueError, match=f"^{message}$"):
@@ -367,23 +366,24 @@ def test_sigprocmaskRefusesAnUnknownHow(how: int) -> None:
     assert mask() == set()
 
 
-def blockOneOfTheLibrarysOwn() -> None:
+def blockSignal32() -> None:
     """
-    Block signal 32 behind the C library's back, as a process can inherit it
-    from one that does not use the C library.
+    Block signal 32, which the C library refuses to block.
+
+    A process may inherit such a mask from a program without the C library.
     """
     bits = ctypes.c_char_p(struct.pack("=Q", 1 << 31))
     checked(libc.syscall(systemCall("rt_sigprocmask"), SIG_BLOCK, bits, None, 8))
 
 
-def test_sigprocmaskCanAlwaysBeUndone() -> None:
+def test_sigprocmaskResultCanBeSetAgain() -> None:
     """
-    What it gives can be set again, whatever the process has inherited.
+    The previous mask can be set again, even if signal 32 was blocked.
     """
     systemCall("rt_sigprocmask")
 
     def undo() -> set[int]:
-        blockOneOfTheLibrarysOwn()
+        blockSignal32()
         before = sigprocmask(SIG_BLOCK, [SIGUSR1])
         sigprocmask(SIG_SETMASK, before)
         return mask() & {SIGUSR1}
@@ -398,22 +398,22 @@ def test_sigprocmaskCanAlwaysBeUndone() -> None:
 @pytest.mark.parametrize(
     "flags", [0, SFD_CLOEXEC, SFD_NONBLOCK, SFD_CLOEXEC | SFD_NONBLOCK]
 )
-def test_flagsAreSetExactlyAsAsked(create: Callable[..., int], flags: int) -> None:
+def test_flagsSetBlockingAndInheritance(create: Callable[..., int], flags: int) -> None:
     """
-    By default the descriptor blocks, and is inherited across exec.
+    Without flags, the descriptor is blocking and inheritable.
     """
     made = create([SIGUSR1], flags) if flags else create([SIGUSR1])
     try:
         assert os.get_inheritable(made) == (not flags & SFD_CLOEXEC)
         assert os.get_blocking(made) == (not flags & SFD_NONBLOCK)
-        assert receives(made) == {SIGUSR1}
+        assert signalsOf(made) == {SIGUSR1}
     finally:
         os.close(made)
 
 
-def test_signalfdBlocksNothingByItself() -> None:
+def test_signalfdDoesNotChangeTheMask() -> None:
     """
-    It is the call of the system, and no more.
+    Only the system call is made.
     """
     made = signalfd(-1, [SIGUSR1, REALTIME])
     os.close(made)
@@ -421,25 +421,24 @@ def test_signalfdBlocksNothingByItself() -> None:
 
 
 @pytest.mark.parametrize("signals", [[], [SIGUSR1], range(1, 32), [34, 64]])
-def test_signalfdReceivesWhatItIsAskedFor(signals: Iterable[int]) -> None:
+def test_signalfdReceivesTheGivenSignals(signals: Iterable[int]) -> None:
     """
-    Any set of signals, without SIGKILL and SIGSTOP, which nobody receives.
+    SIGKILL and SIGSTOP are ignored.
     """
     made = signalfd(-1, signals)
     try:
-        assert receives(made) == set(signals) - {SIGKILL, SIGSTOP}
+        assert signalsOf(made) == set(signals) - {SIGKILL, SIGSTOP}
     finally:
         os.close(made)
 
 
 @pytest.mark.parametrize("wrap", [int, HasFileno])
-def test_signalfdCanBeChanged(fd: int, wrap: Callable[[int], Any]) -> None:
+def test_signalsOfADescriptorCanBeChanged(fd: int, wrap: Callable[[int], Any]) -> None:
     """
-    With the descriptor of an old one, by number or as an object, it is that
-    one which receives other signals; its flags stay.
+    An existing descriptor, as a number or an object, keeps its flags.
     """
     assert signalfd(wrap(fd), [REALTIME], 0) == fd
-    assert receives(fd) == {REALTIME}
+    assert signalsOf(fd) == {REALTIME}
     assert os.get_blocking(fd) is False
     assert os.get_inheritable(fd) is False
     os.kill(os.getpid(), SIGUSR1)
@@ -449,9 +448,9 @@ def test_signalfdCanBeChanged(fd: int, wrap: Callable[[int], Any]) -> None:
     assert read_signalfd(fd).signo == SIGUSR1
 
 
-def test_descriptorThatIsNotASignalfdIsBothErrors() -> None:
+def test_otherDescriptorIsAnOSErrorAndAValueError() -> None:
     """
-    EINVAL is an OSError with its errno, and a ValueError.
+    A pipe is refused with EINVAL.
     """
     reader, writer = os.pipe()
     try:
@@ -463,40 +462,39 @@ def test_descriptorThatIsNotASignalfdIsBothErrors() -> None:
     assertBothErrors(caught.value, errno.EINVAL)
 
 
-def test_closedDescriptorIsBothErrors() -> None:
+def test_closedDescriptorIsAnOSErrorAndAValueError() -> None:
     """
-    EBADF is an OSError with its errno, and a ValueError.
+    A closed descriptor is refused with EBADF.
     """
-    for number in (closed(), -2):
+    for number in (closedDescriptor(), -2):
         with pytest.raises(InvalidArgument) as caught:
             signalfd(number, [SIGUSR1])
         assertBothErrors(caught.value, errno.EBADF)
 
 
 @pytest.mark.parametrize("flags", [1, -1, 1 << 20])
-def test_unknownFlagsAreBothErrors(flags: int) -> None:
+def test_unknownFlagsAreAnOSErrorAndAValueError(flags: int) -> None:
     """
-    EINVAL is an OSError with its errno, and a ValueError; and nothing has
-    been blocked.
+    Unknown flags are refused with EINVAL, and the mask is unchanged.
     """
-    for call in (openWith, create_signalfd):
+    for call in (openWithFlags, create_signalfd):
         with pytest.raises(InvalidArgument) as caught:
             call([SIGUSR1], flags)
         assertBothErrors(caught.value, errno.EINVAL)
         assert mask() == set()
 
 
-def openWith(signals: Iterable[int], flags: int) -> int:
+def openWithFlags(signals: Iterable[int], flags: int) -> int:
     """
-    C{signalfd} with the arguments of C{create_signalfd}.
+    Call C{signalfd} with the arguments of C{create_signalfd}.
     """
     return signalfd(-1, signals, flags)
 
 
 def assertBothErrors(error: BaseException, number: int) -> None:
     """
-    A program that catches either finds it, and its errno, also in another
-    process.
+    Check that an error is an OSError with this errno and a ValueError, also after
+    pickling.
     """
     for found in (error, pickle.loads(pickle.dumps(error))):
         assert isinstance(found, OSError)
@@ -507,7 +505,7 @@ def assertBothErrors(error: BaseException, number: int) -> None:
 
 def test_numberTooLargeForTheSystemIsAnOverflowError() -> None:
     """
-    It is not cut short to some other number.
+    Numbers are never truncated.
     """
     for number in (2**31, -(2**31) - 1, 2**40):
         for call in (
@@ -529,14 +527,13 @@ def test_numberTooLargeForTheSystemIsAnOverflowError() -> None:
 
 def test_createSignalfdBlocksAndReceives() -> None:
     """
-    One call for both; a generator will do, and so will the whole list of
-    signals with SIGKILL and SIGSTOP in it.
+    One call blocks the signals and opens a descriptor; SIGKILL and SIGSTOP are ignored.
     """
     sigprocmask(SIG_BLOCK, [SIGHUP])
     signals = [SIGKILL, SIGUSR1, SIGSTOP, REALTIME]
     made = create_signalfd(signo for signo in signals)
     try:
-        assert receives(made) == {SIGUSR1, REALTIME}
+        assert signalsOf(made) == {SIGUSR1, REALTIME}
         assert mask() == {SIGHUP, SIGUSR1, REALTIME}
         os.kill(os.getpid(), SIGUSR1)
         assert read_signalfd(made).signo == SIGUSR1
@@ -548,8 +545,8 @@ def failWithoutDescriptors(
     signals: Callable[[], Iterable[int]], before: Iterable[int]
 ) -> tuple[BaseException, set[int]]:
     """
-    The error of C{create_signalfd} when the process may open nothing more, and
-    the mask after it.
+    Return the error of C{create_signalfd} without free descriptors, and the mask after
+    it.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     sigprocmask(SIG_SETMASK, before)
@@ -570,11 +567,11 @@ def failWithoutDescriptors(
     ],
     ids=["list", "generator", "unblockable", "all"],
 )
-def test_createSignalfdThatFailsHasBlockedNothing(
+def test_failedCreateSignalfdRestoresTheMask(
     signals: Callable[[], Iterable[int]], before: set[int]
 ) -> None:
     """
-    EMFILE is the OSError that it is, and what was blocked before still is.
+    EMFILE is an OSError, and the mask is unchanged.
     """
     error, after = inChild(lambda: failWithoutDescriptors(signals, before))
     assert isinstance(error, OSError)
@@ -583,14 +580,14 @@ def test_createSignalfdThatFailsHasBlockedNothing(
     assert after == before
 
 
-def test_createSignalfdThatFailsSaysWhyWhateverIsInherited() -> None:
+def test_failedCreateSignalfdRestoresAnInheritedMask() -> None:
     """
-    A mask that no call could set does not hide the error, nor stay in part.
+    The error is reported, and the mask restored, even if signal 32 was blocked.
     """
     systemCall("rt_sigprocmask")
 
     def fail() -> tuple[InvalidArgument, set[int]]:
-        blockOneOfTheLibrarysOwn()
+        blockSignal32()
         with pytest.raises(InvalidArgument) as caught:
             create_signalfd([SIGUSR1], 1 << 20)
         return caught.value, mask() & {SIGUSR1}
@@ -607,24 +604,23 @@ def test_createSignalfdOfEverySignal() -> None:
     made = create_signalfd(lowlevel.ALL_SIGNALS)
     try:
         everything = set(signal.Signals) - {SIGKILL, SIGSTOP}
-        assert receives(made) == everything
+        assert signalsOf(made) == everything
         assert mask() == everything
     finally:
         os.close(made)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
-def test_systemWithoutSignalfdIsSaid(number: int) -> None:
+def test_missingSignalfdIsNamedInTheError(number: int) -> None:
     """
-    An old kernel or a sandbox is named in the error; create_signalfd has then
-    blocked nothing.
+    The error names the kernel and the sandbox as causes, and the mask is unchanged.
     """
     systemCall("signalfd4")
 
     def fail() -> tuple[list[BaseException], set[int]]:
         refuseSignalfd(number)
         errors: list[BaseException] = []
-        for call in (openThem, create_signalfd):
+        for call in (openDescriptor, create_signalfd):
             with pytest.raises(SignalfdUnavailable) as caught:
                 call([SIGUSR1])
             errors.append(caught.value)
@@ -646,14 +642,14 @@ def test_systemWithoutSignalfdIsSaid(number: int) -> None:
 
 def openRaw(fd: int) -> Any:
     """
-    An unbuffered file.
+    Open a descriptor as an unbuffered file.
     """
     return open(fd, "rb", buffering=0, closefd=False)
 
 
 def openBuffered(fd: int) -> Any:
     """
-    A buffered file.
+    Open a descriptor as a buffered file.
     """
     return open(fd, "rb", closefd=False)
 
@@ -663,10 +659,10 @@ Wrap = Callable[[int], Any]
 
 
 @readable
-def test_signalIsReadFromWhateverHasADescriptor(fd: int, wrap: Wrap) -> None:
+def test_signalsAreReadFromEveryKindOfDescriptor(fd: int, wrap: Wrap) -> None:
     """
-    A number, an object with C{fileno}, a raw and a buffered file: one signal
-    at a time, in order, then BlockingIOError, and it goes on after that.
+    Signals are read one by one, in order, until BlockingIOError; later ones can be read
+    again.
     """
     source = wrap(fd)
     for _ in range(2):
@@ -683,16 +679,16 @@ def test_signalIsReadFromWhateverHasADescriptor(fd: int, wrap: Wrap) -> None:
         assert caught.value.errno == errno.EAGAIN
 
 
-def test_readSiginfoIsTheSameByItsOtherName() -> None:
+def test_readSiginfoIsAnAlias() -> None:
     """
-    PyPI's signalfd has the other name.
+    PyPI's signalfd uses this name.
     """
     assert read_siginfo is read_signalfd
 
 
 def test_readWaitsForASignal() -> None:
     """
-    A descriptor that blocks is read when there is a signal.
+    Reading a blocking descriptor waits for a signal.
     """
     with blocked(SIGUSR1):
         made = signalfd(-1, [SIGUSR1])
@@ -707,9 +703,9 @@ def test_readWaitsForASignal() -> None:
 
 @readable
 @pytest.mark.parametrize("content", [b"", b"x", bytes(127)])
-def test_pipeIsNoSignalfd(wrap: Wrap, content: bytes) -> None:
+def test_readingAPipeIsAValueError(wrap: Wrap, content: bytes) -> None:
     """
-    What gives no whole record, or has ended, is a ValueError.
+    End of file and less than a record are reported.
     """
     reader, writer = os.pipe()
     os.write(writer, content)
@@ -723,9 +719,11 @@ def test_pipeIsNoSignalfd(wrap: Wrap, content: bytes) -> None:
 
 @readable
 @pytest.mark.parametrize("content", [b"", b"x", bytes(127)])
-def test_regularFileIsNoSignalfd(wrap: Wrap, content: bytes, tmp_path: Path) -> None:
+def test_readingARegularFileIsAValueError(
+    wrap: Wrap, content: bytes, tmp_path: Path
+) -> None:
     """
-    What gives no whole record, or has ended, is a ValueError.
+    End of file and less than a record are reported.
     """
     path = tmp_path / "file"
     path.write_bytes(content)
@@ -733,9 +731,9 @@ def test_regularFileIsNoSignalfd(wrap: Wrap, content: bytes, tmp_path: Path) -> 
         read_signalfd(wrap(stream.fileno()))
 
 
-def test_socketIsNoSignalfd() -> None:
+def test_readingAClosedSocketIsAValueError() -> None:
     """
-    An object with C{fileno} that has ended is a ValueError.
+    End of file is reported.
     """
     one, other = socket.socketpair()
     with one:
@@ -746,7 +744,7 @@ def test_socketIsNoSignalfd() -> None:
 
 def test_recordIsReadFromMemory() -> None:
     """
-    Whatever has C{readinto} will do, such as a recording.
+    An object with C{readinto} is sufficient.
     """
     recording = io.BytesIO(struct.pack("=I124x", SIGHUP))
     assert read_signalfd(recording).name == "SIGHUP"
@@ -755,20 +753,20 @@ def test_recordIsReadFromMemory() -> None:
 
 
 @pytest.mark.parametrize("wrap", [int, HasFileno])
-def test_readOfAClosedDescriptorIsAnOSError(wrap: Wrap) -> None:
+def test_readingAClosedDescriptorIsAnOSError(wrap: Wrap) -> None:
     """
-    EBADF, by number and by object.
+    The errno is EBADF, for a number and for an object.
     """
-    for number in (closed(), -1):
+    for number in (closedDescriptor(), -1):
         with pytest.raises(OSError, match=os.strerror(errno.EBADF)) as caught:
             read_signalfd(wrap(number))
         assert caught.value.errno == errno.EBADF
 
 
 @pytest.mark.parametrize("wrap", [openRaw, openBuffered])
-def test_readOfAFileWhoseDescriptorIsGoneIsAnOSError(wrap: Wrap) -> None:
+def test_readingAFileWithAClosedDescriptorIsAnOSError(wrap: Wrap) -> None:
     """
-    EBADF, by file.
+    The errno is EBADF.
     """
     made = signalfd(-1, [SIGUSR1], SFD_NONBLOCK)
     source = wrap(made)
@@ -778,9 +776,9 @@ def test_readOfAFileWhoseDescriptorIsGoneIsAnOSError(wrap: Wrap) -> None:
     assert caught.value.errno == errno.EBADF
 
 
-def test_readFromAClosedFileIsItsOwnError(fd: int) -> None:
+def test_readingAClosedFileIsTheFilesError(fd: int) -> None:
     """
-    The file's own ValueError is unchanged.
+    The file's ValueError is unchanged.
     """
     source = openRaw(fd)
     source.close()
@@ -792,9 +790,9 @@ def test_readFromAClosedFileIsItsOwnError(fd: int) -> None:
 
 
 @pytest.mark.parametrize("value", [0, 1, -1, 2**31 - 1, -(2**31)])
-def test_sigqueueSendsAnyIntOf32Bits(fd: int, value: int) -> None:
+def test_sigqueueSendsIntegersOf32Bits(fd: int, value: int) -> None:
     """
-    Its value comes out as it went in.
+    The receiver reads the value that was sent.
     """
     assert sigqueue(os.getpid(), REALTIME, value) is None  # type: ignore[func-returns-value]
     assert read_signalfd(fd).value == value
@@ -802,15 +800,15 @@ def test_sigqueueSendsAnyIntOf32Bits(fd: int, value: int) -> None:
 
 def test_sigqueueSendsZeroByDefault(fd: int) -> None:
     """
-    A value is not needed.
+    The value is optional.
     """
     sigqueue(os.getpid(), SIGUSR1)
     assert read_signalfd(fd).value == 0
 
 
-def test_sigqueueOfARealtimeSignalQueues(fd: int) -> None:
+def test_realtimeSignalsQueue(fd: int) -> None:
     """
-    Realtime signals come in order and all of them, standard ones as one.
+    All realtime signals arrive in order; standard ones are merged.
     """
     for value in range(100):
         sigqueue(os.getpid(), REALTIME, value)
@@ -824,9 +822,9 @@ def test_sigqueueOfARealtimeSignalQueues(fd: int) -> None:
 
 
 @pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 2**32, 2**70])
-def test_sigqueueRefusesWhatDoesNotFit(fd: int, value: int) -> None:
+def test_sigqueueRefusesLargerIntegers(fd: int, value: int) -> None:
     """
-    A value is never cut short, and nothing is sent.
+    The value is not truncated, and no signal is sent.
     """
     with pytest.raises(OverflowError):
         sigqueue(os.getpid(), REALTIME, value)
@@ -834,18 +832,18 @@ def test_sigqueueRefusesWhatDoesNotFit(fd: int, value: int) -> None:
         read_signalfd(fd)
 
 
-def test_sigqueueOfZeroOnlyAsks(fd: int) -> None:
+def test_sigqueueOfSignalZeroSendsNothing(fd: int) -> None:
     """
-    Signal 0 tells whether the process is there, and sends nothing.
+    Signal 0 only checks whether the process exists.
     """
     sigqueue(os.getpid(), 0)
     with pytest.raises(BlockingIOError):
         read_signalfd(fd)
 
 
-def test_sigqueueToNoProcessIsAProcessLookupError() -> None:
+def test_sigqueueToAnEndedProcessIsAProcessLookupError() -> None:
     """
-    The error that C{os.kill} has, also for a child that has been waited for.
+    The error is that of C{os.kill}.
     """
     ended = subprocess.Popen(["true"])
     ended.wait()
@@ -856,21 +854,21 @@ def test_sigqueueToNoProcessIsAProcessLookupError() -> None:
 
 
 @pytest.mark.parametrize("signo", [65, -1, 1700])
-def test_sigqueueOfNoSignalIsBothErrors(signo: int) -> None:
+def test_sigqueueOfAnInvalidSignalIsAnOSErrorAndAValueError(signo: int) -> None:
     """
-    EINVAL is an OSError with its errno, and a ValueError.
+    The errno is EINVAL.
     """
     with pytest.raises(InvalidArgument) as caught:
         sigqueue(os.getpid(), signo)
     assertBothErrors(caught.value, errno.EINVAL)
 
 
-def test_sigqueueToAnothersProcessIsAPermissionError() -> None:
+def test_sigqueueToAnotherUsersProcessIsAPermissionError() -> None:
     """
-    The error that C{os.kill} has.
+    The error is that of C{os.kill}.
     """
     if os.getuid() != 0:
-        pytest.skip("only root can become somebody else, who may not signal us")
+        pytest.skip("only root can change its uid to that of another user")
 
     def asNobody() -> None:
         parent = os.getppid()
@@ -882,10 +880,9 @@ def test_sigqueueToAnothersProcessIsAPermissionError() -> None:
     assert caught.value.errno == errno.EPERM
 
 
-def test_sigqueueWithTheLimitUsedUpIsABlockingIOError() -> None:
+def test_sigqueueOverTheLimitIsABlockingIOError() -> None:
     """
-    RLIMIT_SIGPENDING: the sender learns that nothing was sent, and what is
-    pending stays.
+    At RLIMIT_SIGPENDING the sender gets an error, and pending signals stay.
     """
 
     def fill() -> tuple[BaseException, list[int | None]]:
@@ -907,17 +904,16 @@ def test_sigqueueWithTheLimitUsedUpIsABlockingIOError() -> None:
 # --- the module ----------------------------------------------------------------
 
 
-def test_allSignalsAreThoseThatPythonNames() -> None:
+def test_allSignalsAreThoseOfTheSignalModule() -> None:
     """
-    Sorted, each once.
+    The list is sorted, without duplicates.
     """
     assert sorted(signal.valid_signals() & set(signal.Signals)) == lowlevel.ALL_SIGNALS
 
 
-def test_whatProgramsCatchAndCompareIsThere() -> None:
+def test_classesOfPyPIsModuleExist() -> None:
     """
-    The class of what is read, and PyPI's error for an errno that it has no
-    words for.
+    Programs use L{SigInfo} and C{UnknownError}.
     """
     assert lowlevel.SigInfo is SigInfo
     with pytest.raises(lowlevel.UnknownError):
@@ -926,29 +922,29 @@ def test_whatProgramsCatchAndCompareIsThere() -> None:
 
 def test_siginfoSizeIsThatOfARecord(fd: int) -> None:
     """
-    128 bytes, as one read gives.
+    A read returns 128 bytes.
     """
     os.kill(os.getpid(), SIGUSR1)
     assert len(os.read(fd, 1000)) == lowlevel.SIGINFO_SIZE == 128
 
 
-def test_everythingPublicIsThere() -> None:
+def test_importStarImportsThePublicNames() -> None:
     """
-    C{from txsignalfd.lowlevel import *} gives what is documented.
+    C{from txsignalfd.lowlevel import *} imports C{__all__}.
     """
     exported: dict[str, object] = {}
     exec("from txsignalfd.lowlevel import *", exported)
     assert exported.keys() - {"__builtins__"} == set(lowlevel.__all__)
 
 
-#: The program of 2011, with another import and with brackets for print.
+#: The program of 2011; only its import and its print statements have changed.
 PROGRAM = Path(__file__).parent.parent / "examples" / "every_signal.py"
 
 
-@pytest.mark.skipif(not PROGRAM.exists(), reason="there are no examples beside us")
+@pytest.mark.skipif(not PROGRAM.exists(), reason="the examples are not installed")
 def test_sampleProgramOf2011Runs() -> None:
     """
-    A program of then receives every signal, and ends by SIGKILL only.
+    The program receives every signal, until SIGKILL.
     """
     program = subprocess.Popen(
         [sys.executable, "-u", "-W", "error", str(PROGRAM)],

@@ -1,9 +1,8 @@
 """
 L{txsignalfd.siginfo}: what an operator and a program learn from a signal.
 
-Most signals here are real, read from a real signalfd.  Those that no test can
-bring about are forged through the kernel with rt_sigqueueinfo(2), and the rest
-are records built by hand.
+Most signals are read from a real signalfd.  Those that a test cannot cause are forged
+with rt_sigqueueinfo(2), and the rest are records built by hand.
 """
 
 from __future__ import annotations
@@ -51,8 +50,8 @@ from txsignalfd.siginfo import (
     parse,
 )
 
-#: Where each field is and its layout, written down from the man page and the
-#: kernel's header, and not from what the library asks the compiler.
+#: The offset and format of each field, from the man page and the kernel's header
+#: rather than from the compiler, which the package asks.
 FIELDS = {
     "signo": (0, "I"),
     "errno": (4, "i"),
@@ -76,7 +75,7 @@ FIELDS = {
     "arch": (96, "I"),
 }
 
-#: The events of poll(2) that F_SETSIG tells with POLL_IN.
+#: The events of poll(2) that F_SETSIG reports with POLL_IN.
 READABLE = 0x41
 
 DERIVED = {"signal", "name", "codeName", "sender", "child", "value"}
@@ -89,7 +88,7 @@ CLAIMED_BY_ME = f"from pid {ME.pid} (uid {ME.uid}, it says) by"
 
 def record(signo: int = SIGHUP, **fields: int) -> bytes:
     """
-    A record with these fields; the others are 0.
+    Make a record with these fields, and 0 in all others.
     """
     buffer = bytearray(128)
     for name, value in {"signo": signo, **fields}.items():
@@ -100,15 +99,15 @@ def record(signo: int = SIGHUP, **fields: int) -> bytes:
 
 def info(signo: int = SIGHUP, **fields: int) -> SigInfo:
     """
-    The one signal of a record with these fields.
+    Parse a record with these fields.
     """
     (parsed,) = parse(record(signo, **fields))
     return parsed
 
 
-def meant(received: SigInfo) -> tuple[object, ...]:
+def meaningOf(received: SigInfo) -> tuple[object, ...]:
     """
-    What a signal means.
+    Return everything that a signal means.
     """
     return (
         received.codeName,
@@ -119,9 +118,9 @@ def meant(received: SigInfo) -> tuple[object, ...]:
     )
 
 
-def told(received: SigInfo, *names: str) -> dict[str, object]:
+def nonZeroFields(received: SigInfo, *names: str) -> dict[str, object]:
     """
-    The fields that are not 0, and these; without the signal and its code.
+    Return the fields that are not 0 and those that are named, without signo and code.
     """
     fields = {name: getattr(received, name) for name in FIELDS}
     return {
@@ -131,19 +130,19 @@ def told(received: SigInfo, *names: str) -> dict[str, object]:
     }
 
 
-# --- signals that the kernel gives ---------------------------------------------
+# --- signals from the kernel ---------------------------------------------
 
 
 def sendToThread(signo: int) -> None:
     """
-    Send with pthread_kill(3), to this thread.
+    Send a signal to this thread by pthread_kill(3).
     """
     signal.pthread_kill(threading.get_ident(), signo)
 
 
 def sendPidfd(signo: int) -> None:
     """
-    Send with pidfd_send_signal(2).
+    Send a signal to this process by pidfd_send_signal(2).
     """
     fd = os.pidfd_open(os.getpid())
     try:
@@ -163,42 +162,41 @@ def sendPidfd(signo: int) -> None:
     ],
     ids=["kill", "pidfd", "raise", "pthread_kill"],
 )
-def test_senderOfAPlainSignalIsVouchedFor(
+def test_senderByKillIsVouchedFor(
     send: Callable[[int], None], code: str, how: str, signo: int
 ) -> None:
     """
-    kill(2) and its kin tell a sender whom the kernel vouches for; a SIGCHLD
-    that a user sent is nobody's child.
+    The kernel vouches for the sender of kill(2); a SIGCHLD from it reports no child.
     """
     with listening(signo) as fd:
         send(signo)
         received = nextSignal(fd)
-    assert told(received, "uid") == {"pid": ME.pid, "uid": ME.uid}
+    assert nonZeroFields(received, "uid") == {"pid": ME.pid, "uid": ME.uid}
     line = f"{signalName(signo)} {BY_ME} {how}"
-    assert meant(received) == (code, ME, None, None, line)
+    assert meaningOf(received) == (code, ME, None, None, line)
 
 
 @pytest.mark.parametrize("value", [0, 7, -7, 2**31 - 1, -(2**31)])
-def test_sigqueueTellsItsValue(value: int) -> None:
+def test_sigqueueHasAValueAndAClaimedSender(value: int) -> None:
     """
-    sigqueue(3) gives its int, and a sender that is only claimed.
+    The int arrives as it was sent, and the sender is a claim.
     """
     with listening(SIGUSR1) as fd:
         lowlevel.sigqueue(os.getpid(), SIGUSR1, value)
         received = nextSignal(fd)
-    assert told(received, "uid", "int", "ptr") == {
+    assert nonZeroFields(received, "uid", "int", "ptr") == {
         "pid": ME.pid,
         "uid": ME.uid,
         "int": value,
         "ptr": value % 2**32 if sys.byteorder == "little" else received.ptr,
     }
     line = f"SIGUSR1 {CLAIMED_BY_ME} sigqueue, value {value}"
-    assert meant(received) == ("SI_QUEUE", CLAIMED, None, value, line)
+    assert meaningOf(received) == ("SI_QUEUE", CLAIMED, None, value, line)
 
 
-def test_posixTimerTellsHowOftenItRanOut() -> None:
+def test_posixTimerHasAnOverrunAndNoSender() -> None:
     """
-    A timer gives its number, its overruns and its value, and no sender.
+    The timer's number, its overrun and its value are shown.
     """
     with (
         listening(SIGUSR1) as fd,
@@ -210,7 +208,7 @@ def test_posixTimerTellsHowOftenItRanOut() -> None:
         nextSignal(later)
         received = nextSignal(fd)
         assert received.overrun > 0
-        assert told(received, "tid") == {
+        assert nonZeroFields(received, "tid") == {
             "tid": number,
             "overrun": received.overrun,
             "int": -7,
@@ -219,19 +217,19 @@ def test_posixTimerTellsHowOftenItRanOut() -> None:
         line = (
             f"SIGUSR1 from POSIX timer {number}, overrun {received.overrun}, value -7"
         )
-        assert meant(received) == ("SI_TIMER", None, None, None, line)
+        assert meaningOf(received) == ("SI_TIMER", None, None, None, line)
 
 
 def test_alarmComesFromTheKernel() -> None:
     """
-    setitimer(2) and alarm(2) name no sender, although pid and uid are there.
+    setitimer(2) and alarm(2) name no sender.
     """
     with listening(signal.SIGALRM) as fd:
         signal.setitimer(signal.ITIMER_REAL, 0.001)
         received = nextSignal(fd)
-    assert told(received, "pid", "uid") == {"pid": 0, "uid": 0}
+    assert nonZeroFields(received, "pid", "uid") == {"pid": 0, "uid": 0}
     line = "SIGALRM from the kernel"
-    assert meant(received) == ("SI_KERNEL", None, None, None, line)
+    assert meaningOf(received) == ("SI_KERNEL", None, None, None, line)
 
 
 TERMINAL = """
@@ -252,10 +250,9 @@ with listening(SIGINT, SIGWINCH, SIGHUP, SIGCONT) as fd:
 """
 
 
-def test_terminalSendsFromTheKernel() -> None:
+def test_terminalSignalsComeFromTheKernel() -> None:
     """
-    ^C, a new window size and a hangup come from the kernel; after a hangup's
-    SIGHUP comes a SIGCONT.
+    ^C, a new window size and a hangup, which sends SIGHUP and SIGCONT, name no sender.
     """
     printed = subprocess.run(
         [sys.executable, "-c", TERMINAL],
@@ -275,14 +272,14 @@ def test_terminalSendsFromTheKernel() -> None:
         (SIGIO, "POLL_IN"),
         (SIGUSR1, "POLL_IN"),
         (SIGRTMIN + 2, "POLL_IN"),
-        # What has codes of its own is given this one in their place.
+        # Signals with codes of their own have this code instead.
         (SIGCHLD, "SI_SIGIO"),
         (SIGSYS, "SI_SIGIO"),
     ],
 )
-def test_descriptorThatIsReadyIsTold(signo: int, code: str) -> None:
+def test_readyDescriptorIsNamed(signo: int, code: str) -> None:
     """
-    F_SETSIG (fcntl(2)) gives the descriptor and its events, with any signal.
+    With F_SETSIG (fcntl(2)) any signal reports the descriptor and its events.
     """
     reader, writer = os.pipe()
     with listening(signo) as fd:
@@ -293,15 +290,15 @@ def test_descriptorThatIsReadyIsTold(signo: int, code: str) -> None:
         received = nextSignal(fd)
         os.close(reader)
         os.close(writer)
-    assert told(received) == {"fd": reader, "band": READABLE}
+    assert nonZeroFields(received) == {"fd": reader, "band": READABLE}
     name = signalName(signo)
     line = f"{name} from the kernel: descriptor {reader} is ready ({code})"
-    assert meant(received) == (code, None, None, None, line)
+    assert meaningOf(received) == (code, None, None, None, line)
 
 
 def childOf(received: SigInfo) -> Child:
     """
-    The child that a signal tells of.
+    Return the child that a signal reports.
     """
     assert received.child is not None
     assert received.sender is None
@@ -310,9 +307,9 @@ def childOf(received: SigInfo) -> Child:
     return received.child
 
 
-def test_childThatExitsIsTold() -> None:
+def test_exitedChildIsReported() -> None:
     """
-    A child's exit code, and the CPU time that it has used.
+    The exit code and the CPU time are reported.
     """
     busy = "import sys, time\nwhile time.process_time() < 0.5: pass\nsys.exit(7)"
     with listening(SIGCHLD) as fd:
@@ -320,18 +317,18 @@ def test_childThatExitsIsTold() -> None:
         received = nextSignal(fd)
         assert child.wait() == 7
     assert received.codeName == "CLD_EXITED"
-    told = childOf(received)
-    assert told[:4] == (child.pid, 7, None, False)
-    # The kernel counts whom it sees at each tick of its clock, which on a busy
-    # machine may be another process nearly each time.
-    assert 0 < told.userTime + told.systemTime < 10
+    reported = childOf(received)
+    assert reported[:4] == (child.pid, 7, None, False)
+    # The kernel samples the running process at each clock tick, which on a busy
+    # machine may nearly always be another one.
+    assert 0 < reported.userTime + reported.systemTime < 10
     line = f"SIGCHLD from the kernel: child {child.pid} exited with status 7"
     assert str(received) == line
 
 
-def test_childThatIsStoppedContinuedAndKilledIsTold() -> None:
+def test_stoppedContinuedAndKilledChildIsReported() -> None:
     """
-    Which signal stopped a child, that it was continued, and what killed it.
+    The signal that changed the child's state is reported.
     """
     with listening(SIGCHLD) as fd:
         child = subprocess.Popen(["sleep", "60"])
@@ -349,10 +346,9 @@ def test_childThatIsStoppedContinuedAndKilledIsTold() -> None:
         child.wait()
 
 
-def test_childsCoreDumpIsTold(tmp_path: Path) -> None:
+def test_coreDumpIsReported(tmp_path: Path) -> None:
     """
-    Whether there is a core dump, as wait(2) says too.  Not every system makes
-    one, and this asks for nothing but that the two agree.
+    A core dump is reported if wait(2) reports one.
     """
     with listening(SIGCHLD) as fd:
         child = subprocess.Popen(["sleep", "60"], cwd=tmp_path)
@@ -362,10 +358,10 @@ def test_childsCoreDumpIsTold(tmp_path: Path) -> None:
         received = nextSignal(fd)
         _, status = os.waitpid(child.pid, 0)
         child.returncode = -signal.SIGABRT
-    told = childOf(received)
-    assert told[:3] == (child.pid, None, signal.SIGABRT)
-    assert told.coreDumped == os.WCOREDUMP(status)
-    assert received.codeName == ("CLD_DUMPED" if told.coreDumped else "CLD_KILLED")
+    reported = childOf(received)
+    assert reported[:3] == (child.pid, None, signal.SIGABRT)
+    assert reported.coreDumped == os.WCOREDUMP(status)
+    assert received.codeName == ("CLD_DUMPED" if reported.coreDumped else "CLD_KILLED")
 
 
 @pytest.mark.parametrize(
@@ -379,11 +375,11 @@ def test_childsCoreDumpIsTold(tmp_path: Path) -> None:
         (6, "CLD_CONTINUED", None, 11, "was continued by SIGSEGV"),
     ],
 )
-def test_everyFateOfAChild(
+def test_everyChangeOfAChildIsReported(
     code: int, name: str, exitCode: int | None, by: int | None, did: str
 ) -> None:
     """
-    What can happen to a child, with its times in seconds.
+    The CPU times are in seconds.
     """
     ticks = os.sysconf("SC_CLK_TCK")
     fields = struct.pack("=IIixxxxQQ", 77, 1000, 11, 5 * ticks // 2, 3 * ticks)
@@ -392,7 +388,7 @@ def test_everyFateOfAChild(
         received = nextSignal(fd)
     child = Child(77, exitCode, by, code == 3, 2.5, 3.0)
     line = f"SIGCHLD from the kernel: child 77 {did}"
-    assert meant(received) == (name, None, child, None, line)
+    assert meaningOf(received) == (name, None, child, None, line)
 
 
 @pytest.mark.parametrize(
@@ -402,60 +398,58 @@ def test_everyFateOfAChild(
         (-4, "SI_ASYNCIO", "asynchronous I/O"),
     ],
 )
-def test_messageQueueAndAsynchronousInputAndOutput(
+def test_messageQueueAndAsynchronousIOHaveAClaimedSender(
     code: int, name: str, how: str
 ) -> None:
     """
-    The process that is behind it is told, as a claim; what it sent is no
-    value of sigqueue(3).
+    Their data is not a value of sigqueue(3).
     """
     with listening(SIGUSR1) as fd:
         forge(SIGUSR1, code, struct.pack("=IIQ", 77, 1000, 9))
         received = nextSignal(fd)
-    assert told(received) == {"pid": 77, "uid": 1000, "int": 9, "ptr": 9}
+    assert nonZeroFields(received) == {"pid": 77, "uid": 1000, "int": 9, "ptr": 9}
     line = f"SIGUSR1 from pid 77 (uid 1000, it says) by {how}"
     sender = Sender(77, 1000, vouched=False)
-    assert meant(received) == (name, sender, None, None, line)
+    assert meaningOf(received) == (name, sender, None, None, line)
 
 
 @pytest.mark.parametrize("signo", [SIGHUP, SIGCHLD, SIGIO, SIGRTMIN + 1])
 @pytest.mark.parametrize("code", [99, 200, 2**31 - 1, -100, -(2**31)])
-def test_codeThatNobodyKnowsIsTolerated(signo: int, code: int) -> None:
+def test_unknownCodeIsShownAsANumber(signo: int, code: int) -> None:
     """
-    A code of a kernel to come is told by its number, and claims nothing.
+    Codes of future kernels name no sender.
     """
     with listening(signo) as fd:
         forge(signo, code, struct.pack("=IIQ", 77, 1000, 9))
         received = nextSignal(fd)
     assert received.code == code
     line = f"{signalName(signo)} with code {code}"
-    assert meant(received) == (str(code), None, None, None, line)
+    assert meaningOf(received) == (str(code), None, None, None, line)
 
 
-def test_refusedSystemCallIsTold() -> None:
+def test_refusedSystemCallIsReported() -> None:
     """
-    SIGSYS tells which system call of which architecture was refused, and is
-    not taken for a descriptor that is ready.
+    SIGSYS reports the system call and the architecture, and no descriptor.
     """
     with listening(SIGSYS) as fd:
         forge(SIGSYS, 1, struct.pack("=QiI", 0xDEAD, 41, 0xC000003E))
         received = nextSignal(fd)
-    assert told(received) == {
+    assert nonZeroFields(received) == {
         "syscall": 41,
         "call_addr": 0xDEAD,
         "arch": 0xC000003E,
     }
     line = "SIGSYS with code SYS_SECCOMP"
-    assert meant(received) == ("SYS_SECCOMP", None, None, None, line)
+    assert meaningOf(received) == ("SYS_SECCOMP", None, None, None, line)
 
 
 @pytest.mark.parametrize("code", [2, 6])
-def test_otherCodesOfSigsysAreNoDescriptors(code: int) -> None:
+def test_unknownCodeOfSigsysReportsNoDescriptor(code: int) -> None:
     """
-    A code of SIGSYS without a name is its number, and none of SIGPOLL's.
+    The codes of SIGPOLL do not apply to SIGSYS.
     """
     received = info(SIGSYS, code=code)
-    assert meant(received)[:4] == (str(code), None, None, None)
+    assert meaningOf(received)[:4] == (str(code), None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -467,30 +461,28 @@ def test_otherCodesOfSigsysAreNoDescriptors(code: int) -> None:
         (signal.SIGILL, 1, "ILL_ILLOPC"),
     ],
 )
-def test_faultIsTold(signo: int, code: int, name: str) -> None:
+def test_faultHasAnAddress(signo: int, code: int, name: str) -> None:
     """
-    A fault gives its address; its codes are not taken for those of a child or
-    of a descriptor.
+    Its codes are not taken for those of a child or a descriptor.
     """
     with listening(signo) as fd:
         forge(signo, code, struct.pack("=Q", 0xDEAD000))
         received = nextSignal(fd)
     assert received.addr == 0xDEAD000
     line = f"{signalName(signo)} with code {name}"
-    assert meant(received) == (name, None, None, None, line)
+    assert meaningOf(received) == (name, None, None, None, line)
 
 
-def test_signalWithoutRoomForItsSenderIsTold() -> None:
+def test_signalOverTheLimitHasNoSender() -> None:
     """
-    Where the kernel has had no room to say who sent it (RLIMIT_SIGPENDING),
-    nobody is vouched for.
+    At RLIMIT_SIGPENDING the kernel drops the siginfo, and vouches for no sender.
     """
 
     def overLimit() -> tuple[object, ...]:
         resource.setrlimit(resource.RLIMIT_SIGPENDING, (0, 0))
         with listening(SIGUSR1) as fd:
             lowlevel.sigqueue(os.getpid(), SIGUSR1, 7)
-            return meant(nextSignal(fd))
+            return meaningOf(nextSignal(fd))
 
     line = "SIGUSR1 from a process unknown here (uid 0) by kill"
     sender = Sender(0, 0, vouched=False)
@@ -499,7 +491,7 @@ def test_signalWithoutRoomForItsSenderIsTold() -> None:
 
 def test_senderOutsideThePidNamespaceIsUnknown() -> None:
     """
-    In a container, a signal from outside has a sender that cannot be named.
+    The pid of a sender outside of the container is 0.
     """
 
     def fromOutside() -> tuple[object, ...] | None:
@@ -516,7 +508,7 @@ def test_senderOutsideThePidNamespaceIsUnknown() -> None:
             try:
                 with listening(SIGHUP) as fd:
                     os.write(isReady, b"x")
-                    os.write(hasResult, pickle.dumps(meant(nextSignal(fd))))
+                    os.write(hasResult, pickle.dumps(meaningOf(nextSignal(fd))))
             finally:
                 os._exit(0)
         waitFor(ready)
@@ -558,9 +550,9 @@ def test_senderOutsideThePidNamespaceIsUnknown() -> None:
         (2**32 - 1, "4294967295"),
     ],
 )
-def test_signalsAreNamedAsKillNamesThem(signo: int, name: str) -> None:
+def test_signalHasTheNameThatKillUses(signo: int, name: str) -> None:
     """
-    Realtime signals have names too, and what has none is its number.
+    Realtime signals have names, too; a number without a signal is shown as it is.
     """
     assert signalName(signo) == name
 
@@ -588,9 +580,9 @@ def test_signalsAreNamedAsKillNamesThem(signo: int, name: str) -> None:
         ("sigrtmax-30", 34),
     ],
 )
-def test_signalsAreFoundByAnyUsualName(name: str, signo: int) -> None:
+def test_signalIsFoundByAnyUsualName(name: str, signo: int) -> None:
     """
-    With SIG or without, in any case, or by number.
+    SIG is optional, and numbers and any case are accepted.
     """
     assert signalNumber(name) == signo
 
@@ -628,9 +620,9 @@ def test_signalsAreFoundByAnyUsualName(name: str, signo: int) -> None:
         "\u00b2",
     ],
 )
-def test_whatNamesNoSignalIsRefusedByName(name: str) -> None:
+def test_unknownNameIsInTheError(name: str) -> None:
     """
-    A name that a user has mistyped is said in the error.
+    The error repeats the mistyped name.
     """
     message = re.escape(f"there is no signal {name!r}")
     with pytest.raises(ValueError, match=f"^{message}$"):
@@ -639,7 +631,7 @@ def test_whatNamesNoSignalIsRefusedByName(name: str) -> None:
 
 def test_everySignalIsFoundByItsOwnName() -> None:
     """
-    What one part prints, the other reads.
+    L{signalNumber} accepts every name that L{signalName} returns.
     """
     for signo in range(1, 65):
         assert signalNumber(signalName(signo)) == signo
@@ -647,9 +639,9 @@ def test_everySignalIsFoundByItsOwnName() -> None:
         assert signalNumber(member) == Signals[member]
 
 
-def test_signalIsAMemberOfPythonsEnumerationWhereItCanBe() -> None:
+def test_signalIsAMemberOfPythonsEnumeration() -> None:
     """
-    A program can compare with C{signal.SIGHUP}, and has a number otherwise.
+    Signals without a member are plain numbers.
     """
     assert info(SIGHUP).signal is Signals.SIGHUP
     assert info(SIGRTMAX).signal is Signals.SIGRTMAX
@@ -664,9 +656,9 @@ def test_signalIsAMemberOfPythonsEnumerationWhereItCanBe() -> None:
 # --- the line for an operator --------------------------------------------------
 
 
-def test_operatorReadsWhoSentIt() -> None:
+def test_lineNamesTheSender() -> None:
     """
-    The line of the documentation.
+    The line is that of the documentation.
     """
     received = info(SIGHUP, pid=4242, uid=1000)
     assert str(received) == "SIGHUP from pid 4242 (uid 1000) by kill"
@@ -688,20 +680,19 @@ def test_operatorReadsWhoSentIt() -> None:
         ({"pid": 42, "uid": 5, "code": 128}, "SIGHUP from the kernel"),
     ],
 )
-def test_operatorReadsTheSendersProgram(fields: dict[str, int], line: str) -> None:
+def test_lineNamesTheCommand(fields: dict[str, int], line: str) -> None:
     """
-    The command of the sender is told where there is a sender.
+    The sender's command is shown if there is a sender.
     """
     assert describe(info(**fields), "init") == line
 
 
-# --- a value -------------------------------------------------------------------
+# --- SigInfo -------------------------------------------------------------------
 
 
-def test_fieldsAreWhereTheKernelPutsThem() -> None:
+def test_fieldsHaveTheKernelsLayout() -> None:
     """
-    Every field is read from its own place, with its own size and sign, under
-    both of its names.
+    Each field has its own offset, size and sign, under both of its names.
     """
     assert SIGINFO_SIZE == 128
     for name, (_, layout) in FIELDS.items():
@@ -716,23 +707,23 @@ def test_fieldsAreWhereTheKernelPutsThem() -> None:
             assert getattr(received, "ssi_" + name) == value
 
 
-def test_dirTellsBothNamesOfEachField() -> None:
+def test_dirListsBothNamesOfEachField() -> None:
     """
-    A program that makes a dict of a whole signal by C{dir} is served, too.
+    Programs copy all attributes that C{dir} lists.
     """
     received = info(signo=1, pid=42)
-    told = {name: getattr(received, name) for name in dir(received)}
+    listed = {name: getattr(received, name) for name in dir(received)}
     for name in FIELDS:
-        assert told[name] == told[f"ssi_{name}"] == getattr(received, name)
+        assert listed[name] == listed[f"ssi_{name}"] == getattr(received, name)
 
 
 @pytest.mark.parametrize(
     "name",
     ["nope", "ssi_", "ssi_nope", "ssi_ssi_pid", "ssi_pad2", "ssi_name", "errno_"],
 )
-def test_nameThatIsNoFieldIsAnAttributeError(name: str) -> None:
+def test_unknownAttributeIsAnAttributeError(name: str) -> None:
     """
-    A mistyped name is told in the error, and C{hasattr} works.
+    The error names the attribute, and C{hasattr} returns False.
     """
     received = info()
     assert not hasattr(received, name)
@@ -743,7 +734,7 @@ def test_nameThatIsNoFieldIsAnAttributeError(name: str) -> None:
 
 def test_siginfoIsImmutable() -> None:
     """
-    Nothing can be changed, added or removed.
+    Attributes cannot be set, added or deleted.
     """
     received = info(pid=7)
     before = hash(received), repr(received)
@@ -757,8 +748,7 @@ def test_siginfoIsImmutable() -> None:
 
 def test_siginfoIsEqualByValue() -> None:
     """
-    Two of the same record are one key of a dictionary; a difference in any
-    byte makes two.
+    Instances with the same record are equal and have the same hash.
     """
     plain = record(pid=7)
     (first,), (second,) = parse(plain), parse(bytearray(plain))
@@ -773,9 +763,9 @@ def test_siginfoIsEqualByValue() -> None:
 
 
 @pytest.mark.parametrize("other", [1, record(), None, "SIGHUP", (1, b""), object()])
-def test_siginfoIsEqualToNothingElse(other: object) -> None:
+def test_siginfoDiffersFromOtherTypes(other: object) -> None:
     """
-    Comparing with anything else is no error, and lets the other side decide.
+    A comparison raises no error, and the other object may decide.
     """
     received = info()
     assert received != other
@@ -785,15 +775,15 @@ def test_siginfoIsEqualToNothingElse(other: object) -> None:
 
 def test_siginfosHaveNoOrder() -> None:
     """
-    No order is made up for what has none.
+    Sorting is a TypeError.
     """
     with pytest.raises(TypeError):
         sorted([info(1), info(2)])  # type: ignore[type-var]
 
 
-def test_reprTellsWhatTheKernelWrote() -> None:
+def test_reprShowsTheNonZeroFields() -> None:
     """
-    The name, and the fields that are not 0, for a log and a failed test.
+    The representation helps to read a log or a failed test.
     """
     received = info(SIGRTMIN + 3, code=-1, pid=42, uid=5, int=-3)
     assert repr(received) == "<SigInfo SIGRTMIN+3 signo=37 code=-1 pid=42 uid=5 int=-3>"
@@ -814,19 +804,19 @@ def test_reprTellsWhatTheKernelWrote() -> None:
 )
 def test_siginfoCanBeCopiedAndPickled(again: Callable[[SigInfo], SigInfo]) -> None:
     """
-    It can be sent to another process, and keeps every byte.
+    The copy has every byte of the record.
     """
     (received,) = parse(bytes(range(128)))
     other = again(received)
     assert type(other) is SigInfo
     assert other == received
-    assert meant(other) == meant(received)
+    assert meaningOf(other) == meaningOf(received)
     assert repr(other) == repr(received)
 
 
-def test_siginfoIsSmall() -> None:
+def test_siginfoHasNoDictionary() -> None:
     """
-    It has no dictionary: many can be kept.
+    Many instances fit into memory.
     """
     assert not hasattr(info(), "__dict__")
 
@@ -835,11 +825,11 @@ def test_siginfoIsSmall() -> None:
 
 
 @pytest.mark.parametrize("make", [bytes, bytearray, memoryview])
-def test_parseTakesAnyBuffer(
+def test_parseAcceptsAnyBuffer(
     make: Callable[[bytes], bytes | bytearray | memoryview],
 ) -> None:
     """
-    Records come out in their order, from what any kind of read gives.
+    The order of the records stays.
     """
     records = [record(signo, pid=signo * 100) for signo in (3, 1, 64, 1)]
     parsed = parse(make(b"".join(records)))
@@ -851,9 +841,9 @@ def test_parseTakesAnyBuffer(
     ]
 
 
-def test_parseTakesAViewOfWiderItems() -> None:
+def test_parseCountsBytesOfWiderItems() -> None:
     """
-    As of an array of numbers: what counts is its bytes.
+    A view of wider items is parsed by its bytes.
     """
     made = record(SIGUSR1, pid=42)
     for count in (1, 4):  # 4 are as many numbers as a record has bytes
@@ -865,17 +855,17 @@ def test_parseTakesAViewOfWiderItems() -> None:
 
 
 @pytest.mark.parametrize("empty", [b"", bytearray(), memoryview(b"")])
-def test_parseOfNothingIsNothing(empty: bytes | bytearray | memoryview) -> None:
+def test_emptyBufferHasNoSignals(empty: bytes | bytearray | memoryview) -> None:
     """
-    An empty buffer holds no signals.
+    An empty buffer is no error.
     """
     assert parse(empty) == []
 
 
 @pytest.mark.parametrize("length", [1, 4, 127, 129, 255, 257, 128 * 64 - 1])
-def test_parseOfATruncatedBufferParsesNothing(length: int) -> None:
+def test_truncatedBufferIsAnError(length: int) -> None:
     """
-    Half a record is an error, also after whole ones; no part is handed out.
+    No record before the truncated one is parsed.
     """
     made = mock.Mock(wraps=SigInfo)
     message = f"^expected whole records of 128 bytes, got {length} bytes$"
@@ -889,7 +879,7 @@ def test_parseOfATruncatedBufferParsesNothing(length: int) -> None:
 
 def test_parsedSignalsOutliveTheirBuffer() -> None:
     """
-    A buffer can be used again, and resized, as soon as it has been parsed.
+    The buffer may be changed and resized after parsing.
     """
     buffer = bytearray(record(pid=7))
     (received,) = parse(buffer)
@@ -902,9 +892,9 @@ records = st.binary(min_size=128, max_size=128)
 
 
 @given(records)
-def test_anyRecordCanBeRead(data: bytes) -> None:
+def test_everyRecordCanBeRead(data: bytes) -> None:
     """
-    Whatever a kernel writes, nothing that one can ask for is an error.
+    No attribute raises an error, whatever the kernel wrote.
     """
     (received,) = parse(data)
     public = {name for name in dir(received) if not name.startswith("_")}
@@ -930,9 +920,9 @@ def test_anyRecordCanBeRead(data: bytes) -> None:
     st.integers(-7, 8) | st.integers(126, 130),
     records,
 )
-def test_anyKnownSignalAndCodeCanBeRead(signo: int, code: int, data: bytes) -> None:
+def test_everyKnownCodeCanBeRead(signo: int, code: int, data: bytes) -> None:
     """
-    Where a code means something, no other field's value is an error.
+    The code decides which of sender, child and value there are.
     """
     (received,) = parse(struct.pack("=Iii", signo, 0, code) + data[12:])
     assert str(received) == describe(received)
@@ -943,9 +933,9 @@ def test_anyKnownSignalAndCodeCanBeRead(signo: int, code: int, data: bytes) -> N
 
 
 @given(st.lists(records, max_size=70))
-def test_parseGivesAsManySignalsAsThereAreRecords(datas: list[bytes]) -> None:
+def test_parseReturnsASignalForEachRecord(datas: list[bytes]) -> None:
     """
-    Any number of records is parsed, each by itself and in order.
+    Records are parsed independently, and in order.
     """
     together = parse(b"".join(datas))
     assert together == [parse(data)[0] for data in datas]
@@ -953,9 +943,9 @@ def test_parseGivesAsManySignalsAsThereAreRecords(datas: list[bytes]) -> None:
 
 
 @given(records, records)
-def test_signalsAreEqualExactlyWhenTheirRecordsAre(one: bytes, other: bytes) -> None:
+def test_equalityIsThatOfTheRecords(one: bytes, other: bytes) -> None:
     """
-    Equality is that of the bytes, and the hash goes with it.
+    The hash is consistent with equality.
     """
     (first,), (second,), (again,) = parse(one), parse(other), parse(one)
     assert (first == second) == (one == other)
@@ -964,22 +954,22 @@ def test_signalsAreEqualExactlyWhenTheirRecordsAre(one: bytes, other: bytes) -> 
     assert hash(first) == hash(again)
 
 
-# -- made up
+# --- SigInfo.make
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if name != "signo"])
-def test_whatIsMadeUpHasItsFields(name: str) -> None:
+def test_makeSetsTheFields(name: str) -> None:
     """
-    Each by its name, and 0 in the others.
+    Fields that are not given are 0.
     """
     info = SigInfo.make(SIGHUP, **{"code": 0, name: 7})
     assert [each for each in FIELDS if getattr(info, each)] == ["signo", name]
     assert getattr(info, name) == 7
 
 
-def test_whatIsMadeUpIsAsWhatWasReceived() -> None:
+def test_madeSignalEqualsAReceivedOne() -> None:
     """
-    Equal to one from the kernel; and it says what an operator understands.
+    It has the same meaning and the same text.
     """
     with listening(SIGUSR1) as fd:
         os.kill(os.getpid(), SIGUSR1)
@@ -994,9 +984,9 @@ def test_whatIsMadeUpIsAsWhatWasReceived() -> None:
     assert (child.pid, child.signal) == (7, signal.SIGKILL)
 
 
-def test_nonsenseIsNotMadeUp() -> None:
+def test_makeRefusesUnknownFieldsAndCodes() -> None:
     """
-    By a named error that says what there is.
+    The error names the accepted ones.
     """
     with pytest.raises(
         TypeError, match="unknown field 'sender'; the fields are signo, errno"
