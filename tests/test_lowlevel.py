@@ -127,7 +127,7 @@ def signalsOf(fd: int) -> set[int]:
 
 def closedDescriptor() -> int:
     """
-    Return the number of a closedDescriptor descriptor.
+    Return the number of a closed descriptor.
     """
     reader, writer = os.pipe()
     os.close(reader)

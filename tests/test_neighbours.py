@@ -1,5 +1,5 @@
 """
-Beside threads of others, and others who care for signals.
+Signals in a process with other threads, and with other code that handles signals.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from twisted.python.threadpool import ThreadPool
 from tests.support.daemons import TWISTD, program, python, waitFor
 from tests.support.descriptors import blockedSignals, descriptorOf
 from tests.support.handlers import SENDER, Recorder
-from tests.support.reactors import DEADLINE, spin, until
+from tests.support.inreactor import inReactor
+from tests.support.reactors import DEADLINE, until
 from tests.support.worlds import needsLinux, queue, send
 from txsignalfd import SignalDispatcher, dispatcherFor
 
-#: Sends standard signals, one at a time: each when the last was told by a byte.
+#: Sends standard signals, each after the receiver has confirmed the last by a byte.
 SPACED = """
 import os, sys
 for _ in range(int(sys.argv[3])):
@@ -42,7 +43,7 @@ for _ in range(int(sys.argv[3])):
 @contextmanager
 def busyThreads(count: int = 8) -> Iterator[list[threading.Thread]]:
     """
-    Threads that block nothing, and do not rest.
+    Threads that block no signals and are always busy.
     """
     end = threading.Event()
 
@@ -63,121 +64,104 @@ def busyThreads(count: int = 8) -> Iterator[list[threading.Thread]]:
 
 def sender(source: str, signo: int, count: int, **how: Any) -> subprocess.Popen[bytes]:
     """
-    Another process, that sends us signals.
+    Start a process that sends us signals.
     """
     command = [sys.executable, "-c", source, str(os.getpid()), str(int(signo))]
     return subprocess.Popen([*command, str(count)], **how)
 
 
-def test_realtimeSignalsReachTheHandlerPastBusyThreads() -> None:
+@inReactor
+async def test_realtimeSignalsArriveDespiteBusyThreads(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    10,000 from another process, with all that they say; in order once each
-    thread has been held.
+    10,000 signals arrive unchanged, and in order once each thread has been interrupted.
     """
     count = 10_000
-
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        got = Recorder()
-        with busyThreads() as threads:
-            dispatcher.addHandler(SIGRTMIN, got)
-            while not all(
-                SIGRTMIN in blockedSignals(each.native_id) for each in threads
-            ):
-                queue(-1)
-                await until(reactor, lambda: got.infos)
-            before = len(got.infos)
-            with sender(SENDER, SIGRTMIN, count) as process:
-                await until(reactor, lambda: got.values[-1] == count - 1)
-            infos = [info for info in got.infos[before - 1 :] if info.value != -1]
-            assert [info.value for info in infos] == list(range(count))
-            assert {(info.pid, info.uid) for info in infos} == {
-                (process.pid, os.getuid())
-            }
-            assert {info.codeName for info in infos} == {"SI_QUEUE"}
-        await dispatcher.close()
-
-    spin(main)
+    got = Recorder()
+    with busyThreads() as threads:
+        dispatcher.addHandler(SIGRTMIN, got)
+        while not all(SIGRTMIN in blockedSignals(each.native_id) for each in threads):
+            queue(-1)
+            await until(reactor, lambda: got.infos)
+        before = len(got.infos)
+        with sender(SENDER, SIGRTMIN, count) as process:
+            await until(reactor, lambda: got.values[-1] == count - 1)
+        infos = [info for info in got.infos[before - 1 :] if info.value != -1]
+        assert [info.value for info in infos] == list(range(count))
+        assert {(info.pid, info.uid) for info in infos} == {(process.pid, os.getuid())}
+        assert {info.codeName for info in infos} == {"SI_QUEUE"}
 
 
-def test_standardSignalsReachTheHandlerPastBusyThreads() -> None:
+@inReactor
+async def test_standardSignalsArriveDespiteBusyThreads(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    10,000 of two kinds, spaced so that none is one with another.
+    10,000 signals arrive, each of which is sent when the last has arrived.
     """
     count = 5_000
+    with busyThreads():
+        for signo in (SIGUSR1, SIGCHLD):
+            got = Recorder()
+            process = sender(SPACED, signo, count, stdin=subprocess.PIPE)
+            stdin = process.stdin
+            assert stdin is not None
 
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        with busyThreads():
-            for signo in (SIGUSR1, SIGCHLD):
-                got = Recorder()
-                process = sender(SPACED, signo, count, stdin=subprocess.PIPE)
-                stdin = process.stdin
-                assert stdin is not None
+            def told(info: Any, got: Recorder = got, stdin: Any = stdin) -> None:
+                if info.codeName == "SI_USER":
+                    got(info)
+                    stdin.write(b"x")
+                    stdin.flush()
 
-                def told(info: Any, got: Recorder = got, stdin: Any = stdin) -> None:
-                    if info.codeName == "SI_USER":
-                        got(info)
-                        stdin.write(b"x")
-                        stdin.flush()
-
-                registration = dispatcher.addHandler(signo, told)
-                await until(reactor, lambda got=got: len(got.infos) == count)  # type: ignore[misc]
-                stdin.close()
-                assert process.wait(DEADLINE) == 0
-                registration.remove()
-                assert {info.pid for info in got.infos} == {process.pid}
-        await dispatcher.close()
-
-    spin(main)
+            registration = dispatcher.addHandler(signo, told)
+            await until(reactor, lambda got=got: len(got.infos) == count)  # type: ignore[misc]
+            stdin.close()
+            assert process.wait(DEADLINE) == 0
+            registration.remove()
+            assert {info.pid for info in got.infos} == {process.pid}
 
 
-def test_aChildsEndIsToldPastBusyThreads() -> None:
+@inReactor
+async def test_endOfAChildArrivesDespiteBusyThreads(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    With its status.
+    The signal has the child's exit code.
     """
-
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        got = Recorder()
-        dispatcher.addHandler(SIGCHLD, got)
-        with busyThreads():
-            for status in range(50):
-                # No fork: it would measure its coverage, which takes it longer.
-                pid = os.posix_spawnp("sh", ["sh", "-c", f"exit {status}"], os.environ)
-                await until(reactor, lambda status=status: len(got.infos) > status)  # type: ignore[misc]
-                child = got.infos[-1].child
-                assert child is not None
-                assert (child.pid, child.exitCode) == (pid, status)
-                os.waitpid(pid, 0)
-        await dispatcher.close()
-
-    spin(main)
+    got = Recorder()
+    dispatcher.addHandler(SIGCHLD, got)
+    with busyThreads():
+        for status in range(50):
+            # No fork: it would measure its coverage, which takes it longer.
+            pid = os.posix_spawnp("sh", ["sh", "-c", f"exit {status}"], os.environ)
+            await until(reactor, lambda status=status: len(got.infos) > status)  # type: ignore[misc]
+            child = got.infos[-1].child
+            assert child is not None
+            assert (child.pid, child.exitCode) == (pid, status)
+            os.waitpid(pid, 0)
 
 
-def test_aBusyThreadPoolStealsNothing() -> None:
+@inReactor
+async def test_busyThreadPoolTakesNoSignals(reactor: Any) -> None:
     """
-    Twisted's, whose threads were there before.
+    The threads of the pool run before the signal is watched.
     """
-
-    async def main(reactor: Any) -> None:
-        pool = ThreadPool(minthreads=8, maxthreads=8)
-        pool.start()
-        end = threading.Event()
-        work = [deferToThreadPool(reactor, pool, end.wait, DEADLINE) for _ in range(8)]
-        dispatcher = dispatcherFor(reactor)
-        got = Recorder()
-        dispatcher.addHandler(SIGUSR1, got)
-        for expected in range(1, 101):
-            send(SIGUSR1)
-            await until(reactor, lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
-        end.set()
-        for deferred in work:
-            assert await deferred
-        pool.stop()
-        await dispatcher.close()
-
-    spin(main)
+    pool = ThreadPool(minthreads=8, maxthreads=8)
+    pool.start()
+    end = threading.Event()
+    work = [deferToThreadPool(reactor, pool, end.wait, DEADLINE) for _ in range(8)]
+    dispatcher = dispatcherFor(reactor)
+    got = Recorder()
+    dispatcher.addHandler(SIGUSR1, got)
+    for expected in range(1, 101):
+        send(SIGUSR1)
+        await until(reactor, lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
+    end.set()
+    for deferred in work:
+        assert await deferred
+    pool.stop()
+    await dispatcher.close()
 
 
 OPENBLAS = """
@@ -202,9 +186,9 @@ reactor.run()
 """
 
 
-def test_openblasThreadsStealNothing(tmp_path: Path) -> None:
+def test_openblasThreadsTakeNoSignals(tmp_path: Path) -> None:
     """
-    A C library's, of which Python knows nothing.
+    Python does not know the threads of this C library.
     """
     # Imported here, its threads would be in this process for all other tests.
     if importlib.util.find_spec("numpy") is None:
@@ -235,10 +219,9 @@ reactor.run(installSignalHandlers=False)
 """
 
 
-def test_theResourceTrackerTakesNothingAway(tmp_path: Path) -> None:
+def test_resourceTrackerTakesNoSignals(tmp_path: Path) -> None:
     """
-    C{multiprocessing}'s, which up to Python 3.13 unblocks SIGTERM behind our
-    back.
+    Up to Python 3.13, multiprocessing's resource tracker unblocks SIGTERM.
     """
     with python(tmp_path, TRACKER) as running:
         assert running.wait() == 0
@@ -248,9 +231,9 @@ def test_theResourceTrackerTakesNothingAway(tmp_path: Path) -> None:
             assert state == "unblocked"
 
 
-def test_theWakeupDescriptorServesTheOtherSignals() -> None:
+def test_wakeupDescriptorServesOtherSignals() -> None:
     """
-    C{signal.set_wakeup_fd}.
+    C{signal.set_wakeup_fd} does not get watched signals.
     """
     read, write = os.pipe()
     os.set_blocking(write, False)
@@ -271,10 +254,9 @@ def test_theWakeupDescriptorServesTheOtherSignals() -> None:
         os.close(write)
 
 
-def test_faulthandlerStillDumps(tmp_path: Path) -> None:
+def test_faulthandlerDumpsForOtherSignals(tmp_path: Path) -> None:
     """
-    On its alternate stack, for the signals that it was given; those that it
-    has from before and that are watched it gets back.
+    It dumps again for a watched signal when that is restored.
     """
     with (tmp_path / "dump").open("w+") as dump:
         faulthandler.register(SIGUSR1, dump)
@@ -294,9 +276,9 @@ def test_faulthandlerStillDumps(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
-def test_aDebuggerMayAttach(tmp_path: Path) -> None:
+def test_debuggerMayAttach(tmp_path: Path) -> None:
     """
-    Signals come on when it has left.
+    Signals arrive after it has detached.
     """
     with program(tmp_path, TWISTD, "-n", "signalfd") as daemon:
         daemon.waitForOutput("watches")
@@ -320,7 +302,7 @@ def test_aDebuggerMayAttach(tmp_path: Path) -> None:
 
 def pkillHasH() -> bool:
     """
-    Whether there is a pkill(1) that knows C{-H}.
+    Return whether there is a pkill(1) with the option C{-H}.
     """
     pkill = shutil.which("pkill")
     if pkill is None:
@@ -330,9 +312,9 @@ def pkillHasH() -> bool:
 
 
 @pytest.mark.skipif(not pkillHasH(), reason="there is no pkill that knows -H")
-def test_pkillTakesUsForAProgramThatHandlesTheSignal(tmp_path: Path) -> None:
+def test_pkillFindsThatTheSignalIsHandled(tmp_path: Path) -> None:
     """
-    C{pkill -H -HUP} passes over a process that would die of it.
+    C{pkill -H -HUP} does not signal processes that would die.
     """
     with program(tmp_path, TWISTD, "-n", "signalfd", "--signals", "HUP,TERM") as daemon:
         daemon.waitForOutput("watches")
@@ -343,10 +325,9 @@ def test_pkillTakesUsForAProgramThatHandlesTheSignal(tmp_path: Path) -> None:
         assert daemon.wait() == -SIGTERM
 
 
-def test_othersSeeThatTheSignalIsCaught(tmp_path: Path) -> None:
+def test_statusShowsThatTheSignalIsCaught(tmp_path: Path) -> None:
     """
-    In SigCgt, at which pkill(1) and systemd look; and no longer when it is
-    given back.
+    pkill(1) and systemd read SigCgt.
     """
     status = Path("/proc/self/status")
 
@@ -360,42 +341,40 @@ def test_othersSeeThatTheSignalIsCaught(tmp_path: Path) -> None:
     assert not caught()
 
 
+@pytest.mark.parametrize("run", [1, 2])
 @pytest.mark.parametrize(
     "backend", [pytest.param("signalfd", marks=needsLinux), "handler"]
 )
-def test_moreThreadsThanThereArePlacesForAreNoTrouble(backend: str) -> None:
+@inReactor
+async def test_manyEndedThreadsDoNotKeepTheMaskFromBeingRestored(
+    reactor: Any, backend: str, run: int
+) -> None:
     """
-    Each is interrupted once, and ends: the main thread's mask is given back
-    nevertheless.  (The fixture looks.)
+    There are more interrupted threads than the table has entries.
     """
     count = 300
+    begin = threading.Barrier(count + 1)
 
-    async def main(reactor: Any) -> None:
-        begin = threading.Barrier(count + 1)
-
-        def interrupted() -> None:
-            begin.wait(DEADLINE)
-            signal.raise_signal(SIGRTMIN)
-
-        threads = [threading.Thread(target=interrupted) for _ in range(count)]
-        for thread in threads:
-            thread.start()
-        dispatcher, got = SignalDispatcher(reactor, backend), Recorder()
-        dispatcher.addHandler(SIGRTMIN, got)
+    def interrupted() -> None:
         begin.wait(DEADLINE)
-        for thread in threads:
-            thread.join(DEADLINE)
-        queue(*range(1000))
-        await until(reactor, lambda: len(got.values) - got.values.count(None) == 1000)
-        await dispatcher.close()
+        signal.raise_signal(SIGRTMIN)
 
-    spin(main)
-    spin(main)
+    threads = [threading.Thread(target=interrupted) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    dispatcher, got = SignalDispatcher(reactor, backend), Recorder()
+    dispatcher.addHandler(SIGRTMIN, got)
+    begin.wait(DEADLINE)
+    for thread in threads:
+        thread.join(DEADLINE)
+    queue(*range(1000))
+    await until(reactor, lambda: len(got.values) - got.values.count(None) == 1000)
+    await dispatcher.close()
 
 
-def test_signalsThatComeWhileThreadsStartAndEndAreNotLost() -> None:
+def test_startingAndEndingThreadsLoseNoSignals() -> None:
     """
-    Each thread starts with the mask of who starts it, or takes one signal.
+    A thread inherits the mask, or receives one signal.
     """
     waitForThread = threading.Event()
     with busyThreads(2), descriptorOf(SIGRTMIN) as (descriptor, reads):

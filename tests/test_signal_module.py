@@ -1,6 +1,8 @@
 """
-What the signal module does, in a reactor: what to use in place of each of its
-functions, that the original works beside us, and that its weaknesses are gone.
+The functions of the signal module and their replacements in a reactor.
+
+Both work in the same program, and the replacements do not have the weaknesses that the
+module's documentation describes.
 """
 
 from __future__ import annotations
@@ -36,10 +38,11 @@ from twisted.internet.threads import deferToThreadPool
 
 from tests.support.daemons import waitFor
 from tests.support.handlers import Recorder
+from tests.support.inreactor import inReactor
 from tests.support.kernel import posixTimer
-from tests.support.reactors import DEADLINE, sleep, spin, turn, until
+from tests.support.reactors import DEADLINE, sleep, turn, until
 from tests.support.worlds import ME, needsSignalfd, queue, send
-from txsignalfd import SignalDispatcher, dispatcherFor, lowlevel
+from txsignalfd import SignalDispatcher, lowlevel
 
 TIMERS = [
     (ITIMER_REAL, SIGALRM),
@@ -47,14 +50,14 @@ TIMERS = [
     (ITIMER_PROF, SIGPROF),
 ]
 
-#: A C library that keeps the GIL, and one that lets it go.
+#: The C library, called with and without the GIL.
 holdingTheGIL = ctypes.PyDLL(None, use_errno=True)
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Handled(list[int]):
     """
-    A handler of the signal module's kind, that keeps the numbers it gets.
+    A handler of the signal module that records the signals.
     """
 
     def __call__(self, signo: int, frame: object) -> None:
@@ -64,7 +67,7 @@ class Handled(list[int]):
 @contextmanager
 def handling(signo: int, handler: Any) -> Iterator[None]:
     """
-    A handler of the signal module, for a time.
+    Install a handler of the signal module for a while.
     """
     before = signal.signal(signo, handler)
     try:
@@ -73,47 +76,34 @@ def handling(signo: int, handler: Any) -> Iterator[None]:
         signal.signal(signo, before)
 
 
-def inReactor(main: Callable[[Any, SignalDispatcher], Any], **how: Any) -> None:
-    """
-    Run C{main} with a reactor and its dispatcher, and close that.
-    """
-
-    async def run(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        await main(reactor, dispatcher)
-        await dispatcher.close()
-
-    spin(run, **how)
-
-
 def inPool(
     reactor: Any, function: Callable[..., Any], *arguments: Any
 ) -> Deferred[Any]:
     """
-    C{deferToThread}, of a reactor that is not the global one.
+    Call a function in the thread pool of this reactor.
     """
     pool = reactor.getThreadPool()
     return deferToThreadPool(reactor, pool, function, *arguments)
 
 
-# -- signal.signal, signal.getsignal
+# --- signal.signal, signal.getsignal
 
 
 @pytest.mark.parametrize("installed", [SIG_DFL, SIG_IGN, Handled()])
-def test_whatWasInstalledBeforeIsInstalledAgainAfterwards(installed: Any) -> None:
+@inReactor
+async def test_previousHandlerIsRestored(
+    reactor: Any, dispatcher: SignalDispatcher, installed: Any
+) -> None:
     """
-    C{getsignal} tells it all the while; meanwhile the signal is ours.
+    C{getsignal} returns it while the signal is watched.
     """
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
+    with handling(SIGUSR1, installed):
         got = Recorder()
         dispatcher.addHandler(SIGUSR1, got)
         assert signal.getsignal(SIGUSR1) == installed
         send(SIGUSR1)
         await until(reactor, lambda: got.infos)
-
-    with handling(SIGUSR1, installed):
-        inReactor(main)
+        await dispatcher.close()
         assert signal.getsignal(SIGUSR1) == installed
         if installed is not SIG_DFL:  # which would end the tests
             send(SIGUSR1)
@@ -123,175 +113,161 @@ def test_whatWasInstalledBeforeIsInstalledAgainAfterwards(installed: Any) -> Non
 
 @needsSignalfd
 @pytest.mark.parametrize("installed", [SIG_DFL, SIG_IGN, Handled()])
-def test_whatIsInstalledMeanwhileIsInstalledAfterwards(installed: Any) -> None:
+@inReactor
+async def test_handlerInstalledMeanwhileIsInEffectAfterwards(
+    reactor: Any, dispatcher: SignalDispatcher, installed: Any
+) -> None:
     """
-    C{signal.signal} of a watched signal is for the time after; until then the
-    signal is ours, and is lost in no case.
+    C{signal.signal} of a watched signal takes effect when the dispatcher is closed.
     """
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
-        got = Recorder()
-        dispatcher.addHandler(SIGUSR1, got)
-        signal.signal(SIGUSR1, installed)
+    got = Recorder()
+    dispatcher.addHandler(SIGUSR1, got)
+    with handling(SIGUSR1, installed):
         assert signal.getsignal(SIGUSR1) == installed
         for expected in (1, 2):
             send(SIGUSR1)
             await until(reactor, lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
-
-    before = signal.getsignal(SIGUSR1)
-    try:
-        inReactor(main)
+        await dispatcher.close()
         assert signal.getsignal(SIGUSR1) == installed
-    finally:
-        signal.signal(SIGUSR1, before)
     assert not isinstance(installed, Handled) or installed == []
 
 
-def test_handlersOfOtherSignalsAreCalledAsEver() -> None:
+@inReactor
+async def test_handlersOfOtherSignalsAreCalledImmediately(
+    dispatcher: SignalDispatcher,
+) -> None:
     """
-    By the signal module, with a frame, at once.
+    The signal module calls them as usual.
     """
     handled = Handled()
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
+    with handling(SIGUSR2, handled):
         dispatcher.watch(SIGUSR1)
         send(SIGUSR2)
         assert handled == [SIGUSR2]
 
-    with handling(SIGUSR2, handled):
-        inReactor(main)
+
+# --- signal.alarm, signal.setitimer, signal.getitimer
 
 
-# -- signal.alarm, signal.setitimer, signal.getitimer
-
-
-def test_anAlarmIsASignalLikeOthers() -> None:
+@inReactor
+async def test_alarmArrives(dispatcher: SignalDispatcher) -> None:
     """
-    C{alarm} answers as ever, and its signal comes from the kernel.
+    C{alarm} returns the remaining time, and its signal comes from the kernel.
     """
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
-        alarm = dispatcher.whenReceived(SIGALRM)
-        assert signal.alarm(100) == 0
-        # Some of it may have passed since.
-        assert 0 < signal.alarm(1) <= 100
-        info = await alarm
-        assert str(info) == "SIGALRM from the kernel"
-        assert info.sender is None
-        assert signal.alarm(0) == 0
-
-    inReactor(main)
+    alarm = dispatcher.whenReceived(SIGALRM)
+    assert signal.alarm(100) == 0
+    # Some of it may have passed since.
+    assert 0 < signal.alarm(1) <= 100
+    info = await alarm
+    assert str(info) == "SIGALRM from the kernel"
+    assert info.sender is None
+    assert signal.alarm(0) == 0
 
 
 @pytest.mark.parametrize(("timer", "signo"), TIMERS)
-def test_eachTimerOfSetitimerTellsTheHandler(timer: int, signo: int) -> None:
+@inReactor
+async def test_everyIntervalTimerArrives(
+    reactor: Any, dispatcher: SignalDispatcher, timer: int, signo: int
+) -> None:
     """
-    The two that count CPU time too; C{getitimer} answers as ever.
+    C{getitimer} returns the remaining time.
     """
+    got = Recorder()
+    dispatcher.addHandler(signo, got)
+    assert signal.setitimer(timer, 100, 0.02) == (0.0, 0.0)
+    for left, interval in (
+        signal.getitimer(timer),
+        signal.setitimer(timer, 0.01, 0.02),
+    ):
+        # The kernel rounds up, to what its clock can do.
+        assert 0 < left <= 100.005
+        assert interval == pytest.approx(0.02, abs=0.005)
 
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
-        got = Recorder()
-        dispatcher.addHandler(signo, got)
-        assert signal.setitimer(timer, 100, 0.02) == (0.0, 0.0)
-        for left, interval in (
-            signal.getitimer(timer),
-            signal.setitimer(timer, 0.01, 0.02),
-        ):
-            # The kernel rounds up, to what its clock can do.
-            assert 0 < left <= 100.005
-            assert interval == pytest.approx(0.02, abs=0.005)
+    def burn() -> bool:
+        sum(range(10_000))
+        return len(got.infos) >= 3
 
-        def burn() -> bool:
-            sum(range(10_000))
-            return len(got.infos) >= 3
-
-        await until(reactor, burn)
-        signal.setitimer(timer, 0)
-        assert signal.getitimer(timer) == (0.0, 0.0)
-        assert {info.codeName for info in got.infos} == {"SI_KERNEL"}
-
-    inReactor(main)
+    await until(reactor, burn)
+    signal.setitimer(timer, 0)
+    assert signal.getitimer(timer) == (0.0, 0.0)
+    assert {info.codeName for info in got.infos} == {"SI_KERNEL"}
 
 
 @pytest.mark.parametrize(("timer", "signo"), TIMERS)
-def test_timersOfTheSignalModuleWorkBesideUs(timer: int, signo: int) -> None:
+@inReactor
+async def test_intervalTimersOfOtherSignalsWork(
+    reactor: Any, dispatcher: SignalDispatcher, timer: int, signo: int
+) -> None:
     """
-    With its own handler, while other signals are watched.
+    The handler of the signal module is called while other signals are watched.
     """
     handled = Handled()
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
+    with handling(signo, handled):
         dispatcher.watch(SIGUSR1)
         signal.setitimer(timer, 0.01)
         await until(reactor, lambda: sum(range(10_000)) and handled)
         assert handled == [signo]
 
-    with handling(signo, handled):
-        inReactor(main)
-
 
 @needsSignalfd
-def test_aPosixTimerTellsItsOverrun() -> None:
+@inReactor
+async def test_posixTimerHasAnOverrun(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    How often it ran out while the reactor did something else.
+    It counts the expirations while the reactor was busy.
     """
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
-        got = Recorder()
-        dispatcher.addHandler(SIGRTMIN, got)
-        with posixTimer(SIGRTMIN, 4711, 0.005) as number:
-            # The reactor is held up for twenty of its periods.
-            select.select([], [], [], 0.1)
-            await until(reactor, lambda: got.infos)
-        first = got.infos[0]
-        assert (first.codeName, first.tid, first.int) == ("SI_TIMER", number, 4711)
-        assert first.overrun >= 10
-        assert str(first) == (
-            f"SIGRTMIN from POSIX timer {number}, overrun {first.overrun}, value 4711"
-        )
-
-    inReactor(main)
+    got = Recorder()
+    dispatcher.addHandler(SIGRTMIN, got)
+    with posixTimer(SIGRTMIN, 4711, 0.005) as number:
+        # The reactor is held up for twenty of its periods.
+        select.select([], [], [], 0.1)
+        await until(reactor, lambda: got.infos)
+    first = got.infos[0]
+    assert (first.codeName, first.tid, first.int) == ("SI_TIMER", number, 4711)
+    assert first.overrun >= 10
+    assert str(first) == (
+        f"SIGRTMIN from POSIX timer {number}, overrun {first.overrun}, value 4711"
+    )
 
 
-# -- signal.pause, signal.sigwait, signal.sigtimedwait
+# --- signal.pause, signal.sigwait, signal.sigtimedwait
 
 
-def test_waitingDoesNotHoldTheReactorUp() -> None:
+@inReactor
+async def test_waitingDoesNotBlockTheReactor(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    In place of C{pause} and C{sigwait}: C{whenReceived}.
+    C{whenReceived} replaces C{pause} and C{sigwait}.
     """
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
-        turns = []
-        received = dispatcher.whenReceived(SIGUSR1, SIGUSR2)
-        for _ in range(3):
-            await turn(reactor)
-            turns.append(received.called)
-        send(SIGUSR2)
-        assert (await received).signal == SIGUSR2
-        assert turns == [False] * 3
-
-    inReactor(main)
+    turns = []
+    received = dispatcher.whenReceived(SIGUSR1, SIGUSR2)
+    for _ in range(3):
+        await turn(reactor)
+        turns.append(received.called)
+    send(SIGUSR2)
+    assert (await received).signal == SIGUSR2
+    assert turns == [False] * 3
 
 
-def test_waitingMayHaveATimeout() -> None:
+@inReactor
+async def test_waitingMayHaveATimeout(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    In place of C{sigtimedwait}: C{addTimeout}, of any Deferred.
+    C{whenReceived} with C{addTimeout} replaces C{sigtimedwait}.
     """
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
-        with pytest.raises(DeferredTimeout):
-            await dispatcher.whenReceived(SIGUSR1).addTimeout(0.01, reactor)
-        received = dispatcher.whenReceived(SIGUSR1).addTimeout(DEADLINE, reactor)
-        send(SIGUSR1)
-        assert (await received).signal == SIGUSR1
-
-    inReactor(main)
+    with pytest.raises(DeferredTimeout):
+        await dispatcher.whenReceived(SIGUSR1).addTimeout(0.01, reactor)
+    received = dispatcher.whenReceived(SIGUSR1).addTimeout(DEADLINE, reactor)
+    send(SIGUSR1)
+    assert (await received).signal == SIGUSR1
 
 
-def isIn(name: str, thread: int) -> bool:
+def waitsIn(name: str, thread: int) -> bool:
     """
-    Whether a thread of ours waits in a system call.
+    Return whether a thread of this process waits in a system call.
     """
     with open(f"/proc/self/task/{thread}/syscall", encoding="ascii") as told:
         number = told.read().split()[0]
@@ -314,8 +290,7 @@ async def interrupting(
     reactor: Any, call: Callable[[], Any], name: str, whenWaiting: Callable[[int], None]
 ) -> Any:
     """
-    What a call gives in a thread, in which something is done as soon as the
-    thread waits in it.
+    Return the result of a call in a thread, and call C{whenWaiting} when it waits.
     """
     ids: list[int] = []
 
@@ -324,19 +299,21 @@ async def interrupting(
         return call()
 
     result = inPool(reactor, run)
-    await until(reactor, lambda: ids and isIn(name, ids[0]))
+    await until(reactor, lambda: ids and waitsIn(name, ids[0]))
     whenWaiting(ids[0])
     return await result
 
 
 @knowingNumbers
-def test_pauseAndSigwaitWorkBesideUs() -> None:
+@inReactor
+async def test_pauseAndSigwaitWorkForOtherSignals(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    In a thread, for signals that are not watched; watched ones come to us.
+    They work in a thread, while watched signals arrive in the reactor.
     """
     handled = Handled()
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
+    with handling(SIGUSR2, handled):
         got = Recorder()
         dispatcher.addHandler(SIGUSR1, got)
 
@@ -357,133 +334,123 @@ def test_pauseAndSigwaitWorkBesideUs() -> None:
         assert handled == [SIGUSR2]
         await until(reactor, lambda: got.infos)
 
-    with handling(SIGUSR2, handled):
-        inReactor(main)
 
-
-# -- signal.siginterrupt, signal.set_wakeup_fd
+# --- signal.siginterrupt, signal.set_wakeup_fd
 
 
 @pytest.mark.parametrize("flag", [True, False])
-def test_siginterruptDoesNoHarm(flag: bool) -> None:
+@inReactor
+async def test_siginterruptDoesNoHarm(
+    reactor: Any, dispatcher: SignalDispatcher, flag: bool
+) -> None:
     """
-    There is nothing that it could interrupt: a watched signal stays ours.
+    A watched signal still arrives after C{siginterrupt}.
     """
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
-        got = Recorder()
-        dispatcher.addHandler(SIGUSR1, got)
-        signal.siginterrupt(SIGUSR1, flag)
-        for expected in (1, 2):
-            send(SIGUSR1)
-            await until(reactor, lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
-
-    inReactor(main)
+    got = Recorder()
+    dispatcher.addHandler(SIGUSR1, got)
+    signal.siginterrupt(SIGUSR1, flag)
+    for expected in (1, 2):
+        send(SIGUSR1)
+        await until(reactor, lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
 
 
-def test_theWakeupDescriptorIsWrittenForOtherSignals() -> None:
+@inReactor
+async def test_wakeupDescriptorServesOtherSignals(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    C{set_wakeup_fd} is for signals of the signal module, and goes on with
-    them; ours are no business of it.
+    C{set_wakeup_fd} does not get watched signals.
     """
     read, write = os.pipe()
     os.set_blocking(write, False)
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
-        got = Recorder()
-        dispatcher.addHandler(SIGUSR1, got)
-        send(SIGUSR1, SIGUSR2)
-        await until(reactor, lambda: got.infos)
-        assert os.read(read, 10) == bytes([SIGUSR2])
-
     before = signal.set_wakeup_fd(write)
     try:
         with handling(SIGUSR2, Handled()):
-            inReactor(main)
+            got = Recorder()
+            dispatcher.addHandler(SIGUSR1, got)
+            send(SIGUSR1, SIGUSR2)
+            await until(reactor, lambda: got.infos)
+            assert os.read(read, 10) == bytes([SIGUSR2])
     finally:
         assert signal.set_wakeup_fd(before) == write
         os.close(read)
         os.close(write)
 
 
-# -- signal.raise_signal, signal.pthread_kill
+# --- signal.raise_signal, signal.pthread_kill
 
 
-def test_whatTheReactorsThreadRaisesIsReceived() -> None:
+@inReactor
+async def test_signalForTheReactorsThreadArrives(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    By C{raise_signal}, or C{pthread_kill} of another thread.
+    It may be sent by C{raise_signal}, and by C{pthread_kill} in another thread.
     """
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
-        got = Recorder()
-        dispatcher.addHandler(SIGUSR1, got)
-        signal.raise_signal(SIGUSR1)
-        await until(reactor, lambda: len(got.infos) == 1)
-        thread = threading.get_ident()
-        await inPool(reactor, signal.pthread_kill, thread, SIGUSR1)
-        await until(reactor, lambda: len(got.infos) == 2)
-        assert {info.codeName for info in got.infos} == {"SI_TKILL"}
-        assert {info.pid for info in got.infos} == {ME}
-
-    inReactor(main)
+    got = Recorder()
+    dispatcher.addHandler(SIGUSR1, got)
+    signal.raise_signal(SIGUSR1)
+    await until(reactor, lambda: len(got.infos) == 1)
+    thread = threading.get_ident()
+    await inPool(reactor, signal.pthread_kill, thread, SIGUSR1)
+    await until(reactor, lambda: len(got.infos) == 2)
+    assert {info.codeName for info in got.infos} == {"SI_TKILL"}
+    assert {info.pid for info in got.infos} == {ME}
 
 
 @needsSignalfd
-def test_whatAnotherThreadRaisesIsReceivedIfItIsForTheProcess() -> None:
+@inReactor
+async def test_otherThreadSendsToTheProcess(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    In place of C{raise_signal} in another thread: C{os.kill}.  Only a thread
-    itself could read what was raised in it.
+    C{os.kill} replaces C{raise_signal} in other threads: only that thread itself could
+    read the signal.
     """
+    got = Recorder()
+    dispatcher.addHandler(SIGUSR1, got)
 
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
-        got = Recorder()
-        dispatcher.addHandler(SIGUSR1, got)
+    def raiseHere() -> Any:
+        signal.raise_signal(SIGUSR1)
+        return signal.sigtimedwait([SIGUSR1], 0)
 
-        def raiseHere() -> Any:
-            signal.raise_signal(SIGUSR1)
-            return signal.sigtimedwait([SIGUSR1], 0)
-
-        kept = await inPool(reactor, raiseHere)
-        assert (kept.si_signo, kept.si_pid) == (SIGUSR1, ME)
-        await turn(reactor)
-        assert got.infos == []
-        await inPool(reactor, os.kill, ME, SIGUSR1)
-        await until(reactor, lambda: got.infos)
-
-    inReactor(main)
+    kept = await inPool(reactor, raiseHere)
+    assert (kept.si_signo, kept.si_pid) == (SIGUSR1, ME)
+    await turn(reactor)
+    assert got.infos == []
+    await inPool(reactor, os.kill, ME, SIGUSR1)
+    await until(reactor, lambda: got.infos)
 
 
-# -- the weaknesses that its documentation has told of
+# --- documented weaknesses of the signal module
 
 
-def test_aCriticalSectionIsNotInterrupted() -> None:
+@inReactor
+async def test_criticalSectionIsNotInterrupted(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    "There is no way to block signals temporarily from critical sections": a
-    handler never sees the half of what is done in one, not even one that
-    waits meanwhile.
+    The signal module "has no way to block signals temporarily from critical sections";
+    C{hold} does so, even while the section waits.
     """
     account = {"one": 100, "other": 0}
     seen: list[int] = []
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
-        dispatcher.addHandler(SIGRTMIN, lambda info: seen.append(sum(account.values())))
-        for holding in (True, False):
-            with dispatcher.hold(SIGRTMIN) if holding else nullcontext():
-                account["one"] -= 10
-                queue(1, 2)
-                await turn(reactor)
-                account["other"] += 10
-            await until(reactor, lambda: len(seen) == 2)
-            # Without it, each was handled in the middle: the test can fail.
-            assert seen == ([100, 100] if holding else [90, 90])
-            seen.clear()
-
-    inReactor(main)
+    dispatcher.addHandler(SIGRTMIN, lambda info: seen.append(sum(account.values())))
+    for holding in (True, False):
+        with dispatcher.hold(SIGRTMIN) if holding else nullcontext():
+            account["one"] -= 10
+            queue(1, 2)
+            await turn(reactor)
+            account["other"] += 10
+        await until(reactor, lambda: len(seen) == 2)
+        # Without it, each was handled in the middle: the test can fail.
+        assert seen == ([100, 100] if holding else [90, 90])
+        seen.clear()
 
 
 def sendMany(count: int) -> int:
     """
-    Start a process that sends us a realtime signal, many times.
+    Start a process that sends us a realtime signal many times.
     """
     pid = os.fork()
     if pid == 0:
@@ -495,39 +462,41 @@ def sendMany(count: int) -> int:
 
 def waitInC(pid: int) -> None:
     """
-    Wait for a child in C: no Python runs before its end, in any thread.
+    Wait for a child in C, while no Python code runs in any thread.
     """
     assert holdingTheGIL.waitpid(pid, None, 0) == pid
 
 
-def test_whatComesDuringALongCallOfCIsNotLost() -> None:
+@inReactor
+async def test_signalsDuringALongCallInCAreNotLost(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    "Signals arriving during long calculations implemented in C may be
-    delayed": they are, and wait in the kernel's queue.
+    "Signals arriving during long calculations implemented in C may be delayed", and
+    wait in the kernel's queue.
     """
     count = 1000
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
-        got = Recorder()
+    handled, got = Handled(), Recorder()
+    with handling(SIGRTMIN, handled):
         dispatcher.addHandler(SIGRTMIN, got)
         waitInC(sendMany(count))
         await until(reactor, lambda: len(got.infos) == count)
         assert got.values == list(range(count))
-
-    handled = Handled()
-    with handling(SIGRTMIN, handled):
-        inReactor(main)
-        # The signal module keeps one bit for all of them, if none interrupts
-        # the call: the test can fail.
+        await dispatcher.close()
+        # The signal module stores one bit for all of them, if none interrupts the
+        # call: this test can fail.
         signal.siginterrupt(SIGRTMIN, False)
         waitInC(sendMany(count))
     assert 0 < len(handled) < count
 
 
 @needsSignalfd
-def test_noHandlerRunsInTheMiddleOfOtherCode() -> None:
+@inReactor
+async def test_handlerDoesNotInterruptOtherCode(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    However late it is: it changes nothing under the hands of who is at work.
+    A handler may change data that other code uses.
     """
     table: dict[int, None] = dict.fromkeys(range(10))
 
@@ -538,22 +507,19 @@ def test_noHandlerRunsInTheMiddleOfOtherCode() -> None:
         for _ in table:
             send(SIGUSR1)
 
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
+    with handling(SIGUSR1, change):
         dispatcher.addHandler(SIGUSR1, change)
         work()
         await until(reactor, lambda: len(table) == 11)
-
-    with handling(SIGUSR1, change):
-        inReactor(main)
-        # A handler of the signal module does: the test can fail.
+        await dispatcher.close()
+        # A handler of the signal module interrupts it: this test can fail.
         with pytest.raises(RuntimeError, match="changed size during iteration"):
             work()
 
 
 class Blocking:
     """
-    A thread in a system call of the C library, which tells of each that was
-    interrupted.
+    A thread in a system call, which counts interruptions.
     """
 
     def __init__(self, name: str) -> None:
@@ -563,7 +529,7 @@ class Blocking:
         self._thread = threading.Thread(target=self._run, args=[call])
         self._thread.start()
         self.id = self._thread.native_id or 0
-        waitFor(lambda: isIn(name, self.id), f"a thread waits in {name}")
+        waitFor(lambda: waitsIn(name, self.id), f"a thread waits in {name}")
 
     def _read(self) -> int:
         return int(libc.read(self._reader, ctypes.create_string_buffer(1), 1))
@@ -601,93 +567,89 @@ class Blocking:
         ("poll", 1),
     ],
 )
-def test_noCallOfAnotherThreadIsInterrupted(name: str, most: int) -> None:
+@inReactor
+async def test_callsOfOtherThreadsAreNotInterrupted(
+    reactor: Any, dispatcher: SignalDispatcher, name: str, most: int
+) -> None:
     """
-    "It is possible that the I/O operation raises an exception": by no watched
+    "It is possible that the I/O operation raises an exception": not by a watched
     signal.
     """
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
-        got = Recorder()
-        early = [Blocking(name) for _ in range(3)]
-        dispatcher.addHandler(SIGUSR1, got)
-        late = [Blocking(name) for _ in range(3)]
-        for expected in range(1, 51):
-            send(SIGUSR1)
-            await until(reactor, lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
-        assert all(thread.end() <= most for thread in early)
-        assert [thread.end() for thread in late] == [0, 0, 0]
-
-    inReactor(main)
+    got = Recorder()
+    early = [Blocking(name) for _ in range(3)]
+    dispatcher.addHandler(SIGUSR1, got)
+    late = [Blocking(name) for _ in range(3)]
+    for expected in range(1, 51):
+        send(SIGUSR1)
+        await until(reactor, lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
+    assert all(thread.end() <= most for thread in early)
+    assert [thread.end() for thread in late] == [0, 0, 0]
 
 
 @knowingNumbers
 @pytest.mark.parametrize("name", ["read", "poll"])
-def test_callsAreInterruptedByTheSignalModule(name: str) -> None:
+def test_signalModuleInterruptsCalls(name: str) -> None:
     """
-    So that the test before can fail.
+    This shows that the test before can fail.
     """
     with handling(SIGUSR1, Handled()):
         thread = Blocking(name)
         for expected in (1, 2):
             libc.tgkill(ME, thread.id, SIGUSR1)
             waitFor(lambda n=expected: thread.interruptions == n, "it is interrupted")  # type: ignore[misc]
-            waitFor(lambda: isIn(name, thread.id), "it waits again")
+            waitFor(lambda: waitsIn(name, thread.id), "it waits again")
         assert thread.end() == 2
 
 
-def test_aPythonThreadIsNotHeldUp() -> None:
+@inReactor
+async def test_pythonThreadContinuesToWait(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    Python goes on with what was interrupted: it sleeps as long as it should.
+    Python restarts interrupted calls.
     """
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
-        got = Recorder()
-        read, write = os.pipe()
-        waiting = inPool(reactor, os.read, read, 1)
-        dispatcher.addHandler(SIGUSR1, got)
-        for expected in range(1, 11):
-            send(SIGUSR1)
-            await until(reactor, lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
-        assert not waiting.called
-        os.write(write, b"x")
-        assert await waiting == b"x"
-        os.close(read)
-        os.close(write)
-
-    inReactor(main)
-
-
-def test_handlersMayBeSetInAnyThread() -> None:
-    """
-    "Only the main thread can set a new signal handler": in ours, it is the
-    reactor's, which any thread may be.
-    """
-
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
-        assert threading.current_thread() is not threading.main_thread()
-        with pytest.raises(ValueError, match="main thread"):
-            signal.signal(SIGUSR1, SIG_DFL)
-        got = Recorder()
-        dispatcher.addHandler(SIGUSR1, got)
+    got = Recorder()
+    read, write = os.pipe()
+    waiting = inPool(reactor, os.read, read, 1)
+    dispatcher.addHandler(SIGUSR1, got)
+    for expected in range(1, 11):
         send(SIGUSR1)
-        await until(reactor, lambda: got.infos)
+        await until(reactor, lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
+    assert not waiting.called
+    os.write(write, b"x")
+    assert await waiting == b"x"
+    os.close(read)
+    os.close(write)
 
-    inReactor(main, inThread=True)
 
-
-def test_handlersMayBeSetFromAnyThread() -> None:
+@pytest.mark.parametrize("inThread", [True])
+@inReactor
+async def test_reactorInAnotherThreadAddsHandlers(
+    reactor: Any, dispatcher: SignalDispatcher, inThread: bool
+) -> None:
     """
-    By C{callFromThread}.
+    "Only the main thread can set a new signal handler" of the signal module.
     """
+    assert (threading.current_thread() is not threading.main_thread()) is inThread
+    with pytest.raises(ValueError, match="main thread"):
+        signal.signal(SIGUSR1, SIG_DFL)
+    got = Recorder()
+    dispatcher.addHandler(SIGUSR1, got)
+    send(SIGUSR1)
+    await until(reactor, lambda: got.infos)
 
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
-        got = Recorder()
-        add = reactor.callFromThread
-        await inPool(reactor, add, dispatcher.addHandler, SIGUSR1, got)
-        await until(reactor, lambda: SIGUSR1 in dispatcher.watching)
-        send(SIGUSR1)
-        await until(reactor, lambda: got.infos)
-        await sleep(reactor)
 
-    inReactor(main)
+@inReactor
+async def test_anotherThreadAddsHandlers(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
+    """
+    It uses C{callFromThread}.
+    """
+    got = Recorder()
+    add = reactor.callFromThread
+    await inPool(reactor, add, dispatcher.addHandler, SIGUSR1, got)
+    await until(reactor, lambda: SIGUSR1 in dispatcher.watching)
+    send(SIGUSR1)
+    await until(reactor, lambda: got.infos)
+    await sleep(reactor)

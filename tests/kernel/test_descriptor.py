@@ -1,5 +1,5 @@
 """
-L{SignalDescriptor}: a signalfd for any reactor.
+L{SignalDescriptor}: a signalfd for every reactor.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from zope.interface.verify import verifyObject
 
 from tests.support.descriptors import Reads
 from tests.support.handlers import failures
+from tests.support.inreactor import inReactor
 from tests.support.kernel import inChild
 from tests.support.reactors import DEADLINE, KINDS, spin, turn, until, untilLength
 from tests.support.worlds import queue, send
@@ -41,7 +42,7 @@ from txsignalfd._kernel.descriptor import maximumReads
 @pytest.fixture
 def reads() -> Reads:
     """
-    What the descriptor has received.
+    The signals that the descriptor delivered.
     """
     return Reads()
 
@@ -49,16 +50,18 @@ def reads() -> Reads:
 @pytest.fixture
 def descriptor(reads: Reads) -> Iterator[SignalDescriptor]:
     """
-    One for SIGUSR1 and a realtime signal.
+    A descriptor for SIGUSR1 and a realtime signal.
     """
     descriptor = SignalDescriptor([SIGUSR1, SIGRTMIN], reads.append)
     yield descriptor
     descriptor.close()
 
 
-def test_itIsAReadDescriptor(descriptor: SignalDescriptor) -> None:
+def test_descriptorImplementsTheReactorsInterfaces(
+    descriptor: SignalDescriptor,
+) -> None:
     """
-    With what a reactor asks of one.
+    The descriptor is non-blocking, and closed on exec.
     """
     assert verifyObject(IReadDescriptor, descriptor)
     assert verifyObject(ILoggingContext, descriptor)
@@ -70,26 +73,27 @@ def test_itIsAReadDescriptor(descriptor: SignalDescriptor) -> None:
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_anyReactorReadsIt(kind: str, reads: Reads) -> None:
+@inReactor
+async def test_everyReactorReadsTheDescriptor(
+    reactor: Any, kind: str, reads: Reads
+) -> None:
     """
-    C{addReader}, and no more.
+    C{addReader} is all that a reactor needs.
     """
-
-    async def main(reactor: Any) -> None:
-        descriptor = SignalDescriptor([SIGUSR1], reads.append)
-        reactor.addReader(descriptor)
-        send(SIGUSR1)
-        await until(reactor, lambda: reads)
-        assert [info.signal for info in reads.infos] == [SIGUSR1]
-        reactor.removeReader(descriptor)
-        descriptor.close()
-
-    spin(main, kind)
+    descriptor = SignalDescriptor([SIGUSR1], reads.append)
+    reactor.addReader(descriptor)
+    send(SIGUSR1)
+    await until(reactor, lambda: reads)
+    assert [info.signal for info in reads.infos] == [SIGUSR1]
+    reactor.removeReader(descriptor)
+    descriptor.close()
 
 
-def test_aReadHasAtMost64Signals(descriptor: SignalDescriptor, reads: Reads) -> None:
+def test_readReceivesAtMost64Signals(
+    descriptor: SignalDescriptor, reads: Reads
+) -> None:
     """
-    The reactor has other things to do between.
+    The reactor can serve its other descriptors between two reads.
     """
     queue(*range(150))
     for expected in (64, 64, 22):
@@ -104,7 +108,7 @@ def test_drainReceivesAllThatIsPending(
     descriptor: SignalDescriptor, reads: Reads
 ) -> None:
     """
-    Also when that is a whole number of reads, or nothing.
+    Any number of pending signals is received, in order.
     """
     for count in (0, 1, 63, 64, 65, 128):
         queue(*range(count))
@@ -113,9 +117,9 @@ def test_drainReceivesAllThatIsPending(
         reads.clear()
 
 
-def test_drainKeepsTheOrderWhereAReceiverStartsAChild() -> None:
+def test_drainKeepsTheOrderIfAReceiverStartsAChild() -> None:
     """
-    What comes meanwhile is older than what is queued behind it.
+    Signals that are deferred meanwhile are older than those in the queue.
     """
     reads = Reads()
 
@@ -133,11 +137,11 @@ def test_drainKeepsTheOrderWhereAReceiverStartsAChild() -> None:
     descriptor.close()
 
 
-def test_drainReadsNoMoreThanCanHaveBeenPending(
+def test_drainReadsNoMoreThanCanBePending(
     descriptor: SignalDescriptor, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Senders may be faster than the reader.
+    It returns even if senders are faster than the reader.
     """
     assert maximumReads() >= resource.getrlimit(resource.RLIMIT_SIGPENDING)[0] // 64
     with monkeypatch.context() as patched:
@@ -153,9 +157,9 @@ def test_drainReadsNoMoreThanCanHaveBeenPending(
     assert len(reads.infos) == 200
 
 
-def test_aReceiverThatRaisesIsLoggedAndLosesNoOther(logged: list[LogEvent]) -> None:
+def test_exceptionOfAReceiverIsLogged(logged: list[LogEvent]) -> None:
     """
-    The descriptor lives on.
+    The descriptor continues to deliver signals.
     """
     received = []
 
@@ -177,12 +181,11 @@ def test_aReceiverThatRaisesIsLoggedAndLosesNoOther(logged: list[LogEvent]) -> N
     assert all(failure.check(ZeroDivisionError) for failure in failures(logged))
 
 
-def test_aHandlerThatIsInstalledOverOursIsToldOnce(
+def test_replacedHandlerIsReportedOnce(
     descriptor: SignalDescriptor, reads: Reads, logged: list[LogEvent]
 ) -> None:
     """
-    With who has the signal and whose it was to be; and other threads are held
-    again.  C{signal.getsignal} answers as its caller expects.
+    The log names the handler and the receiver; C{signal.getsignal} returns the handler.
     """
 
     def theirs(signo: int, frame: object) -> None:
@@ -207,11 +210,11 @@ def test_aHandlerThatIsInstalledOverOursIsToldOnce(
         descriptor.claimForThread()
 
 
-def test_whatPythonDoesNotKnowIsToldWithoutAName(
+def test_replacementUnknownToPythonIsReported(
     descriptor: SignalDescriptor, logged: list[LogEvent]
 ) -> None:
     """
-    As a handler that C code has installed.
+    C code may replace the handler, too.
     """
     signal.signal(SIGUSR1, signal.SIG_DFL)
     send(SIGUSR1)
@@ -220,11 +223,11 @@ def test_whatPythonDoesNotKnowIsToldWithoutAName(
     assert "the handler (unknown to Python), which" in str(formatEvent(event))
 
 
-def test_whatAThreadHasKeptAtTheLastMomentIsReceived(
+def test_signalDeferredDuringCloseIsReceived(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
-    Before the signals are given back, when all else has been received.
+    Another thread may start a child while the descriptor is closed.
     """
     reads = Reads()
     descriptor = SignalDescriptor([SIGUSR1], reads.append)
@@ -241,11 +244,11 @@ def test_whatAThreadHasKeptAtTheLastMomentIsReceived(
     assert reads.infos == [late]
 
 
-def test_aHandlerIsToldOfAlsoWhenItsSignalComesBehindAnother(
+def test_replacedHandlerIsReportedForEverySignalOfARead(
     descriptor: SignalDescriptor, reads: Reads, logged: list[LogEvent]
 ) -> None:
     """
-    In one read with a signal of a lower number.
+    The read may begin with another signal.
     """
     descriptor.watch([SIGHUP])
     saved = signal.signal(SIGUSR1, print)
@@ -261,11 +264,11 @@ def test_aHandlerIsToldOfAlsoWhenItsSignalComesBehindAnother(
         descriptor.claimForThread()
 
 
-def test_inAStormAHandlerThatIsInstalledIsToldOfSoon(
+def test_replacedHandlerIsReportedDuringABurst(
     descriptor: SignalDescriptor, reads: Reads, logged: list[LogEvent]
 ) -> None:
     """
-    Not each read looks, but one soon after does.
+    The check is not made for each read, but soon.
     """
     send(SIGUSR1)
     descriptor.doRead()
@@ -282,11 +285,11 @@ def test_inAStormAHandlerThatIsInstalledIsToldOfSoon(
         descriptor.claimForThread()
 
 
-def test_aStormIsNotSlowedByALookAtEachRead(
+def test_handlersAreCheckedAtMostAHundredTimesASecond(
     descriptor: SignalDescriptor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    A hundred a second are enough.
+    Checks do not slow down a burst.
     """
     looks: list[float] = []
     now = 0.0
@@ -299,11 +302,9 @@ def test_aStormIsNotSlowedByALookAtEachRead(
     assert looks == pytest.approx([1.0, 1.011, 1.022])
 
 
-def test_signalsAreAddedAndGivenBack(
-    descriptor: SignalDescriptor, reads: Reads
-) -> None:
+def test_signalsAreAddedAndRestored(descriptor: SignalDescriptor, reads: Reads) -> None:
     """
-    While it is open; what is pending is received before it is given back.
+    Pending signals are received before they are restored.
     """
     descriptor.watch([SIGUSR2, SIGUSR1])
     assert descriptor.signals == {SIGUSR1, SIGUSR2, SIGRTMIN}
@@ -314,9 +315,9 @@ def test_signalsAreAddedAndGivenBack(
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {SIGUSR1, SIGRTMIN}
 
 
-def test_whatCannotBeAddedLeavesTheRest(descriptor: SignalDescriptor) -> None:
+def test_failedWatchChangesNothing(descriptor: SignalDescriptor) -> None:
     """
-    All or none.
+    All signals are added, or none.
     """
     with pytest.raises(SignalNotWatchable, match="SIGKILL"):
         descriptor.watch([SIGUSR2, signal.SIGKILL])
@@ -327,9 +328,9 @@ def test_whatCannotBeAddedLeavesTheRest(descriptor: SignalDescriptor) -> None:
     assert descriptor.signals == {SIGUSR1, SIGRTMIN}
 
 
-def test_theKernelsRefusalUndoesTheRest(descriptor: SignalDescriptor) -> None:
+def test_watchRefusedByTheKernelChangesNothing(descriptor: SignalDescriptor) -> None:
     """
-    Its errno is told; here another file has taken the descriptor's place.
+    The kernel refuses because another file has the descriptor's number.
     """
     saved = os.dup(descriptor.fileno())
     with open("/dev/null", "rb") as null:
@@ -342,9 +343,9 @@ def test_theKernelsRefusalUndoesTheRest(descriptor: SignalDescriptor) -> None:
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {SIGUSR1, SIGRTMIN}
 
 
-def test_aClosedDescriptorIsClosed(reads: Reads) -> None:
+def test_closedDescriptorRefusesToWatch(reads: Reads) -> None:
     """
-    For who asks it for more; closing it again does nothing.
+    Closing it again does nothing.
     """
     descriptor = SignalDescriptor([SIGUSR1], reads.append)
     descriptor.close()
@@ -358,9 +359,9 @@ def test_aClosedDescriptorIsClosed(reads: Reads) -> None:
     descriptor.connectionLost(Failure(ZeroDivisionError()))
 
 
-def test_aReceiverMayCloseIt() -> None:
+def test_receiverMayCloseDuringUnwatch() -> None:
     """
-    Also one that is called because signals are given back.
+    No descriptor stays open.
     """
 
     def close(infos: list[SigInfo]) -> None:
@@ -375,30 +376,28 @@ def test_aReceiverMayCloseIt() -> None:
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_aReceiverMayCloseItWhileTheReactorReads(kind: str) -> None:
+@inReactor
+async def test_receiverMayCloseDuringARead(reactor: Any, kind: str) -> None:
     """
-    Without a word from the reactor.
+    The reactor reports no lost descriptor.
     """
 
-    async def main(reactor: Any) -> None:
-        def close(infos: list[SigInfo]) -> None:
-            reactor.removeReader(closing)
-            closing.close()
+    def close(infos: list[SigInfo]) -> None:
+        reactor.removeReader(closing)
+        closing.close()
 
-        lost: list[Failure] = []
-        closing = SignalDescriptor([SIGUSR1], close, lost.append)
-        reactor.addReader(closing)
-        send(SIGUSR1)
-        await until(reactor, lambda: closing.fileno() == -1)
-        await turn(reactor)
-        assert not lost
-
-    spin(main, kind)
+    lost: list[Failure] = []
+    closing = SignalDescriptor([SIGUSR1], close, lost.append)
+    reactor.addReader(closing)
+    send(SIGUSR1)
+    await until(reactor, lambda: closing.fileno() == -1)
+    await turn(reactor)
+    assert not lost
 
 
-def test_whoClosesItInTheEndIsNotToldThatItIsLost() -> None:
+def test_receiverMayCloseWhenTheReactorStops() -> None:
     """
-    A receiver of what was pending when the reactor stopped.
+    C{lost} is not called then.
     """
 
     def close(infos: list[SigInfo]) -> None:
@@ -414,9 +413,9 @@ def test_whoClosesItInTheEndIsNotToldThatItIsLost() -> None:
     assert not lost
 
 
-def test_theReactorsReasonIsToldOnce(reads: Reads) -> None:
+def test_lostIsCalledOnceWithTheReason(reads: Reads) -> None:
     """
-    After what was pending has been received, and all was given back.
+    Pending signals are received, and all signals restored, before C{lost} is called.
     """
     lost: list[Failure] = []
     reason = Failure(ZeroDivisionError())
@@ -432,11 +431,11 @@ def test_theReactorsReasonIsToldOnce(reads: Reads) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"text", bytes(129)])
-def test_anotherFileInItsPlaceHasNoSignals(
+def test_fileWithTheDescriptorsNumberIsNotClosed(
     reads: Reads, tmp_path: Path, content: bytes
 ) -> None:
     """
-    Whoever has closed ours has opened it, and keeps it.
+    Reading it is an error, which C{lost} gets.
     """
     lost: list[Failure] = []
     descriptor = SignalDescriptor([SIGUSR1], reads.append, lost.append)
@@ -452,9 +451,9 @@ def test_anotherFileInItsPlaceHasNoSignals(
     assert not reads
 
 
-def test_aChildThatWasForkedMustLeaveItAlone(descriptor: SignalDescriptor) -> None:
+def test_forkedChildCannotUseTheDescriptor(descriptor: SignalDescriptor) -> None:
     """
-    By a named error.
+    Each method raises WatchedByParent.
     """
     pid = os.fork()
     if pid == 0:
@@ -474,10 +473,9 @@ def test_aChildThatWasForkedMustLeaveItAlone(descriptor: SignalDescriptor) -> No
     assert os.waitpid(pid, 0) == (pid, 0)
 
 
-def test_oneThatIsNeverClosedIsToldOf() -> None:
+def test_unclosedDescriptorIsAResourceWarning() -> None:
     """
-    As a socket is.  What it has taken stays taken, for who has forgotten it is
-    in no place to give it back; and nobody has what comes.
+    Its signals stay acquired, and are dropped.
     """
     left = [SignalDescriptor([SIGUSR1], print)]
     fd, mask = left[0].fileno(), left[0]._mask
@@ -491,9 +489,9 @@ def test_oneThatIsNeverClosedIsToldOf() -> None:
     mask.restore([SIGUSR1])
 
 
-def test_aForkedChildIsNotToldOfItsParents() -> None:
+def test_unclosedDescriptorOfTheParentIsNoWarning() -> None:
     """
-    It must leave that open.
+    A forked child must leave it open.
     """
 
     def forget() -> list[str]:

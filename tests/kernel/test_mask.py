@@ -1,5 +1,5 @@
 """
-What is watched is held in the whole process, and given back as it was.
+L{ProcessMask}: signals are acquired in the whole process, and restored.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ T = TypeVar("T")
 
 def here(function: Callable[[], None]) -> None:
     """
-    In this process.
+    Call a function in this process.
     """
     function()
 
 
 class Thread(threading.Thread):
     """
-    A thread that blocks nothing, and goes on until it is told to end.
+    A thread that blocks no signals, and runs until its event is set.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Thread(threading.Thread):
 
     def run(self) -> None:
         """
-        Wait.
+        Wait for the event.
         """
         assert self.end.wait(DEADLINE)
 
@@ -76,9 +76,9 @@ def threads() -> Iterator[list[Thread]]:
         thread.join()
 
 
-def test_threadsThatRunBeforeStealNothing(threads: list[Thread]) -> None:
+def test_earlierThreadsTakeNoSignals(threads: list[Thread]) -> None:
     """
-    Each takes a signal once at most, and hands it on with all that it says.
+    Each receives a signal at most once, and passes it on unchanged.
     """
     with descriptorOf(SIGUSR1, SIGRTMIN) as (descriptor, reads):
         for value in range(1000):
@@ -94,9 +94,9 @@ def test_threadsThatRunBeforeStealNothing(threads: list[Thread]) -> None:
         assert {info.codeName for info in infos if info.signo == SIGUSR1} == {"SI_USER"}
 
 
-def test_aSignalForOneThreadIsHandedOnByIt(threads: list[Thread]) -> None:
+def test_signalForOneThreadIsPassedOn(threads: list[Thread]) -> None:
     """
-    The code tells that it was for a thread, which blocks it from then on.
+    The code shows that it was sent to a thread, which blocks it from then on.
     """
     with descriptorOf(SIGUSR1, SIGUSR2) as (descriptor, reads):
         thread = threads[0]
@@ -110,9 +110,9 @@ def test_aSignalForOneThreadIsHandedOnByIt(threads: list[Thread]) -> None:
         )
 
 
-def test_theHandlerKeepsErrno(threads: list[Thread]) -> None:
+def test_handlerPreservesErrno(threads: list[Thread]) -> None:
     """
-    Of the thread that it interrupts: a system call does not fail by it.
+    An interrupted system call of the thread does not fail.
     """
     read, write = os.pipe()
     got: list[bytes] = []
@@ -130,20 +130,19 @@ def test_theHandlerKeepsErrno(threads: list[Thread]) -> None:
 
 
 @pytest.mark.parametrize("where", [here, inChild])
-def test_watchingDoesNotDependOnTheThread(
+def test_anyThreadMayWatch(
     where: Callable[[Callable[[], None]], None],
 ) -> None:
     """
-    The main thread has done nothing, and takes nothing; when all is given back
-    it blocks what it blocked before.  In a forked child, as a daemon is one, its
-    C{native_id} is that of the parent's.
+    The main thread passes signals on, and its mask is restored in the end, also in a
+    forked child.
     """
     where(watchInAnotherThread)
 
 
 def watchInAnotherThread() -> None:
     """
-    And see to the main thread, which this is.
+    Watch in another thread, and check the mask of the main thread, which calls this.
     """
 
     def watch() -> None:
@@ -154,9 +153,9 @@ def watchInAnotherThread() -> None:
                     os.kill(os.getpid(), signo)
                 return blockedSignals(os.getpid()) == {SIGTERM, SIGUSR1, SIGUSR2}
 
-            # The kernel offers each to the main thread, if we do not read it
-            # before that has run.
-            waitFor(both, "the main thread hands both on")
+            # The kernel prefers the main thread, unless the signal is read before that
+            # thread runs.
+            waitFor(both, "the main thread passes both on")
             descriptor.drain()
             assert {info.signo for info in reads.infos} == {SIGTERM, SIGUSR1}
 
@@ -168,9 +167,9 @@ def watchInAnotherThread() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR2])
 
 
-def test_aMaskThatWasNotEmptyIsGivenBackAsItWas() -> None:
+def test_signalsBlockedByTheUserStayBlocked() -> None:
     """
-    What the user has blocked stays blocked.
+    The previous mask is restored, whatever happens in between.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
     try:
@@ -185,10 +184,9 @@ def test_aMaskThatWasNotEmptyIsGivenBackAsItWas() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
 
 
-def test_settleTakesHoldInAnotherThread() -> None:
+def test_claimForThreadBlocksInThatThread() -> None:
     """
-    As in that of a reactor which was started elsewhere; and there too what
-    was blocked is given back.
+    The signals are unblocked there when the descriptor is closed.
     """
     reads = Reads()
     descriptor = SignalDescriptor([SIGUSR1, SIGRTMIN], reads.append)
@@ -196,7 +194,7 @@ def test_settleTakesHoldInAnotherThread() -> None:
     def other() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, [SIGUSR2])
         assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {SIGUSR2}
-        signal.pthread_kill(threading.get_ident(), SIGRTMIN)  # before it is settled
+        signal.pthread_kill(threading.get_ident(), SIGRTMIN)
         assert blockedSignals() == {SIGUSR2, SIGRTMIN}
         descriptor.claimForThread()
         assert blockedSignals() == {SIGUSR1, SIGUSR2, SIGRTMIN}
@@ -208,11 +206,10 @@ def test_settleTakesHoldInAnotherThread() -> None:
     assert blockedSignals() == set()
 
 
-def test_whatAnotherThreadGivesBackIsNotPassedOn() -> None:
+def test_interruptedThreadUnblocksRestoredSignals() -> None:
     """
-    A thread that was interrupted blocks the signal also when another thread
-    has given it back.  Its children do not, and it does not itself from when
-    it opens its mask, or gives back a signal of its own.
+    Its children start with the signals unblocked. The thread itself unblocks them when
+    it opens a spawn window or acquires a signal.
     """
     with ThreadPoolExecutor(1) as pool:
 
@@ -244,9 +241,9 @@ def test_whatAnotherThreadGivesBackIsNotPassedOn() -> None:
         assert call(blockedSignals) == set()
 
 
-def test_dispositionsAreGivenBackAsTheyWere() -> None:
+def test_dispositionsAreRestored() -> None:
     """
-    C{signal.getsignal} answers as ever meanwhile.
+    C{signal.getsignal} returns the previous ones all the time.
     """
     python: list[int] = []
     saved = signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
@@ -268,17 +265,17 @@ def test_dispositionsAreGivenBackAsTheyWere() -> None:
         signal.signal(SIGUSR2, signal.SIG_DFL)
 
 
-def test_aHandlerInstalledOverOursIsTheirs() -> None:
+def test_handlerInstalledMeanwhileStays() -> None:
     """
-    It is left there; and after C{claimForThread} it is what is given back.
+    It is the one in effect after close, with and without C{claimForThread}.
     """
     python: list[int] = []
     saved = signal.getsignal(SIGUSR1)
     try:
-        for settled in (False, True):
+        for claims in (False, True):
             with descriptorOf(SIGUSR1) as (descriptor, reads):
                 signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
-                if settled:
+                if claims:
                     descriptor.claimForThread()
                 send(SIGUSR1)
                 drained(descriptor, reads, 1)
@@ -291,9 +288,9 @@ def test_aHandlerInstalledOverOursIsTheirs() -> None:
         signal.signal(SIGUSR1, saved)
 
 
-def test_aForkedChildStartsAsTheProcessWas() -> None:
+def test_forkedChildHasThePreviousMaskAndDispositions() -> None:
     """
-    Mask and dispositions, before any code of the child runs.
+    They are restored before any code of the child runs.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR2])
     signal.signal(SIGHUP, signal.SIG_IGN)
@@ -316,11 +313,11 @@ def test_aForkedChildStartsAsTheProcessWas() -> None:
         signal.signal(SIGHUP, signal.SIG_DFL)
 
 
-def test_aRefusalInTheMiddleOfAListUndoesTheRest(
+def test_failedAcquireRestoresTheOtherSignals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
-    With the errno of the first failure.
+    The error has the errno of the first failure.
     """
 
     class Refusing:
@@ -340,9 +337,9 @@ def test_aRefusalInTheMiddleOfAListUndoesTheRest(
     assert not _mask._owners
 
 
-def test_aMainThreadThatCannotBeAskedIsTold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fullQueueOfPendingCallsIsAnError(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    By an error, after all else has been given back.
+    Everything else is restored before it is raised.
     """
 
     class Full:
@@ -350,7 +347,7 @@ def test_aMainThreadThatCannotBeAskedIsTold(monkeypatch: pytest.MonkeyPatch) -> 
             return getattr(real, name)
 
         def txs_unblock_in_main(self, signals: Any) -> int:
-            real.txs_unblock_in_main(signals)  # nor must this test leave it
+            real.txs_unblock_in_main(signals)  # for the tests that follow
             ffi.errno = errno.EAGAIN
             return -1
 
@@ -378,7 +375,7 @@ end = threading.Event()
 threading.Thread(target=end.wait).start()
 descriptor = SignalDescriptor([signal.SIGRTMIN, signal.SIGUSR1], got.extend)
 other = [thread for thread in threading.enumerate() if thread.native_id != os.getpid()]
-# Pending for good, and nothing may be queued beside it.
+# The limit is used up, and no siginfo can be queued.
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
 resource.setrlimit(resource.RLIMIT_SIGPENDING, (0, 0))
 signal.pthread_kill(other[0].ident, signal.SIGUSR1)
@@ -391,10 +388,9 @@ print([(info.name, info.code, info.pid) for info in got])
 """
 
 
-def test_aSignalIsStillHeardWhenNothingCanBeQueued() -> None:
+def test_signalOverTheLimitIsReceivedWithoutSiginfo() -> None:
     """
-    Without a siginfo, as the kernel does it.  RLIMIT_SIGPENDING is per user, so
-    root's own processes may be over it already.
+    RLIMIT_SIGPENDING counts per user, so root's own processes may exceed it already.
     """
     result = subprocess.run(
         [sys.executable, "-c", FULL],
@@ -407,9 +403,9 @@ def test_aSignalIsStillHeardWhenNothingCanBeQueued() -> None:
 
 
 @pytest.mark.parametrize("how", [lowlevel.SIG_UNBLOCK, lowlevel.SIG_SETMASK])
-def test_aThreadThatUnblocksASignalLosesNone(how: int) -> None:
+def test_unblockedSignalIsStillReceived(how: int) -> None:
     """
-    As multiprocessing's resource tracker does with SIGTERM.
+    The resource tracker of multiprocessing unblocks SIGTERM.
     """
     with descriptorOf(SIGTERM) as (descriptor, reads):
         lowlevel.sigprocmask(how, [SIGTERM] if how == lowlevel.SIG_UNBLOCK else [])
@@ -420,7 +416,7 @@ def test_aThreadThatUnblocksASignalLosesNone(how: int) -> None:
 
 def interruptThreads(count: int) -> None:
     """
-    Have the handler note threads, of which each has ended when the next starts.
+    Interrupt threads, one after another, each of which then ends.
     """
     with descriptorOf(SIGUSR1) as (descriptor, reads):
 
@@ -436,18 +432,18 @@ def interruptThreads(count: int) -> None:
         assert len(reads.infos) == count
 
 
-def test_moreThreadsThanCanBeNotedAreServedAllTheSame() -> None:
+def test_threadsBeyondTheTableLoseNoSignal() -> None:
     """
-    That they were interrupted is forgotten; their signal is not.
+    More threads than the table has entries are interrupted.
     """
     interruptThreads(520)
 
 
-def test_threadsThatHaveEndedLeaveRoomForOthers() -> None:
+def test_endedThreadsFreeTheirEntries() -> None:
     """
-    However many there were: what was blocked in a later one is given back.
+    The mask of a later thread is restored.
     """
-    # In another thread, so that there is no note of the main thread meanwhile.
+    # In another thread, so that the main thread has no entry meanwhile.
     thread = threading.Thread(target=interruptThreads, args=[520])
     thread.start()
     thread.join()

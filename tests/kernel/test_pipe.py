@@ -1,9 +1,8 @@
 """
-L{SignalPipe}, and dispatchers that have their signals from it: where there is
-no signalfd(2).
+L{SignalPipe}, and dispatchers that use it where there is no signalfd(2).
 
-What a dispatcher does is tested by its own tests, of which the whole suite runs
-with C{TXSIGNALFD_BACKEND=handler} too.  Here is what only the pipe has.
+All tests of dispatchers also run with C{TXSIGNALFD_BACKEND=handler}.  These tests are
+about what only the pipe does.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 
 from tests.support.descriptors import Reads, blockedSignals
-from tests.support.handlers import Recorder, everyReactor, inEachThread
+from tests.support.handlers import Recorder
+from tests.support.inreactor import inEveryReactor, inReactor
 from tests.support.kernel import (
     checked,
     inChild,
@@ -49,21 +49,21 @@ from txsignalfd import (
 from txsignalfd._kernel.pipe import SignalPipe
 from txsignalfd._native.extension import ffi, lib
 
-#: The smallest pipe that has room behind what is written: two pages, each for
-#: 32 records.  It is full when the second has been begun.
+#: The smallest usable pipe has two pages of 32 records each.  It counts as full as soon
+#: as the second page is in use.
 SIZE = 8192
 ROOM = 33
 
 
 @contextmanager
-def pipeOf(*signals: int, settled: bool = True) -> Iterator[tuple[SignalPipe, Reads]]:
+def pipeOf(*signals: int, claims: bool = True) -> Iterator[tuple[SignalPipe, Reads]]:
     """
-    A pipe of the smallest size, and what was received.
+    Open a pipe of the smallest size, and record the signals that it delivers.
     """
     reads = Reads()
     pipe = SignalPipe(signals, reads.append)
     fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, SIZE)
-    if settled:
+    if claims:
         pipe.claimForThread()
     try:
         yield pipe, reads
@@ -73,14 +73,14 @@ def pipeOf(*signals: int, settled: bool = True) -> Iterator[tuple[SignalPipe, Re
 
 def values(infos: list[SigInfo]) -> list[int | None]:
     """
-    What was sent with them.
+    Return the values of signals.
     """
     return [info.value for info in infos]
 
 
 def fill(pipe: SignalPipe) -> None:
     """
-    Leave no room at all, as other threads might, by records that wake.
+    Fill the pipe with records that only wake the reader.
     """
     with pytest.raises(BlockingIOError):
         while True:
@@ -90,17 +90,17 @@ def fill(pipe: SignalPipe) -> None:
 @contextmanager
 def otherThread() -> Iterator[Callable[[Callable[[], Any]], Any]]:
     """
-    A thread that was there before anything was watched.
+    A thread that runs before a signal is watched.
     """
     with ThreadPoolExecutor(1) as pool:
         pool.submit(int).result(DEADLINE)
         yield lambda function: pool.submit(function).result(DEADLINE)
 
 
-# -- which backend
+# --- the choice of the backend
 
 
-TELL_BACKEND = """
+WITHOUT_SIGNALFD = """
 import os, sys
 from signal import SIGRTMIN
 from tests.support.kernel import refuseSignalfd
@@ -132,13 +132,13 @@ spin(main)
 """
 
 
-def tellBackend(error: int, **environment: str) -> str:
+def outputWithoutSignalfd(error: int, **environment: str) -> str:
     """
-    What a program says whose system refuses signalfd(2).
+    Run the program, whose system refuses signalfd(2) with an errno, or 0.
     """
     inherited = {k: v for k, v in os.environ.items() if k != "TXSIGNALFD_BACKEND"}
     result = subprocess.run(
-        [sys.executable, "-c", TELL_BACKEND, str(error)],
+        [sys.executable, "-c", WITHOUT_SIGNALFD, str(error)],
         cwd=Path(__file__).parent.parent.parent,
         env={**inherited, **environment},
         capture_output=True,
@@ -151,53 +151,52 @@ def tellBackend(error: int, **environment: str) -> str:
 
 @needsLinux
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
-def test_itIsChosenWhereTheSystemRefusesSignalfd(error: int) -> None:
+def test_handlerIsTheBackendWithoutSignalfd(error: int) -> None:
     """
-    By a filter of seccomp(2).  Who insists on signalfd is told.
+    A filter of seccomp(2) refuses the call; asking for signalfd is an error.
     """
     systemCall("signalfd4")
-    assert tellBackend(error) == (
+    assert outputWithoutSignalfd(error) == (
         "handler\n"
         "[0, 1, 2] received by the backend handler, 0 without a siginfo\n"
         f"{error}\n"
     )
 
 
-def test_theEnvironmentChooses() -> None:
+def test_environmentChoosesTheBackend() -> None:
     """
-    For a program that names none.  Nothing in it is the best there is.
+    An empty variable means the best backend, and an unknown name is an error.
     """
-    assert tellBackend(0, TXSIGNALFD_BACKEND="handler").startswith("handler\n")
-    refused = tellBackend(0, TXSIGNALFD_BACKEND="pigeon")
+    assert outputWithoutSignalfd(0, TXSIGNALFD_BACKEND="handler").startswith(
+        "handler\n"
+    )
+    refused = outputWithoutSignalfd(0, TXSIGNALFD_BACKEND="pigeon")
     assert "ValueError: TXSIGNALFD_BACKEND 'pigeon' is unknown" in refused
     if lib.TXS_LINUX:
-        assert tellBackend(0, TXSIGNALFD_BACKEND="").startswith("signalfd\n[0, 1, 2]")
+        assert outputWithoutSignalfd(0, TXSIGNALFD_BACKEND="").startswith(
+            "signalfd\n[0, 1, 2]"
+        )
 
 
-@everyReactor
-@inEachThread
-def test_aHandlerGetsTheSigInfo(kind: str, inThread: bool) -> None:
+@inEveryReactor
+async def test_handlerGetsTheSigInfo(reactor: Any) -> None:
     """
-    In each kind of reactor, in any thread, of any code that a child has.
+    Signals and ends of children arrive in every reactor, in any thread.
     """
-
-    async def main(reactor: Any) -> None:
-        dispatcher = SignalDispatcher(reactor, backend="handler")
-        got = Recorder()
-        dispatcher.addHandler(SIGHUP, got)
-        dispatcher.addHandler(SIGCHLD, got)
-        os.kill(ME, SIGHUP)
-        await until(reactor, lambda: got.infos)
-        child = os.posix_spawnp("false", ["false"], os.environ)
-        await until(reactor, lambda: len(got.infos) == 2)
-        os.waitpid(child, 0)
-        first, second = got.infos
-        assert (first.signal, first.pid, first.uid) == (SIGHUP, ME, os.getuid())
-        assert second.child
-        assert (second.child.pid, second.child.exitCode) == (child, 1)
-        await dispatcher.close()
-
-    spin(main, kind, inThread)
+    dispatcher = SignalDispatcher(reactor, backend="handler")
+    got = Recorder()
+    dispatcher.addHandler(SIGHUP, got)
+    dispatcher.addHandler(SIGCHLD, got)
+    os.kill(ME, SIGHUP)
+    await until(reactor, lambda: got.infos)
+    child = os.posix_spawnp("false", ["false"], os.environ)
+    await until(reactor, lambda: len(got.infos) == 2)
+    os.waitpid(child, 0)
+    first, second = got.infos
+    assert (first.signal, first.pid, first.uid) == (SIGHUP, ME, os.getuid())
+    assert second.child
+    assert (second.child.pid, second.child.exitCode) == (child, 1)
+    await dispatcher.close()
 
 
 ELSEWHERE = """
@@ -205,7 +204,7 @@ import os, resource, select, signal, sys
 from tests.support.processes import spawn
 from tests.support.reactors import spin, until
 
-# What Linux alone has, or had first.
+# Names that only Linux has.
 for module, names in (
     (os, "pidfd_open eventfd eventfd_read eventfd_write EFD_CLOEXEC EFD_NONBLOCK"),
     (os, "EFD_SEMAPHORE pipe2 P_PIDFD waitid P_ALL P_PID WEXITED WNOWAIT"),
@@ -269,10 +268,9 @@ spin(main, "poll")
 """
 
 
-def test_itWorksWithoutWhatLinuxAloneHas() -> None:
+def test_packageWorksOnOtherSystems() -> None:
     """
-    Handlers, streams, children, services and C{describe}; there is no proc(5)
-    either.  Each module can be imported, and what cannot work says so.
+    Handlers, streams, children and services work, and eventfd(2) raises a clear error.
     """
     result = subprocess.run(
         [sys.executable, "-c", ELSEWHERE],
@@ -293,14 +291,13 @@ def test_itWorksWithoutWhatLinuxAloneHas() -> None:
     assert description[-1] == "received by the backend handler, 0 without a siginfo"
 
 
-# -- a full pipe
+# --- a full pipe
 
 
 @pytest.mark.parametrize("count", [1, 32, 33, 34, 64, 5000])
-def test_aFullPipeLosesNothing(count: int) -> None:
+def test_fullPipeLosesNoSignal(count: int) -> None:
     """
-    However many come between two reads, they come in order: what does not fit
-    waits in the kernel.
+    Signals that do not fit wait in the kernel, in order.
     """
     with pipeOf(SIGRTMIN) as (pipe, reads):
         queue(*range(count))
@@ -320,8 +317,7 @@ def test_drainReceivesAllThatIsPending(
     limit: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    In the pipe, which may be small, or larger than the kernel's queue, and in
-    the kernel.
+    Signals in the pipe and in the kernel are received, for any size of the pipe.
     """
     if limit is not None:
         monkeypatch.setattr("resource.getrlimit", lambda _: (limit, limit))
@@ -339,15 +335,15 @@ def test_drainReceivesAllThatIsPending(
 @pytest.mark.parametrize(
     "change", [lambda pipe: pipe.watch([SIGHUP]), SignalPipe.claimForThread]
 )
-def test_whatWaitsForRoomWaitsAlsoWhenMoreIsWatched(
+def test_fullPipeStaysBlockedWhenMoreIsWatched(
     change: Callable[[SignalPipe], None],
 ) -> None:
     """
-    To go on before there is room would put the first that waits behind others.
+    Otherwise later signals would overtake those that wait in the kernel.
     """
     with pipeOf(SIGRTMIN) as (pipe, reads):
         queue(*range(100))
-        for _ in range(ROOM):  # the last page has a little room yet
+        for _ in range(ROOM):  # the last page is not full yet
             change(pipe)
             assert blockedSignals() == pipe.signals
         while len(reads.infos) < 100:
@@ -356,10 +352,9 @@ def test_whatWaitsForRoomWaitsAlsoWhenMoreIsWatched(
         assert blockedSignals() == set()
 
 
-def test_whatComesToAFullPipeWhileAChildStartsKeepsItsOrder() -> None:
+def test_spawnWindowWithAFullPipeKeepsTheOrder() -> None:
     """
-    The child starts with an empty mask, and so more comes than there is room
-    for: that is kept, behind what is in the pipe.
+    The child starts with an empty mask, and signals that do not fit are deferred.
     """
     with pipeOf(SIGRTMIN) as (pipe, reads):
         queue(*range(100))
@@ -376,11 +371,11 @@ def test_whatComesToAFullPipeWhileAChildStartsKeepsItsOrder() -> None:
 
 
 @pytest.mark.parametrize("ends", [SignalPipe.drain, SignalPipe.unwatch])
-def test_drainKeepsTheOrderWhereAReceiverStartsAChild(
+def test_drainKeepsTheOrderIfAReceiverStartsAChild(
     ends: Callable[..., None],
 ) -> None:
     """
-    What comes meanwhile is older than what comes then, in the pipe too.
+    Signals that are deferred meanwhile are older than later ones in the pipe.
     """
     with pipeOf(SIGRTMIN) as (pipe, reads):
 
@@ -397,12 +392,12 @@ def test_drainKeepsTheOrderWhereAReceiverStartsAChild(
         assert values(reads.infos) == list(range(300))
 
 
-def test_whatComesWhileAChildStartsInTheEndIsNotLeftInThePipe() -> None:
+def test_signalsInASpawnWindowAfterTheLastDrainAreDeferred() -> None:
     """
-    There it would lose its siginfo when all is given back: nobody reads it.
+    In the pipe they would lose their siginfo on close.
     """
     with pipeOf(SIGRTMIN) as (pipe, reads):
-        pipe.drain(last=True)  # as closing does, and then waits for handlers
+        pipe.drain(last=True)  # as a dispatcher does before it waits for handlers
         with spawning():
             queue(1, 2)
         assert not list(pipe._inPipe())
@@ -410,10 +405,10 @@ def test_whatComesWhileAChildStartsInTheEndIsNotLeftInThePipe() -> None:
 
 
 @pytest.mark.parametrize("before", [set(), {SIGHUP, SIGUSR1, SIGUSR2}], ids=str)
-def test_whatChangesWhileAChildStartsIsListenedTo(before: set[int]) -> None:
+def test_changesInASpawnWindowTakeEffect(before: set[int]) -> None:
     """
-    As the child's protocol may do: its connectionMade is called meanwhile.
-    What the user had blocked is blocked again in the end.
+    A child's protocol may make them in connectionMade; the user's mask is restored in
+    the end.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, before)
     try:
@@ -427,7 +422,7 @@ def test_whatChangesWhileAChildStartsIsListenedTo(before: set[int]) -> None:
             ):
                 with spawning():
                     change()
-                    # For another child.
+                    # For another child in the same window.
                     assert blockedSignals() == before
                 pipe.doRead()
                 reads.clear()
@@ -445,11 +440,11 @@ def test_whatChangesWhileAChildStartsIsListenedTo(before: set[int]) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
 
 
-def test_whatAnotherThreadHasTakenInTheEndIsReceived(
+def test_unwatchReceivesWhatAnotherThreadWrites(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
-    It comes when all was read, and is not given back yet.
+    The signal arrives after the last read, and before it is restored.
     """
     with otherThread() as call, pipeOf(SIGUSR1, SIGUSR2) as (pipe, reads):
         update = pipe._update
@@ -464,10 +459,9 @@ def test_whatAnotherThreadHasTakenInTheEndIsReceived(
         assert pipe.signals == {SIGUSR2}
 
 
-def test_twoThreadsMayReadAtOnce(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twoThreadsMayReadThePipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    One starts a child, and more comes to it than there is room for, when the
-    reactor's has just read.
+    A thread that starts a child reads the pipe while the reactor's thread does.
     """
 
     class Between:
@@ -487,8 +481,8 @@ def test_twoThreadsMayReadAtOnce(monkeypatch: pytest.MonkeyPatch) -> None:
         queue(*range(10))
         monkeypatch.setattr("txsignalfd._kernel.pipe.ffi", Between())
         whole: list[int] = []
-        # What one has no room for, as the other has just filled the pipe, can be
-        # queued again on Linux alone.
+        # A signal that does not fit, because the other thread has just filled the pipe,
+        # can be queued again on Linux only.
         while len(whole) + pipe.withoutSiginfo < 200:
             pipe.doRead()
             whole = [info.int for info in reads.infos if info.value is not None]
@@ -498,9 +492,9 @@ def test_twoThreadsMayReadAtOnce(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needsLinux
-def test_whatAnotherThreadCannotWriteGoesBackToTheKernel() -> None:
+def test_signalThatDoesNotFitIsQueuedAgain() -> None:
     """
-    With all that it says.
+    Its siginfo is unchanged.
     """
     with otherThread() as call, pipeOf(SIGRTMIN, SIGUSR1) as (pipe, reads):
         fill(pipe)
@@ -512,21 +506,21 @@ def test_whatAnotherThreadCannotWriteGoesBackToTheKernel() -> None:
         assert pipe.withoutSiginfo == 0
         (first,) = (info for info in reads.infos if info.signo == SIGUSR1)
         assert (first.codeName, first.pid) == ("SI_TKILL", ME)
-        # The one that found no room is behind the one that did not look for it.
+        # The signal that was queued again is behind the one that was not.
         assert sorted(filter(None, values(reads.infos))) == [1, 2]
 
 
 def refuseToQueueAgain() -> None:
     """
-    As on a system that cannot.
+    Simulate a system that cannot queue a siginfo again.
     """
     if lib.TXS_LINUX:
         refuse("rt_sigqueueinfo", errno.EPERM)
 
 
-def tellOfLost() -> list[object]:
+def receivedWithoutSiginfo() -> list[object]:
     """
-    What is told of signals of which four found no room.
+    Receive signals of which four do not fit into the pipe.
     """
     refuseToQueueAgain()
     with otherThread() as call, otherThread() as callElsewhere:
@@ -536,7 +530,7 @@ def tellOfLost() -> list[object]:
             call(lambda: signal.raise_signal(SIGUSR2))
             callElsewhere(lambda: signal.raise_signal(SIGUSR1))
             call(lambda: signal.raise_signal(SIGUSR1))
-            # Every thread blocks it now, and so it waits in the kernel.
+            # Every thread blocks it by now, so it stays pending in the kernel.
             os.kill(os.getpid(), SIGUSR1)
             pipe.doRead()
             bare = list(reads.infos)
@@ -550,12 +544,12 @@ def tellOfLost() -> list[object]:
             ]
 
 
-def test_elsewhereWhatFindsNoRoomIsToldAndCounted() -> None:
+def test_signalWithoutSpaceIsCountedOnOtherSystems() -> None:
     """
-    Once for its number, without its siginfo.
+    Signals of one number are received as one, without siginfo.
     """
     systemCall("rt_sigqueueinfo")
-    assert inChild(tellOfLost) == [
+    assert inChild(receivedWithoutSiginfo) == [
         [(SIGUSR1, 0), (SIGUSR2, 0)],
         "SIGUSR1 from a process unknown here (uid 0) by kill",
         4,
@@ -564,10 +558,9 @@ def test_elsewhereWhatFindsNoRoomIsToldAndCounted() -> None:
 
 
 @pytest.mark.parametrize("closes", [True, False], ids=["closed", "stopped"])
-def test_describeShowsTheCount(closes: bool) -> None:
+def test_descriptionCountsSignalsWithoutSiginfo(closes: bool) -> None:
     """
-    For what came since the dispatcher was made, also when it is closed, or its
-    reactor has stopped.
+    The count stays after the dispatcher is closed, or its reactor has stopped.
     """
     systemCall("rt_sigqueueinfo")
 
@@ -599,12 +592,12 @@ def test_describeShowsTheCount(closes: bool) -> None:
     assert inChild(tell) == [expected] * 2
 
 
-# -- threads and children
+# --- threads and children
 
 
-def test_eachThreadThatIsInterruptedTellsOnce() -> None:
+def test_interruptedThreadWritesOnce() -> None:
     """
-    From then on the reactor's thread alone has the signals, in their order.
+    From then on only the reactor's thread receives the signals, in order.
     """
     with otherThread() as call, pipeOf(SIGUSR1) as (pipe, reads):
         call(lambda: signal.raise_signal(SIGUSR1))
@@ -616,10 +609,9 @@ def test_eachThreadThatIsInterruptedTellsOnce() -> None:
         assert [info.codeName for info in reads.infos] == ["SI_TKILL", "SI_USER"]
 
 
-def test_aThreadIsNotedHoweverManyHaveEndedBefore() -> None:
+def test_threadsHaveAnEntryHoweverManyHaveEnded() -> None:
     """
-    What was blocked in it can be undone, also where nobody can be asked which
-    threads have ended.
+    Their masks can be restored, even on systems that cannot detect ended threads.
     """
 
     def note() -> None:
@@ -630,9 +622,9 @@ def test_aThreadIsNotedHoweverManyHaveEndedBefore() -> None:
     inChild(note)
 
 
-def test_whatTheUserHasBlockedIsReceivedAndBlockedAgain() -> None:
+def test_signalsBlockedByTheUserAreReceived() -> None:
     """
-    And is blocked in children meanwhile.
+    They are blocked in children, and again after close.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
     try:
@@ -657,7 +649,7 @@ def test_whatTheUserHasBlockedIsReceivedAndBlockedAgain() -> None:
 @contextmanager
 def userBlocks(signo: int) -> Iterator[None]:
     """
-    The process blocks a signal, and no other, before and after.
+    Block a signal, and check that it is the only blocked one in the end.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [signo])
     try:
@@ -667,9 +659,9 @@ def userBlocks(signo: int) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signo])
 
 
-def test_whatTheUserHasBlockedIsBlockedInChildrenThoughThePipeIsFull() -> None:
+def test_signalsBlockedByTheUserAreBlockedInChildrenWithAFullPipe() -> None:
     """
-    Also when a child starts, and meanwhile another signal is watched.
+    This also holds if another signal is watched in the spawn window.
     """
     with userBlocks(SIGRTMIN), pipeOf(SIGRTMIN, SIGUSR1) as (pipe, reads):
         for value in range(ROOM + 1):  # one more than there is room for
@@ -685,9 +677,9 @@ def test_whatTheUserHasBlockedIsBlockedInChildrenThoughThePipeIsFull() -> None:
         assert blockedSignals() == set()
 
 
-def test_whatTheUserHasBlockedIsGivenBackAfterChangesWhileAChildStarts() -> None:
+def test_signalsBlockedByTheUserAreRestoredAfterChangesInASpawnWindow() -> None:
     """
-    As the child's protocol may make them, one after another.
+    A child's protocol may unwatch signals one after another.
     """
     with userBlocks(SIGUSR1), pipeOf(SIGUSR1, SIGUSR2) as (pipe, _):
         with spawning():
@@ -697,9 +689,9 @@ def test_whatTheUserHasBlockedIsGivenBackAfterChangesWhileAChildStarts() -> None
         assert blockedSignals() == set()
 
 
-def test_whatTheUserHasBlockedIsBlockedInChildrenOfEachThread() -> None:
+def test_signalsBlockedByTheUserAreBlockedInChildrenOfEveryThread() -> None:
     """
-    A thread that the reactor's starts does not block it, and its children do.
+    Threads that the reactor's thread starts do not block them themselves.
     """
 
     def openedAndAfter() -> tuple[set[int], set[int]]:
@@ -719,9 +711,9 @@ def test_whatTheUserHasBlockedIsBlockedInChildrenOfEachThread() -> None:
         assert len(reads.infos) == 1
 
 
-def test_aChildThatNoHandlerHasSetRightNeverWrites() -> None:
+def test_childOfCloneDoesNotWriteToThePipe() -> None:
     """
-    It was made by a bare clone(2), and dies of the signal as without us.
+    The signal has its previous effect on the child of a bare clone(2).
     """
     numbers = {"x86_64": 56, "aarch64": 220}
     if platform.machine() not in numbers:
@@ -738,9 +730,9 @@ def test_aChildThatNoHandlerHasSetRightNeverWrites() -> None:
         assert not reads.infos
 
 
-def test_aForkedChildReadsNothingOfItsParents() -> None:
+def test_forkedChildCannotReadThePipe() -> None:
     """
-    By a named error; and it may have a pipe of its own.
+    It raises WatchedByParent; the child may make its own pipe.
     """
 
     def child() -> int:
@@ -758,18 +750,18 @@ def test_aForkedChildReadsNothingOfItsParents() -> None:
         assert len(reads.infos) == 1
 
 
-# -- giving back
+# --- restoring
 
 
-def test_whatIsInThePipeAtTheEndGoesWhereItWouldHaveGone() -> None:
+def test_signalsInThePipeAtCloseHaveTheirPreviousEffect() -> None:
     """
-    Another thread has taken it, and nobody has read it.
+    Another thread wrote them, and nothing has read them.
     """
     python: list[int] = []
     saved = signal.signal(SIGUSR1, lambda signo, frame: python.append(signo))
     try:
         with otherThread() as call:
-            with pipeOf(SIGUSR1, settled=False) as (_, reads):
+            with pipeOf(SIGUSR1, claims=False) as (_, reads):
                 call(lambda: signal.raise_signal(SIGUSR1))
                 assert not python
             assert python == [SIGUSR1]
@@ -778,26 +770,26 @@ def test_whatIsInThePipeAtTheEndGoesWhereItWouldHaveGone() -> None:
         signal.signal(SIGUSR1, saved)
 
 
-def test_unwatchReceivesWhatIsPendingInTheKernelAndInThePipe() -> None:
+def test_unwatchReceivesPendingSignals() -> None:
     """
-    Whether somebody listens already or not, and goes on with the others.
+    Signals in the kernel and in the pipe are received, before and after a claim.
     """
-    for settled in (False, True):
-        with pipeOf(SIGRTMIN, SIGUSR1, settled=settled) as (pipe, reads):
+    for claims in (False, True):
+        with pipeOf(SIGRTMIN, SIGUSR1, claims=claims) as (pipe, reads):
             queue(1, 2, 3)
             pipe.unwatch([SIGRTMIN])
             assert values(reads.infos) == [1, 2, 3]
             assert pipe.signals == {SIGUSR1}
-            assert blockedSignals() == (set() if settled else {SIGUSR1})
+            assert blockedSignals() == (set() if claims else {SIGUSR1})
             pipe.watch([SIGRTMIN])
             queue(4)
             pipe.drain()
             assert values(reads.infos) == [1, 2, 3, 4]
 
 
-def test_unwatchReceivesWhatAnotherThreadTookMeanwhile() -> None:
+def test_unwatchReceivesWhatAnotherThreadWritesMeanwhile() -> None:
     """
-    Between the last read and the giving back.
+    The signal is written between the last read and the release.
     """
 
     def receive(infos: list[SigInfo]) -> None:
@@ -816,9 +808,9 @@ def test_unwatchReceivesWhatAnotherThreadTookMeanwhile() -> None:
     assert received == [SIGUSR2, SIGUSR1]
 
 
-def test_whereThereIsNoPipeNothingIsTaken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipeThatCannotBeMadeIsAnError(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The error says what could not be had.
+    No signal is acquired, and the error names the pipe.
     """
 
     def refuse() -> tuple[int, int]:
@@ -830,9 +822,9 @@ def test_whereThereIsNoPipeNothingIsTaken(monkeypatch: pytest.MonkeyPatch) -> No
             SignalPipe([SIGUSR1], print)
 
 
-def test_aPipeThatWasClosedBehindOurBackIsAnErrorAndNoSIGPIPE() -> None:
+def test_closedReadingEndIsAnErrorAndNoSIGPIPE() -> None:
     """
-    The reactor is told, and signals go where they would have gone.
+    The reactor gets the error, and signals have their previous effect.
     """
     pipe = SignalPipe([SIGUSR1], print)
     pipe.claimForThread()
@@ -845,9 +837,9 @@ def test_aPipeThatWasClosedBehindOurBackIsAnErrorAndNoSIGPIPE() -> None:
 
 
 @pytest.mark.parametrize("number", ["_fd", "_writer", "_spare"])
-def test_whatSomebodyHasPutInItsPlaceIsLeftAlone(number: str) -> None:
+def test_fileWithTheNumberOfAnEndIsNotClosed(number: str) -> None:
     """
-    Whichever end it is; that nothing can come any more is an error.
+    Reading is an error, whichever end was replaced.
     """
     lost: list[Failure] = []
     pipe = SignalPipe([SIGUSR1], print, lost.append)
@@ -864,9 +856,9 @@ def test_whatSomebodyHasPutInItsPlaceIsLeftAlone(number: str) -> None:
         os.close(end)
 
 
-def test_aPipeOfWhichAllWasClosedIsToldOf() -> None:
+def test_lostGetsTheErrorOfAClosedPipe() -> None:
     """
-    With the reason that reading has, as the reactor knows of none.
+    The reactor does not know the reason.
     """
     lost: list[Failure] = []
     pipe = SignalPipe([SIGUSR1], print, lost.append)
@@ -879,9 +871,9 @@ def test_aPipeOfWhichAllWasClosedIsToldOf() -> None:
 
 
 @pytest.mark.parametrize("ending", [SignalPipe.drain, SignalPipe.close])
-def test_aReceiverMayCloseWhatIsBeingClosed(ending: Callable[..., None]) -> None:
+def test_receiverMayCloseDuringDrainAndClose(ending: Callable[..., None]) -> None:
     """
-    What was kept is received first.
+    Deferred signals are received before the pipe is closed.
     """
 
     def close(infos: list[SigInfo]) -> None:
@@ -898,9 +890,9 @@ def test_aReceiverMayCloseWhatIsBeingClosed(ending: Callable[..., None]) -> None
     assert pipe.fileno() == -1
 
 
-def test_aReceiverMayCloseWhileSignalsAreUnwatched() -> None:
+def test_receiverMayCloseDuringUnwatch() -> None:
     """
-    Then no number is read that may be another file's.
+    New files with the same numbers are not read.
     """
     reads = Reads()
 
@@ -925,9 +917,9 @@ def test_aReceiverMayCloseWhileSignalsAreUnwatched() -> None:
         os.close(end)
 
 
-def test_whoReplacesTheHandlerIsToldOf(logged: list[LogEvent]) -> None:
+def test_replacedHandlerIsReported(logged: list[LogEvent]) -> None:
     """
-    When what came before it is read; and from then on the signal is ours again.
+    It is noticed by the next read, and the signal is received again from then on.
     """
     saved = signal.getsignal(SIGUSR1)
     with pipeOf(SIGUSR1) as (pipe, reads):
@@ -941,23 +933,22 @@ def test_whoReplacesTheHandlerIsToldOf(logged: list[LogEvent]) -> None:
     signal.signal(SIGUSR1, saved)
 
 
-def test_whoReplacesTheHandlerHasTheSignal(logged: list[LogEvent]) -> None:
+@inReactor
+async def test_replacedHandlerReceivesTheSignal(
+    reactor: Any, logged: list[LogEvent]
+) -> None:
     """
-    Until something is watched.  (With a signalfd it would not matter.)
+    This ends when a signal is watched; with a signalfd it does not happen.
     """
-
-    async def main(reactor: Any) -> None:
-        dispatcher = SignalDispatcher(reactor, backend="handler")
-        got, python = Recorder(), []
-        dispatcher.addHandler(SIGUSR1, got)
-        saved = signal.signal(SIGUSR1, lambda signo, frame: python.append(signo))
-        send(SIGUSR1)
-        await until(reactor, lambda: python)
-        dispatcher.watch(SIGUSR1)
-        send(SIGUSR1)
-        await until(reactor, lambda: got.infos)
-        assert python == [SIGUSR1]
-        await dispatcher.close()
-        signal.signal(SIGUSR1, saved)
-
-    spin(main)
+    dispatcher = SignalDispatcher(reactor, backend="handler")
+    got, python = Recorder(), []
+    dispatcher.addHandler(SIGUSR1, got)
+    saved = signal.signal(SIGUSR1, lambda signo, frame: python.append(signo))
+    send(SIGUSR1)
+    await until(reactor, lambda: python)
+    dispatcher.watch(SIGUSR1)
+    send(SIGUSR1)
+    await until(reactor, lambda: got.infos)
+    assert python == [SIGUSR1]
+    await dispatcher.close()
+    signal.signal(SIGUSR1, saved)

@@ -1,5 +1,5 @@
 """
-Children inherit nothing of what is watched, and no signal is lost for it.
+Children do not inherit the mask of watched signals, and no signal is lost.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from twisted.python.failure import Failure
 from tests.support.daemons import python
 from tests.support.descriptors import Owner, blockedSignals, descriptorOf
 from tests.support.handlers import SENDER, Recorder
+from tests.support.inreactor import inReactor
 from tests.support.kernel import forge, inChild
 from tests.support.processes import SLEEP, Ending
 from tests.support.reactors import DEADLINE, newReactor, runReactor, spin, turn, until
@@ -48,15 +49,14 @@ from txsignalfd._kernel import mask as _mask
 from txsignalfd._kernel import spawn as _spawn
 from txsignalfd._native.extension import ffi, lib
 
-#: What the tests of children watch.
+#: The signals that the tests of children watch.
 WATCHED = (SIGHUP, signal.SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGRTMIN)
 STATUS = ["/bin/cat", "/proc/self/status"]
 
 
 def signals(status: str) -> list[str]:
     """
-    The masks in a status file of proc(5), without those of the C library's
-    own signals.
+    Return the masks in a status file of proc(5), without the C library's signals.
     """
     fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     ours = ~(3 << 31)
@@ -68,7 +68,7 @@ def signals(status: str) -> list[str]:
 
 class Ended(ProcessProtocol):
     """
-    A child of C{spawnProcess}: what it wrote, and how it ended.
+    Records the output and the end of a process.
     """
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class Ended(ProcessProtocol):
 
     async def wait(self, reactor: Any) -> Failure:
         """
-        Wait for the end, as a reactor without signal handlers does not.
+        Wait for the end, which a reactor without signal handlers does not notice.
         """
         ended: list[Failure] = []
         self.ended.addBoth(ended.append)
@@ -95,7 +95,7 @@ class Ended(ProcessProtocol):
 
 def viaSpawnProcess(**how: Any) -> Callable[[Any], Awaitable[str]]:
     """
-    Start the target by C{reactor.spawnProcess}.
+    Start the program by C{reactor.spawnProcess}.
     """
 
     async def start(reactor: Any) -> str:
@@ -109,7 +109,7 @@ def viaSpawnProcess(**how: Any) -> Callable[[Any], Awaitable[str]]:
 
 def viaSubprocess(**how: Any) -> Callable[[Any], Awaitable[str]]:
     """
-    Start it by C{subprocess}.
+    Start the program by C{subprocess}.
     """
 
     async def start(reactor: Any) -> str:
@@ -121,7 +121,7 @@ def viaSubprocess(**how: Any) -> Callable[[Any], Awaitable[str]]:
 
 async def viaFork(reactor: Any) -> str:
     """
-    Start it by C{os.fork} and exec.
+    Start the program by C{os.fork} and exec.
     """
     read, write = os.pipe()
     pid = os.fork()
@@ -133,7 +133,7 @@ async def viaFork(reactor: Any) -> str:
 
 def collected(pid: int, read: int, write: int) -> str:
     """
-    What a child wrote to a pipe.
+    Return what a child wrote to a pipe.
     """
     os.close(write)
     with open(read, encoding="ascii", errors="replace") as output:
@@ -144,7 +144,7 @@ def collected(pid: int, read: int, write: int) -> str:
 
 async def viaPosixSpawn(reactor: Any) -> str:
     """
-    Start it by C{os.posix_spawn}, which needs our help.
+    Start the program by C{os.posix_spawn} in a spawn window.
     """
     read, write = os.pipe()
     with spawning():
@@ -159,7 +159,7 @@ async def viaPosixSpawn(reactor: Any) -> str:
 
 async def viaSystem(reactor: Any) -> str:
     """
-    Start it by C{os.system}.
+    Start the program by C{os.system} in a spawn window.
     """
     with tempfile.NamedTemporaryFile("r") as output, spawning():
         assert os.system(f"exec cat /proc/self/status >{output.name}") == 0
@@ -168,8 +168,9 @@ async def viaSystem(reactor: Any) -> str:
 
 def shellClearsItsMask() -> bool:
     """
-    Whether C{sh}, as dash does, starts by unblocking all signals: then a test
-    by way of it would pass when it should not.
+    Return whether C{sh} unblocks all signals when it starts, as dash does.
+
+    A test with such a shell would always pass.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
     try:
@@ -182,14 +183,14 @@ def shellClearsItsMask() -> bool:
 
 def report(connection: Connection) -> None:
     """
-    Run by C{multiprocessing}: send the status of this process.
+    Send the status of this process: run by C{multiprocessing}.
     """
     connection.send(Path("/proc/self/status").read_text("ascii", "replace"))
 
 
 def viaMultiprocessing(method: str) -> Callable[[Any], Awaitable[str]]:
     """
-    Start it by C{multiprocessing}.
+    Start a child by C{multiprocessing}.
     """
 
     async def start(reactor: Any) -> str:
@@ -211,7 +212,7 @@ def viaMultiprocessing(method: str) -> Callable[[Any], Awaitable[str]]:
 @pytest.fixture
 def noServers() -> Iterator[None]:
     """
-    End what C{multiprocessing} keeps for good.
+    Stop the helper processes of C{multiprocessing}.
     """
     yield
     from multiprocessing.forkserver import _forkserver
@@ -254,12 +255,11 @@ asRoot = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its 
 )
 @pytest.mark.parametrize("startup", [[], [SIGUSR2, signal.SIGALRM]], ids=["", "masked"])
 @pytest.mark.usefixtures("noServers")
-def test_aChildStartsAsIfNothingWereWatched(
+def test_childHasThePreviousMaskAndDispositions(
     start: Callable[[Any], Awaitable[str]], startup: list[int]
 ) -> None:
     """
-    Its mask and its dispositions, as it sees them itself: also when the mask
-    that the process was started with was not empty.
+    A mask that the process was started with is inherited.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, startup)
     try:
@@ -285,11 +285,11 @@ def test_aChildStartsAsIfNothingWereWatched(
     [viaSpawnProcess(), viaSubprocess(), viaFork, viaPosixSpawn],
     ids=["spawnProcess", "subprocess", "os.fork", "os.posix_spawn"],
 )
-def test_aChildIsCleanAlsoWhereTheReactorRunsInAThreadOfTheWatchers(
+def test_childOfAThreadOfTheWatcherIsClean(
     start: Callable[[Any], Awaitable[str]], backend: str | None
 ) -> None:
     """
-    That thread has its mask from the one in which signals were watched.
+    The reactor's thread inherits the mask of the thread that watches.
     """
     told: list[list[str]] = []
     raised: list[BaseException] = []
@@ -320,31 +320,28 @@ def test_aChildIsCleanAlsoWhereTheReactorRunsInAThreadOfTheWatchers(
 
 
 @pytest.mark.parametrize("usePTY", [False, True])
-def test_aSpawnedProcessEndsBySigterm(usePTY: bool) -> None:
+@inReactor
+async def test_spawnedProcessEndsBySigterm(
+    reactor: Any, dispatcher: SignalDispatcher, usePTY: bool
+) -> None:
     """
-    As it would without us.
+    SIGTERM is not blocked in the process.
     """
-
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        dispatcher.watch(SIGTERM)
-        protocol = Ended()
-        sleep = ["sleep", "1000"]
-        process = reactor.spawnProcess(
-            protocol, "/bin/sleep", sleep, env=None, usePTY=usePTY
-        )
-        process.signalProcess("TERM")
-        reason = await protocol.wait(reactor)
-        assert isinstance(reason.value, ProcessTerminated)
-        assert reason.value.signal == SIGTERM
-        await dispatcher.close()
-
-    spin(main)
+    dispatcher.watch(SIGTERM)
+    protocol = Ended()
+    sleep = ["sleep", "1000"]
+    process = reactor.spawnProcess(
+        protocol, "/bin/sleep", sleep, env=None, usePTY=usePTY
+    )
+    process.signalProcess("TERM")
+    reason = await protocol.wait(reactor)
+    assert isinstance(reason.value, ProcessTerminated)
+    assert reason.value.signal == SIGTERM
 
 
-def test_aChildThatGoesOnInPythonHasTheOldHandlers() -> None:
+def test_forkedPythonChildHasThePreviousHandlers() -> None:
     """
-    After C{os.fork}.
+    Python handlers and default dispositions work after C{os.fork}.
     """
     python: list[int] = []
     saved = signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
@@ -365,120 +362,107 @@ def test_aChildThatGoesOnInPythonHasTheOldHandlers() -> None:
 
 
 @pytest.mark.parametrize("way", ["spawnProcess", "posix_spawn"])
-def test_noSignalIsLostOrMisplacedWhileChildrenStart(way: str) -> None:
+@inReactor
+async def test_spawningKeepsAllSignalsInOrder(
+    reactor: Any, dispatcher: SignalDispatcher, way: str
+) -> None:
     """
-    500 children, while another process sends 20,000 realtime signals.
+    500 children start while another process sends 20,000 realtime signals.
     """
     count, children = 20_000, 500
-
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        got = Recorder()
-        start = viaSpawnProcess() if way == "spawnProcess" else viaPosixSpawn
-        expected = signals(await start(reactor))
-        dispatcher.addHandler(SIGRTMIN, got)
-        command = [sys.executable, "-c", SENDER, str(os.getpid()), str(int(SIGRTMIN))]
-        statuses: list[list[str]] = []
-        with subprocess.Popen([*command, str(count)]):
-            await until(reactor, lambda: got.infos)
-            while len(statuses) < children:
-                statuses.append(signals(await start(reactor)))
-            await until(reactor, lambda: len(got.infos) >= count)
-        assert got.values == list(range(count))
-        assert statuses == [expected] * children
-        await dispatcher.close()
-
-    spin(main)
+    got = Recorder()
+    start = viaSpawnProcess() if way == "spawnProcess" else viaPosixSpawn
+    expected = signals(await start(reactor))
+    dispatcher.addHandler(SIGRTMIN, got)
+    command = [sys.executable, "-c", SENDER, str(os.getpid()), str(int(SIGRTMIN))]
+    statuses: list[list[str]] = []
+    with subprocess.Popen([*command, str(count)]):
+        await until(reactor, lambda: got.infos)
+        while len(statuses) < children:
+            statuses.append(signals(await start(reactor)))
+        await until(reactor, lambda: len(got.infos) >= count)
+    assert got.values == list(range(count))
+    assert statuses == [expected] * children
 
 
-def test_whatIsPendingWhenAChildStartsIsReadFirst() -> None:
+@inReactor
+async def test_pendingSignalsAreDeferredInOrder(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    More than there is room for beside the queue.
+    There are more than can be deferred: the others stay in the queue.
     """
     count = lib.TXS_DEFERRED // 16 + 100
-
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        got = Recorder()
-        dispatcher.addHandler(SIGRTMIN, got)
-        queue(*range(count))
-        with spawning():
-            assert blockedSignals() == set()
-            assert lib.txs_deferred_count() < count
-            queue(*range(count, lib.TXS_DEFERRED + count))
-            # It is full, and the rest stays in the queue.
-            assert lib.txs_deferred_count() == lib.TXS_DEFERRED
-            assert blockedSignals() == {SIGRTMIN}
-        queue(lib.TXS_DEFERRED + count)
+    got = Recorder()
+    dispatcher.addHandler(SIGRTMIN, got)
+    queue(*range(count))
+    with spawning():
+        assert blockedSignals() == set()
+        assert lib.txs_deferred_count() < count
+        queue(*range(count, lib.TXS_DEFERRED + count))
+        # It is full, and the rest stays in the queue.
+        assert lib.txs_deferred_count() == lib.TXS_DEFERRED
         assert blockedSignals() == {SIGRTMIN}
-        await until(reactor, lambda: len(got.infos) > lib.TXS_DEFERRED + count)
-        assert got.values == list(range(lib.TXS_DEFERRED + count + 1))
-        await dispatcher.close()
-
-    spin(main)
+    queue(lib.TXS_DEFERRED + count)
+    assert blockedSignals() == {SIGRTMIN}
+    await until(reactor, lambda: len(got.infos) > lib.TXS_DEFERRED + count)
+    assert got.values == list(range(lib.TXS_DEFERRED + count + 1))
 
 
 @needsLinux
-def test_whoUnblocksWhatIsFullLosesNothing() -> None:
+@inReactor
+async def test_unblockingInAFullSpawnWindowLosesNoSignal(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    Whatever somebody does to the mask meanwhile: what finds no room goes back to
-    the kernel, where it is the last.
+    Signals that do not fit are queued again, at the end.
     """
     count = lib.TXS_DEFERRED + 1000
-
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        got = Recorder()
-        dispatcher.addHandler(SIGRTMIN, got)
-        with spawning():
-            queue(*range(count))
-            for _ in range(10):
-                assert lib.txs_deferred_count() == lib.TXS_DEFERRED
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGRTMIN])
-        await until(reactor, lambda: len(got.infos) == count)
-        assert sorted(info.int for info in got.infos) == list(range(count))
-        await dispatcher.close()
-
-    spin(main)
+    got = Recorder()
+    dispatcher.addHandler(SIGRTMIN, got)
+    with spawning():
+        queue(*range(count))
+        for _ in range(10):
+            assert lib.txs_deferred_count() == lib.TXS_DEFERRED
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGRTMIN])
+    await until(reactor, lambda: len(got.infos) == count)
+    assert sorted(info.int for info in got.infos) == list(range(count))
 
 
-def test_whatIsKeptIsReceivedWithoutAnotherSignal() -> None:
+@inReactor
+async def test_deferredSignalWakesTheReactor(reactor: Any) -> None:
     """
-    The reactor is woken for it; also when another thread starts the child.
+    This also holds if another thread starts the child.
     """
+    dispatcher = dispatcherFor(reactor)
+    got = Recorder()
+    dispatcher.addHandler(SIGUSR1, got)
+    with spawning():
+        signal.raise_signal(SIGUSR1)
+        assert not got.infos
+    assert not got.infos  # not before the next turn of the reactor
+    await until(reactor, lambda: got.infos)
 
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        got = Recorder()
-        dispatcher.addHandler(SIGUSR1, got)
+    def elsewhere() -> None:
         with spawning():
+            assert blockedSignals() == set()
             signal.raise_signal(SIGUSR1)
-            assert not got.infos
-        assert not got.infos  # not before the reactor's turn
-        await until(reactor, lambda: got.infos)
+        assert blockedSignals() == maskWhile([SIGUSR1])
 
-        def elsewhere() -> None:
-            with spawning():
-                assert blockedSignals() == set()
-                signal.raise_signal(SIGUSR1)
-            assert blockedSignals() == maskWhile([SIGUSR1])
-
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(elsewhere).result(DEADLINE)
-        await until(reactor, lambda: len(got.infos) == 2)
-        assert {info.codeName for info in got.infos} == {"SI_TKILL"}
-        with spawning():
-            signal.raise_signal(SIGUSR1)
-        await dispatcher.close()
-        assert len(got.infos) == 3
-        await turn(reactor)  # who was woken finds it closed
-
-    spin(main)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(elsewhere).result(DEADLINE)
+    await until(reactor, lambda: len(got.infos) == 2)
+    assert {info.codeName for info in got.infos} == {"SI_TKILL"}
+    with spawning():
+        signal.raise_signal(SIGUSR1)
+    await dispatcher.close()
+    assert len(got.infos) == 3
+    await turn(reactor)  # who was woken finds it closed
 
 
-def test_aDescriptorWithoutAReactorHasItAtItsNextRead() -> None:
+def test_deferredSignalPrecedesTheNextRead() -> None:
     """
-    Before what is queued.
+    A descriptor without C{wake} receives it before those in the queue.
     """
     with descriptorOf(SIGRTMIN) as (descriptor, reads):
         with spawning():
@@ -501,11 +485,11 @@ def test_aDescriptorWithoutAReactorHasItAtItsNextRead() -> None:
     [SignalDescriptor.doRead, SignalDescriptor.close],
     ids=["doRead", "close"],
 )
-def test_aReceiverOfWhatWasKeptMayClose(
+def test_receiverOfADeferredSignalMayClose(
     receive: Callable[[SignalDescriptor], object],
 ) -> None:
     """
-    Nothing is read then, nor closed twice.
+    The closed descriptor is not read.
     """
     received: list[SigInfo] = []
 
@@ -521,9 +505,9 @@ def test_aReceiverOfWhatWasKeptMayClose(
     assert [info.signo for info in received] == [SIGUSR1]
 
 
-def test_signalsMayBeTakenAndGivenBackWhileAChildStarts() -> None:
+def test_watchAndUnwatchInASpawnWindow() -> None:
     """
-    As the child's protocol may do: its connectionMade is called meanwhile.
+    A child's protocol may do both in connectionMade.
     """
     python: list[int] = []
     saved = signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
@@ -536,7 +520,7 @@ def test_signalsMayBeTakenAndGivenBackWhileAChildStarts() -> None:
                 assert python == []
                 descriptor.watch([SIGHUP])
                 descriptor.claimForThread()
-                # For another child.
+                # For another child in the same window.
                 assert blockedSignals() == set()
                 send(SIGHUP)
             assert blockedSignals() == {SIGHUP, SIGUSR2}
@@ -549,9 +533,9 @@ def test_signalsMayBeTakenAndGivenBackWhileAChildStarts() -> None:
 
 
 @needsLinux
-def test_whatAThreadStillBlocksIsTakenAnewWhileAChildStarts() -> None:
+def test_signalThatTheThreadStillBlocksIsAcquiredInASpawnWindow() -> None:
     """
-    It was given back in another thread, which cannot unblock it there.
+    Another thread restored the signal, and could not unblock it in this thread.
     """
 
     def again() -> tuple[set[int], set[int]]:
@@ -570,9 +554,9 @@ def test_whatAThreadStillBlocksIsTakenAnewWhileAChildStarts() -> None:
         pool.submit(watched[0].close).result(DEADLINE)
 
 
-def test_whatIsGivenBackWhileItIsKeptGoesWhereItWouldHave() -> None:
+def test_signalRestoredInASpawnWindowHasItsPreviousEffect() -> None:
     """
-    Its owner has left without looking.
+    The owner does not receive the deferred signal.
     """
     python: list[int] = []
     saved = signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
@@ -590,9 +574,9 @@ def test_whatIsGivenBackWhileItIsKeptGoesWhereItWouldHave() -> None:
         signal.signal(SIGUSR1, saved)
 
 
-def isFree() -> bool:
+def canSpawn() -> bool:
     """
-    Whether this thread could start a child.
+    Return whether this thread could open a spawn window.
     """
     free = _mask.windowLock.acquire(blocking=False)
     if free:
@@ -601,10 +585,9 @@ def isFree() -> bool:
 
 
 @needsLinux
-def test_aReactorThatCannotBeWokenKeepsNobodyFromStartingChildren() -> None:
+def test_failingWakeIsRaisedWhenTheWindowIsClosed() -> None:
     """
-    As one whose asyncio loop was closed.  It is told to who starts a child;
-    others have their signals, and other threads may start children.
+    Other owners receive their signals, and other threads may start children.
     """
 
     def wake() -> None:
@@ -617,16 +600,16 @@ def test_aReactorThatCannotBeWokenKeepsNobodyFromStartingChildren() -> None:
         with pytest.raises(RuntimeError, match="loop is closed"), spawning():
             send(SIGUSR1, SIGUSR2)
         with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(isFree).result(DEADLINE)
+            assert pool.submit(canSpawn).result(DEADLINE)
         broken.close()
         sound.close()
         assert {info.signo for info in infos} == {SIGUSR1, SIGUSR2}
 
 
 @needsLinux
-def test_whereItCannotBeWokenOfManySignalsTheMaskIsClosedAgain() -> None:
+def test_failingWakeAfterManySignalsClosesTheWindow() -> None:
     """
-    They were pending before, and are handed over before a child is started.
+    The signals are received nevertheless.
     """
 
     def wake() -> None:
@@ -640,14 +623,14 @@ def test_whereItCannotBeWokenOfManySignalsTheMaskIsClosedAgain() -> None:
         raise AssertionError("started")
     assert SIGRTMIN in blockedSignals()
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(isFree).result(DEADLINE)
+        assert pool.submit(canSpawn).result(DEADLINE)
     descriptor.close()
     assert len(infos) == count
 
 
-def test_aChildThatIsForkedMeanwhileStartsClean() -> None:
+def test_childForkedInASpawnWindowIsClean() -> None:
     """
-    And may watch and start children itself.
+    It may watch signals and open spawn windows itself.
     """
     with descriptorOf(SIGUSR1), spawning():
         pid = os.fork()
@@ -667,9 +650,9 @@ def test_aChildThatIsForkedMeanwhileStartsClean() -> None:
         assert os.waitpid(pid, 0) == (pid, 0)
 
 
-def test_aForkedChildMayLeaveTheWithStatement() -> None:
+def test_forkedChildMayLeaveTheSpawnWindow() -> None:
     """
-    And start children of its own after it.
+    It may open spawn windows after that.
     """
     with descriptorOf(SIGUSR1):
         with spawning(), spawning():
@@ -691,9 +674,9 @@ def test_aForkedChildMayLeaveTheWithStatement() -> None:
         assert blockedSignals() == {SIGUSR1}
 
 
-def test_drainingDoesNotWaitForAnotherThreadsChild() -> None:
+def test_drainDoesNotWaitForASpawnWindow() -> None:
     """
-    It might wait for us.
+    Waiting for another thread's window could deadlock.
     """
     opened, end = threading.Event(), threading.Event()
 
@@ -710,9 +693,9 @@ def test_drainingDoesNotWaitForAnotherThreadsChild() -> None:
         future.result(DEADLINE)
 
 
-def test_whileNothingIsWatchedNothingIsDone() -> None:
+def test_spawnWindowWithoutWatchedSignalsChangesNothing() -> None:
     """
-    What the user has blocked stays so.
+    Signals that the user has blocked stay blocked.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
     with spawning(), spawning():
@@ -720,9 +703,9 @@ def test_whileNothingIsWatchedNothingIsDone() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
 
 
-def test_theReactorsSpawnProcessIsGivenBack() -> None:
+def test_spawnProcessOfTheReactorIsRestored() -> None:
     """
-    Also when there was another's, and when somebody has put theirs over ours.
+    A replacement made before is restored, and one that was made later stays.
     """
     with newReactor() as reactor:
         own = reactor.spawnProcess
@@ -749,9 +732,9 @@ def test_theReactorsSpawnProcessIsGivenBack() -> None:
 
 
 @needsLinux
-def test_whoReceivesWhatWasKeptMayReceiveTheRest() -> None:
+def test_receiverOfADeferredSignalMayDrain() -> None:
     """
-    As by giving something back; each is received once, in order.
+    Each signal is received once, in order.
     """
     values: list[int | None] = []
 
@@ -770,7 +753,7 @@ def test_whoReceivesWhatWasKeptMayReceiveTheRest() -> None:
 
 def switches() -> tuple[object, ...]:
     """
-    Those of subprocess and of Twisted.
+    Return the switches of subprocess and of Twisted.
     """
     return (
         subprocess._USE_VFORK,
@@ -779,9 +762,9 @@ def switches() -> tuple[object, ...]:
     )
 
 
-def test_theSwitchesAreGivenBack() -> None:
+def test_switchesAreRestored() -> None:
     """
-    When the last signal is given back, and in a forked child.
+    This happens with the last signal, and in a forked child.
     """
     before = switches()
     with descriptorOf(SIGUSR1):
@@ -792,9 +775,11 @@ def test_theSwitchesAreGivenBack() -> None:
     assert switches() == before
 
 
-def test_aMaskThatCannotBeOpenedIsAnError(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spawnWindowThatCannotBeOpenedIsAnError(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """
-    With its errno, and before anything was started.
+    The error has the errno, and the body is not run.
     """
 
     class Refusing:
@@ -819,15 +804,15 @@ def test_aMaskThatCannotBeOpenedIsAnError(monkeypatch: pytest.MonkeyPatch) -> No
     code=st.integers(-(2**31), 2**31 - 1) | st.integers(-10, 10) | st.just(128),
     rest=st.binary(min_size=112, max_size=112),
 )
-def test_whatIsKeptIsToldAsTheKernelTellsIt(signo: int, code: int, rest: bytes) -> None:
+def test_deferredSignalHasTheKernelsRecord(signo: int, code: int, rest: bytes) -> None:
     """
-    Each field of each kind of siginfo, also of a forged one.
+    All fields are equal, for every kind of siginfo, also forged ones.
     """
     with descriptorOf(signo) as (descriptor, reads):
         try:
             forge(signo, code, rest)
         except OSError as error:
-            # Of a code that it does not know the kernel takes no fields.
+            # The kernel accepts no fields with an unknown code.
             if error.errno != errno.E2BIG:
                 raise
             rest = bytes(len(rest))
@@ -860,9 +845,9 @@ with spawning():
 
 
 @needsLinux
-def test_aProgramThatTakesOurPlaceStartsClean(tmp_path: Path) -> None:
+def test_executedProgramIsClean(tmp_path: Path) -> None:
     """
-    It has the mask of the thread that executes it.
+    It has the mask of the spawn window.
     """
     with python(tmp_path, EXEC) as running:
         assert running.wait() == 0
@@ -870,9 +855,9 @@ def test_aProgramThatTakesOurPlaceStartsClean(tmp_path: Path) -> None:
 
 
 @needsLinux
-def test_aProgramMayEndWhileItWatches(tmp_path: Path) -> None:
+def test_programMayExitWithDeferredSignals(tmp_path: Path) -> None:
     """
-    With something kept, and nothing given back.
+    Nothing is restored, and no error is shown.
     """
     with python(tmp_path, SPAWN_AT_EXIT) as running:
         assert running.wait() == 0
@@ -880,9 +865,9 @@ def test_aProgramMayEndWhileItWatches(tmp_path: Path) -> None:
 
 
 @needsLinux
-def test_aChildHasTheMaskOfTheThreadThatForkedIt() -> None:
+def test_childHasTheMaskOfItsOwnThread() -> None:
     """
-    Not that of the thread that watches, which blocked the signal before.
+    The thread that watches had blocked the signal before.
     """
 
     def watch() -> None:
@@ -893,7 +878,7 @@ def test_aChildHasTheMaskOfTheThreadThatForkedIt() -> None:
     infos: list[SigInfo] = []
     with ThreadPoolExecutor(1) as pool:
         pool.submit(watch).result(DEADLINE)
-    signal.raise_signal(SIGUSR1)  # it is handed on, and blocked here
+    signal.raise_signal(SIGUSR1)  # passed on, and blocked here from now on
     assert blockedSignals() == {SIGUSR1}
     pid = os.fork()
     if pid == 0:
@@ -908,35 +893,33 @@ def test_aChildHasTheMaskOfTheThreadThatForkedIt() -> None:
 
 
 @pytest.mark.parametrize("forkOnly", [False, True])
-def test_aMethodThatWasKeptFromBeforeStartsCleanChildren(forkOnly: bool) -> None:
+@inReactor
+async def test_storedSpawnProcessStartsCleanChildren(
+    reactor: Any, forkOnly: bool
+) -> None:
     """
-    It gets round us, and then the reactor forks; afterwards it may do as
-    before, and one that was told to fork only goes on to.
+    The reactor forks then; its own setting is restored in the end.
     """
-
-    async def main(reactor: Any) -> None:
-        if forkOnly:
-            reactor._neverUseSpawn = True
-        kept = reactor.spawnProcess
-        dispatcher = dispatcherFor(reactor)
-        dispatcher.watch(SIGTERM)
-        ChildReaper(dispatcher)
-        for spawnProcess in (kept, reactor.spawnProcess):
-            protocol = Ending()
-            spawnProcess(protocol, "sleep", SLEEP, os.environ, childFDs={})
-            os.kill(protocol.transport.pid, SIGTERM)
-            await protocol.ended
-            assert protocol.status == (None, SIGTERM)
-        await dispatcher.close()
-        assert ("_neverUseSpawn" in vars(reactor)) is forkOnly
-
-    spin(main)
+    if forkOnly:
+        reactor._neverUseSpawn = True
+    kept = reactor.spawnProcess
+    dispatcher = dispatcherFor(reactor)
+    dispatcher.watch(SIGTERM)
+    ChildReaper(dispatcher)
+    for spawnProcess in (kept, reactor.spawnProcess):
+        protocol = Ending()
+        spawnProcess(protocol, "sleep", SLEEP, os.environ, childFDs={})
+        os.kill(protocol.transport.pid, SIGTERM)
+        await protocol.ended
+        assert protocol.status == (None, SIGTERM)
+    await dispatcher.close()
+    assert ("_neverUseSpawn" in vars(reactor)) is forkOnly
 
 
 def test_childrenOfAnotherReactorAreClean() -> None:
     """
-    One that watches nothing, in a thread that has the mask of the first.  And
-    when nothing is watched any more it starts them as it did.
+    The other reactor watches no signals, and runs in a thread with the mask of the
+    first.
     """
 
     async def other(reactor: Any) -> None:

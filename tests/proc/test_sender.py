@@ -1,5 +1,5 @@
 """
-Who has sent a signal, and whether there is a terminal that may close.
+The sender of a signal, and the terminal of this process.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from txsignalfd.siginfo import SigInfo
 
 def inTerminal(function: Callable[[int], object]) -> object:
     """
-    What a function gives in a process that leads the session of a terminal.
+    Call a function in a process that leads the session of a terminal.
 
-    @param function: Takes the other end of the terminal.
+    @param function: Called with the other end of the terminal.
     """
 
     def lead() -> object:
         os.setsid()
-        # The kernel's own, when the terminal closes.
+        # The kernel sends it when the terminal closes.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         other, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
@@ -38,9 +38,9 @@ def inTerminal(function: Callable[[int], object]) -> object:
     return inChild(lead)
 
 
-def test_aTerminalIsThereUntilItCloses() -> None:
+def test_terminalClosesWithItsOtherEnd() -> None:
     """
-    Which is when nobody has its other end.
+    The process has a terminal until then.
     """
 
     def tell(other: int) -> list[bool]:
@@ -51,9 +51,9 @@ def test_aTerminalIsThereUntilItCloses() -> None:
     assert inTerminal(tell) == [True, False]
 
 
-def test_withoutADescriptorTheTerminalIsTakenToBeThere() -> None:
+def test_terminalIsAssumedWithoutFreeDescriptors() -> None:
     """
-    What cannot be told is no reason to stop.
+    A lack of descriptors is no reason to stop a program.
     """
 
     def tell(other: int) -> bool:
@@ -68,9 +68,9 @@ def test_withoutADescriptorTheTerminalIsTakenToBeThere() -> None:
     assert inTerminal(tell) is True
 
 
-def test_aSessionOfItsOwnHasNoTerminal() -> None:
+def test_newSessionHasNoTerminal() -> None:
     """
-    As a daemon's.
+    A daemon has such a session.
     """
 
     def tell() -> bool:
@@ -80,9 +80,9 @@ def test_aSessionOfItsOwnHasNoTerminal() -> None:
     assert inChild(tell) is False
 
 
-def test_aSenderThatIsGoneHasNoCommand() -> None:
+def test_endedSenderHasNoCommand() -> None:
     """
-    The rest is told all the same.
+    The command of a running process is read.
     """
     pid = os.fork()
     if pid == 0:
@@ -98,15 +98,13 @@ def test_aSenderThatIsGoneHasNoCommand() -> None:
     [
         ("SI_USER", 0, True),
         ("SI_USER", 1, False),
-        # Whoever says so by sigqueue may be anybody.
+        # With sigqueue, the pid is only a claim.
         ("SI_QUEUE", 0, False),
     ],
 )
-def test_theLeaderOfTheSessionIsKnownByItsPid(
-    code: str, away: int, isLeaders: bool
-) -> None:
+def test_leaderOfTheSessionIsRecognized(code: str, away: int, isLeaders: bool) -> None:
     """
-    If the kernel vouches for that.
+    Only a pid that the kernel vouches for counts.
     """
 
     def tell() -> bool:
@@ -117,18 +115,18 @@ def test_theLeaderOfTheSessionIsKnownByItsPid(
     assert inChild(tell) is isLeaders
 
 
-def test_theKernelLeadsNoSession() -> None:
+def test_kernelLeadsNoSession() -> None:
     """
-    And has no pid.
+    The kernel has no pid.
     """
     assert not isFromLeader(SigInfo.make(signal.SIGHUP, "SI_KERNEL"))
 
 
-def test_aLeaderInAnotherPidNamespaceIsNotKnown(
+def test_leaderInAnotherPidNamespaceIsNotRecognized(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
-    Its pid is 0 from here, as is that of all others there: pid_namespaces(7).
+    Its pid is 0 here, like that of all processes there: pid_namespaces(7).
     """
     monkeypatch.setattr(os, "getsid", lambda pid: 0)
     assert not isFromLeader(SigInfo.make(signal.SIGHUP, "SI_USER", pid=0))

@@ -1,9 +1,7 @@
 """
-L{txsignalfd._proc.status} and L{txsignalfd._proc.status}: what a process does with
-each signal.
+L{txsignalfd._proc.status}: what each signal does to a process.
 
-What the kernel writes is read from real processes in known states, and what
-it does is asked of the kernel.
+Real processes in known states are read, and the kernel is tested for what it does.
 """
 
 from __future__ import annotations
@@ -75,18 +73,18 @@ NOBODY = 65534
 
 def meaningOf(process: ProcessSignals, signo: int) -> Meaning:
     """
-    What one signal means to a process.
+    Return what one signal does to a process.
     """
     (meaning,) = (item for item in process.meanings() if item.signo == signo)
     return meaning
 
 
-# --- text in, values out
+# --- parsing
 
 
-def test_aStatusIsReadAsTheKernelWritesIt() -> None:
+def test_statusIsParsed() -> None:
     """
-    The innermost pid namespace has the last word on who is init.
+    The innermost pid namespace decides whether the process is an init.
     """
     read = ThreadSignals.fromStatus(STATUS)
     assert read == ThreadSignals(
@@ -110,26 +108,26 @@ def test_aStatusIsReadAsTheKernelWritesIt() -> None:
     assert ThreadSignals.fromStatus(statusWith("State", "Z (zombie)")).hasEnded
 
 
-def test_anUnlimitedQueueHasNoLimit() -> None:
+def test_unlimitedQueueHasNoLimit() -> None:
     """
-    The kernel writes it as a number with every bit set.
+    The kernel writes a number with all bits set.
     """
     unlimited = ThreadSignals.fromStatus(statusWith("SigQ", f"0/{2**64 - 1}"))
     assert unlimited.queueLimit is None
 
 
-def test_aNameCannotCommandTheTerminal() -> None:
+def test_nameIsEscaped() -> None:
     """
-    What is no text is escaped; what is, in any language, is not.
+    Characters that cannot be printed are escaped; text in any language is not.
     """
     status = statusWith("Name", "\x1b[2J\x85né\udc80")
     assert ThreadSignals.fromStatus(status).name == "\\x1b[2J\\x85né\\udc80"
 
 
 @pytest.mark.parametrize("field", NEEDED)
-def test_aStatusWithoutALineIsANamedError(field: str) -> None:
+def test_missingLineIsNamedInTheError(field: str) -> None:
     """
-    As gVisor's, which tells of no signals.
+    The status in gVisor has no lines about signals.
     """
     text = STATUS.replace(f"\n{field}:", "\nX:").removeprefix(
         "Name:" if field == "Name" else ""
@@ -138,25 +136,25 @@ def test_aStatusWithoutALineIsANamedError(field: str) -> None:
         ThreadSignals.fromStatus(text)
 
 
-#: The example with one line replaced by anything.
+#: The example with one line replaced by any text.
 changedLines = st.builds(statusWith, st.sampled_from(NEEDED), st.text())
 
 
 @given(st.text() | changedLines)
-def test_anyTextIsReadOrRefusedByName(text: str) -> None:
+def test_anyTextIsParsedOrRefused(text: str) -> None:
     """
-    Whatever a kernel writes one day.
+    No other error is raised, whatever the kernel writes.
     """
     with suppress(ProcUnavailable):
         ProcessSignals((ThreadSignals.fromStatus(text),)).meanings()
 
 
-# --- what it means
+# --- meanings
 
 
-def test_whatASignalMeans() -> None:
+def test_meaningsOfSignals() -> None:
     """
-    Disposition, effect, and whether it waits.
+    Disposition, effect, blocked and pending are determined for each signal.
     """
     process = ProcessSignals((THREAD,), frozenset({SIGPIPE}))
     default, die = Disposition.DEFAULT, Effect.DIES
@@ -164,7 +162,7 @@ def test_whatASignalMeans() -> None:
     for expected in (
         Meaning(SIGHUP, default, die, blocked=True, pending=True),
         Meaning(SIGINT, Disposition.CAUGHT, Effect.CAUGHT, blocked=True, pending=False),
-        # Pending for the thread, and not for the process.
+        # Pending for the thread, but not for the process.
         Meaning(SIGUSR1, default, die, blocked=True, pending=False),
         Meaning(SIGKILL, default, die, blocked=False, pending=False),
         Meaning(SIGCHLD, default, Effect.IGNORED, blocked=False, pending=False),
@@ -178,9 +176,9 @@ def test_whatASignalMeans() -> None:
         assert meaningOf(process, expected.signo) == expected
 
 
-def test_aSignalWaitsOnlyIfEveryLivingThreadBlocksIt() -> None:
+def test_signalIsBlockedIfEveryRunningThreadBlocksIt() -> None:
     """
-    Any other thread takes it; one that has ended takes none.
+    Ended threads do not count.
     """
     other = THREAD._replace(tid=4713, blocked=frozenset({SIGHUP, SIGUSR2}))
     ended = THREAD._replace(tid=4714, blocked=frozenset(), state="zombie")
@@ -193,9 +191,9 @@ def test_aSignalWaitsOnlyIfEveryLivingThreadBlocksIt() -> None:
 @pytest.fixture
 def smallCores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
     """
-    Let children dump core here, without their memory.
+    Let children dump small cores into the test's directory.
 
-    @return: Whether core dumps are files, and can be looked for.
+    @return: Whether core dumps can be expected there.
     """
     monkeypatch.chdir(tmp_path)
     pattern = Path("/proc/sys/kernel/core_pattern").read_text()
@@ -210,14 +208,14 @@ def smallCores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool
 
 
 @pytest.mark.parametrize("signo", sorted({*range(1, 65)} - C_LIBRARYS))
-def test_theDefaultsAreTheKernels(signo: int, smallCores: bool) -> None:
+def test_defaultEffectIsTheKernels(signo: int, smallCores: bool) -> None:
     """
-    As each signal does to a process that has chosen nothing.
+    Each signal is sent to a child with default dispositions.
     """
     pid = os.fork()
     if pid == 0:
-        # A terminal's signals stop nobody in an orphaned process group, as
-        # ours may be: setpgid(2).
+        # A terminal's signals do not stop processes in an orphaned process group, as
+        # this one may be: setpgid(2).
         os.setpgid(0, 0)
         with suppress(OSError):  # SIGKILL, SIGSTOP
             signal.signal(signo, signal.SIG_DFL)
@@ -241,9 +239,9 @@ def test_theDefaultsAreTheKernels(signo: int, smallCores: bool) -> None:
 # --- real processes
 
 
-def test_aProcessAndItsThreads(tmp_path: Path) -> None:
+def test_processWithTwoThreads(tmp_path: Path) -> None:
     """
-    Pending for the process or for one of them; blocked by all or by one.
+    Signals may be pending for the process or a thread, and blocked in one or all.
     """
     with twoThreads(tmp_path) as (running, tid):
         process = ofProcess(running.pid)
@@ -267,9 +265,9 @@ def test_aProcessAndItsThreads(tmp_path: Path) -> None:
     assert main.queueLimit == resource.getrlimit(resource.RLIMIT_SIGPENDING)[0]
 
 
-def test_aStoppedProcess(tmp_path: Path) -> None:
+def test_stoppedProcess(tmp_path: Path) -> None:
     """
-    What it would do when it is continued.
+    A stopped process has not ended.
     """
     with python(tmp_path, "print('ready', flush=True); input()") as running:
         running.kill(SIGSTOP)
@@ -277,9 +275,9 @@ def test_aStoppedProcess(tmp_path: Path) -> None:
         assert not ofProcess(running.pid).hasEnded
 
 
-def test_aZombie() -> None:
+def test_zombie() -> None:
     """
-    It is still there, for its parent.
+    A zombie has ended, and its process exists until its parent waits.
     """
     child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
@@ -296,9 +294,9 @@ ctypes.CDLL(None).syscall(int(sys.argv[1]), 0)
 """
 
 
-def test_theMainThreadHasEnded(tmp_path: Path) -> None:
+def test_processWithoutItsMainThread(tmp_path: Path) -> None:
     """
-    Its process lives on in the others.
+    The process runs as long as one thread runs.
     """
     number = str(systemCall("exit"))
     child = subprocess.Popen([sys.executable, "-c", MAIN_HAS_ENDED, number])
@@ -314,9 +312,9 @@ def test_theMainThreadHasEnded(tmp_path: Path) -> None:
         child.wait()
 
 
-def test_theInitOfANamespaceIsSparedTheDefaults() -> None:
+def test_initHasNoDefaultActions() -> None:
     """
-    The kernel and we say the same.
+    The kernel does not kill the init of a namespace.
     """
 
     def withInit() -> tuple[ProcessSignals, int] | None:
@@ -349,9 +347,9 @@ def test_theInitOfANamespaceIsSparedTheDefaults() -> None:
     assert meaningOf(process, SIGCONT).effect is Effect.CONTINUES
 
 
-def test_threadsThatComeAndGo() -> None:
+def test_threadsMayEndMeanwhile() -> None:
     """
-    One that ends while it is read is left out.
+    A thread that ends while its status is read is left out.
     """
     end = threading.Event()
 
@@ -373,11 +371,11 @@ def test_threadsThatComeAndGo() -> None:
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, ProcessLookupError])
-def test_whatEndsWhileItIsRead(
+def test_processMayEndMeanwhile(
     error: type[OSError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    At each moment at which it can: before it is opened, or before it is read.
+    It may end before its status is opened, or before it is read.
     """
 
     def status(tid: str, tasks: int) -> str:
@@ -388,9 +386,9 @@ def test_whatEndsWhileItIsRead(
         ofProcess(os.getpid())
 
 
-def test_aProcessThatMayNotBeLookedAt() -> None:
+def test_hiddenProcessIsAPermissionError() -> None:
     """
-    C{hidepid=1} (proc(5)), as another user.
+    Another user may not read it with C{hidepid=1} (proc(5)).
     """
     parent = os.getpid()
 
@@ -419,9 +417,9 @@ def test_aProcessThatMayNotBeLookedAt() -> None:
     assert message.startswith(f"cannot read the state of process {parent}: ")
 
 
-def test_aRefusalIsTold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_permissionErrorHasTheSystemsReason(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    With the system's reason.
+    The error names the process.
     """
 
     def refuse(*_: object, **__: object) -> int:
@@ -434,9 +432,9 @@ def test_aRefusalIsTold(monkeypatch: pytest.MonkeyPatch) -> None:
         ofProcess(1)
 
 
-def test_aSystemWithoutProc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missingProcIsAnError(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    As macOS, or a bare chroot.
+    Systems like macOS, and a bare chroot, have no /proc.
     """
     monkeypatch.setattr(procstatus, "PROC", str(tmp_path))
     with pytest.raises(ProcUnavailable, match=f"this system has no {tmp_path}"):
@@ -446,10 +444,10 @@ def test_aSystemWithoutProc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 # --- at the start of a program
 
 
-def test_whatPythonDoesIsNotWhatItWasStartedWith() -> None:
+def test_stateAtStartIsNotPythons() -> None:
     """
-    Its own handler for SIGINT is told from another's; SIGPIPE and SIGXFSZ
-    cannot be known.
+    Python's handler for SIGINT does not count; the dispositions of SIGPIPE and SIGXFSZ
+    are unknown.
     """
 
     def caught() -> tuple[ProcessSignals, ProcessSignals]:

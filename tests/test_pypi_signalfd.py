@@ -1,6 +1,7 @@
 """
-L{txsignalfd.lowlevel} beside PyPI's signalfd 1.0.0: the same calls, with the
-same results, and errors that whoever caught theirs catches.
+L{txsignalfd.lowlevel} compared with PyPI's signalfd 1.0.0.
+
+The same calls have the same results, and errors that the same code catches.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from txsignalfd import lowlevel as ours
 REALTIME = SIGRTMIN + 3
 
 
-#: Theirs has no ssi_band: it stands in a comment that was not closed.
+#: Their ssi_band is missing, because a comment before it is not closed.
 FIELDS = (
     *("signo", "errno", "code", "uid", "fd", "tid", "overrun", "trapno", "status"),
     *("int", "ptr", "utime", "stime", "addr"),
@@ -39,28 +40,28 @@ class HasFileno:
 
     def fileno(self) -> int:
         """
-        Its number.
+        Return its number.
         """
         return self._fd
 
 
 def openRaw(fd: int) -> Any:
     """
-    An unbuffered file.
+    Open a descriptor as an unbuffered file.
     """
     return open(fd, "rb", buffering=0)
 
 
 def openBuffered(fd: int) -> Any:
     """
-    A buffered file.
+    Open a descriptor as a buffered file.
     """
     return open(fd, "rb")
 
 
 def outcome(module: Any, call: Callable[[Any], Any]) -> Any:
     """
-    What a call gives or raises, in a process of its own.
+    Return the result or the exception of a call in its own process.
     """
 
     def run() -> Any:
@@ -68,7 +69,7 @@ def outcome(module: Any, call: Callable[[Any], Any]) -> Any:
         try:
             return call(module)
         except Exception as error:
-            # Their errors of cffi cannot be pickled.
+            # Errors of cffi cannot be pickled.
             return type(error), getattr(error, "errno", None)
 
     return inChild(run)
@@ -76,7 +77,7 @@ def outcome(module: Any, call: Callable[[Any], Any]) -> Any:
 
 def update(module: Any, wrap: Callable[[int], Any]) -> bool:
     """
-    Change a descriptor's signals.
+    Change the signals of a descriptor.
     """
     made = module.signalfd(-1, [SIGUSR1], 0)
     assert module.signalfd(wrap(made), [SIGUSR2], 0) == made
@@ -86,7 +87,7 @@ def update(module: Any, wrap: Callable[[int], Any]) -> bool:
 
 def block(module: Any) -> list[list[int]]:
     """
-    Change what is blocked, in each way.
+    Change the mask in every way.
     """
     return [
         module.sigprocmask(how, signals)
@@ -102,7 +103,7 @@ def block(module: Any) -> list[list[int]]:
 
 def receive(module: Any, wrap: Callable[[int], Any]) -> list[tuple[Any, ...]]:
     """
-    Read two signals, with each field that both have.
+    Receive two signals, and read the fields that both modules have.
     """
     module.sigprocmask(module.SIG_BLOCK, [SIGUSR1, SIGUSR2])
     made = module.signalfd(-1, [SIGUSR1, SIGUSR2], module.SFD_NONBLOCK)
@@ -119,7 +120,7 @@ def receive(module: Any, wrap: Callable[[int], Any]) -> list[tuple[Any, ...]]:
 
 def receiveNothing(module: Any, wrap: Callable[[int], Any]) -> Any:
     """
-    Read when there is no signal.
+    Read while no signal is pending.
     """
     made = module.signalfd(-1, [SIGUSR1], module.SFD_NONBLOCK)
     return module.read_siginfo(wrap(made))
@@ -127,7 +128,7 @@ def receiveNothing(module: Any, wrap: Callable[[int], Any]) -> Any:
 
 def withoutDescriptors(module: Any) -> Any:
     """
-    Make one where no more can be opened.
+    Make a signalfd without free descriptors.
     """
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 1024))
     return module.signalfd(-1, [SIGUSR1], 0)
@@ -135,7 +136,7 @@ def withoutDescriptors(module: Any) -> Any:
 
 def flagsOf(module: Any, flags: int) -> tuple[int, bool]:
     """
-    What a descriptor made with flags is like.
+    Return the flags of a new descriptor.
     """
     made = module.signalfd(-1, [SIGUSR1], flags)
     return fcntl.fcntl(made, fcntl.F_GETFD), os.get_blocking(made)
@@ -143,7 +144,7 @@ def flagsOf(module: Any, flags: int) -> tuple[int, bool]:
 
 def receiveFromPipe(module: Any) -> Any:
     """
-    Read what is no signalfd, and has less than a record.
+    Read less than a record from a pipe.
     """
     reader, writer = os.pipe()
     os.write(writer, b"abc")
@@ -173,9 +174,9 @@ RESULTS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("call", RESULTS.values(), ids=list(RESULTS))
-def test_theResultIsTheSame(call: Callable[[Any], Any]) -> None:
+def test_resultsAreEqual(call: Callable[[Any], Any]) -> None:
     """
-    Numbers compare equal, also where theirs are of the signal module.
+    Members of C{Signals} compare equal to numbers.
     """
     assert outcome(ours, call) == outcome(theirs, call)
 
@@ -207,10 +208,9 @@ ERRORS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("call", ERRORS.values(), ids=list(ERRORS))
-def test_whoeverCaughtTheirErrorCatchesOurs(call: Callable[[Any], Any]) -> None:
+def test_errorsCanBeCaughtTheSameWay(call: Callable[[Any], Any]) -> None:
     """
-    It is of the class of theirs, and has the errno of theirs where that has
-    one.
+    The class is a subclass of theirs, and the errno is theirs if they have one.
     """
     theirClass, theirErrno = outcome(theirs, call)
     ourClass, ourErrno = outcome(ours, call)
@@ -218,9 +218,9 @@ def test_whoeverCaughtTheirErrorCatchesOurs(call: Callable[[Any], Any]) -> None:
     assert theirErrno in (None, ourErrno)
 
 
-def test_whatTheyForgetIsThere() -> None:
+def test_defectsOfTheOtherModule() -> None:
     """
-    A realtime signal that was blocked; a signal that does not exist.
+    It forgets blocked realtime signals, and accepts unknown signals.
     """
 
     def blocked(module: Any) -> Any:
