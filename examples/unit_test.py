@@ -1,6 +1,5 @@
 """
-A unit test of a program that listens to signals: it sends none, waits for
-nothing, and runs anywhere.
+A unit test of a program that handles signals, without real signals.
 
     python -m unittest examples/unit_test.py
 """
@@ -20,7 +19,7 @@ from txsignalfd.testing import MemorySignals
 
 class Server:
     """
-    What is tested: it reloads on SIGHUP, and ends a minute after SIGTERM.
+    The program under test: it reloads on SIGHUP, and ends a minute after SIGTERM.
     """
 
     def __init__(self, reactor: Any, signals: SignalDispatcher) -> None:
@@ -46,7 +45,7 @@ class ServerTests(TestCase):
         self.addCleanup(self.signals.close)
         self.server = Server(self.clock, self.signals)
 
-    def test_threeRequestsWhileItReloadsMakeOneMore(self) -> None:
+    def test_requestsDuringAReloadCauseOneMore(self) -> None:
         for pid in (1, 2, 3, 4):
             self.signals.deliver(SigInfo.make(SIGHUP, pid=pid, uid=1000))
         self.clock.advance(1)
@@ -61,7 +60,7 @@ class ServerTests(TestCase):
         self.clock.advance(1)
         self.assertTrue(self.server.ended)
 
-    def test_itLeavesSIGCHLDToOthers(self) -> None:
+    def test_itDoesNotWatchSIGCHLD(self) -> None:
         self.assertEqual(self.signals.watching, {SIGHUP, SIGTERM})
         self.assertFalse(self.signals.handlersOf(SIGCHLD))
 

@@ -1,6 +1,5 @@
 """
-Worker processes wake the reactor: it is told how much they have done since it
-last looked, however fast they are.
+Worker processes wake the reactor, which counts their finished pieces of work.
 """
 
 import hashlib
@@ -16,7 +15,7 @@ PIECES = 500
 
 def work(descriptor: EventDescriptor) -> None:
     """
-    What a worker does.  Of all that it inherits it uses C{add}, and no more.
+    Work in a forked process.  It uses only C{add} of the objects that it inherits.
     """
     for piece in range(PIECES):
         hashlib.sha256(bytes(piece * 1000)).digest()
@@ -25,19 +24,19 @@ def work(descriptor: EventDescriptor) -> None:
 
 def main() -> None:
     """
-    Start the workers, and count.
+    Start the workers, and count their pieces.
     """
     done = 0
     everything = WORKERS * PIECES
 
-    def told(count: int) -> None:
+    def finished(count: int) -> None:
         nonlocal done
         done += count
         print(f"{count} more: {done} of {everything}")
         if done == everything:
             reactor.stop()
 
-    descriptor = EventDescriptor(told)
+    descriptor = EventDescriptor(finished)
     # The workers have the descriptor because they are forked.
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=work, args=(descriptor,)) for _ in range(WORKERS)]

@@ -16,7 +16,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGUSR1
 from typing import Any
@@ -30,9 +31,10 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from tests.support.daemons import adoptingOrphans, python, waitFor
-from tests.support.handlers import failures
+from tests.support.handlers import everyReactor, failures
+from tests.support.inreactor import inEveryReactor, inReactor
 from tests.support.kernel import checked, inChild, libc, refuse, systemCall
-from tests.support.reactors import KINDS, spin, turn, until
+from tests.support.reactors import spin, turn, until
 from txsignalfd import (
     CounterFull,
     EventDescriptor,
@@ -41,43 +43,42 @@ from txsignalfd import (
 )
 from txsignalfd.eventfd import MOST
 
-everyReactor = pytest.mark.parametrize("kind", list(KINDS))
-inEachThread = pytest.mark.parametrize("inThread", [False, True], ids=["main", "other"])
+
+@contextmanager
+def reading(
+    reactor: Any, callback: Callable[[int], object], **options: Any
+) -> Iterator[EventDescriptor]:
+    """
+    A descriptor that a reactor reads.
+    """
+    descriptor = EventDescriptor(callback, **options)
+    reactor.addReader(descriptor)
+    yield descriptor
+    reactor.removeReader(descriptor)
+    descriptor.close()
 
 
 def fromHere(descriptor: EventDescriptor) -> None:
-    """
-    In the reactor's own turn.
-    """
     descriptor.add(3)
 
 
 def fromAThread(descriptor: EventDescriptor) -> None:
-    """
-    In another thread.
-    """
     thread = threading.Thread(target=descriptor.add, args=(3,))
     thread.start()
     thread.join()
 
 
 def fromAForkedProcess(descriptor: EventDescriptor) -> None:
-    """
-    In a child, that has what its parent had open.
-    """
     inChild(lambda: descriptor.add(3))
 
 
-def fromAForkedProcesssThread(descriptor: EventDescriptor) -> None:
-    """
-    In a thread of the child.
-    """
+def fromAThreadOfAForkedProcess(descriptor: EventDescriptor) -> None:
     inChild(lambda: fromAThread(descriptor))
 
 
 def fromAnotherProgram(descriptor: EventDescriptor) -> None:
     """
-    In one that was given the descriptor.
+    The other program inherits the descriptor.
     """
     number = descriptor.fileno()
     source = f"import os; os.eventfd_write({number}, 3)"
@@ -86,7 +87,7 @@ def fromAnotherProgram(descriptor: EventDescriptor) -> None:
 
 def fromC(descriptor: EventDescriptor) -> None:
     """
-    By the C library's function, in a thread that does not hold the GIL.
+    A thread without the GIL calls the C library's function.
     """
     write = libc.eventfd_write
     write.argtypes = [ctypes.c_int, ctypes.c_uint64]
@@ -101,7 +102,7 @@ def fromC(descriptor: EventDescriptor) -> None:
 
 def fromASignalHandler(descriptor: EventDescriptor) -> None:
     """
-    In a handler of Python's, while the reactor runs in the main thread.
+    A Python handler interrupts the main thread.
     """
     before = signal.signal(SIGUSR1, lambda signo, frame: descriptor.add(3))
     os.kill(os.getpid(), SIGUSR1)
@@ -113,7 +114,7 @@ WAYS = [
     fromHere,
     fromAThread,
     fromAForkedProcess,
-    fromAForkedProcesssThread,
+    fromAThreadOfAForkedProcess,
     fromAnotherProgram,
     fromC,
     fromASignalHandler,
@@ -122,85 +123,64 @@ WAYS = [
 
 @pytest.mark.parametrize("way", WAYS)
 @everyReactor
-def test_itWakesAReactorFromAnywhere(kind: str, way: Way) -> None:
+@inReactor
+async def test_itWakesAReactorFromAnywhere(reactor: Any, kind: str, way: Way) -> None:
     """
-    The callback gets what was added, once.
+    The callback gets the number that was added, once.
     """
-
-    async def main(reactor: Any) -> None:
-        counts: list[int] = []
-        descriptor = EventDescriptor(counts.append)
-        reactor.addReader(descriptor)
+    counts: list[int] = []
+    with reading(reactor, counts.append) as descriptor:
         await turn(reactor)
         way(descriptor)
         await until(reactor, lambda: counts)
         await turn(reactor)
         assert counts == [3]
-        reactor.removeReader(descriptor)
-        descriptor.close()
-
-    spin(main, kind)
 
 
-@everyReactor
-@inEachThread
-def test_aReactorThatSleepsIsWoken(kind: str, inThread: bool) -> None:
-    """
-    One that has nothing else to do, in any thread.
-    """
-
-    async def main(reactor: Any) -> None:
-        told: Deferred[int] = Deferred()
-        descriptor = EventDescriptor(told.callback)
-        reactor.addReader(descriptor)
+@inEveryReactor
+async def test_aSleepingReactorIsWoken(reactor: Any) -> None:
+    told: Deferred[int] = Deferred()
+    with reading(reactor, told.callback) as descriptor:
         pid = os.fork()
         if pid == 0:
-            # Until the reactor sleeps; what a descriptor has is told anyway.
+            # The reactor should sleep by then; the test passes also when it does not.
             select.select([], [], [], 0.01)
             descriptor.add(7)
             os._exit(0)
         assert await told == 7
         assert os.waitpid(pid, 0) == (pid, 0)
-        reactor.removeReader(descriptor)
-        descriptor.close()
-
-    spin(main, kind, inThread)
 
 
 @everyReactor
-def test_whatIsAddedBetweenTwoTurnsIsOneSum(kind: str) -> None:
+@inReactor
+async def test_numbersAddedBetweenTwoTurnsAreOneSum(reactor: Any, kind: str) -> None:
     """
-    From everywhere, and with what it started with.
+    The initial value is part of the sum.
     """
-
-    async def main(reactor: Any) -> None:
-        counts: list[int] = []
-        descriptor = EventDescriptor(counts.append, initial=100)
-        for way in WAYS:
-            way(descriptor)
-        descriptor.add()
-        descriptor.add(0)
-        reactor.addReader(descriptor)
-        await until(reactor, lambda: counts)
-        descriptor.add(2)
-        await until(reactor, lambda: len(counts) > 1)
-        assert counts == [100 + 3 * len(WAYS) + 1, 2]
-        reactor.removeReader(descriptor)
-        descriptor.close()
-
-    spin(main, kind)
+    counts: list[int] = []
+    descriptor = EventDescriptor(counts.append, initial=100)
+    for way in WAYS:
+        way(descriptor)
+    descriptor.add()
+    descriptor.add(0)
+    reactor.addReader(descriptor)
+    await until(reactor, lambda: counts)
+    descriptor.add(2)
+    await until(reactor, lambda: len(counts) > 1)
+    assert counts == [100 + 3 * len(WAYS) + 1, 2]
+    reactor.removeReader(descriptor)
+    descriptor.close()
 
 
-def test_nothingIsLostWhileManyAdd() -> None:
+@inReactor
+async def test_nothingIsLostWhileManyAdd(reactor: Any) -> None:
     """
-    Threads and processes, each as fast as it can, while the reactor reads.
+    Threads and processes add as fast as they can while the reactor reads.
     """
     each, threads, processes = 2_000, 4, 3
 
-    async def main(reactor: Any) -> None:
-        counts: list[int] = []
-        descriptor = EventDescriptor(counts.append)
-        reactor.addReader(descriptor)
+    counts: list[int] = []
+    with reading(reactor, counts.append) as descriptor:
 
         def work() -> None:
             for _ in range(each):
@@ -226,35 +206,25 @@ def test_nothingIsLostWhileManyAdd() -> None:
         await turn(reactor)
         assert sum(counts) == total
         assert len(counts) < total
-        reactor.removeReader(descriptor)
-        descriptor.close()
-
-    spin(main)
 
 
 @everyReactor
-def test_aSemaphoreGivesOneInATurn(kind: str) -> None:
+@inReactor
+async def test_aSemaphoreCountsDownByOneInATurn(reactor: Any, kind: str) -> None:
     """
-    Until nothing is left; other descriptors have their turns between.
+    Other descriptors have their turns in between.
     """
-
-    async def main(reactor: Any) -> None:
-        counts: list[int] = []
-        descriptor = EventDescriptor(counts.append, initial=2, semaphore=True)
+    counts: list[int] = []
+    with reading(reactor, counts.append, initial=2, semaphore=True) as descriptor:
         descriptor.add(3)
-        reactor.addReader(descriptor)
         await until(reactor, lambda: len(counts) == 5)
         await turn(reactor)
         assert counts == [1] * 5
-        reactor.removeReader(descriptor)
-        descriptor.close()
-
-    spin(main, kind)
 
 
 def test_processesShareASemaphore() -> None:
     """
-    Each unit goes to one of them, and none waits for what another has taken.
+    Each unit goes to one process, and no process waits for another.
     """
     taken: list[int] = []
     descriptor = EventDescriptor(taken.append, initial=5, semaphore=True)
@@ -271,10 +241,9 @@ def test_processesShareASemaphore() -> None:
     descriptor.close()
 
 
-def test_aFullCounterIsToldAndWaitsForNobody() -> None:
+def test_addingToAFullCounterRaisesWithoutWaiting() -> None:
     """
-    By an error that says what to do; nothing of it was added, and it works
-    again when it has been read.
+    Nothing is added, and it works again when the counter has been read.
     """
     counts: list[int] = []
     descriptor = EventDescriptor(counts.append, initial=MOST)
@@ -297,9 +266,9 @@ def test_aFullCounterIsToldAndWaitsForNobody() -> None:
 
 
 @pytest.mark.parametrize("n", [-1, MOST + 1, 2**64, 2**100])
-def test_whatNoCounterHoldsIsAValueError(n: int) -> None:
+def test_aNumberThatDoesNotFitIsAValueError(n: int) -> None:
     """
-    Nothing is cut short, nothing is added, and nothing is open.
+    Nothing is added, and no descriptor is left open.
     """
     with pytest.raises(
         ValueError, match=f"{n} cannot be added: it must be 0 to {MOST}"
@@ -314,10 +283,7 @@ def test_whatNoCounterHoldsIsAValueError(n: int) -> None:
 
 
 @pytest.mark.parametrize("n", [1.5, "1", None])
-def test_whatIsNoNumberIsATypeError(n: Any) -> None:
-    """
-    Nothing is open after it.
-    """
+def test_onlyAnIntegerCanBeAdded(n: Any) -> None:
     with pytest.raises(TypeError, match="integer"):
         EventDescriptor(print, n)
     descriptor = EventDescriptor(print)
@@ -326,10 +292,7 @@ def test_whatIsNoNumberIsATypeError(n: Any) -> None:
     descriptor.close()
 
 
-def test_itIsAReadDescriptor() -> None:
-    """
-    With what a reactor asks of one.
-    """
+def test_itProvidesIReadDescriptor() -> None:
     descriptor = EventDescriptor(print)
     assert verifyObject(IReadDescriptor, descriptor)
     assert verifyObject(ILoggingContext, descriptor)
@@ -348,11 +311,12 @@ def test_itIsAReadDescriptor() -> None:
 
 
 @everyReactor
-def test_aCallbackThatRaisesIsLoggedAndTheNextIsCalled(
-    kind: str, logged: list[LogEvent]
+@inReactor
+async def test_aCallbackThatRaisesIsLogged(
+    reactor: Any, kind: str, logged: list[LogEvent]
 ) -> None:
     """
-    The descriptor lives on.
+    The descriptor goes on, and the callback is called again.
     """
     counts: list[int] = []
 
@@ -360,49 +324,38 @@ def test_aCallbackThatRaisesIsLoggedAndTheNextIsCalled(
         counts.append(count)
         raise ZeroDivisionError
 
-    async def main(reactor: Any) -> None:
-        descriptor = EventDescriptor(raises)
-        reactor.addReader(descriptor)
+    with reading(reactor, raises) as descriptor:
         for expected in (1, 2):
             descriptor.add(expected)
             await until(reactor, lambda n=expected: len(counts) == n)  # type: ignore[misc]
-        reactor.removeReader(descriptor)
-        descriptor.close()
-
-    spin(main, kind)
     assert [event["count"] for event in logged if "count" in event] == [1, 2]
     assert all(failure.check(ZeroDivisionError) for failure in failures(logged))
 
 
 @everyReactor
-def test_aCallbackMayCloseIt(kind: str) -> None:
+@inReactor
+async def test_aCallbackMayCloseTheDescriptor(reactor: Any, kind: str) -> None:
+
+    def close(count: int) -> None:
+        reactor.removeReader(closing)
+        number = closing.fileno()
+        closing.close()
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            os.fstat(number)
+        done.append(count)
+
+    done: list[int] = []
+    closing = EventDescriptor(close)
+    reactor.addReader(closing)
+    closing.add(2)
+    await until(reactor, lambda: done)
+    await turn(reactor)
+    assert done == [2]
+
+
+def test_addingToAClosedDescriptorRaises() -> None:
     """
-    The number is free at once.
-    """
-
-    async def main(reactor: Any) -> None:
-        def close(count: int) -> None:
-            reactor.removeReader(closing)
-            number = closing.fileno()
-            closing.close()
-            with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
-                os.fstat(number)
-            done.append(count)
-
-        done: list[int] = []
-        closing = EventDescriptor(close)
-        reactor.addReader(closing)
-        closing.add(2)
-        await until(reactor, lambda: done)
-        await turn(reactor)
-        assert done == [2]
-
-    spin(main, kind)
-
-
-def test_whatIsAddedAfterItWasClosedIsTold() -> None:
-    """
-    By a named error, and whatever has the number now is left alone.
+    The file that has its number now is left alone.
     """
     descriptor = EventDescriptor(print, initial=1)
     number = descriptor.fileno()
@@ -410,7 +363,7 @@ def test_whatIsAddedAfterItWasClosedIsTold() -> None:
     descriptor.close()
     other = os.eventfd(0, os.EFD_NONBLOCK)
     assert other == number
-    with pytest.raises(EventDescriptorClosed, match="nobody will be told"):
+    with pytest.raises(EventDescriptorClosed, match="is closed"):
         descriptor.add()
     assert descriptor.fileno() == -1
     descriptor.connectionLost(Failure(ZeroDivisionError()))
@@ -420,9 +373,9 @@ def test_whatIsAddedAfterItWasClosedIsTold() -> None:
     assert descriptor.doRead() is None
 
 
-def test_oneThatIsNeverClosedIsToldOf() -> None:
+def test_anUnclosedDescriptorIsWarnedOf() -> None:
     """
-    And closed, as a socket is.
+    It is closed when it is collected, as a socket is.
     """
     left = [EventDescriptor(print)]
     number = left[0].fileno()
@@ -432,9 +385,9 @@ def test_oneThatIsNeverClosedIsToldOf() -> None:
         os.fstat(number)
 
 
-def test_closingDoesNotWaitForAnErrorThatSomebodyKeeps() -> None:
+def test_aStoredErrorDoesNotKeepTheCounterOpen() -> None:
     """
-    An error's traceback holds what its functions have, but not the counter.
+    The traceback of an error refers to the variables of its functions.
     """
     descriptor = EventDescriptor(print, initial=MOST)
     with pytest.raises(CounterFull) as kept:
@@ -446,11 +399,11 @@ def test_closingDoesNotWaitForAnErrorThatSomebodyKeeps() -> None:
     del kept
 
 
-def test_aWriterNeverWritesToWhoeverHasTheNumberNow(
+def test_aWriterNeverWritesToAnotherFile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
-    Closed in the very moment between the look at the number and the write.
+    The descriptor is closed after add has read the number, and before it writes.
     """
     written: list[int] = []
     write = os.eventfd_write
@@ -474,9 +427,9 @@ def test_aWriterNeverWritesToWhoeverHasTheNumberNow(
         os.fstat(number)
 
 
-def test_threadsThatAddWhileItIsClosedWriteToNoOtherFile() -> None:
+def test_threadsNeverWriteToAnotherFileWhileItIsClosed() -> None:
     """
-    The number is taken by another eventfd at once, which stays at zero.
+    The next eventfd gets the same number, and stays at zero.
     """
     for _ in range(50):
         descriptor = EventDescriptor(print)
@@ -510,9 +463,9 @@ def test_threadsThatAddWhileItIsClosedWriteToNoOtherFile() -> None:
             os.close(other)
 
 
-def test_aForkWhileAThreadAddsLeavesTheChildFree() -> None:
+def test_aChildForkedWhileAThreadAddsCanAdd() -> None:
     """
-    There is no lock that the child could inherit locked.
+    There is no lock that the child could inherit in a locked state.
     """
     counts: list[int] = []
     descriptor = EventDescriptor(counts.append)
@@ -531,10 +484,7 @@ def test_aForkWhileAThreadAddsLeavesTheChildFree() -> None:
     descriptor.close()
 
 
-def test_aChildThatClosesItTakesNothingFromItsParent() -> None:
-    """
-    It closes what it has inherited.
-    """
+def test_aChildClosesOnlyItsOwnDescriptor() -> None:
     counts: list[int] = []
     descriptor = EventDescriptor(counts.append)
 
@@ -551,10 +501,9 @@ def test_aChildThatClosesItTakesNothingFromItsParent() -> None:
 
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_itIsNeitherCopiedNorPickled(again: Callable[[EventDescriptor], Any]) -> None:
+def test_itCannotBeCopiedOrPickled(again: Callable[[EventDescriptor], Any]) -> None:
     """
-    As C{multiprocessing} would for a worker that it does not fork: the number
-    is another file's there, which would be written to, and closed at the end.
+    In a worker that is not forked, its number would be that of another file.
     """
     descriptor = EventDescriptor(int)
     with pytest.raises(TypeError, match=r"be copied or pickled: fork the process"):
@@ -564,41 +513,39 @@ def test_itIsNeitherCopiedNorPickled(again: Callable[[EventDescriptor], Any]) ->
 
 @pytest.mark.parametrize("heard", [False, True])
 @pytest.mark.parametrize("kind", ["select", "poll"])
-def test_aDescriptorThatDiesIsToldOnce(
-    kind: str, heard: bool, logged: list[LogEvent]
+@inReactor
+async def test_aDeadDescriptorIsReportedOnce(
+    reactor: Any, kind: str, heard: bool, logged: list[LogEvent]
 ) -> None:
     """
-    Somebody has put another file in its place, which is left alone.  (epoll
-    does not look at the number, and so sees nothing of it.)
+    The file that was put in its place is left alone.  (epoll does not look at the
+    number, and so sees nothing of it.)
     """
     lost: list[Failure] = []
 
-    async def main(reactor: Any) -> None:
-        descriptor = EventDescriptor(print, lost=lost.append if heard else None)
-        reactor.addReader(descriptor)
-        number = descriptor.fileno()
-        directory = os.open("/", os.O_RDONLY)
-        os.dup2(directory, number, inheritable=False)
-        os.close(directory)
-        await until(reactor, lambda: lost or failures(logged))
-        assert descriptor not in reactor.getReaders()
-        (reason,) = lost or failures(logged)
-        assert reason.check(IsADirectoryError)
-        descriptor.connectionLost(reason)
-        await turn(reactor)
-        assert len(lost or failures(logged)) == 1
-        with pytest.raises(EventDescriptorClosed):
-            descriptor.add()
-        os.close(number)
-
-    spin(main, kind)
+    descriptor = EventDescriptor(print, lost=lost.append if heard else None)
+    reactor.addReader(descriptor)
+    number = descriptor.fileno()
+    directory = os.open("/", os.O_RDONLY)
+    os.dup2(directory, number, inheritable=False)
+    os.close(directory)
+    await until(reactor, lambda: lost or failures(logged))
+    assert descriptor not in reactor.getReaders()
+    (reason,) = lost or failures(logged)
+    assert reason.check(IsADirectoryError)
+    descriptor.connectionLost(reason)
+    await turn(reactor)
+    assert len(lost or failures(logged)) == 1
+    with pytest.raises(EventDescriptorClosed):
+        descriptor.add()
+    os.close(number)
     assert len(failures(logged)) == (not heard)
 
 
 @everyReactor
 def test_theReactorsStopClosesIt(kind: str, logged: list[LogEvent]) -> None:
     """
-    Whoever listens is told, and nothing is logged.
+    C{lost} is called, and nothing is logged.
     """
     lost: list[Failure] = []
     descriptors = [EventDescriptor(print, lost=lost.append), EventDescriptor(print)]
@@ -614,9 +561,9 @@ def test_theReactorsStopClosesIt(kind: str, logged: list[LogEvent]) -> None:
     assert not failures(logged)
 
 
-def test_aProcessThatMayOpenNothingMoreIsTold() -> None:
+def test_anErrorOfTheSystemIsRaised() -> None:
     """
-    With the errno.
+    A process without a free descriptor gets the errno.
     """
 
     def fail() -> BaseException:
@@ -632,10 +579,9 @@ def test_aProcessThatMayOpenNothingMoreIsTold() -> None:
     assert error.errno == errno.EMFILE
 
 
-def test_aSystemWithoutEventfdIsSaid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    By a named error.
-    """
+def test_aPythonWithoutEventfdRaisesEventfdUnavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delattr(os, "eventfd")
     with pytest.raises(EventfdUnavailable, match="it needs Linux") as caught:
         EventDescriptor(print)
@@ -643,9 +589,9 @@ def test_aSystemWithoutEventfdIsSaid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
-def test_aSystemThatRefusesEventfdIsSaid(error: int) -> None:
+def test_aSandboxThatForbidsEventfdRaisesEventfdUnavailable(error: int) -> None:
     """
-    By a filter of seccomp(2), with the same error as there.
+    The errno is that of the filter of seccomp(2).
     """
     systemCall("eventfd2")
 
@@ -658,7 +604,7 @@ def test_aSystemThatRefusesEventfdIsSaid(error: int) -> None:
     assert inChild(make) == error
 
 
-#: A reactor that is set up, and then becomes a daemon as twistd does it.
+#: A program that daemonizes after its reactor is set up, as twistd does.
 DAEMON = """
 import os, sys
 from twisted.internet import epollreactor
@@ -666,11 +612,11 @@ epollreactor.install()
 from twisted.internet import reactor
 from txsignalfd import EventDescriptor
 
-def told(count):
-    print("told", count, flush=True)
+def woken(count):
+    print("woken", count, flush=True)
     reactor.stop()
 
-descriptor = EventDescriptor(told)
+descriptor = EventDescriptor(woken)
 reactor.addReader(descriptor)
 if os.fork():
     os._exit(0)
@@ -683,12 +629,12 @@ reactor.run()
 """
 
 
-def test_itWorksInADaemonThatForkedAfterIt(tmp_path: Path) -> None:
+def test_itWorksInADaemonThatForksLater(tmp_path: Path) -> None:
     """
-    As a signalfd does not: epoll tells of an eventfd to each process.
+    Unlike a signalfd, an eventfd is reported by epoll to each process.
     """
     with adoptingOrphans(), python(tmp_path, DAEMON) as running:
-        waitFor(lambda: "told 6\n" in running.output(), "the daemon is woken")
+        waitFor(lambda: "woken 6\n" in running.output(), "the daemon is woken")
         assert running.wait() == 0
         pid, status = os.waitpid(-1, 0)
         assert (pid != running.pid, status) == (True, 0)

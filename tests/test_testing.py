@@ -1,7 +1,7 @@
 """
-L{txsignalfd.testing}: what a user's unit test gets.  That it is the dispatcher
-is verified by the dispatcher's own tests, which run with it too: see
-L{tests.support.worlds}.
+L{txsignalfd.testing}: unit tests of programs that handle signals.
+
+The dispatcher's own tests also run with it: see L{tests.support.worlds}.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 def test_aSignalIsHandledBeforeDeliverReturns() -> None:
     """
-    Without a reactor, and with the same value.
+    It needs no reactor.
     """
     signals, got = MemorySignals(), Recorder()
     signals.addHandler(SIGHUP, got)
@@ -48,15 +48,17 @@ def test_aSignalIsHandledBeforeDeliverReturns() -> None:
     assert isinstance(signals, SignalDispatcher)
 
 
-def test_whatIsNotWatchedIsAnError() -> None:
+def test_deliveringAnUnwatchedSignalIsAnError() -> None:
     """
-    A process would have died of it.  Of several nothing is handed out.
+    No signal of the same call is received.
     """
     signals, got = MemorySignals(), Recorder()
-    with pytest.raises(SignalNotWatched, match=r"watches SIGHUP \(watched: none\)"):
+    with pytest.raises(
+        SignalNotWatched, match=r"SIGHUP is not watched \(watched: none\)"
+    ):
         signals.deliver(SigInfo.make(SIGHUP))
     signals.addHandler(SIGUSR1, got)
-    with pytest.raises(SignalNotWatched, match=r"watches SIGHUP \(watched: SIGUSR1\)"):
+    with pytest.raises(SignalNotWatched, match=r"not watched \(watched: SIGUSR1\)"):
         signals.deliver(SigInfo.make(SIGUSR1), SigInfo.make(SIGHUP))
     assert not got.infos
     signals.unwatch(SIGUSR1)
@@ -67,19 +69,13 @@ def test_whatIsNotWatchedIsAnError() -> None:
 
 
 def test_onlyASigInfoIsDelivered() -> None:
-    """
-    Not a number.
-    """
     signals = MemorySignals()
     signals.watch(SIGHUP)
-    with pytest.raises(TypeError, match=r"is no SigInfo: make one by SigInfo\.make"):
+    with pytest.raises(TypeError, match=r"is not a SigInfo: use SigInfo\.make"):
         signals.deliver(cast(SigInfo, SIGHUP))
 
 
-def test_aCloseWaitsAndReceivesNothingMeanwhile() -> None:
-    """
-    As a dispatcher's.
-    """
+def test_closeWaitsForHandlersAndReceivesNothing() -> None:
     signals, got = MemorySignals(), Recorder(busy=True)
     signals.addHandler(SIGHUP, got)
     signals.deliver(SigInfo.make(SIGHUP))
@@ -95,10 +91,7 @@ def test_aCloseWaitsAndReceivesNothingMeanwhile() -> None:
         signals.watch(SIGHUP)
 
 
-def test_twoOfThemAreTwoProcesses() -> None:
-    """
-    Each may watch the same signal.
-    """
+def test_twoInstancesMayWatchTheSameSignal() -> None:
     first, second = MemorySignals(), MemorySignals()
     got = Recorder(), Recorder()
     first.addHandler(SIGHUP, got[0])
@@ -107,14 +100,14 @@ def test_twoOfThemAreTwoProcesses() -> None:
     assert [len(each.infos) for each in got] == [0, 1]
 
 
-def test_nothingOfTheProcessIsTouched() -> None:
+def test_theProcessStaysAsItIs() -> None:
     """
-    In any thread; the kernel's side is as it was while it is watched, too.
+    It works in any thread, and the kernel watches nothing.
     """
 
     def state() -> object:
         with open("/proc/self/status", encoding="ascii") as status:
-            # Of all the user's processes: SigQ.
+            # SigQ counts the signals of all processes of the user.
             lines = [line for line in status if re.match("Sig(?!Q)|ShdPnd", line)]
         handlers = [signal.getsignal(signo) for signo in signal.Signals]
         return lines, handlers, os.listdir("/proc/self/fd")
@@ -143,18 +136,18 @@ def test_nothingOfTheProcessIsTouched() -> None:
     assert (ended.child.pid, ended.child.exitCode) == (42, 3)
 
 
-def test_codeThatAsksForTheReactorsDispatcherGetsIt() -> None:
+def test_dispatcherForReturnsIt() -> None:
     """
-    Such as a service, which stops its reactor.
+    A service uses it, and stops its reactor.
     """
 
     class Reactor(MemoryReactorClock):
         def sigTerm(self, number: int) -> None:
-            told.append(number)
+            stopped.append(number)
 
         sigInt = sigTerm
 
-    told: list[int] = []
+    stopped: list[int] = []
     reactor = Reactor()
     signals, got = MemorySignals(reactor), Recorder()
     assert dispatcherFor(reactor) is signals
@@ -164,7 +157,7 @@ def test_codeThatAsksForTheReactorsDispatcherGetsIt() -> None:
     service.startService()
     signals.deliver(SigInfo.make(SIGHUP), SigInfo.make(SIGTERM))
     assert len(got.infos) == 1
-    assert told == [SIGTERM]
+    assert stopped == [SIGTERM]
     signals.close()
     assert not signals.watching
     other = dispatcherFor(reactor)
@@ -173,9 +166,9 @@ def test_codeThatAsksForTheReactorsDispatcherGetsIt() -> None:
 
 
 @pytest.mark.parametrize("makeReactor", [Clock, MemoryReactorClock])
-def test_aServiceStartsAndStopsWithoutAReactorThatRuns(makeReactor: Any) -> None:
+def test_aServiceStartsAndStopsWithoutARunningReactor(makeReactor: Any) -> None:
     """
-    With its reaper, whose children are made up too.
+    Its reaper gets the ends of children from the test, too.
     """
     reactor = makeReactor()
     signals, got = MemorySignals(reactor), Recorder()
@@ -191,9 +184,9 @@ def test_aServiceStartsAndStopsWithoutAReactorThatRuns(makeReactor: Any) -> None
 
 
 @pytest.mark.parametrize("signo", [SIGINT, SIGTERM])
-def test_aServiceStopsAReactorForTests(signo: int) -> None:
+def test_aServiceStopsATestReactor(signo: int) -> None:
     """
-    Twisted's has no C{sigInt} and no C{sigTerm}, and can only C{stop}.
+    Twisted's MemoryReactor has only C{stop}, neither C{sigInt} nor C{sigTerm}.
     """
     reactor = MemoryReactorClock()
     signals = MemorySignals(reactor)
@@ -205,10 +198,7 @@ def test_aServiceStopsAReactorForTests(signo: int) -> None:
     signals.close()
 
 
-def test_theReactorsStopEndsIt() -> None:
-    """
-    Who waits is told.
-    """
+def test_theReactorsStopFailsWhenReceived() -> None:
     reactor: Any = MemoryReactorClock()
     signals = MemorySignals(reactor)
     failed: list[object] = []
@@ -221,10 +211,7 @@ def test_theReactorsStopEndsIt() -> None:
     assert signals.close().called
 
 
-def test_aClockIsEnough() -> None:
-    """
-    It has one of its own.
-    """
+def test_itHasAClockOfItsOwn() -> None:
     signals = MemorySignals()
     assert isinstance(signals.reactor, Clock)
     signals.watch(SIGHUP)
@@ -237,14 +224,15 @@ def test_aClockIsEnough() -> None:
 )
 def test_theExampleOfAUnitTest(tmp_path: Path) -> None:
     """
-    It passes, and fails where the program is wrong.
+    It passes, and fails when the program is wrong.
     """
     source = (EXAMPLES / "unit_test.py").read_text()
     for wrong, right in (("", ""), ("Overlap.QUEUE", "Overlap.MERGE")):
         example = tmp_path / "unit_test.py"
         example.write_text(source.replace(right, wrong) if right else source)
         result = subprocess.run(
-            # The bytecode of one is taken for the other's, which is as long and as old.
+            # Both programs have the same size and time, so that one's bytecode would
+            # be used for the other.
             [sys.executable, "-B", "-m", "unittest", "unit_test"],
             cwd=tmp_path,
             capture_output=True,

@@ -1,24 +1,25 @@
 # -*- test-case-name: tests.test_eventfd -*-
 """
-L{EventDescriptor}: a counter of eventfd(2) that a reactor can read, for who
-has to wake it: other threads, forked processes, and C.
+L{EventDescriptor}: an eventfd(2) counter that wakes a reactor.
+
+Threads, forked processes and C code add to it.
 
 Theory
 ======
 
-C{reactor.callFromThread} wakes a reactor from a thread of its own process, at
-the cost of a lock, a list and a byte in a pipe for each call.  An eventfd is
-one number in the kernel.  Whoever has the descriptor adds to it, and the
-reactor is given the sum of what came between two of its turns.
+C{reactor.callFromThread} wakes a reactor from another thread of its process, at
+the cost of a lock, a list and a byte in a pipe for each call.  An eventfd is one
+number in the kernel.  Any code that has the descriptor adds to it, and the reactor
+receives the sum of the numbers that were added between two of its turns.
 
-The one danger of a descriptor that any thread may write is its number: closed
-between two instructions of a writer, it may be another file's by the second,
-and that file would be written to.  So a writer holds the open counter itself,
-and it is closed when the last who holds it has let go.
+A descriptor that any thread may write to has one danger: when it is closed between
+two instructions of a writer, its number may belong to another file, to which the
+writer would write.  So a writer has a reference to the open counter, which is closed
+with its last reference.
 
-Rejected: a lock around writing and closing.  A process that is forked while
-another thread holds it would wait for ever, and so would a Python signal
-handler that interrupts its owner.
+Rejected: a lock around writing and closing.  It would block for ever in a process
+that is forked while another thread holds it, and in a Python signal handler that
+interrupts the thread that holds it.
 """
 
 from __future__ import annotations
@@ -38,33 +39,35 @@ from zope.interface import implementer
 
 _log: Final = Logger("txsignalfd.eventfd.EventDescriptor")
 
-#: The most that a counter holds: eventfd(2).
+#: The largest value of a counter: see eventfd(2).
 MOST: Final = 2**64 - 2
 
 
 class EventfdUnavailable(OSError):
     """
-    This system, or the Python that runs here, has no eventfd(2), or refuses it:
-    C{ENOSYS} or C{EPERM}.
+    The system or this Python has no eventfd(2), or a sandbox forbids it.
+
+    The errno is C{ENOSYS} or C{EPERM}.
     """
 
 
 class EventDescriptorClosed(ValueError):
     """
-    Something was added to an L{EventDescriptor} that is closed.
+    The L{EventDescriptor} is closed, so nothing can be added to it.
     """
 
 
 class CounterFull(BlockingIOError):
     """
-    The counter of an L{EventDescriptor} has no room for what was to be added,
-    and nothing was: C{EAGAIN}.
+    The number does not fit in the counter of an L{EventDescriptor}.
+
+    Nothing was added.  The errno is C{EAGAIN}.
     """
 
 
 class _Counter:
     """
-    An open eventfd, for as long as somebody holds it.
+    An open eventfd, which is closed with its last reference.
     """
 
     __slots__ = ("fd",)
@@ -101,13 +104,12 @@ class EventDescriptor:
     """
     An eventfd for a reactor: C{reactor.addReader(EventDescriptor(...))}.
 
-    L{add} may be called from any thread, from a Python signal handler, and
-    from any process that was forked since; C code calls eventfd_write(3) with
-    L{fileno}.  All else belongs to the thread in which the reactor runs.
+    L{add} may be called in any thread, in a Python signal handler, and in any
+    process that is forked later.  C code calls eventfd_write(3) with L{fileno}.  Call
+    all other methods in the thread in which the reactor runs.
 
-    The descriptor is not inherited across exec(2): a program that is to have
-    it is given it by C{pass_fds} of C{subprocess}, or C{childFDs} of
-    C{reactor.spawnProcess}.
+    The descriptor is not inherited across exec(2).  Pass it to another program by
+    C{pass_fds} of C{subprocess}, or C{childFDs} of C{reactor.spawnProcess}.
     """
 
     _counter: _Counter | None = None
@@ -120,18 +122,17 @@ class EventDescriptor:
         lost: Callable[[Failure], object] | None = None,
     ) -> None:
         """
-        @param callback: Called in the reactor's turn with what was added since
-            the last call, as one number.  What it raises is logged.
-        @param initial: What the counter starts with.
-        @param semaphore: Take 1 from the counter in a turn, and no more, until
-            it is 0: so that processes that read one eventfd share it out.
-        @param lost: Called once if the reactor drops the descriptor, with the
-            reason; not after L{close}.  Without it a descriptor that has died
-            is logged.
-        @raise TypeError: For C{initial} that is no number.
-        @raise ValueError: For C{initial} that is no number of 0 to L{MOST}.
+        @param callback: Called in the reactor's turn with the sum of the numbers
+            that were added since the last call.  Its exceptions are logged.
+        @param initial: The initial value of the counter.
+        @param semaphore: Subtract 1 from the counter in each turn until it is 0, so
+            that several processes can share the units of one eventfd.
+        @param lost: Called once with the reason if the reactor drops the
+            descriptor; not after L{close}.  By default an error is logged.
+        @raise TypeError: When C{initial} is not an integer.
+        @raise ValueError: When C{initial} is not between 0 and L{MOST}.
         @raise EventfdUnavailable: On a system without eventfd(2).
-        @raise OSError: When the system refuses.
+        @raise OSError: When the system call fails.
         """
         start = _amount(initial)
         self._callback = callback
@@ -142,11 +143,11 @@ class EventDescriptor:
         self.add(start)
 
     def __getstate__(self) -> NoReturn:
-        # What would be pickled is the number, which is another file's there; a
-        # deep copy would close it twice.
+        # In another process the number is that of another file, and a copy would
+        # close the descriptor twice.
         raise TypeError(
             "an EventDescriptor cannot be copied or pickled: fork the process that"
-            " is to add to it, or give it the open file of fileno()"
+            " adds to it, or pass the descriptor of fileno() to it"
         )
 
     def __repr__(self) -> str:
@@ -155,32 +156,32 @@ class EventDescriptor:
 
     def add(self, n: int = 1) -> None:
         """
-        Add to the counter, and so wake the reactor.  Never waits.
+        Add to the counter, which wakes the reactor.  This never blocks.
 
-        @param n: How much, 0 to L{MOST}.
-        @raise TypeError: For what is no number.
-        @raise ValueError: For a number that is too large, or negative.
-        @raise CounterFull: When the counter would go beyond L{MOST}.
+        @param n: A number from 0 to L{MOST}.
+        @raise TypeError: When it is not an integer.
+        @raise ValueError: When it is negative or too large.
+        @raise CounterFull: When the counter would exceed L{MOST}.
         @raise EventDescriptorClosed: After L{close}, or when the reactor has
             stopped.
-        @raise OSError: When the descriptor has died; see L{connectionLost}.
+        @raise OSError: When other code has closed the descriptor.
         """
         amount = _amount(n)
         if not self._write(amount):
             raise CounterFull(
                 errno.EAGAIN,
-                f"{amount} does not fit in the counter, which holds {MOST} at most:"
+                f"{amount} does not fit in the counter, whose largest value is {MOST}:"
                 " nothing was added. Add it again when the reactor has read the"
-                " counter, and see that it is not blocked",
+                " counter, and check that the reactor is not blocked",
             )
 
     def _write(self, amount: int) -> bool:
-        # A function of its own: the traceback of what add raises must not go
-        # on holding the counter.
+        # A function of its own: the traceback of an exception of add must not
+        # refer to the counter.
         counter = self._counter
         if counter is None:
             raise EventDescriptorClosed(
-                "this descriptor is closed: nobody will be told of what is added"
+                "this EventDescriptor is closed: nothing can be added to it"
             )
         try:
             os.eventfd_write(counter.fd, amount)
@@ -190,32 +191,32 @@ class EventDescriptor:
 
     def fileno(self) -> int:
         """
-        The number of the eventfd, or -1 when it is closed.
+        Return the number of the eventfd, or -1 when it is closed.
         """
         counter = self._counter
         return -1 if counter is None else counter.fd
 
     def logPrefix(self) -> str:
         """
-        What the reactor's log calls it.
+        Return the name for the reactor's log.
         """
         return type(self).__name__
 
-    # IReadDescriptor says Failure; what its reactors take is the exception.
+    # IReadDescriptor says Failure, but reactors expect the exception.
     def doRead(self) -> Exception | None:  # type: ignore[override]
         """
-        Take what was added, and call back.
+        Read the counter, and call the callback.
 
-        @return: C{None}, or why the descriptor is dead: the reactor then
-            calls L{connectionLost}.
+        @return: C{None}, or the error, with which the reactor then calls
+            L{connectionLost}.
         """
         number = self.fileno()
-        if number == -1:  # closed, and its reactor does not know yet
+        if number == -1:  # closed, but still in the reactor
             return None
         try:
             count = os.eventfd_read(number)
         except BlockingIOError:
-            # Another process has taken it, or a callback in this turn.
+            # Another process has read it, or another callback of this turn.
             return None
         except OSError as error:
             self._broken = True
@@ -223,9 +224,9 @@ class EventDescriptor:
         try:
             self._callback(count)
         except BaseException:
-            # Passed on, it would have the reactor drop the descriptor.
+            # The reactor would drop the descriptor if it saw the exception.
             _log.failure(
-                "calling {callback} with {count} failed",
+                "the callback {callback} failed on {count}",
                 callback=self._callback,
                 count=count,
             )
@@ -233,15 +234,15 @@ class EventDescriptor:
 
     def close(self) -> None:
         """
-        Close.  What was added and not read yet is told to nobody.  Remove the
-        descriptor from its reactor before.  A second call does nothing.
+        Close the descriptor.  Remove it from its reactor first.
 
-        In a forked process it closes what that process has inherited, and
-        nothing else.
+        The callback is not called for numbers that are still unread.  A second call
+        does nothing.  A forked process closes only the descriptor that it has
+        inherited.
         """
         counter, self._counter = self._counter, None
         if counter is not None and self._broken:
-            # The number is another file's by now, or nobody's.
+            # The number is free, or belongs to another file.
             counter.fd = -1
 
     def __del__(self) -> None:
@@ -251,9 +252,9 @@ class EventDescriptor:
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor has removed the descriptor: it stops, or reading failed.
+        Close because the reactor stops, or because reading has failed.
 
-        @param reason: Why.
+        @param reason: The error, or L{ConnectionLost}.
         """
         if self._counter is None:
             return
@@ -261,4 +262,4 @@ class EventDescriptor:
         if self._lost is not None:
             self._lost(reason)
         elif not reason.check(ConnectionLost):
-            _log.failure("{descriptor} has died", reason, descriptor=self)
+            _log.failure("{descriptor} cannot be read", reason, descriptor=self)

@@ -1,18 +1,18 @@
 # -*- test-case-name: tests.test_testing -*-
 """
-L{MemorySignals}: a dispatcher for tests, without the system.
+L{MemorySignals}: a dispatcher for tests that needs no real signals.
 
-It is the dispatcher that programs have, with the same handlers, holds, streams
-and closing; only what it has from the kernel comes from the test instead::
+It is the dispatcher that programs use, with the same handlers, holds, streams and
+closing.  Only the signals come from the test instead of the kernel::
 
     signals = MemorySignals()
     server = Server(signals)        # code under test: signals.addHandler(...)
     signals.deliver(SigInfo.make(SIGHUP, pid=4242))
     assert server.reloads == 1
 
-Nothing of the process is touched, no mask, disposition or descriptor, and no
-signal is sent, so tests may run in any thread, beside each other, and where
-signals are not to be had.
+The mask, the dispositions and the descriptors of the process stay as they are, and
+no signal is sent.  So tests may run in any thread, concurrently, and on systems
+without signals.
 """
 
 from __future__ import annotations
@@ -34,17 +34,19 @@ from txsignalfd.siginfo import SigInfo
 
 class SignalNotWatched(RuntimeError):
     """
-    A signal was delivered that nobody watches.  A process would have got it as
-    if there were no dispatcher: most signals would have ended it.
+    A delivered signal is not watched.
+
+    In a real process it would have had its default action, which for most signals
+    ends the process.
     """
 
 
 class MemoryBackend:
     """
-    Keeps what is watched.
+    A source of signals that tests deliver.
 
-    @ivar signals: See L{Backend}.
-    @ivar receivable: What can be delivered; nothing after L{stop}.
+    @ivar signals: The signals that are watched.
+    @ivar receivable: The signals that can be delivered; none after L{stop}.
     """
 
     def __init__(self, reactor: Any, lost: Callable[[Failure], object]) -> None:
@@ -56,18 +58,18 @@ class MemoryBackend:
 
     def describe(self) -> BackendDescription:
         """
-        See L{Backend}.
+        Describe the backend.
         """
         return BackendDescription("memory", 0)
 
     def checkProcess(self) -> None:
         """
-        Every process has its own.
+        Do nothing: a forked child has a copy of its own.
         """
 
     def watch(self, signals: Collection[int]) -> None:
         """
-        See L{Backend}.
+        Watch more signals, all or none.
         """
         wanted = checkWatchable(signals)
         if wanted and not self.signals:
@@ -79,19 +81,19 @@ class MemoryBackend:
 
     def unwatch(self, signals: Collection[int]) -> None:
         """
-        See L{Backend}.  Nothing is ever pending.
+        Release signals.  None are ever pending.
         """
         self.signals = self.receivable = self.signals.difference(signals)
 
     def stop(self) -> None:
         """
-        See L{Backend}.
+        Receive no more signals.
         """
         self.receivable = frozenset()
 
     def close(self) -> None:
         """
-        See L{Backend}.
+        Release all signals.
         """
         self._forgetReactor()
         self.signals = frozenset()
@@ -104,21 +106,20 @@ class MemoryBackend:
 
 class MemorySignals(SignalDispatcher):
     """
-    A L{SignalDispatcher} whose signals are those of L{deliver}.
+    A L{SignalDispatcher} that receives the signals of L{deliver}.
 
-    It needs no reactor: handlers are called before L{deliver} returns, and
-    Deferreds fire when the test fires them.  Two of them are two processes:
+    It needs no reactor: handlers are called before L{deliver} returns, and Deferreds
+    fire when the test fires them.  Several instances are like several processes:
     each may watch the same signal.
     """
 
     def __init__(self, reactor: Any = None) -> None:
         """
-        @param reactor: A reactor or a clock for code that asks for
-            L{SignalDispatcher.reactor}, or gets its dispatcher by
-            C{dispatcherFor(reactor)}: until L{close
-            <SignalDispatcher.close>} that is this one.  By default a
+        @param reactor: A reactor or a clock for code that uses
+            L{SignalDispatcher.reactor} or C{dispatcherFor(reactor)}, which returns
+            this object until L{close <SignalDispatcher.close>}.  By default a
             C{twisted.internet.task.Clock} of its own.
-        @raise RuntimeError: When the reactor has a dispatcher already.
+        @raise RuntimeError: When the reactor already has a dispatcher.
         """
         self._memory: MemoryBackend
         super().__init__(Clock() if reactor is None else reactor)
@@ -133,23 +134,24 @@ class MemorySignals(SignalDispatcher):
 
     def deliver(self, *infos: SigInfo) -> None:
         """
-        Have signals come: several are like one read of several.  Each is one
-        signal, where the kernel makes one of several C{SIGHUP} that come
-        before they are read.  In a handler it returns at once, and they are
-        handed out after what came before.
+        Receive signals, as from one read.
 
-        @param infos: What L{SigInfo.make} makes.
-        @raise SignalNotWatched: For a signal that is not watched, before
-            anything is handed out.
-        @raise TypeError: For what is no L{SigInfo}.
+        Each is handled as a signal of its own, while the kernel merges several
+        pending C{SIGHUP}.  A handler that calls this receives them after it has
+        returned and the signals before them are handled.
+
+        @param infos: Results of L{SigInfo.make}.
+        @raise SignalNotWatched: For a signal that is not watched.  Then none of them
+            is received.
+        @raise TypeError: For an argument that is not a L{SigInfo}.
         """
         for info in infos:
             if not isinstance(info, SigInfo):
-                raise TypeError(f"{info!r} is no SigInfo: make one by SigInfo.make")
+                raise TypeError(f"{info!r} is not a SigInfo: use SigInfo.make")
             if info.signo not in self._memory.receivable:
                 names = namesOf(self._memory.receivable)
                 raise SignalNotWatched(
-                    f"nobody watches {info.name} (watched: {names}): a process would"
-                    " have got it as if it had no dispatcher"
+                    f"{info.name} is not watched (watched: {names}): in a process it"
+                    " would have its default action"
                 )
         self._table.receive(list(infos))

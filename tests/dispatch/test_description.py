@@ -1,5 +1,5 @@
 """
-C{dispatcher.describe()}: what it does, and what the process does.
+C{dispatcher.describe()}: what the dispatcher and the process do.
 """
 
 from __future__ import annotations
@@ -8,65 +8,66 @@ from signal import SIGHUP, SIGRTMIN, SIGUSR1, SIGUSR2
 from typing import Any
 
 from tests.support.handlers import Recorder
-from tests.support.reactors import spin, turn
+from tests.support.inreactor import inReactor
+from tests.support.reactors import turn
 from tests.support.worlds import BACKEND, maskWhile, queue, send
-from txsignalfd import Overlap, dispatcherFor
+from txsignalfd import Overlap, SignalDispatcher
+
+#: The last line of a description.
+RECEIVED = {
+    "signalfd": "received by the backend signalfd",
+    "handler": "received by the backend handler, 0 without a siginfo",
+}[BACKEND]
 
 
-def test_itTellsOfHandlersAndCounts() -> None:
+@inReactor
+async def test_handlersAndTheirCountsAreDescribed(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
     """
-    As values, and as text; after the dispatcher's own comes the process.
+    A description has values and a text, and the state of the process.
     """
+    assert dispatcher.describe().watched == ()
+    busy, other = Recorder(busy=True), Recorder()
+    dispatcher.addHandler(SIGRTMIN, busy)
+    dispatcher.addHandler(SIGRTMIN, other, Overlap.DROP)
+    dispatcher.watch(SIGUSR2)
+    dispatcher.addHandler(SIGUSR1, other)
+    with dispatcher.hold(SIGUSR1):
+        queue(1, 2, 3)
+        send(SIGUSR1, SIGUSR2)
+        await turn(reactor)
+        description = dispatcher.describe()
+    held, unhandled, realtime = description.watched
+    assert (held.signo, held.isHeld, held.deferred) == (SIGUSR1, True, 1)
+    assert (unhandled.signo, unhandled.unhandled) == (SIGUSR2, 1)
+    assert not unhandled.handlers
+    first, second = realtime.handlers
+    assert (first.handled, first.running, first.waiting) == (1, 1, 2)
+    assert (second.handled, second.overlap, second.dropped) == (3, "DROP", 0)
+    assert description.process
+    main = description.process.main
+    assert {SIGUSR1, SIGUSR2, SIGRTMIN} <= main.caught
+    assert main.blocked == maskWhile([SIGUSR1, SIGUSR2, SIGRTMIN])
+    assert description.backend == (BACKEND, 0)
+    text = str(description)
+    assert text.startswith(
+        "SIGUSR1: held, 1 deferred\n"
+        f"  {other!r} QUEUE: 0 handled, 0 running, 0 waiting, 0 dropped\n"
+        "SIGUSR2: nothing handles it, 1 came\n"
+        "SIGRTMIN\n"
+        f"  {busy!r} QUEUE: 1 handled, 1 running, 2 waiting, 0 dropped\n"
+        f"  {other!r} DROP: 3 handled, 0 running, 0 waiting, 0 dropped\n"
+        "pid "
+    )
+    assert text.endswith(f"\n{RECEIVED}")
+    if BACKEND == "signalfd":
+        assert "blocked, then caught   SIGUSR1 SIGUSR2 SIGRTMIN\n" in text
+    busy.busy = False
+    busy.out[0].callback(None)
 
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-        assert dispatcher.describe().watched == ()
-        busy, other = Recorder(busy=True), Recorder()
-        dispatcher.addHandler(SIGRTMIN, busy)
-        dispatcher.addHandler(SIGRTMIN, other, Overlap.DROP)
-        dispatcher.watch(SIGUSR2)
-        dispatcher.addHandler(SIGUSR1, other)
-        with dispatcher.hold(SIGUSR1):
-            queue(1, 2, 3)
-            send(SIGUSR1, SIGUSR2)
-            await turn(reactor)
-            description = dispatcher.describe()
-        held, unhandled, realtime = description.watched
-        assert (held.signo, held.isHeld, held.deferred) == (SIGUSR1, True, 1)
-        assert (unhandled.signo, unhandled.unhandled) == (SIGUSR2, 1)
-        assert not unhandled.handlers
-        first, second = realtime.handlers
-        assert (first.handled, first.running, first.waiting) == (1, 1, 2)
-        assert (second.handled, second.overlap, second.dropped) == (3, "DROP", 0)
-        assert description.process
-        main = description.process.main
-        assert {SIGUSR1, SIGUSR2, SIGRTMIN} <= main.caught
-        assert main.blocked == maskWhile([SIGUSR1, SIGUSR2, SIGRTMIN])
-        assert description.backend == (BACKEND, 0)
-        expected = {
-            "signalfd": "received by the backend signalfd",
-            "handler": "received by the backend handler, 0 without a siginfo",
-        }[BACKEND]
-        text = str(description)
-        assert text.startswith(
-            "SIGUSR1: held, 1 deferred\n"
-            f"  {other!r} QUEUE: 0 handled, 0 running, 0 waiting, 0 dropped\n"
-            "SIGUSR2: nothing handles it, 1 came\n"
-            "SIGRTMIN\n"
-            f"  {busy!r} QUEUE: 1 handled, 1 running, 2 waiting, 0 dropped\n"
-            f"  {other!r} DROP: 3 handled, 0 running, 0 waiting, 0 dropped\n"
-            "pid "
-        )
-        assert text.endswith(f"\n{expected}")
-        if BACKEND == "signalfd":
-            assert "blocked, then caught   SIGUSR1 SIGUSR2 SIGRTMIN\n" in text
-        busy.busy = False
-        closed = dispatcher.close()
-        busy.out[0].callback(None)
-        await closed
-        dispatcher = dispatcherFor(reactor)
-        dispatcher.addHandler(SIGHUP, other)
-        assert str(dispatcher.describe()).startswith("SIGHUP\n  ")
-        await dispatcher.close()
 
-    spin(main)
+@inReactor
+async def test_aSignalWithHandlersIsALineOfItsOwn(dispatcher: SignalDispatcher) -> None:
+    dispatcher.addHandler(SIGHUP, Recorder())
+    assert str(dispatcher.describe()).startswith("SIGHUP\n  ")

@@ -1,10 +1,9 @@
 """
-Which handlers a signal goes to, without a kernel and a reactor.
+L{HandlerTable}: the handlers of each signal, without a kernel and a reactor.
 """
 
 from __future__ import annotations
 
-import struct
 from signal import SIGUSR1, SIGUSR2
 from typing import cast
 
@@ -14,22 +13,20 @@ from twisted.logger import ILogObserver, LogEvent, Logger
 
 from txsignalfd._dispatch import handlers
 from txsignalfd._dispatch.handlers import HandlerTable, Overlap
-from txsignalfd.siginfo import SIGINFO_SIZE, SigInfo, parse
+from txsignalfd.siginfo import SigInfo
 
 
 def signals(*numbers: int) -> list[SigInfo]:
     """
-    Signals that nobody has sent.
+    Return a distinct signal for each number.
     """
-    return parse(
-        b"".join(struct.pack("=I", each).ljust(SIGINFO_SIZE, b"\0") for each in numbers)
-    )
+    return [SigInfo.make(each, pid=pid) for pid, each in enumerate(numbers, 1)]
 
 
 def test_anInterruptLosesNoSignal(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Python may raise KeyboardInterrupt anywhere, as while we log.  What was not
-    handed out by then is handed out with the next that come, before them.
+    After a KeyboardInterrupt, which Python may raise anywhere, the rest of the
+    signals is handled before the next ones.
     """
 
     def interrupt(event: LogEvent) -> None:
@@ -40,23 +37,19 @@ def test_anInterruptLosesNoSignal(monkeypatch: pytest.MonkeyPatch) -> None:
     table = HandlerTable(lambda: None)
     received: list[SigInfo] = []
     table.add(SIGUSR1, received.append, Overlap.QUEUE)
-    interrupted = signals(SIGUSR1, SIGUSR2, SIGUSR1, SIGUSR1)
+    first, unhandled, *rest = signals(SIGUSR1, SIGUSR2, SIGUSR1, SIGUSR1)
     with pytest.raises(KeyboardInterrupt):
-        table.receive(interrupted)
-    assert received == signals(SIGUSR1)
-    later = signals(SIGUSR1)
-    table.receive(later)
-    assert list(map(id, received)) == [
-        *(id(info) for info in interrupted if info.signo == SIGUSR1),
-        id(later[0]),
-    ]
+        table.receive([first, unhandled, *rest])
+    assert received == [first]
+    (later,) = signals(SIGUSR1)
+    table.receive([later])
+    assert received == [first, *rest, later]
 
 
-def test_whatWasKeptForACoroutineNeedsNoStack() -> None:
+def test_aLongQueueNeedsNoStack() -> None:
     """
-    Many signals that were kept for a coroutine function, which then ends each
-    time at once, are handled in order, one after the other and not one within
-    the other.
+    Signals that were queued for a coroutine function are handled one after the
+    other, not one within the other.
     """
     table = HandlerTable(lambda: None)
     first: Deferred[None] = Deferred()
@@ -72,14 +65,13 @@ def test_whatWasKeptForACoroutineNeedsNoStack() -> None:
     table.receive(infos)
     assert len(received) == 1
     first.callback(None)
-    assert list(map(id, received)) == list(map(id, infos))
+    assert received == infos
     assert table.isIdle()
 
 
-def test_whatWasKeptMayFail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aFailureOnAQueuedSignalIsLoggedWithIt(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A handler that raises on a signal that was kept for it is logged with that
-    signal, and gets the next.
+    The handler gets the next signal all the same.
     """
     events: list[LogEvent] = []
     log = Logger(observer=cast(ILogObserver, events.append))
@@ -92,11 +84,11 @@ def test_whatWasKeptMayFail(monkeypatch: pytest.MonkeyPatch) -> None:
         received.append(info)
         if len(received) == 1:
             return first
-        raise RuntimeError("as the test wants it")
+        raise RuntimeError("the test raises this")
 
     table.add(SIGUSR1, handler, Overlap.QUEUE)
     infos = signals(SIGUSR1, SIGUSR1, SIGUSR1)
     table.receive(infos)
     first.callback(None)
-    assert list(map(id, received)) == list(map(id, infos))
-    assert [id(event["info"]) for event in events] == list(map(id, infos[1:]))
+    assert received == infos
+    assert [event["info"] for event in events] == infos[1:]

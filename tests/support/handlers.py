@@ -68,6 +68,12 @@ class Recorder:
         return self.out[-1]
 
 
+def ignore(_: object) -> None:
+    """
+    Return C{None}, whatever an expression returns.
+    """
+
+
 SENDER = """
 import sys
 from txsignalfd.lowlevel import sigqueue

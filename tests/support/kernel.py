@@ -9,6 +9,7 @@ import ctypes
 import os
 import pickle
 import platform
+import resource
 import select
 import signal
 import struct
@@ -101,6 +102,24 @@ def listening(*signals: int) -> Iterator[int]:
             yield fd
         finally:
             os.close(fd)
+
+
+@contextmanager
+def limitOfPendingSignals(limit: int) -> Iterator[None]:
+    """
+    Let at most so many signals be pending.
+
+    All processes of a user share RLIMIT_SIGPENDING: a test that queues signals as
+    fast as it can must leave room for others.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_SIGPENDING)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_SIGPENDING, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_SIGPENDING, (soft, hard))
 
 
 def waitFor(fd: int) -> None:

@@ -1,0 +1,402 @@
+"""
+How a dispatcher ends: C{close}, the stop of its reactor, a dead descriptor.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Iterable
+from signal import SIGHUP, SIGRTMIN, SIGUSR1, SIGUSR2
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent
+from twisted.python.failure import Failure
+
+from tests.support.handlers import Recorder, failures, ignore
+from tests.support.inreactor import inReactor
+from tests.support.reactors import newReactor, runReactor, turn, until
+from tests.support.worlds import dispatcherFor, kernelOnly, queue, send
+from txsignalfd import DispatcherClosed, SigInfo, SignalDispatcher
+
+pytestmark = pytest.mark.usefixtures("world")
+
+
+@kernelOnly
+@inReactor
+async def test_closeHandlesPendingSignalsAndWaitsForHandlers(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
+    """
+    Signals that are sent after close have their previous action.
+    """
+    python: list[int] = []
+    saved = signal.signal(SIGUSR1, lambda signo, frame: python.append(signo))
+    got = Recorder(busy=True)
+    dispatcher.addHandler(SIGRTMIN, got)
+    dispatcher.addHandler(SIGUSR1, Recorder())
+    queue(1, 2)
+    closed = dispatcher.close()
+    again = dispatcher.close()
+    assert got.values == [1]
+    got.out[0].callback(None)
+    assert got.values == [1, 2]
+    send(SIGUSR1)
+    await turn(reactor)
+    assert not closed.called
+    assert not python
+    got.out[1].callback(None)
+    assert closed.called
+    assert again.called
+    assert python == [SIGUSR1]
+    assert dispatcher.watching == frozenset()
+    signal.signal(SIGUSR1, saved)
+
+
+@inReactor
+async def test_closeHandlesMoreThanOneReadReturns(dispatcher: SignalDispatcher) -> None:
+    """
+    The last pending signal, too, does not cause its default action.
+    """
+    got = Recorder()
+    dispatcher.addHandler(SIGRTMIN, got)
+    queue(*range(200))
+    await dispatcher.close()
+    assert got.values == list(range(200))
+
+
+def test_aClosedDispatcherRefusesEveryCall() -> None:
+    with newReactor() as reactor:
+        dispatcher = dispatcherFor(reactor)
+        registration = dispatcher.addHandler(SIGHUP, Recorder())
+        dispatcher.close()
+        for call in (
+            lambda: dispatcher.watch(SIGHUP),
+            lambda: dispatcher.unwatch(SIGHUP),
+            lambda: dispatcher.addHandler(SIGHUP, Recorder()),
+            lambda: dispatcher.whenReceived(SIGHUP),
+            lambda: dispatcher.hold(SIGHUP),
+        ):
+            with pytest.raises(DispatcherClosed, match="the dispatcher was closed, or"):
+                call()
+        with pytest.raises(DispatcherClosed), dispatcher.stream(SIGHUP):
+            raise AssertionError("entered")
+        registration.remove()
+
+
+async def closeAndWait(dispatcher: SignalDispatcher) -> None:
+    """
+    Close in a coroutine.
+    """
+    await dispatcher.close()
+
+
+async def closeLater(dispatcher: SignalDispatcher) -> None:
+    """
+    Wait for something else before that.
+    """
+    await turn(dispatcher.reactor)
+    await dispatcher.close()
+
+
+#: What a handler may return that closes the dispatcher.
+CLOSING: dict[str, Callable[[SignalDispatcher], Any]] = {
+    "plain": lambda dispatcher: ignore(dispatcher.close()),
+    "deferred": lambda dispatcher: dispatcher.close(),
+    "coroutine": lambda dispatcher: Deferred.fromCoroutine(closeAndWait(dispatcher)),
+    "later": closeLater,
+}
+
+
+@pytest.mark.parametrize("way", CLOSING)
+@pytest.mark.parametrize("queued", [False, True])
+@inReactor
+async def test_aHandlerMayCloseTheDispatcherAndWaitForIt(
+    reactor: Any, dispatcher: SignalDispatcher, way: str, queued: bool
+) -> None:
+    """
+    Closing waits for other handlers, but not for the handler that closes.
+    """
+    slow, others = Recorder(busy=True), Recorder()
+    closing: list[SigInfo] = []
+
+    def handler(info: SigInfo) -> Any:
+        if queued and info.value == 1:
+            return first
+        if info.value != 2:
+            return None
+        closing.append(info)
+        return CLOSING[way](dispatcher)
+
+    first: Deferred[None] = Deferred()
+    dispatcher.addHandler(SIGRTMIN, handler)
+    dispatcher.addHandler(SIGRTMIN, others)
+    dispatcher.addHandler(SIGRTMIN, slow)
+    queue(1, 2, 3)
+    await until(reactor, lambda: len(others.infos) == 3)
+    first.callback(None)
+    await until(reactor, lambda: closing)
+    await turn(reactor)
+    closed = dispatcher.close()
+    for expected in range(1, 4):
+        assert not closed.called
+        assert slow.values == list(range(1, expected + 1))
+        slow.out[-1].callback(None)
+    await closed
+    assert others.values == [1, 2, 3]
+    assert dispatcher.watching == frozenset()
+
+
+def test_theReactorsStopReleasesEverything(logged: list[LogEvent]) -> None:
+    """
+    Without a call of close, pending signals are handled, and whenReceived fails.
+    """
+    with newReactor() as reactor:
+        dispatcher = dispatcherFor(reactor)
+        got = Recorder(busy=True)
+        waiting: list[Deferred[SigInfo]] = []
+
+        async def main(reactor: Any) -> None:
+            dispatcher.addHandler(SIGHUP, got)
+            waiting.append(dispatcher.whenReceived(SIGUSR1))
+            reactor.addSystemEventTrigger("before", "shutdown", send, SIGHUP)
+
+        runReactor(reactor, main)
+        assert len(got.infos) == 1
+        assert dispatcher.watching == frozenset()
+        assert dispatcher.close().called
+        failed: list[Failure] = []
+        waiting[0].addErrback(failed.append)
+        assert failed[0].check(DispatcherClosed)
+        assert dispatcherFor(reactor) is not dispatcher
+        dispatcherFor(reactor).close()
+    assert not failures(logged)
+
+
+def test_aHandlerOfTheLastSignalMayClose(logged: list[LogEvent]) -> None:
+    """
+    The signal is read while the reactor stops and drops the descriptor.
+    """
+    with newReactor() as reactor:
+        dispatcher = dispatcherFor(reactor)
+        closed: list[Deferred[None]] = []
+
+        async def main(reactor: Any) -> None:
+            dispatcher.addHandler(SIGHUP, lambda _: closed.append(dispatcher.close()))
+            reactor.addSystemEventTrigger("before", "shutdown", send, SIGHUP)
+
+        runReactor(reactor, main)
+        assert closed[0].called
+        assert dispatcher.watching == frozenset()
+    assert not failures(logged)
+
+
+def test_theReactorsStopEndsAClosingThatWaits() -> None:
+    """
+    The Deferred of a handler may never fire after that.
+    """
+    with newReactor() as reactor:
+        dispatcher = dispatcherFor(reactor)
+        got = Recorder(busy=True)
+        closed: list[Deferred[None]] = []
+
+        async def main(reactor: Any) -> None:
+            dispatcher.addHandler(SIGHUP, got)
+            send(SIGHUP)
+            await until(reactor, lambda: got.infos)
+            closed.append(dispatcher.close())
+            assert not closed[0].called
+
+        runReactor(reactor, main)
+        assert closed[0].called
+
+
+def test_theReactorsStopFailsWhenReceivedInAHandler() -> None:
+    with newReactor() as reactor:
+        dispatcher = dispatcherFor(reactor)
+        failed: list[str] = []
+
+        async def handler(info: SigInfo) -> None:
+            try:
+                await dispatcher.whenReceived(SIGUSR2)
+            except DispatcherClosed as error:
+                failed.append(str(error))
+
+        async def main(reactor: Any) -> None:
+            registration = dispatcher.addHandler(SIGUSR1, handler)
+            send(SIGUSR1)
+            await until(reactor, lambda: registration.runs)
+
+        runReactor(reactor, main)
+        assert failed == ["the dispatcher was closed"]
+
+
+@kernelOnly
+def test_aHandlerMayCloseTheDispatcherOfAStoppingReactor() -> None:
+    """
+    All pending signals are handled, and everything is released, once.
+    """
+    with newReactor() as reactor:
+        dispatcher = dispatcherFor(reactor)
+        got: list[int | None] = []
+        closed: list[Deferred[None]] = []
+
+        def close(info: SigInfo) -> None:
+            got.append(info.value)
+            closed.append(dispatcher.close())
+
+        async def main(reactor: Any) -> None:
+            dispatcher.addHandler(SIGRTMIN, close)
+            queue(*range(200))
+
+        runReactor(reactor, main)
+        assert got == list(range(200))
+        assert all(each.called for each in closed)
+
+
+@kernelOnly
+def test_aHandlerMayCloseForASignalThatAnotherThreadDeferred(
+    logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A thread starts a child while the reactor stops, and a signal arrives there.
+    """
+    with newReactor() as reactor:
+        dispatcher = dispatcherFor(reactor)
+        closed: list[Deferred[None]] = []
+
+        async def main(reactor: Any) -> None:
+            dispatcher.addHandler(
+                SIGUSR1, lambda info: closed.append(dispatcher.close())
+            )
+            backend: Any = dispatcher._backend
+            mask = backend._descriptor._mask
+            restore = mask.restore
+
+            def late(signals: Iterable[int]) -> None:
+                mask.defer([SigInfo.make(SIGUSR1)])
+                restore(signals)
+
+            monkeypatch.setattr(mask, "restore", late)
+
+        runReactor(reactor, main)
+        assert [each.called for each in closed] == [True]
+        assert dispatcher.watching == frozenset()
+    assert failures(logged) == []
+
+
+@kernelOnly
+def test_aHoldThatEndsWithTheReactorEndsTheClosing() -> None:
+    """
+    Code that waits in the hold gets L{DispatcherClosed}, and leaves it.
+    """
+    with newReactor() as reactor:
+        dispatcher = dispatcherFor(reactor)
+        closed: list[Deferred[None]] = []
+        waiting: list[Deferred[None]] = []
+
+        async def wait() -> None:
+            with dispatcher.hold(SIGUSR1), pytest.raises(DispatcherClosed):
+                await dispatcher.whenReceived(SIGUSR2)
+
+        async def main(reactor: Any) -> None:
+            waiting.append(Deferred.fromCoroutine(wait()))
+            dispatcher.addHandler(
+                SIGRTMIN, lambda info: closed.append(dispatcher.close())
+            )
+            queue(0)
+
+        runReactor(reactor, main)
+        assert [each.called for each in waiting + closed] == [True, True]
+
+
+def readerOf(reactor: Any) -> Any:
+    """
+    Return the signal descriptor of a reactor.
+    """
+    (reader,) = (each for each in reactor.getReaders() if hasattr(each, "signals"))
+    return reader
+
+
+@kernelOnly
+@inReactor
+async def test_closeFailsWhenSomethingCannotBeReleased(
+    reactor: Any, dispatcher: SignalDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatcher.watch(SIGHUP)
+    reader = readerOf(reactor)
+    close = reader.close
+
+    def failing() -> None:
+        close()
+        raise BlockingIOError
+
+    monkeypatch.setattr(reader, "close", failing)
+    with pytest.raises(BlockingIOError):
+        await dispatcher.close()
+
+
+@pytest.mark.parametrize("kind", ["select", "poll"])
+@kernelOnly
+@inReactor
+async def test_aReplacedDescriptorIsLogged(
+    reactor: Any, dispatcher: SignalDispatcher, kind: str, logged: list[LogEvent]
+) -> None:
+    """
+    Signals have their previous actions, and the other file stays open.  (epoll does
+    not look at the number, and so sees nothing of it.)
+    """
+    dispatcher.watch(SIGHUP)
+    reader = readerOf(reactor)
+    number = reader.fileno()
+    directory = os.open("/", os.O_RDONLY)
+    os.dup2(directory, number, inheritable=False)
+    os.close(directory)
+    await until(reactor, lambda: failures(logged))
+    assert failures(logged)[0].check(IsADirectoryError)
+    with pytest.raises(DispatcherClosed):
+        dispatcher.watch(SIGHUP)
+    assert dispatcher.close().called
+    assert reader.fileno() == -1
+    os.close(number)
+
+
+@pytest.mark.parametrize("kind", ["select", "poll"])
+@kernelOnly
+@inReactor
+async def test_aDescriptorThatOtherCodeClosesIsLogged(
+    reactor: Any, dispatcher: SignalDispatcher, kind: str, logged: list[LogEvent]
+) -> None:
+    """
+    The reactor notices it first, as after C{os.closerange}.
+    """
+    dispatcher.watch(SIGHUP)
+    os.close(readerOf(reactor).fileno())
+    await dispatcher.whenClosed()
+    error = failures(logged)[-1].value
+    assert isinstance(error, OSError)
+    assert error.errno == errno.EBADF
+    with pytest.raises(DispatcherClosed):
+        dispatcher.watch(SIGHUP)
+
+
+@pytest.mark.parametrize("kind", ["poll", "epoll", "asyncio"])
+@kernelOnly
+@inReactor
+async def test_aDispatcherWithADeadDescriptorCanBeClosed(
+    reactor: Any, dispatcher: SignalDispatcher, kind: str, logged: list[LogEvent]
+) -> None:
+    """
+    Everything else is released, and the error is logged.
+    """
+    dispatcher.watch(SIGHUP)
+    os.close(readerOf(reactor).fileno())
+    await dispatcher.close()
+    errors = [failure.value for failure in failures(logged)]
+    assert errors
+    assert all(
+        isinstance(error, OSError) and error.errno == errno.EBADF for error in errors
+    )

@@ -1,0 +1,160 @@
+"""
+C{dispatcher.hold}: critical sections.
+"""
+
+from __future__ import annotations
+
+import signal
+from signal import SIGHUP, SIGRTMIN, SIGUSR1, SIGUSR2
+from typing import Any
+
+import pytest
+from twisted.logger import LogEvent
+
+from tests.support.handlers import Recorder, ignore
+from tests.support.inreactor import inReactor
+from tests.support.reactors import newReactor, runReactor, turn, until
+from tests.support.worlds import dispatcherFor, queue, send
+from txsignalfd import SignalDispatcher, SignalNotWatchable
+
+pytestmark = pytest.mark.usefixtures("world")
+
+
+@inReactor
+async def test_signalsOfAHoldAreHandledAfterItInOrder(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
+    """
+    Signals that are not held are handled meanwhile.
+    """
+    got, other = Recorder(), Recorder()
+    dispatcher.addHandler(SIGRTMIN, got)
+    dispatcher.addHandler(SIGUSR1, got)
+    dispatcher.addHandler(SIGUSR2, other)
+    with dispatcher.hold(SIGRTMIN, SIGUSR1):
+        queue(1)
+        await turn(reactor)
+        send(SIGUSR1)
+        await turn(reactor)
+        queue(2)
+        send(SIGUSR2)
+        await until(reactor, lambda: other.infos)
+        assert got.infos == []
+    assert got.values == [1, None, 2]
+
+
+@inReactor
+async def test_aSignalIsHandledAfterItsOutermostHold(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
+    got = Recorder()
+    dispatcher.addHandler(SIGRTMIN, got)
+    dispatcher.addHandler(SIGUSR1, got)
+    with dispatcher.hold():
+        with dispatcher.hold(SIGRTMIN):
+            queue(1, 2)
+            send(SIGUSR1)
+            await turn(reactor)
+        assert got.infos == []
+    assert sorted(info.signo for info in got.infos) == [SIGUSR1, SIGRTMIN, SIGRTMIN]
+    assert [value for value in got.values if value] == [1, 2]
+
+
+@inReactor
+async def test_anExceptionEndsAHold(reactor: Any, dispatcher: SignalDispatcher) -> None:
+    """
+    The deferred signals are handled all the same.
+    """
+    got = Recorder()
+    dispatcher.addHandler(SIGHUP, got)
+    with pytest.raises(ZeroDivisionError), dispatcher.hold(SIGHUP):
+        send(SIGHUP)
+        raise ZeroDivisionError
+    await until(reactor, lambda: got.infos)
+
+
+@inReactor
+async def test_noQueuedRunStartsDuringAHold(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
+    """
+    Signals that were queued before the hold are handled after it, and before those
+    of the hold.
+    """
+    got = Recorder(busy=True)
+    dispatcher.addHandler(SIGRTMIN, got)
+    queue(1, 2)
+    await until(reactor, lambda: got.infos)
+    with dispatcher.hold(SIGRTMIN):
+        got.busy = False
+        got.out[0].callback(None)
+        queue(3)
+        await turn(reactor)
+        assert got.values == [1]
+    assert got.values == [1, 2, 3]
+
+
+@inReactor
+async def test_aHoldThatAHandlerEndsKeepsTheOrder(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
+    """
+    Deferred signals are handled before signals that were read after them.
+    """
+    got = Recorder()
+    dispatcher.addHandler(SIGRTMIN, got)
+    hold = dispatcher.hold(SIGRTMIN)
+    hold.__enter__()
+    queue(1)
+    await turn(reactor)
+    dispatcher.addHandler(SIGUSR1, lambda _: ignore(hold.__exit__(None, None, None)))
+    send(SIGUSR1)  # a lower number, so it is read before the next
+    queue(2)
+    await until(reactor, lambda: got.infos)
+    assert got.values == [1, 2]
+
+
+def test_holdingAnUnwatchableSignalIsAnError() -> None:
+    with newReactor() as reactor:
+        with pytest.raises(SignalNotWatchable):
+            with dispatcherFor(reactor).hold(signal.SIGKILL):
+                raise AssertionError("entered")
+
+
+@inReactor
+async def test_closeWaitsForAHold(reactor: Any, dispatcher: SignalDispatcher) -> None:
+    """
+    The deferred signals are handled before the dispatcher is closed.
+    """
+    got = Recorder()
+    dispatcher.addHandler(SIGHUP, got)
+    with dispatcher.hold(SIGHUP):
+        send(SIGHUP)
+        closed = dispatcher.close()
+        await turn(reactor)
+        assert not closed.called
+        assert not got.infos
+    assert closed.called
+    assert len(got.infos) == 1
+
+
+def test_deferredSignalsAreLoggedWhenTheReactorStops(logged: list[LogEvent]) -> None:
+    """
+    They are not handled when the hold ends after that.
+    """
+    with newReactor() as reactor:
+        dispatcher = dispatcherFor(reactor)
+        got = Recorder()
+        hold = dispatcher.hold(SIGHUP)
+
+        async def main(reactor: Any) -> None:
+            dispatcher.addHandler(SIGHUP, got)
+            hold.__enter__()
+            send(SIGHUP)
+            await turn(reactor)
+
+        runReactor(reactor, main)
+        (event,) = (event for event in logged if "during hold" in event["log_format"])
+        assert event["deferred"].startswith("SIGHUP from pid")
+        hold.__exit__(None, None, None)
+        assert not got.infos
