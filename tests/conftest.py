@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import resource
 import signal
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from hypothesis import settings
 from twisted.internet import tcp
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
+from tests.support.kernel import limitOfPendingSignals
 from tests.support.reactors import KINDS, newReactor
 from tests.support.worlds import WORLDS, using
 from txsignalfd._reload.service import ReloadService
@@ -85,6 +87,18 @@ def whatIsKeptForGood() -> None:
     importlib.import_module("twisted.internet.reactor")
     # Twisted's descriptor for accepting when there are no others left.
     tcp._reservedFD.reserve()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def roomForPendingSignals() -> Iterator[None]:
+    """
+    Tests that queue many signals leave room for L{tests.dispatch.test_sequences}.
+
+    All processes of a user share RLIMIT_SIGPENDING, also those of other test runs.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_SIGPENDING)
+    with limitOfPendingSignals(limit - limit // 8):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from signal import SIGHUP, SIGRTMIN, SIGTERM, SIGUSR2
 from typing import Any
 
@@ -337,9 +336,10 @@ async def test_aWatchedSignalWithoutAHandlerIsLoggedOnce(
     done = Recorder()
     dispatcher.addHandler(SIGRTMIN, Recorder()).remove()
     dispatcher.addHandler(SIGUSR2, done)
-    warnings: Callable[[], list[LogEvent]] = lambda: [
-        event for event in logged if "nothing handles" in event["log_format"]
-    ]
+
+    def warnings() -> list[LogEvent]:
+        return [event for event in logged if "nothing handles" in event["log_format"]]
+
     queue(1, 2, 3)
     await until(reactor, warnings)
     send(SIGUSR2)

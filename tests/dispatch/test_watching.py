@@ -284,7 +284,7 @@ async def test_aRemovedReaderIsAddedAgain(
     reactor: Any, dispatcher: SignalDispatcher
 ) -> None:
     """
-    trial removes the readers of an unclean test.  The next use works all the same.
+    Trial removes the readers of an unclean test.  The next use works all the same.
     """
     dispatcher.watch(SIGHUP)
     reactor.removeAll()

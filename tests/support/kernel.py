@@ -109,8 +109,8 @@ def limitOfPendingSignals(limit: int) -> Iterator[None]:
     """
     Let at most so many signals be pending.
 
-    All processes of a user share RLIMIT_SIGPENDING: a test that queues signals as
-    fast as it can must leave room for others.
+    The kernel compares the limit of the receiver with the number of signals that are
+    pending for all processes of the user.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_SIGPENDING)
     if hard != resource.RLIM_INFINITY:
