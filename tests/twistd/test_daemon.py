@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from signal import (
+    SIGCHLD,
     SIGHUP,
     SIGINT,
     SIGQUIT,
@@ -560,5 +561,33 @@ def test_aFailureOfACallIsLogged(tmp_path: Path) -> None:
         daemon.kill(SIGUSR1)
         daemon.waitForOutput("ValueError: it fell")
         reload(daemon)
+        daemon.kill(SIGTERM)
+        endsBy(daemon, SIGTERM)
+
+
+def test_childrenOfACommandDoNotRunItAgain(tmp_path: Path) -> None:
+    """
+    With C{--on CHLD=run:}, the end of the command is no new SIGCHLD.
+    """
+    write(tmp_path)
+    with serving(tmp_path, "--on=CHLD=run:echo ran", "served") as daemon:
+        for count in (1, 2, 3):
+            daemon.kill(SIGCHLD)
+            waitFor(lambda: daemon.output().count(": ran\n") >= count, "it ran")  # noqa: B023
+        daemon.kill(SIGTERM)
+        endsBy(daemon, SIGTERM)
+        assert daemon.output().count(": ran\n") == 3
+
+
+def test_aLongLineOfACommandIsLoggedInPieces(tmp_path: Path) -> None:
+    """
+    A command without line breaks does not use up the memory.
+    """
+    write(tmp_path)
+    command = "head -c 100000 /dev/zero | tr '\\0' x; until test -e go; do :; done"
+    with serving(tmp_path, f"--on=USR1=run:{command}", "served") as daemon:
+        daemon.kill(SIGUSR1)
+        waitFor(lambda: daemon.output().count("x") > 90_000, "most of it is logged")
+        (tmp_path / "go").touch()
         daemon.kill(SIGTERM)
         endsBy(daemon, SIGTERM)

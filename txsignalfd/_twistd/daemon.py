@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
 from signal import SIGHUP
 from typing import Any, Final
 
@@ -25,7 +24,7 @@ from txsignalfd._reload.generation import FLUSH
 from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.transaction import Reload
 from txsignalfd._twistd.actions import DEFAULTS, Action, describeActions
-from txsignalfd._twistd.commands import runCommand
+from txsignalfd._twistd.commands import RunCommand
 from txsignalfd._twistd.logs import rotateLogs
 from txsignalfd._twistd.report import report
 from txsignalfd._twistd.startup import hangup
@@ -193,7 +192,7 @@ class Daemon(Service):
         if action.function is not None:
             return action.function
         if action.name == "run":
-            return partial(self._run, action.argument)
+            return RunCommand(action.argument, self._reactor)
         if signo == SIGHUP and SIGHUP not in self._chosen and self._foreground:
             return self._hangup
         handlers: dict[str, Callable[[SigInfo], Any]] = {
@@ -241,11 +240,3 @@ class Daemon(Service):
 
     def _ignore(self, info: SigInfo) -> None:
         _log.debug("{signal}: ignored", signal=describeWithCommand(info))
-
-    async def _run(self, command: str, info: SigInfo) -> None:
-        _log.info(
-            "{signal}: running {command}",
-            signal=describeWithCommand(info),
-            command=command,
-        )
-        await runCommand(command, self._reactor)
