@@ -109,9 +109,19 @@ def _happen(how: str) -> Any:
             return deferLater(_reactor(), 0.3)
         case "exit":
             raise SystemExit(7)
+        case "go":
+            return _whenGo(Deferred())
         case "hang":
             return Deferred()
     return None
+
+
+def _whenGo(there: Deferred[None]) -> Deferred[None]:
+    if os.path.exists("go"):
+        there.callback(None)
+    else:
+        _reactor().callLater(0.01, _whenGo, there)
+    return there
 
 
 class Late(Service):

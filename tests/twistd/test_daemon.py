@@ -416,6 +416,22 @@ def test_aServiceThatCannotStartEndsTheDaemon(start: str, tmp_path: Path) -> Non
         assert not (tmp_path / "twistd.pid").exists()
 
 
+def test_itServesWhenItsStartIsDone(tmp_path: Path) -> None:
+    """
+    A Deferred of C{startService} may take its time.
+    """
+    write(tmp_path, start="go")
+    with program(tmp_path, *commandFor(tmp_path, "served")) as daemon:
+        waitFor(lambda: SIGUSR2 in caught(daemon.pid), "it starts")
+        daemon.kill(SIGUSR2)
+        daemon.waitForOutput("generation 1 starts: ")
+        assert "serves" not in daemon.output()
+        (tmp_path / "go").touch()
+        daemon.waitForOutput(f"pid {daemon.pid} serves; ")
+        daemon.kill(SIGTERM)
+        endsBy(daemon, SIGTERM)
+
+
 def childrenOf(pid: int) -> list[int]:
     """
     Return the children of a process with one thread.

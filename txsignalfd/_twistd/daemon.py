@@ -116,11 +116,6 @@ class Daemon(Service):
             # The dispatcher closes the reaper: orphans may arrive until then.
             ChildReaper(dispatcherFor(self._reactor), subreaper=True)
         self._reloads.startService()
-        _log.info(
-            "pid {pid} serves; {actions}",
-            pid=os.getpid(),
-            actions=describeActions(self._actions),
-        )
         self._notifier.startWatchdog()
         hangup.resend()
 
@@ -168,6 +163,12 @@ class Daemon(Service):
         if self._stopSignal is None:
             self._stopExtending()
         if reload.failure is None:
+            if reload.number == 1:
+                _log.info(
+                    "pid {pid} serves; {actions}",
+                    pid=os.getpid(),
+                    actions=describeActions(self._actions),
+                )
             self._notifier.ready(f"generation {reload.number} serves")
         elif reload.number > 1:
             self._notifier.ready(f"not reloaded, {reload.remains}: {reload.reason}")
