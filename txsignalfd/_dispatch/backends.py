@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Final, Protocol
 
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txsignalfd._dispatch.description import BackendDescription
-from txsignalfd._kernel.descriptor import SignalDescriptor
+from txsignalfd._kernel.descriptor import Doorbell, SignalDescriptor
+from txsignalfd._kernel.mask import collectDeferred
 from txsignalfd._kernel.pipe import SignalPipe
 from txsignalfd._kernel.spawn import cleanSpawnProcess
 from txsignalfd.lowlevel import SFD_CLOEXEC, SignalfdUnavailable, signalfd
@@ -173,6 +175,7 @@ class ReactorBackend:
         self._receive = receive
         self._lost = lost
         self._descriptor: SignalDescriptor | None = None
+        self._doorbell: Doorbell | None = None
         self._withoutSiginfo = 0
         self._startTrigger: Any = None
         self._leaveSpawnProcess: Callable[[], None]
@@ -213,21 +216,25 @@ class ReactorBackend:
             self._descriptor.watch(signals)
             # This has an effect only when the reader was removed from the reactor,
             # as trial does after a test that leaves it unclean.
-            self._reactor.addReader(self._descriptor)
+            self._addReaders(self._descriptor)
         elif signals:
             self._open(signals)
 
     def _open(self, signals: Collection[int]) -> None:
         if self._name is None:
             self._name = bestBackend()
-        descriptor = _DESCRIPTORS[self._name](
-            signals, self._receive, self._descriptorLost, self._wake
-        )
-        try:
-            self._reactor.addReader(descriptor)
-        except BaseException:
-            descriptor.close()
-            raise
+        with ExitStack() as undo:
+            doorbell = -1
+            if self._name == SIGNALFD:  # a pipe wakes the reactor by itself
+                self._doorbell = Doorbell(self._collect)
+                undo.callback(self._closeDoorbell)
+                doorbell = self._doorbell.fileno()
+            descriptor = _DESCRIPTORS[self._name](
+                signals, self._receive, self._descriptorLost, self._wake, doorbell
+            )
+            undo.callback(descriptor.close)
+            self._addReaders(descriptor)
+            undo.pop_all()
         self._descriptor = descriptor
         self._leaveSpawnProcess = cleanSpawnProcess(self._reactor)
         # The reactor may start in another thread, and Twisted installs its own
@@ -235,6 +242,21 @@ class ReactorBackend:
         self._startTrigger = self._reactor.callWhenRunning(
             self._claimForThread, descriptor
         )
+
+    def _addReaders(self, descriptor: SignalDescriptor) -> None:
+        self._reactor.addReader(descriptor)
+        if self._doorbell is not None:
+            self._reactor.addReader(self._doorbell)
+
+    def _closeDoorbell(self) -> None:
+        doorbell, self._doorbell = self._doorbell, None
+        if doorbell is not None:
+            self._removeReader(doorbell)
+            doorbell.close()
+
+    def _collect(self) -> None:
+        collectDeferred()
+        self._receiveDeferred()
 
     def _wake(self) -> None:
         self._reactor.callFromThread(self._receiveDeferred)
@@ -270,9 +292,9 @@ class ReactorBackend:
             except OSError:
                 _log.failure("cannot read the pending signals")
 
-    def _removeReader(self, descriptor: SignalDescriptor) -> None:
+    def _removeReader(self, reader: IReadDescriptor) -> None:
         try:
-            self._reactor.removeReader(descriptor)
+            self._reactor.removeReader(reader)
         except OSError:
             # Other code has closed it, as os.closerange does.  The rest must be
             # released all the same.
@@ -290,12 +312,16 @@ class ReactorBackend:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             self._leaveSpawnProcess()
-            self._withoutSiginfo += descriptor.withoutSiginfo
-            descriptor.close()
+            try:
+                descriptor.close()
+            finally:
+                self._withoutSiginfo += descriptor.withoutSiginfo
+                self._closeDoorbell()
 
     def _descriptorLost(self, reason: Failure) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:  # else a handler of the last signals has closed it
             self._leaveSpawnProcess()
             self._withoutSiginfo += descriptor.withoutSiginfo
+            self._closeDoorbell()
         self._lost(reason)

@@ -26,8 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txsignalfd._kernel.fork import checkIsParent
-from txsignalfd._kernel.mask import ProcessMask, checkWatchable
-from txsignalfd._kernel.spawn import collectDeferred
+from txsignalfd._kernel.mask import ProcessMask, checkWatchable, collectDeferred
 from txsignalfd._native.extension import lib
 from txsignalfd._native.names import signalName
 from txsignalfd.lowlevel import SFD_CLOEXEC, SFD_NONBLOCK, signalfd
@@ -58,6 +57,55 @@ def maximumReads() -> int:
 CHECK_INTERVAL = 0.01
 
 
+#: How many signals the C handler has deferred in the whole process.
+_deferredCount: Final = lib.txs_deferred_counter()
+
+
+@implementer(IReadDescriptor)
+class Doorbell:
+    """
+    An eventfd by which the C handler wakes a reactor for deferred signals.
+    """
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        """
+        @param wake: Called in the reactor's thread.
+        """
+        self._wake = wake
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def fileno(self) -> int:
+        """
+        Return the descriptor's number, or -1 if it is closed.
+        """
+        return self._fd
+
+    def logPrefix(self) -> str:
+        """
+        Return the name for the reactor's log.
+        """
+        return type(self).__name__
+
+    def doRead(self) -> None:
+        """
+        Wake the owner once, however often the handler has rung.
+        """
+        os.read(self._fd, 8)
+        self._wake()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        Wait for L{close}: until the signals are restored, the handler may ring.
+        """
+
+    def close(self) -> None:
+        """
+        Close the eventfd, when its signals have been restored.
+        """
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+
 @implementer(IReadDescriptor)
 class SignalDescriptor:
     """
@@ -84,6 +132,7 @@ class SignalDescriptor:
         receive: Callable[[list[SigInfo]], object],
         lost: Callable[[Failure], object] | None = None,
         wake: Callable[[], object] | None = None,
+        doorbell: int = -1,
     ) -> None:
         """
         If an exception is raised, no signal has been acquired.
@@ -96,6 +145,9 @@ class SignalDescriptor:
         @param wake: Called in any thread when L{receiveDeferred} has signals to
             receive, perhaps once more after L{close}.  By default they are received
             before those of the next read.
+        @param doorbell: The number of an eventfd, to which the C handler writes when
+            it defers a signal; see L{Doorbell}.  By default the handler sends signals
+            back to the kernel's queue if possible.
         @raise SignalNotWatchable: For a signal that cannot be watched.
         @raise SignalAlreadyWatched: For a signal of another descriptor.
         @raise SignalfdUnavailable: On a system without signalfd(2).
@@ -104,8 +156,10 @@ class SignalDescriptor:
         self._receive = receive
         self._lost = lost
         self._wake = wake
-        #: Signals that arrived in spawn windows, older than those in the kernel.
+        #: Signals that the C handler has deferred, older than those in the kernel.
         self._deferred: deque[list[SigInfo]] = deque()
+        self._doorbell = doorbell
+        self._withoutSiginfo = 0
         self._pid = os.getpid()
         self._broken = False
         self._nextCheck = 0.0
@@ -115,7 +169,9 @@ class SignalDescriptor:
         """
         Acquire signals, and return the descriptor to read them from.
         """
-        self._mask = ProcessMask(self._defer, self._wakeReceiver)
+        self._mask = ProcessMask(
+            self._defer, self._wakeReceiver, doorbell=self._doorbell
+        )
         self._mask.acquire(signals)
         try:
             return signalfd(-1, signals, SFD_CLOEXEC | SFD_NONBLOCK)
@@ -159,9 +215,15 @@ class SignalDescriptor:
     @property
     def withoutSiginfo(self) -> int:
         """
-        The number of signals received without a siginfo, for lack of space: always 0.
+        The number of signals that were received without a siginfo, for lack of space.
+
+        Such signals with the same number are received as one.
         """
-        return 0
+        return self._withoutSiginfo + sum(map(lib.txs_without_siginfo, self.signals))
+
+    def _restore(self, signals: Collection[int]) -> None:
+        self._withoutSiginfo += sum(map(lib.txs_without_siginfo, signals))
+        self._mask.restore(signals)
 
     @property
     def signals(self) -> frozenset[int]:
@@ -198,7 +260,7 @@ class SignalDescriptor:
             return
         old = self.signals.intersection(signals)
         self._update(self.signals - old)
-        self._mask.restore(old)
+        self._restore(old)
 
     def claimForThread(self) -> None:
         """
@@ -229,6 +291,8 @@ class SignalDescriptor:
         @return: C{None}, or the error that makes the descriptor useless.  The reactor
             then calls L{connectionLost}.
         """
+        if _deferredCount[0]:
+            collectDeferred()
         if self._deferred:
             self.receiveDeferred()
         if self._deferred or self._fd == -1:
@@ -287,7 +351,7 @@ class SignalDescriptor:
 
     def receiveDeferred(self) -> int:
         """
-        Receive the signals that arrived in spawn windows.
+        Receive the signals that the C handler has deferred.
 
         @return: The number of signals.
         """
@@ -338,7 +402,7 @@ class SignalDescriptor:
             if not self._broken:
                 os.close(fd)
         finally:
-            self._mask.restore(self.signals)
+            self._restore(self.signals)
             while self._deferred:  # another thread started a child just now
                 self.receiveDeferred()
 

@@ -124,19 +124,30 @@ windowLock = threading.RLock()
 
 def assignDeferred() -> list[ProcessMask]:
     """
-    Give each owner the signals that were deferred in this thread's spawn window.
+    Give each owner its deferred signals.
 
     @return: The owners that have to be woken, when the caller holds no lock.
     """
-    room = lib.txs_deferred_count()
-    records = ffi.new("struct txs_siginfo[]", room)
-    deferred: dict[ProcessMask, list[SigInfo]] = {}
     with _lock:  # no owner may restore its signals before it has these
-        size = lib.txs_deferred_take(records, room) * SIGINFO_SIZE
-        for info in parse(bytes(ffi.buffer(records, size))):
-            deferred.setdefault(_owners[info.signo], []).append(info)
-        for owner, infos in deferred.items():
-            owner.defer(infos)
+        return _assignDeferred()
+
+
+def collectDeferred() -> None:
+    """
+    Give deferred signals to their owners, and wake these.
+    """
+    wakeOwners(assignDeferred())
+
+
+def _assignDeferred() -> list[ProcessMask]:
+    wanted = lib.txs_deferred_count()
+    records = ffi.new("struct txs_siginfo[]", wanted + lib.TXS_NSIG)
+    deferred: dict[ProcessMask, list[SigInfo]] = {}
+    size = lib.txs_deferred_take(records, wanted) * SIGINFO_SIZE
+    for info in parse(bytes(ffi.buffer(records, size))):
+        deferred.setdefault(_owners[info.signo], []).append(info)
+    for owner, infos in deferred.items():
+        owner.defer(infos)
     return list(deferred)
 
 
@@ -175,19 +186,23 @@ class ProcessMask:
         defer: Callable[[list[SigInfo]], None],
         wake: Callable[[], None],
         pipe: int = -1,
+        doorbell: int = -1,
     ) -> None:
         """
         @param defer: A method of the owner.  It is called in any thread, with a lock
-            held, with signals that arrived in a thread's spawn window.  They are
-            older than the signals that are still queued.
+            held, with signals that the C handler has deferred.  They are older than
+            the signals that are still queued.
         @param wake: A method of the owner.  It is called in any thread when the
             owner has deferred signals to receive.
         @param pipe: The number of the pipe to which the C handler writes signals,
             where there is no signalfd(2).
+        @param doorbell: The number of an eventfd to which the C handler writes when
+            it has deferred signals of this owner.
         """
         self._defer = WeakMethod(defer)
         self._wake = WeakMethod(wake)
         self._pipe = pipe
+        self._doorbell = doorbell
         #: The acquired signals.
         self.acquired: frozenset[int] = frozenset()
 
@@ -225,7 +240,8 @@ class ProcessMask:
             callInForkedChildren(_forgetOwners)
             before, main = blockUntilRestored(wanted), _mainThread()
             for count, signo in enumerate(wanted):
-                if lib.txs_acquire(signo, signo in before, self._pipe, main) == -1:
+                blocked, fds = signo in before, (self._pipe, self._doorbell)
+                if lib.txs_acquire(signo, blocked, *fds, main) == -1:
                     error = ffi.errno
                     for done in wanted[:count]:
                         lib.txs_release(done)
@@ -271,11 +287,15 @@ class ProcessMask:
             self.acquired -= restored
             for signo in restored:
                 lib.txs_release(signo)
+            owners = _assignDeferred()  # those of restored signals go to the process
+            for signo in restored:
                 del _owners[signo]
             if restored and not _owners:
                 switchBack()
-            if not _unblockRestored():
-                raise OSError(ffi.errno, "the main thread still blocks signals")
+            error = None if _unblockRestored() else ffi.errno
+        wakeOwners(owners)
+        if error is not None:
+            raise OSError(error, "the main thread still blocks signals")
 
 
 def _unblockRestored() -> bool:

@@ -41,7 +41,7 @@ def _newRecords() -> Any:
     """
     Allocate space for the records of one read.
     """
-    return ffi.new("struct txs_siginfo[]", RECORDS_PER_READ + lib.TXS_NSIG)
+    return ffi.new("struct txs_siginfo[]", RECORDS_PER_READ)
 
 
 class SignalPipe(SignalDescriptor):
@@ -57,7 +57,6 @@ class SignalPipe(SignalDescriptor):
 
     def _open(self, signals: Collection[int]) -> int:
         self._isClaimed = False
-        self._withoutSiginfo = ffi.new("unsigned long *")
         self._records = _newRecords()
         with ExitStack() as undo:
             try:
@@ -81,15 +80,6 @@ class SignalPipe(SignalDescriptor):
         # The handler knows which signals are acquired.  Block those that this thread
         # has unblocked, as they were before.
         lib.txs_pipe_pause(self._writer)
-
-    @property
-    def withoutSiginfo(self) -> int:
-        """
-        The number of signals that were received without a siginfo, for lack of space.
-
-        Such signals with the same number are received as one.
-        """
-        return int(self._withoutSiginfo[0])
 
     def watch(self, signals: Iterable[int]) -> None:
         """
@@ -134,7 +124,7 @@ class SignalPipe(SignalDescriptor):
 
     def receiveDeferred(self) -> int:
         """
-        Receive the signals that arrived in spawn windows.
+        Receive the signals that the C handler has deferred.
         """
         count = super().receiveDeferred()
         self._resume()
@@ -161,9 +151,7 @@ class SignalPipe(SignalDescriptor):
                 yield from infos
 
     def _readFrom(self, fd: int, records: Any) -> bytes:
-        count = lib.txs_pipe_read(
-            fd, self._writer, records, RECORDS_PER_READ, self._withoutSiginfo
-        )
+        count = lib.txs_pipe_read(fd, records, RECORDS_PER_READ)
         if count >= 0:
             return bytes(ffi.buffer(records, count * SIGINFO_SIZE))
         if ffi.errno == errno.EAGAIN:

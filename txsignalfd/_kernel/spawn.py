@@ -100,22 +100,6 @@ def spawning() -> AbstractContextManager[None]:
     return SpawnWindow()
 
 
-def collectDeferred() -> None:
-    """
-    Give deferred signals to their owners.
-
-    If another thread has a spawn window open, it does so when it closes the window.
-    """
-    owners: list[ProcessMask] = []
-    if _mask.windowLock.acquire(blocking=False):
-        try:
-            if lib.txs_deferred_count():
-                owners = _mask.assignDeferred()
-        finally:
-            _mask.windowLock.release()
-    _mask.wakeOwners(owners)
-
-
 class CleanSpawnProcess:
     """
     Replacement of a reactor's C{spawnProcess} that opens a spawn window.

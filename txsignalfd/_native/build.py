@@ -41,7 +41,8 @@ ffibuilder.cdef(
     int txs_signalfd(int fd, const sigset_t *mask, int flags);
     int txs_sigqueue(int pid, int signo, int value);
 
-    int txs_acquire(int signo, int was_blocked, int pipe, uintptr_t main_tid);
+    int txs_acquire(int signo, int was_blocked, int pipe, int doorbell,
+                    uintptr_t main_tid);
     int txs_release(int signo);
     int txs_install(int signo);
     uintptr_t txs_tid(void);
@@ -55,14 +56,15 @@ ffibuilder.cdef(
     void txs_window_update(void);
     int txs_window_close(void);
     int txs_deferred_count(void);
-    int txs_deferred_take(struct txs_siginfo *records, int room);
+    const int *txs_deferred_counter(void);
+    int txs_deferred_take(struct txs_siginfo *records, int wanted);
+    unsigned long txs_without_siginfo(int signo);
 
     void txs_pipe_claim(int pipe);
     void txs_pipe_pause(int pipe);
     void txs_pipe_fill(int pipe);
     void txs_pipe_resume(int pipe);
-    int txs_pipe_read(int fd, int pipe, struct txs_siginfo *records, int wanted,
-                      unsigned long *without_siginfo);
+    int txs_pipe_read(int fd, struct txs_siginfo *records, int wanted);
 
     struct txs_code { int signo; int code; const char *name; ...; };
     static const struct txs_code txs_codes[];

@@ -5,9 +5,8 @@
  * belongs to one thread.  A thread that does not block a signal takes it away
  * from the signalfd, and under SIG_DFL the process would end.  The handler stands
  * in for such threads.  It blocks the signal in the thread that it interrupts,
- * from its return on, and sends the same siginfo back to the queue of the
- * process, where the signalfd finds it.  So each thread is interrupted at most
- * once for each signal.
+ * from its return on, and gives it to the reader.  So each thread is interrupted
+ * at most once for each signal.
  *
  * THE STATES of a signal in a thread, and what happens to a signal that the
  * kernel delivers to that thread.  tests/native/test_states.py has a test for
@@ -16,16 +15,21 @@
  *   state          the thread                   the signal
  *   -------------  ---------------------------  ---------------------------------
  *   unwatched      any                          has the action of the program
- *   watched        does not block it, and the   is blocked here, noted, and sent
- *                  backend is a signalfd        back to the queue (-> blocked)
- *   blocked        blocks it                    stays queued until the signalfd
- *                                               is read; no handler runs
+ *   watched        does not block it, and the   is blocked here, noted and deferred,
+ *                  owner has a doorbell         and the doorbell rings (-> blocked)
+ *   no-doorbell    the same, but the owner has  is blocked here, noted and sent back
+ *                  none                         to the queue (-> blocked); if that
+ *                                               is full, it is deferred
+ *   no-space       the same as any of these,    is blocked here, noted and counted;
+ *                  and no more can be deferred  the reader learns only its number
+ *   blocked        blocks it                    stays queued until the signalfd is
+ *                                               read; no handler runs
+ *   chained        any; other code calls the    is received once, but not blocked
+ *                  handler                      here: the mask is that code's
  *   window         has opened its mask to       is deferred
  *                  start a child
- *   window-full    the same, and no room is     is deferred if it is the last that
- *                  left for deferred signals    fits, and then blocked here until
- *                                               there is room (-> blocked); else
- *                                               handled as watched
+ *   window-full    the same, and this is the    is deferred, and all are blocked
+ *                  last signal that fits        here until there is room
  *   owner          receives the signals of a    is written to the pipe
  *                  pipe
  *   throttled      the same, and the pipe is    is blocked here with the other
@@ -33,32 +37,30 @@
  *                                               reader has made room (-> owner)
  *   not-owner      does not block it, and the   is written to the pipe, blocked
  *                  backend is a pipe            here and noted (-> blocked)
- *   no-room        the same, and the pipe is    is blocked here, noted, and sent
- *                  full                         back to the queue; on other
- *                                               systems than Linux, counted
+ *   no-room        the same, and the pipe is    is blocked here, noted and deferred
+ *                  full
  *   user-blocked   owner, had it blocked        is unblocked here while this thread
  *                  before it was acquired       is the owner; children block it
- *   child          of fork or vfork, in which   has the action of the program, and
- *                  the handler is still         is sent to the child once more
- *                  installed
- *   released       the handler was running      is blocked here, noted, and sent
- *                  when it was released         back to the queue
+ *   child          of fork or vfork, in which   has the action of the program
+ *                  the handler is installed
+ *   released       any; other code calls the    has the action that it had before
+ *                  handler, or it began before  it was watched
+ *                  the release
  *
  * Rules.  The handler may interrupt any thread at any instruction:
  *   - It calls only what is async-signal-safe (signal-safety(7)): sigaddset(3),
- *     sigismember(3), sigaction(2), kill(2), getpid(2), write(2), poll(2),
- *     pthread_self(3), memset(3), and on Linux the system calls gettid, tgkill
- *     and rt_sigqueueinfo.
+ *     sigismember(3), sigaction(2), pthread_sigmask(3), raise(3), getpid(2),
+ *     write(2), poll(2), pthread_self(3), memset(3), and on Linux the system calls
+ *     gettid, tgkill, rt_sigprocmask and rt_sigqueueinfo.
  *   - It allocates no memory, takes no lock and uses no Python object.
- *   - It writes to its thread's own ucontext, to lock-free atomics, to a pipe,
- *     and, in the thread that has a spawn window, to the deferred signals.
+ *   - It writes to its thread's own ucontext, to lock-free atomics, to the slots of
+ *     deferred signals that it has claimed, to a pipe and to an eventfd.
  *   - It restores errno.
  */
 
 #include "native.h"
 
-static atomic_int txs_pid;              /* the process that watches signals */
-static atomic_int txs_handlers_running; /* handlers that may write to a pipe */
+static atomic_int txs_pid;      /* the process that watches signals */
 
 /*
  * Send a siginfo to the process unchanged.  0, or -1 if that is impossible.
@@ -74,16 +76,6 @@ static int txs_queue_again(int signo, siginfo_t *info)
     (void)signo, (void)info;
     return -1;
 #endif
-}
-
-/*
- * Send a siginfo back, or at least its signal.  RLIMIT_SIGPENDING may have been
- * used up since the signal left the queue.  The kernel accepts kill(2) then.
- */
-static void txs_send_back(int signo, siginfo_t *info)
-{
-    if (txs_queue_again(signo, info) == -1)
-        kill(getpid(), signo);
 }
 
 /*
@@ -111,76 +103,130 @@ static int txs_is_throttled(uintptr_t tid, int signo)
            && atomic_load(&txs_signals[signo].owner_tid) == tid;
 }
 
-static void txs_handler(int signo, siginfo_t *info, void *context)
+/* Block a signal in this thread from the handler's return on, if it can be. */
+static void txs_block_here(int signo, void *context)
 {
-    int saved_errno = errno, pipe_fd;
+    uintptr_t tid = txs_tid();
 
-    if (getpid() != atomic_load(&txs_pid)) {
-        sigaction(signo, &txs_signals[signo].action, NULL);
-        txs_send_back(signo, info);
-        errno = saved_errno;
+    if (context == NULL)
         return;
-    }
-    atomic_fetch_add(&txs_handlers_running, 1);
-    pipe_fd = atomic_load(&txs_signals[signo].pipe_fd);
-    if (pipe_fd != 0)
-        txs_pipe_write(pipe_fd - 1, signo, info, context);
-    else if (txs_may_defer(txs_tid()))
-        txs_defer(info, context);
-    else {
-        txs_block_here(signo, context);
-        txs_send_back(signo, info);
-    }
-    atomic_fetch_sub(&txs_handlers_running, 1);
-    errno = saved_errno;
+    sigaddset(TXS_MASK(context), signo);
+    if (!txs_is_user_blocked(tid, signo))
+        txs_note_interrupted(tid, signo);
 }
 
-/* --- dispositions ------------------------------------------------------- */
-
-static int txs_is_ours(const struct sigaction *action)
-{
-    return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == txs_handler;
-}
-
-/* 1 while our handler is installed for a signal, else 0; or -1 and errno. */
-static int txs_is_installed(int signo)
-{
-    struct sigaction current;
-
-    if (sigaction(signo, NULL, &current) == -1)
-        return -1;
-    return txs_is_ours(&current);
-}
+/* --- how the handler was called ------------------------------------------ */
 
 /*
- * Install the handler.  The action that it replaces is restored later.  1 if it
- * was not installed, 0 if it was; or -1 and errno.
+ * Whether the kernel has called the handler, and not other code that has found it
+ * installed.  Such code may call it with one argument: then the others are
+ * whatever the registers contain.
+ *
+ * The kernel calls it only while it is installed, with all signals blocked, and
+ * leaves both structures on the stack just above.
  */
-static int txs_install(int signo)
+static int txs_is_from_kernel(int signo, const siginfo_t *info, const void *context)
 {
-    struct sigaction ours, old;
+    const uintptr_t reach = 65536;
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    sigset_t all, now;
 
-    if (sigaction(signo, NULL, &old) == -1)
-        return -1;
-    if (txs_is_ours(&old))
+    if (txs_is_installed(signo) != 1 || (uintptr_t)info - here > reach
+        || (uintptr_t)context - here > reach || info->si_signo != signo)
         return 0;
-    txs_signals[signo].action = old;
-    memset(&ours, 0, sizeof ours);
-    ours.sa_sigaction = txs_handler;
-    ours.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK
-                  | (old.sa_flags & (SA_NOCLDSTOP | SA_NOCLDWAIT));
-    sigfillset(&ours.sa_mask);
-    return sigaction(signo, &ours, NULL) == -1 ? -1 : 1;
+    sigfillset(&all);
+    sigdelset(&all, SIGKILL);
+    sigdelset(&all, SIGSTOP);
+    pthread_sigmask(SIG_BLOCK, NULL, &now);
+    for (int other = 1; other < TXS_NSIG; other++)
+        if (sigismember(&all, other) == 1 && sigismember(&now, other) != 1)
+            return 0;
+    return 1;
 }
 
-/* Restore the action from before, unless our handler was replaced. */
-static int txs_restore_action(int signo)
+/* Whether an address can be read: the system call fails, but it looks there first. */
+static int txs_is_readable(const void *address)
 {
-    int installed = txs_is_installed(signo);
+#if TXS_LINUX
+    return syscall(SYS_rt_sigprocmask, -1, address, NULL, (size_t)8) == -1
+           && errno != EFAULT;
+#else
+    (void)address;
+    return 0;
+#endif
+}
 
-    if (installed != 1)
-        return installed;
-    return sigaction(signo, &txs_signals[signo].action, NULL);
+/* Whether an argument that other code has passed looks like a siginfo. */
+static int txs_is_siginfo(int signo, const siginfo_t *info)
+{
+    return info != NULL && txs_is_readable(info)
+           && txs_is_readable((const char *)(info + 1) - 8)
+           && info->si_signo == signo && info->si_errno == 0
+           && info->si_code >= -64 && info->si_code <= 128;
+}
+
+/* --- the handler --------------------------------------------------------- */
+
+/* Wake the reactor that watches the signal. */
+static void txs_ring(int fd)
+{
+    const uint64_t one = 1;
+
+    /* It is full only when nobody has answered for very long. */
+    if (write(fd, &one, sizeof one) == -1)
+        return;
+}
+
+/* Receive a watched signal for a signalfd. */
+static void txs_receive(int signo, siginfo_t *info, void *context)
+{
+    int doorbell_fd = atomic_load(&txs_signals[signo].doorbell_fd);
+
+    if (txs_in_window(txs_tid()) && txs_window_defer(info, context))
+        return;
+    txs_block_here(signo, context);
+    if (doorbell_fd != 0 && txs_defer(info)) {
+        txs_ring(doorbell_fd - 1);
+        return;
+    }
+    /* RLIMIT_SIGPENDING may have been used up since the signal left the queue. */
+    if (txs_queue_again(signo, info) == -1 && !txs_defer(info))
+        atomic_fetch_add(&txs_signals[signo].without_siginfo, 1);
+}
+
+static void txs_handler(int signo, siginfo_t *info, void *context)
+{
+    int saved_errno = errno, watched = 0;
+    struct txs_signal *signal;
+    siginfo_t unknown;
+
+    if (signo <= 0 || signo >= TXS_NSIG)
+        return;
+    signal = &txs_signals[signo];
+    if (!txs_is_from_kernel(signo, info, context)) {
+        context = NULL;
+        if (!txs_is_siginfo(signo, info)) {
+            /* As the kernel describes a signal whose sender it has forgotten. */
+            memset(&unknown, 0, sizeof unknown);
+            unknown.si_signo = signo;
+            info = &unknown;
+        }
+    }
+    if (getpid() == atomic_load(&txs_pid)) {
+        int pipe_fd;
+
+        atomic_fetch_add(&signal->running, 1);
+        watched = atomic_load(&signal->watched);
+        pipe_fd = atomic_load(&signal->pipe_fd);
+        if (watched && pipe_fd != 0)
+            txs_pipe_write(pipe_fd - 1, signo, info, context);
+        else if (watched)
+            txs_receive(signo, info, context);
+        atomic_fetch_sub(&signal->running, 1);
+    }
+    if (!watched)
+        txs_perform(signo, info, context);
+    errno = saved_errno;
 }
 
 /* --- fork --------------------------------------------------------------- */
@@ -191,6 +237,7 @@ static _Thread_local uintptr_t txs_forking_tid;
 static void txs_before_fork(void)
 {
     txs_forking_tid = txs_tid();
+    txs_lock_actions();
 }
 
 /*
@@ -201,80 +248,101 @@ static void txs_before_fork(void)
 static void txs_after_fork_in_child(void)
 {
     txs_bits noted = txs_noted(txs_forking_tid);
-    sigset_t unblock, block;
 
-    sigemptyset(&unblock);
-    sigemptyset(&block);
     for (int signo = 1; signo < TXS_NSIG; signo++) {
-        if (!atomic_load(&txs_signals[signo].watched)) {
+        struct txs_signal *signal = &txs_signals[signo];
+
+        atomic_store(&signal->running, 0);
+        if (!atomic_load(&signal->watched)) {
             if (noted & TXS_BIT(signo))     /* another thread has released it */
-                sigaddset(&unblock, signo);
+                sigdelset(&txs_unlocked_mask, signo);
             continue;
         }
         txs_restore_action(signo);
         if (txs_child_blocks(signo))
-            sigaddset(&block, signo);
+            sigaddset(&txs_unlocked_mask, signo);
         else if (txs_blocked_by_us(txs_forking_tid, signo))
-            sigaddset(&unblock, signo);
-        atomic_store(&txs_signals[signo].watched, 0);
-        atomic_store(&txs_signals[signo].pipe_fd, 0);
+            sigdelset(&txs_unlocked_mask, signo);
+        atomic_store(&signal->watched, 0);
+        atomic_store(&signal->pipe_fd, 0);
+        atomic_store(&signal->doorbell_fd, 0);
     }
-    pthread_sigmask(SIG_BLOCK, &block, NULL);
-    pthread_sigmask(SIG_UNBLOCK, &unblock, NULL);
-    atomic_store(&txs_handlers_running, 0);
+    atomic_store(&txs_pid, (int)getpid());
     txs_threads_reset();
     txs_window_reset();
+    txs_deferred_reset();
+    txs_unlock_actions();
 }
 
 /* --- acquire and release ------------------------------------------------ */
 
-/*
- * Acquire a signal: install the handler, and make fork(2) undo that in children.
- * The caller has blocked the signal; was_blocked says whether it was blocked
- * before.  pipe is the pipe to write to, or -1 when a signalfd is read.
- */
-static int txs_acquire(int signo, int was_blocked, int pipe, uintptr_t main_tid)
+/* Do this once: fork(2) restores everything in a child.  0, or -1 and errno. */
+static int txs_watch_forks(void)
 {
     static int watches_forks;
+    int error = 0;
 
-    if (!watches_forks) {
-        int error = pthread_atfork(txs_before_fork, NULL, txs_after_fork_in_child);
+    if (!watches_forks)
+        error = pthread_atfork(txs_before_fork, txs_unlock_actions,
+                               txs_after_fork_in_child);
+    watches_forks |= error == 0;
+    errno = error;
+    return error == 0 ? 0 : -1;
+}
 
-        if (error != 0) {
-            errno = error;
-            return -1;
-        }
-        watches_forks = 1;
-    }
+/*
+ * Acquire a signal: install the handler, and restore everything in children of
+ * fork(2).  The caller has blocked the signal; was_blocked says whether it was
+ * blocked before.  pipe is the pipe to write to, or -1 when a signalfd is read.
+ * doorbell is the eventfd that says that a signal is deferred, or -1.
+ */
+static int txs_acquire(int signo, int was_blocked, int pipe, int doorbell,
+                       uintptr_t main_tid)
+{
+    struct txs_signal *signal = &txs_signals[signo];
+
+    if (txs_watch_forks() == -1)
+        return -1;
     atomic_store(&txs_main_tid, main_tid);
     atomic_store(&txs_pid, (int)getpid());
-    atomic_store(&txs_signals[signo].owner_tid, 0);
-    atomic_store(&txs_signals[signo].throttled, 0);
-    atomic_store(&txs_signals[signo].user_blocked, 0);
-    atomic_store(&txs_signals[signo].without_siginfo, 0);
-    atomic_store(&txs_signals[signo].was_blocked, was_blocked);
-    atomic_store(&txs_signals[signo].pipe_fd, pipe + 1);
-    if (txs_install(signo) == -1) {
-        atomic_store(&txs_signals[signo].pipe_fd, 0);
+    atomic_store(&signal->owner_tid, 0);
+    atomic_store(&signal->throttled, 0);
+    atomic_store(&signal->user_blocked, 0);
+    atomic_store(&signal->without_siginfo, 0);
+    atomic_store(&signal->reported, 0);
+    atomic_store(&signal->was_blocked, was_blocked);
+    atomic_store(&signal->pipe_fd, pipe + 1);
+    atomic_store(&signal->doorbell_fd, doorbell + 1);
+    /* Before it is installed: it may run in another thread at once. */
+    atomic_store(&signal->watched, 1);
+    if (txs_install_first(signo) == -1) {
+        atomic_store(&signal->watched, 0);
+        atomic_store(&signal->pipe_fd, 0);
+        atomic_store(&signal->doorbell_fd, 0);
         return -1;
     }
-    atomic_store(&txs_signals[signo].watched, 1);
     txs_window_update();
     return 0;
 }
 
 /*
- * Release a signal.  The caller unblocks it.  When this returns, no handler
- * writes to the pipe any more, and its descriptor can be closed.
+ * Release a signal.  The caller unblocks it.  When this returns, no handler uses
+ * the pipe and the doorbell any more, and they can be closed.
  */
 static int txs_release(int signo)
 {
+    const struct timespec moment = {0, 100000};
+    struct txs_signal *signal = &txs_signals[signo];
     int result;
 
-    atomic_store(&txs_signals[signo].watched, 0);
+    atomic_store(&signal->watched, 0);
+    txs_lock_actions();
     result = txs_restore_action(signo);
-    if (atomic_exchange(&txs_signals[signo].pipe_fd, 0) != 0)
-        while (atomic_load(&txs_handlers_running) != 0)
-            sched_yield();
+    txs_unlock_actions();
+    atomic_store(&signal->pipe_fd, 0);
+    atomic_store(&signal->doorbell_fd, 0);
+    /* Sleep: to yield would leave a handler of less priority no time to end. */
+    while (atomic_load(&signal->running) != 0)
+        nanosleep(&moment, NULL);
     return result;
 }

@@ -4,6 +4,8 @@
 
 #include "siginfo.c"
 #include "threads.c"
+#include "actions.c"
+#include "deferred.c"
 #include "handler.c"
 #include "window.c"
 #include "pipe.c"

@@ -4,7 +4,9 @@
  *   siginfo.c    siginfo records, their layout, and the names of si_code
  *   threads.c    the signals that this module has blocked, by thread
  *   handler.c    the signal handler, its table of states, acquire and release
- *   window.c     signals that are deferred while a child is started
+ *   actions.c    the actions that the handler replaces and restores
+ *   deferred.c   signals that the handler keeps until they are read
+ *   window.c     the spawn window, in which a thread starts a child
  *   pipe.c       the backend for systems without signalfd(2)
  *   children.c   the ends of child processes
  *
@@ -31,6 +33,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #if defined __linux__ && !defined TXS_NO_LINUX
@@ -85,6 +88,7 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "the handler uses atomic_ullong");
 _Static_assert(ATOMIC_POINTER_LOCK_FREE == 2, "the handler uses atomic_uintptr_t");
 _Static_assert(sizeof(uintptr_t) <= sizeof(unsigned long long),
                "a thread's number fits into a lock-free type");
+_Static_assert(sizeof(atomic_int) == sizeof(int), "Python reads an atomic_int");
 _Static_assert(sizeof(pid_t) <= sizeof(int), "a pid fits into an atomic_int");
 #if TXS_LINUX
 _Static_assert(sizeof(pthread_t) <= sizeof(uintptr_t) && sizeof(pid_t) == 4,
@@ -131,21 +135,34 @@ static void txs_record(const siginfo_t *info, struct txs_siginfo *record);
 /* --- signals (handler.c) ------------------------------------------------ */
 
 /* What the handler knows of each signal.  See the table of states in handler.c. */
-static struct {
-    struct sigaction action;        /* from before our handler; to be restored */
+static struct txs_signal {
     atomic_int watched;
+    atomic_int running;             /* handlers that may use the descriptors */
     atomic_int was_blocked;         /* in the thread that acquired the signal */
     atomic_int pipe_fd;             /* of the pipe backend, plus 1; or 0 */
+    atomic_int doorbell_fd;         /* an eventfd that wakes the owner, plus 1; or 0 */
     atomic_uintptr_t owner_tid;     /* the thread that writes to the pipe */
     atomic_int throttled;           /* blocked there until the pipe has room */
     atomic_int user_blocked;        /* blocked there by the user, and not now */
-    atomic_uint without_siginfo;    /* signals for which there was no room */
+    atomic_uint without_siginfo;    /* signals that could not be deferred */
+    atomic_uint reported;           /* those that the reader has learned of */
 } txs_signals[TXS_NSIG];
 
 static int txs_queue_again(int signo, siginfo_t *info);
 static int txs_child_blocks(int signo);
 static int txs_is_user_blocked(uintptr_t tid, int signo);
 static int txs_is_throttled(uintptr_t tid, int signo);
+static void txs_block_here(int signo, void *context);
+static void txs_handler(int signo, siginfo_t *info, void *context);
+
+/* --- actions (actions.c) ------------------------------------------------ */
+
+static int txs_install(int signo);
+static int txs_install_first(int signo);
+static int txs_restore_action(int signo);
+static void txs_perform(int signo, siginfo_t *info, void *context);
+static void txs_lock_actions(void);
+static void txs_unlock_actions(void);
 
 /* --- threads (threads.c) ------------------------------------------------ */
 
@@ -153,19 +170,23 @@ static atomic_uintptr_t txs_main_tid;
 
 static uintptr_t txs_tid(void);
 static void txs_note(uintptr_t tid, int signo);
+static void txs_note_interrupted(uintptr_t tid, int signo);
 static txs_bits txs_noted(uintptr_t tid);
 static void txs_forget(uintptr_t tid, txs_bits signals);
 static int txs_blocked_by_us(uintptr_t tid, int signo);
-static void txs_block_here(int signo, void *context);
 static void txs_threads_reset(void);
 
-/* --- the spawn window (window.c) ---------------------------------------- */
+/* --- deferred signals, and the spawn window (deferred.c, window.c) ------- */
+
+static int txs_defer(const siginfo_t *info);
+static int txs_undefer(siginfo_t *info);
+static int txs_deferred_count(void);
+static void txs_deferred_reset(void);
 
 static int txs_in_window(uintptr_t tid);
-static int txs_may_defer(uintptr_t tid);
-static int txs_deferred_count(void);
-static void txs_defer(const siginfo_t *info, void *context);
+static int txs_window_defer(const siginfo_t *info, void *context);
 static void txs_window_update(void);
+static void txs_window_reopen(void);
 static void txs_window_reset(void);
 
 /* --- the pipe (pipe.c) -------------------------------------------------- */

@@ -10,13 +10,12 @@
  *
  * Another thread may get a signal first.  Its handler writes the record, and
  * blocks the signal in that thread: from then on the owner gets it.  If the pipe
- * is full, the signal is sent back to the queue.  A system that cannot do that
- * counts the signal, and the reader learns only its number.
+ * is full, the signal is deferred.
  *
  * A signal may be released while a handler of it runs in another thread, which
  * must not write to a descriptor that has become another file.  So each handler
  * counts itself as running before it looks for the pipe, and txs_release() waits
- * until no handler runs.
+ * until none runs.
  *
  * Rejected: a socket instead of the pipe (on no system it has more room); to let
  * every thread write for good (two threads may write in another order than they
@@ -78,17 +77,14 @@ static void txs_pipe_write(int fd, int signo, siginfo_t *info, void *context)
     }
     if (owns)
         txs_throttle(fd, in_window, context);
-    if (txs_may_defer(tid)) {
-        txs_defer(info, context);
+    if (in_window && txs_window_defer(info, context))
         return;
-    }
     txs_block_here(signo, context);
-    if (txs_queue_again(signo, info) == 0)
-        return;
-    atomic_fetch_add(&txs_signals[signo].without_siginfo, 1);
+    if (!txs_defer(info) && txs_queue_again(signo, info) == -1)
+        atomic_fetch_add(&txs_signals[signo].without_siginfo, 1);
     /*
-     * The reader may have emptied the pipe and looked at the count before that:
-     * wake it.  If the pipe is still full, the reader will look again anyway.
+     * The reader may have emptied the pipe and looked for deferred signals before
+     * that: wake it.  If the pipe is still full, the reader will look again anyway.
      */
     memset(&record, 0, sizeof record);
     if (write(fd, &record, sizeof record) == -1)
@@ -175,13 +171,9 @@ static void txs_pipe_resume(int pipe)
 }
 
 /*
- * Read records, and after them one for each signal that was counted because there
- * was no room for it; these counts are added to *without_siginfo.  Returns how
- * many records there are, or -1 and errno.  The array has room for TXS_NSIG
- * records more than are wanted.
+ * Read records.  Returns how many there are, or -1 and errno.
  */
-static int txs_pipe_read(int fd, int pipe, struct txs_siginfo *records, int wanted,
-                         unsigned long *without_siginfo)
+static int txs_pipe_read(int fd, struct txs_siginfo *records, int wanted)
 {
     ssize_t size = read(fd, records, (size_t)wanted * sizeof *records);
     int count = 0;
@@ -193,14 +185,5 @@ static int txs_pipe_read(int fd, int pipe, struct txs_siginfo *records, int want
     for (int i = 0; i < (int)((size_t)size / sizeof *records); i++)
         if (records[i].signo != 0)      /* 0 only wakes the reader */
             records[count++] = records[i];
-    for (int signo = 1; signo < TXS_NSIG; signo++)
-        if (atomic_load(&txs_signals[signo].without_siginfo) != 0
-            && txs_uses_pipe(signo, pipe)) {
-            memset(&records[count], 0, sizeof *records);
-            records[count].code = SI_USER;
-            records[count++].signo = (uint32_t)signo;
-            *without_siginfo +=
-                atomic_exchange(&txs_signals[signo].without_siginfo, 0);
-        }
     return count;
 }

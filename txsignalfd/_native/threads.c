@@ -96,10 +96,19 @@ static void txs_note_from(int first, uintptr_t tid, int signo)
     }
 }
 
-/* Note that we block a signal in a thread that may use the reserved slots. */
+/* Note that we block a signal in a thread that watches signals. */
 static void txs_note(uintptr_t tid, int signo)
 {
     txs_note_from(0, tid, signo);
+}
+
+/* For the handler: note that it blocks a signal in its thread. */
+static void txs_note_interrupted(uintptr_t tid, int signo)
+{
+    int has_reserved = tid == atomic_load(&txs_main_tid)
+                       || tid == atomic_load(&txs_signals[signo].owner_tid);
+
+    txs_note_from(has_reserved ? 0 : TXS_OWNER_SLOTS, tid, signo);
 }
 
 /* The signals that are noted for a thread. */
@@ -143,18 +152,6 @@ static int txs_blocked_by_us(uintptr_t tid, int signo)
 {
     return !atomic_load(&txs_signals[signo].was_blocked)
            || (txs_noted(tid) & TXS_BIT(signo));
-}
-
-/* For the handler: block a signal in its thread from the handler's return on. */
-static void txs_block_here(int signo, void *context)
-{
-    uintptr_t tid = txs_tid();
-    int has_reserved = tid == atomic_load(&txs_main_tid)
-                       || tid == atomic_load(&txs_signals[signo].owner_tid);
-
-    sigaddset(TXS_MASK(context), signo);
-    if (!txs_is_user_blocked(tid, signo))
-        txs_note_from(has_reserved ? 0 : TXS_OWNER_SLOTS, tid, signo);
 }
 
 /* Empty the table, in a forked child. */

@@ -4,24 +4,17 @@
  * posix_spawn(3) and vfork(2) run no code of ours in the child, which inherits
  * the mask of the thread that starts it.  So that thread unblocks the watched
  * signals for the moment of the start: it opens its window.  The handler defers
- * the signals that the thread gets meanwhile, and they are read before all that
- * are still queued.  Sending them back to the queue would put them at its end,
- * and so change the order of realtime signals.
+ * the signals that the thread gets meanwhile.
  *
- * One thread at a time has a window: the caller holds a lock.  Only the handler
- * of that thread, in which all signals are blocked, defers signals.
+ * One thread at a time has a window: the caller holds a lock.
  */
 
 #include "native.h"
 
-#define TXS_DEFERRED 65536  /* only the pages that were ever used take memory */
-
-static siginfo_t txs_deferred[TXS_DEFERRED];
-static volatile sig_atomic_t txs_deferred_length;
-
 static struct {
     atomic_uintptr_t tid;   /* the thread that has the window, or 0 */
     int depth;              /* it may open the window repeatedly */
+    atomic_int full;        /* the handler has blocked the signals again */
     sigset_t unblocked;     /* the watched signals that do not reach the queue */
     sigset_t reblock;       /* those of them that were blocked before */
     txs_bits noted;         /* the signals that were noted for the thread before */
@@ -32,31 +25,26 @@ static int txs_in_window(uintptr_t tid)
     return tid == atomic_load(&txs_window.tid);
 }
 
-/* Whether the thread has a window, and there is room. */
-static int txs_may_defer(uintptr_t tid)
-{
-    return txs_in_window(tid) && txs_deferred_length < TXS_DEFERRED;
-}
-
-static int txs_deferred_count(void)
-{
-    return txs_deferred_length;
-}
-
-/* For the handler: defer a signal.  The last one that fits closes the mask. */
-static void txs_defer(const siginfo_t *info, void *context)
+/*
+ * For the handler in a window: defer a signal.  The last signal that fits closes
+ * the mask.  0 if there is no room.
+ */
+static int txs_window_defer(const siginfo_t *info, void *context)
 {
     uintptr_t tid = txs_tid();
 
-    txs_deferred[txs_deferred_length] = *info;
-    if (++txs_deferred_length < TXS_DEFERRED)
-        return;
+    if (!txs_defer(info))
+        return 0;
+    if (txs_deferred_count() < TXS_DEFERRED || context == NULL)
+        return 1;
+    atomic_store(&txs_window.full, 1);
     for (int signo = 1; signo < TXS_NSIG; signo++)
         if (sigismember(&txs_window.unblocked, signo) == 1) {
             sigaddset(TXS_MASK(context), signo);
             if (atomic_load(&txs_signals[signo].owner_tid) == tid)
                 atomic_store(&txs_signals[signo].throttled, 1);
         }
+    return 1;
 }
 
 /*
@@ -68,7 +56,7 @@ static void txs_window_update(void)
     uintptr_t tid = txs_tid();
     sigset_t more;
 
-    if (!txs_may_defer(tid))
+    if (!txs_in_window(tid) || atomic_load(&txs_window.full))
         return;
     sigemptyset(&more);
     for (int signo = 1; signo < TXS_NSIG; signo++)
@@ -92,7 +80,7 @@ static int txs_window_open(void)
     int error;
 
     if (txs_window.depth > 0)
-        return txs_window.depth++, txs_deferred_length;
+        return txs_window.depth++, txs_deferred_count();
     pthread_sigmask(SIG_BLOCK, NULL, &before);
     mask = before;
     txs_window.noted = txs_noted(tid);
@@ -119,10 +107,11 @@ static int txs_window_open(void)
             sigdelset(&mask, signo);
         }
     }
+    atomic_store(&txs_window.full, 0);
     atomic_store(&txs_window.tid, tid);
     error = pthread_sigmask(SIG_SETMASK, &mask, NULL);
     if (error == 0)
-        return txs_window.depth++, txs_deferred_length;
+        return txs_window.depth++, txs_deferred_count();
     atomic_store(&txs_window.tid, 0);
     errno = error;
     return -1;
@@ -162,44 +151,18 @@ static int txs_window_close(void)
     }
     atomic_store(&txs_window.tid, 0);
     pthread_sigmask(SIG_SETMASK, &after, NULL);
-    count = txs_deferred_length;
+    count = txs_deferred_count();
     for (int signo = 1; count == 0 && signo < TXS_NSIG; signo++)
         if (txs_is_throttled(tid, signo))
             txs_pipe_resume(atomic_load(&txs_signals[signo].pipe_fd) - 1);
     return count;
 }
 
-/*
- * Take deferred signals, in order, as many as there is room for records.
- * Returns how many records there are.  Signals that were released meanwhile go
- * to the process.
- */
-static int txs_deferred_take(struct txs_siginfo *records, int room)
+/* Unblock what the handler has blocked because no more could be deferred. */
+static void txs_window_reopen(void)
 {
-    sigset_t all, before;
-    int taken = 0, count, left;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    count = txs_deferred_length < room ? txs_deferred_length : room;
-    for (int i = 0; i < count; i++) {
-        siginfo_t *info = &txs_deferred[i];
-
-        if (atomic_load(&txs_signals[info->si_signo].watched))
-            txs_record(info, &records[taken++]);
-        else
-            txs_send_back(info->si_signo, info);
-    }
-    /* If the window was full, its handler has blocked these. */
-    if (txs_deferred_length == TXS_DEFERRED && atomic_load(&txs_window.tid) != 0)
-        for (int signo = 1; signo < TXS_NSIG; signo++)
-            if (sigismember(&txs_window.unblocked, signo) == 1)
-                sigdelset(&before, signo);
-    left = txs_deferred_length - count;
-    memmove(txs_deferred, txs_deferred + count, (size_t)left * sizeof *txs_deferred);
-    txs_deferred_length = left;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return taken;
+    if (txs_in_window(txs_tid()) && atomic_exchange(&txs_window.full, 0))
+        pthread_sigmask(SIG_UNBLOCK, &txs_window.unblocked, NULL);
 }
 
 /* Close the window of the parent, in a forked child. */
@@ -207,5 +170,4 @@ static void txs_window_reset(void)
 {
     atomic_store(&txs_window.tid, 0);
     txs_window.depth = 0;
-    txs_deferred_length = 0;
 }
