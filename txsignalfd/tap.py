@@ -288,6 +288,7 @@ def makeService(options: Options) -> IService:
         stopFirst=bool(options["stop-first"]),
         reactor=reactor,
     )
+    reloads.addParticipant(factory.prepare)
     # twistd runs no other service.
     reloads.alone = True
     reloads.early = early

@@ -8,6 +8,7 @@ import ftplib
 import os
 import pwd
 import re
+import shutil
 import socket
 import struct
 from collections.abc import Callable
@@ -406,6 +407,38 @@ def test_reloadsParseTheCommandInItsDirectory(tmp_path: Path) -> None:
         assert fetch(tcp(port)) == b"its text"
         daemon.kill(SIGTERM)
         assert daemon.wait() == -SIGTERM
+
+
+def deploy(directory: Path, number: int) -> Path:
+    """
+    Make a release, and let the link C{current} point to it.
+    """
+    release = directory / f"release-{number}"
+    release.mkdir()
+    (release / "index.html").write_text(f"{number}")
+    (directory / "link").symlink_to(release.name)
+    (directory / "link").rename(directory / "current")
+    return release
+
+
+def test_reloadsFollowTheLinkToTheWorkingDirectory(tmp_path: Path) -> None:
+    """
+    Also when the old release was removed.  A reload that fails stays there.
+    """
+    port = freePort()
+    options = [f"--listen=tcp:{port}:interface=127.0.0.1", "--path=."]
+    first = deploy(tmp_path, 1)
+    inLink = ["sh", "-c", 'cd current; exec "$@"', "sh"]
+    twistd = ["--pidfile="]
+    with serving(tmp_path, "web", *options, twistd=twistd, before=inLink) as daemon:
+        assert fetch(tcp(port)) == b"1"
+        second = deploy(tmp_path, 2)
+        shutil.rmtree(first)
+        reload(daemon)
+        assert fetch(tcp(port)) == b"2"
+        assert Path(f"/proc/{daemon.pid}/cwd").samefile(second)
+        reload(daemon)
+        assert fetch(tcp(port)) == b"2"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, for chroot(2)")

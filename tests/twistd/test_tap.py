@@ -596,6 +596,58 @@ def test_aReloadWorksInAReplacedDirectory(
     assert Path.cwd() == here
 
 
+def test_aFailedReloadReturnsToTheOldRelease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Where the link to the working directory has changed.
+    """
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "current"
+    link.symlink_to("old")
+    monkeypatch.chdir(link)
+    monkeypatch.setenv("PWD", str(link))
+
+    class Maker:
+        def makeService(self, options: Any) -> Service:
+            assert options is None
+            return Service()
+
+    factory = PluginFactory(Maker(), None, lambda: None)
+    factory()
+    link.unlink()
+    link.symlink_to("new")
+    for end, name in (("rollback", "old"), ("commit", "new")):
+        commit, rollback = factory.prepare()
+        factory()
+        assert Path.cwd().name == "new"
+        {"commit": commit, "rollback": rollback}[end]()
+        assert Path.cwd().name == name
+
+
+def test_aReloadFailsWithoutTheDirectoryOfTheCommand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    If the process works in another one.
+    """
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    class Maker:
+        def makeService(self, options: Any) -> Service:
+            return Service()
+
+    factory = PluginFactory(Maker(), None, lambda: None)
+    factory()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").rmdir()
+    with pytest.raises(FileNotFoundError, match="here"):
+        factory()
+    assert Path.cwd() == tmp_path
+
+
 def test_anErrorNamesAPluginThatMakesNoService() -> None:
 
     class Maker:

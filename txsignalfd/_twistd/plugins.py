@@ -6,8 +6,9 @@ The plugins of twistd, as subcommands of C{twistd signalfd}.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -43,29 +44,22 @@ def parseOptions(maker: Any, parent: Any, arguments: list[str]) -> Any:
     return options
 
 
-@contextmanager
-def _workingIn(directory: str) -> Iterator[None]:
+def _logicalDirectory() -> str:
     """
-    Work in the directory in which the command was given.
+    Return the working directory as the shell names it, with symbolic links.
 
-    twistd may have left it, for C{--rundir}.
+    Another release may be deployed by changing such a link.
     """
-    try:
-        current = os.getcwd()
-    except FileNotFoundError:
-        # The current directory was removed.  A deployment may have created
-        # another one with the same name.
-        with suppress(FileNotFoundError):
-            os.chdir(directory)
-        current = directory
-    if current == directory:
-        yield
-        return
-    os.chdir(directory)
-    try:
-        yield
-    finally:
-        os.chdir(current)
+    logical = os.environ.get("PWD", "")
+    with suppress(OSError):
+        if os.path.isabs(logical) and os.path.samefile(logical, os.curdir):
+            return logical
+    return os.getcwd()
+
+
+def _openDirectory() -> int:
+    # O_PATH needs no permission to read the directory.
+    return os.open(os.curdir, getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC)
 
 
 class PluginFactory:
@@ -84,7 +78,8 @@ class PluginFactory:
         """
         self._maker = maker
         self._parseAgain = parseAgain
-        self._directory = os.getcwd()
+        self._directory = _logicalDirectory()
+        self._entered = os.stat(os.curdir)
         self._root = os.stat("/")
         self._first = checkService(maker.makeService(options), self)
 
@@ -98,8 +93,52 @@ class PluginFactory:
         first, self._first = self._first, None
         if first is not None:
             return first
-        with _workingIn(self._directory) if self._seesAll else nullcontext():
+        if not self._seesAll:
             return self._maker.makeService(self._parseAgain())
+        before = _openDirectory()
+        try:
+            isThere = os.path.samestat(os.fstat(before), self._entered)
+            self._enter(isThere)
+            try:
+                return self._maker.makeService(self._parseAgain())
+            finally:
+                if not isThere:
+                    os.fchdir(before)
+        finally:
+            os.close(before)
+
+    def _enter(self, isThere: bool) -> None:
+        """
+        Enter the directory of the command, which may be another one by now.
+
+        @param isThere: Whether the process still works in that directory, and
+            not in that of C{--rundir}.
+        """
+        try:
+            os.chdir(self._directory)
+        except OSError:
+            # It was removed, or C{--uid} may not enter it any more.  Absolute paths
+            # can still be read.
+            if not isThere:
+                raise
+        else:
+            self._entered = os.stat(os.curdir)
+
+    def prepare(self) -> tuple[Callable[[], None], Callable[[], None]]:
+        """
+        Return to the present working directory if the reload fails.
+
+        L{ReloadService.addParticipant} calls this before each reload.
+        """
+        before = _openDirectory()
+        entered = self._entered
+
+        def rollback() -> None:
+            self._entered = entered
+            os.fchdir(before)
+            os.close(before)
+
+        return partial(os.close, before), rollback
 
     @property
     def _seesAll(self) -> bool:
