@@ -530,6 +530,28 @@ def test_standardStreamsAndSyslogAreNotRotated() -> None:
     assert [line.split("] ")[1] for line in sent] == ["rotating the log", *lines]
 
 
+@pytest.mark.parametrize("removed", [False, True])
+def test_otherLogFilesAreReopened(removed: bool, tmp_path: Path) -> None:
+    """
+    If they were moved or removed.  Those that are in place, or closed, are not.
+    """
+    log, other = tmp_path / "log", tmp_path / "other"
+    closed = LogFile.fromFullPath(str(tmp_path / "closed"))
+    closed.close()
+    (tmp_path / "closed").unlink()
+    with logFile(other) as file, logFile(log) as own:
+        with logging(textFileLogObserver(own)):
+            assert rotateLogs() == [f"{log}: rotated"]
+            if removed:
+                other.unlink()
+            else:
+                other.rename(tmp_path / "moved")
+            assert rotateLogs() == [f"{log}: rotated", f"{other}: reopened"]
+            file.write("new")
+    assert other.read_text() == "new"
+    assert not (tmp_path / "closed").exists()
+
+
 def test_aReopenedFileHasItsDefaultMode(tmp_path: Path) -> None:
     log = tmp_path / "log"
     file: Any = LogFile("log", str(tmp_path), defaultMode=0o604)

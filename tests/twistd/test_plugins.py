@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGTERM, SIGUSR1
 from typing import Any
 
 import pytest
@@ -439,6 +439,21 @@ def test_reloadsFollowTheLinkToTheWorkingDirectory(tmp_path: Path) -> None:
         assert Path(f"/proc/{daemon.pid}/cwd").samefile(second)
         reload(daemon)
         assert fetch(tcp(port)) == b"2"
+
+
+def test_sigusr1ReopensTheAccessLog(tmp_path: Path) -> None:
+    """
+    C{web --logfile} has a log of its own.
+    """
+    web = StaticWeb(tmp_path, freePort())
+    log = tmp_path / "web.log"
+    with serving(tmp_path, "web", *web.options) as daemon:
+        web.check(daemon)
+        log.rename(tmp_path / "moved")
+        daemon.kill(SIGUSR1)
+        daemon.waitForOutput(f"{log}: reopened")
+        web.check(daemon)
+        waitFor(lambda: "GET /" in log.read_text(), "the request is logged")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, for chroot(2)")

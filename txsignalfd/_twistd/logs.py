@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.twistd.test_logs -*-
 """
-L{rotateLogs}: rotate or reopen the log files that twistd writes to.
+L{rotateLogs}: rotate or reopen the log files of twistd and of its service.
 
 Theory
 ======
@@ -18,6 +18,11 @@ with C{log_trace} (C{twisted.logger.ILogObserver}) records every observer that i
 passes, also those behind filters and publishers.  This works for every option by
 which an observer was added.
 
+A service may write log files of its own, as C{web --logfile} does.  Those of
+C{twisted.python.logfile} are found among all objects of the process, and reopened
+if they were moved.  They are not rotated: the service decides when that is done.
+Nothing tells which plain files of a service are logs, so these are left unchanged.
+
 No file is closed before its successor can be opened, because the directory may
 belong to root, and twistd may have dropped its privileges.  A file that cannot be
 rotated is named in the log, and stays open.
@@ -29,8 +34,10 @@ own (each of its log options would have to be implemented a second time).
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import stat
+from collections.abc import Callable
 from typing import IO, Any, Final
 
 from twisted.logger import (
@@ -53,27 +60,50 @@ _STREAMS: Final[dict[int | None, str]] = {1: "stdout", 2: "stderr"}
 
 def rotateLogs() -> list[str]:
     """
-    Rotate each log file, or reopen a file that was moved or removed.
+    Rotate each log file of twistd, or reopen a file that was moved or removed.
+
+    Other log files of Twisted's are reopened if they were moved or removed.
 
     Call this function in the reactor's thread.  It raises no exception.  It logs
     one line at the end of the old files, and the outcome in the new files, as an
     error for a file that could not be rotated.
 
-    @return: The outcome, as one line for each destination of the log.
+    @return: The outcome, as one line for each destination of the log, and for
+        each other file that was reopened.
     """
-    lines = []
     targets = {id(target): target for target in map(_targetOf, _observers())}
-    for target in targets.values():
-        name = _nameOf(target)
-        try:
-            line = f"{name}: {_renew(target)}"
-            _log.info("{line}", line=line)
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            line = f"{name}: not rotated, logging continues there: {why}"
-            _log.error("{line}", line=line)
-        lines.append(line)
+    others = [file for file in _logFiles() if id(file) not in targets]
+    lines = [_renewed(target, _renew) for target in targets.values()]
+    lines += [_renewed(file, _reopen) for file in others if _wasMoved(file)]
     return lines
+
+
+def _renewed(target: Any, renew: Callable[[Any], str]) -> str:
+    name = _nameOf(target)
+    try:
+        line = f"{name}: {renew(target)}"
+        _log.info("{line}", line=line)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        line = f"{name}: not rotated, logging continues there: {why}"
+        _log.error("{line}", line=line)
+    return line
+
+
+def _logFiles() -> list[BaseLogFile]:
+    """
+    Return the open log files of Twisted's in this process.
+    """
+    # type(), because a proxy may pretend to be of another class.
+    found = [each for each in gc.get_objects() if issubclass(type(each), BaseLogFile)]
+    return [file for file in found if not getattr(file, "closed", True)]
+
+
+def _wasMoved(file: BaseLogFile) -> bool:
+    # Private, because BaseLogFile has no fileno().  Twisted has closed the file if
+    # its own rotation failed.
+    inner = file._file  # noqa: SLF001
+    return inner.closed or not _isInPlace(file.path, inner.fileno())
 
 
 def _observers() -> list[ILogObserver]:
@@ -163,12 +193,9 @@ def _isInPlace(path: str, descriptor: int) -> bool:
 def _rotate(file: BaseLogFile) -> str:
     if file.closed:
         return "the file is closed, left unchanged"
-    # Private, because BaseLogFile has no fileno().
-    inner = file._file  # noqa: SLF001
-    # Twisted has closed the file if its own rotation failed.
-    if inner.closed or not _isInPlace(file.path, inner.fileno()):
+    if _wasMoved(file):
         return _reopen(file)
-    before = os.fstat(inner.fileno())
+    before = os.fstat(file._file.fileno())  # noqa: SLF001
     if not stat.S_ISREG(before.st_mode):
         return _NOTHING
     try:
