@@ -1,6 +1,5 @@
 """
-The house: what a module may import, how long it may be, and that an import
-has no effect.
+The rules that every module and document follows: imports, length, names, words.
 """
 
 from __future__ import annotations
@@ -17,29 +16,10 @@ from pathlib import Path
 import pytest
 
 import txsignalfd
+from tests.support.layers import LAYERS
 from tests.support.reactors import DEADLINE
 
 HOUSE = Path(txsignalfd.__file__).parent
-
-#: A package imports only from layers above its own.  Inside a package imports
-#: must not form a cycle.  C{__init__} is what users import from.
-LAYERS = [
-    ["_version"],
-    ["_native"],
-    ["siginfo"],
-    ["lowlevel"],
-    ["_proc"],
-    ["_kernel"],
-    ["_dispatch"],
-    ["_children"],
-    ["eventfd", "reactorsignals", "service", "testing"],
-    ["_reload"],
-    ["_twistd"],
-    ["tap"],
-    ["_control"],
-    ["__init__"],
-    ["__main__"],
-]
 
 #: The number of the layer of each package and of each public module.
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -52,13 +32,13 @@ MODULES = {
     for path in sorted(HOUSE.rglob("*.py"))
 }
 
-#: What can be read at one sitting.
+#: The most lines of a module.
 MOST_LINES = 500
 
 
 def importedModules(tree: ast.AST) -> Iterator[str]:
     """
-    The modules of the package that a module imports from, anywhere in it.
+    Yield the modules of the package that a module imports from, anywhere in it.
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -76,7 +56,7 @@ def importedModules(tree: ast.AST) -> Iterator[str]:
 
 def _moduleOf(parts: list[str]) -> str:
     """
-    The longest part of a dotted name that is a module.
+    Return the longest part of a dotted name that is a module.
     """
     while parts:
         name = ".".join(parts)
@@ -91,9 +71,9 @@ def _imports(module: str) -> list[str]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_importsOnlyFromLayersAbove(module: str) -> None:
+def test_importsOnlyFromLowerLayers(module: str) -> None:
     """
-    To understand a package, nobody needs to know the layers below it.
+    A package can be understood without the layers above it.
     """
     package = module.partition(".")[0]
     wrong = [
@@ -143,7 +123,7 @@ def test_everyFormOfImportIsSeen(source: str, imported: list[str]) -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_moduleIsShort(module: str) -> None:
     """
-    Each module can be read at one sitting.
+    A module can be read at one sitting.
     """
     lines = MODULES[module].read_text(encoding="utf-8").splitlines()
     assert len(lines) <= MOST_LINES
@@ -152,7 +132,7 @@ def test_moduleIsShort(module: str) -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_moduleNamesItsTests(module: str) -> None:
     """
-    The test module that a module names exists.
+    Every module names a test module that exists.
     """
     first = MODULES[module].read_text(encoding="utf-8").partition("\n")[0]
     match = re.fullmatch(r"# -\*- test-case-name: tests\.([\w.]+) -\*-", first)
@@ -163,7 +143,7 @@ def test_moduleNamesItsTests(module: str) -> None:
         assert MODULES[module].stem in ("__init__", "build")
 
 
-#: Import every module that a program imports, and tell what has changed.
+#: Import every module that a program imports, and print what has changed.
 IMPORT_ALL = """
 import importlib, os, signal, sys
 
@@ -191,8 +171,8 @@ for name in before:
 
 def test_importHasNoEffect(tmp_path: Path) -> None:
     """
-    A library can import it without a choice of reactor, and without a change
-    to mask, dispositions, descriptors and threads.
+    An import chooses no reactor, and changes no mask, disposition, descriptor or
+    thread.
     """
     modules = [
         name
@@ -224,7 +204,7 @@ def test_publicNameIsDocumented(name: str) -> None:
     assert inspect.cleandoc(documentation)
 
 
-def test_everyPublicNameIsOffered() -> None:
+def test_dirShowsThePublicNames() -> None:
     """
     L{dir}, C{__all__} and C{import *} agree, and other names do not exist.
     """

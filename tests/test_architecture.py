@@ -1,0 +1,124 @@
+"""
+docs/architecture.rst is true: its picture, and its three walks.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.documents import CHECKOUT
+from tests.support.freeports import freePort
+from tests.support.layers import LAYERS
+from tests.support.reactors import DEADLINE
+from tests.support.walks import HOUSE
+
+PAGE = CHECKOUT / "docs" / "architecture.rst"
+
+pytestmark = pytest.mark.skipif(
+    not PAGE.exists(), reason="the tests run without a checkout, and so its pages"
+)
+
+#: A file that is on every way and has no part in it: it names signals and codes.
+NAMES = "_native/names.py"
+
+#: The most files on the way of a signal through a reload.
+MOST_FILES = 15
+
+WALKS = {
+    "signalToHandler": "A signal to its handler",
+    "reload": "A SIGHUP to a finished reload",
+    "childToProcessExited": "A SIGCHLD to processExited",
+}
+
+
+def section(title: str) -> str:
+    """
+    Return the text of a section of the page.
+    """
+    _, _, after = PAGE.read_text().partition(f"\n{title}\n===")
+    return after.partition("\n\n\n")[0]
+
+
+def steps(walk: str) -> list[tuple[list[str], list[str]]]:
+    """
+    Return the files and the names that each step of a walk mentions.
+    """
+    found = re.findall(r"^\d+\. (.*(?:\n .*)*)", section(WALKS[walk]), re.MULTILINE)
+    parts = [step.partition(":") for step in found]
+    return [(_literals(files), _literals(text)) for files, _, text in parts]
+
+
+def _literals(text: str) -> list[str]:
+    return re.findall(r"``([^`]+)``", text)
+
+
+def trace(walk: str) -> dict[str, set[str]]:
+    """
+    Return the functions that a real run calls, by file.
+    """
+    arguments = [f"tcp:{freePort()}:interface=127.0.0.1"] if walk == "reload" else []
+    child = subprocess.run(
+        [sys.executable, "-m", "tests.support.walks", walk, *arguments],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    called: dict[str, set[str]] = {}
+    for line in child.stdout.splitlines():
+        file, name = line.split()
+        called.setdefault(file, set()).add(name)
+    assert called, child.stderr
+    return called
+
+
+@pytest.mark.parametrize("walk", WALKS)
+def test_aWalkIsWhatHappens(walk: str) -> None:
+    """
+    The files of a walk are those of a real run, which calls what they mention.
+    """
+    called = trace(walk)
+    files = [file for files, _ in steps(walk) for file in files]
+    assert sorted(files) == sorted(called.keys() - {NAMES})
+    for here, names in steps(walk):
+        for name in names:
+            if "." in name:
+                assert any(name in called[file] for file in here), name
+            else:
+                assert any(name in (HOUSE / file).read_text() for file in here), name
+
+
+def test_aReloadPassesFewFiles() -> None:
+    """
+    Whoever follows a SIGHUP through a reload opens few files.
+    """
+    assert sum(len(files) for files, _ in steps("reload")) <= MOST_FILES
+
+
+def test_thePictureShowsTheLayers() -> None:
+    """
+    Each line of the picture is a layer, the lowest last.
+    """
+    picture = re.findall(r"^    ((?:\w+ )+) +\S", section("The packages"), re.MULTILINE)
+    shown = [line.split() for line in picture]
+    layers = [layer for layer in LAYERS if layer != ["__init__"]]
+    assert [sorted(line) for line in reversed(shown)] == layers
+
+
+def test_everythingThatThePageNamesExists() -> None:
+    """
+    Files, classes and functions.
+    """
+    source = "".join(
+        path.read_text() for path in [*HOUSE.rglob("*.py"), *HOUSE.rglob("*.c")]
+    )
+    for literal in _literals(PAGE.read_text()):
+        for name in re.findall(r"[\w/]+\.(?:py|c)\b", literal):
+            assert (HOUSE / name).exists(), name
+        for name in re.findall(r"^(?:[A-Z]\w+\.)?(\w+)$", literal):
+            assert re.search(rf"\b{name}\b", source) or (HOUSE / name).exists(), name
