@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import partial
 from getopt import getopt
 from math import inf
-from signal import SIGHUP
 from typing import Any, Final
 
 from twisted.application.service import IService
@@ -31,7 +30,7 @@ from txsignalfd._reload.sharing import (
     unclaimed,
     unshareInherited,
 )
-from txsignalfd._twistd.actions import parseOn
+from txsignalfd._twistd.actions import DEFAULTS, parseOn
 from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.plugins import PluginFactory, installedPlugins, parseOptions
 from txsignalfd._twistd.signallog import (
@@ -40,7 +39,7 @@ from txsignalfd._twistd.signallog import (
     SignalLogService,
     logToStderr,
 )
-from txsignalfd._twistd.startup import hangup
+from txsignalfd._twistd.startup import startupSignals
 from txsignalfd._twistd.systemd import Notifier
 from txsignalfd._version import __version__
 
@@ -90,8 +89,8 @@ class Options(UsageOptions):
         " SIGTERM and SIGINT stop it after open connections have drained, a second"
         " one stops it at once, as SIGQUIT does. SIGUSR1 rotates the log, SIGUSR2"
         " logs a report. --on changes the action of any signal: the actions are"
-        " reload, stop, quit, rotate, report, ignore, call:MODULE.FUNCTION and"
-        " run:COMMAND."
+        " reload, stop, quit, rotate, report, ignore, leave (the program handles the"
+        " signal itself), call:MODULE.FUNCTION and run:COMMAND."
         " Try: twistd -n signalfd web --listen tcp:8080 --path ."
     )
     optFlags: list[list[str | None]] = [
@@ -167,6 +166,8 @@ class Options(UsageOptions):
         except ValueError as error:
             raise UsageError(f"--on: {error}") from None
         self["on"][signo] = action
+        if self.parent is not None:
+            startupSignals.defer({signo: action})
 
     def __missing__(self, key: str) -> Any:
         # A plugin may read the options of twistd from its parent.
@@ -198,12 +199,12 @@ class Options(UsageOptions):
         if self.parent is None:
             super().parseOptions(options)
             return
-        hangup.defer()
+        startupSignals.defer(DEFAULTS)
         shareInherited()
         try:
             super().parseOptions(options)
         except BaseException as error:
-            hangup.restore()
+            startupSignals.restore()
             unshareInherited()
             if isinstance(error, UsageError):
                 raise SystemExit(f"{self}\ntwistd signalfd: {error}") from error
@@ -237,8 +238,7 @@ class Options(UsageOptions):
             raise UsageError(f"--format: expected text or json, got {self['format']!r}")
         if self["signals"] is None:
             self["signals"] = DEFAULT_SIGNALS
-        if SIGHUP not in self["signals"]:
-            hangup.restore()
+        startupSignals.restore(DEFAULTS.keys() - self["signals"])
         if self.parent is not None and self.inForeground and self["format"] == "json":
             chosen = ("logger", "logfile", "syslog")
             if not any(self.parent.get(option) for option in chosen):

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGHUP
 
+from tests.support.processes import inPidNamespace
 from tests.support.reactors import DEADLINE
 from txsignalfd._proc.status import ofProcess
 
@@ -178,6 +179,39 @@ def _writePlugin(directory: Path) -> None:
         "served = ServiceMaker('served', 'tests.support.served', 'For tests.',"
         " 'served')\n"
     )
+
+
+def childrenOf(pid: int) -> list[int]:
+    """
+    Return the children of a process with one thread.
+    """
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in children.read_text().split()]
+
+
+@contextmanager
+def asInit(
+    directory: Path,
+    *command: str,
+    unshare: Sequence[str] = (),
+    until: Callable[[Program], object] | None = None,
+) -> Iterator[tuple[Program, int]]:
+    """
+    Run a daemon as the first process of a pid namespace.
+
+    @param unshare: More options of unshare(1).
+    @param until: Waits for the daemon; by default until it serves.
+    @return: The program that starts it, and its pid outside of the namespace.
+    """
+    twistd = commandFor(directory, *command, twistd=["--pidfile="])
+    whole = inPidNamespace(*twistd, options=["--kill-child", *unshare])
+    with program(directory, *whole) as outer:
+        if until is None:
+            outer.waitForOutput("pid 1 serves")
+        else:
+            until(outer)
+        (pid,) = childrenOf(outer.pid)
+        yield outer, pid
 
 
 def reload(daemon: Program, count: int = 1) -> None:

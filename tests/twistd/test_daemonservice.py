@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2
+from time import monotonic
 from typing import Any, cast
 
 import pytest
@@ -25,10 +26,12 @@ from tests.support.worlds import needsLinux
 from txsignalfd import ReloadService, SignalService
 from txsignalfd._native.extension import lib
 from txsignalfd._twistd import daemon
-from txsignalfd._twistd.actions import parseOn
+from txsignalfd._twistd.actions import DEFAULTS, Action, parseOn
 from txsignalfd._twistd.daemon import Daemon
-from txsignalfd._twistd.startup import StartupSignal
+from txsignalfd._twistd.startup import StartupSignals
 from txsignalfd._twistd.systemd import Notifier
+
+SI_USER, SI_QUEUE, SI_KERNEL = 0, -1, 0x80
 
 Test = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 
@@ -80,8 +83,8 @@ def runDaemon(
         reactor.run(installSignalHandlers=False)
         if deadline.active():
             deadline.cancel()
-        # The daemon defers it until the end of the process.
-        cast(StartupSignal, vars(daemon)["hangup"]).restore()
+        # The daemon defers some signals until the end of the process.
+        cast(StartupSignals, vars(daemon)["startupSignals"]).restore()
         # This returns if the service has started.
         if not service._failed:
             service.exit()
@@ -121,15 +124,18 @@ def test_aSignalStopsItAfterConnectionsHaveDrained(
 
 
 @pytest.mark.parametrize("signals", [(SIGTERM, SIGTERM), (SIGQUIT,), (SIGINT, SIGQUIT)])
-def test_aSecondSignalOrSigquitStopsItAtOnce(
-    signals: tuple[int, ...], logged: list[LogEvent]
+def test_aLaterSecondSignalOrSigquitStopsItAtOnce(
+    signals: tuple[int, ...], logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(daemon, "REPEAT", 0)
 
     async def test(reactor: Any, made: Any, reloads: Any) -> None:
         client = await made.connect()
         assert await client.line() == b"1"
         for signo in signals:
             me(signo)
+            await until(reactor, lambda: not reloads.running)
+            await turn(reactor)
             await turn(reactor)
         await until(reactor, lambda: client.lost)
 
@@ -138,13 +144,65 @@ def test_aSecondSignalOrSigquitStopsItAtOnce(
     assert any("stopping at once" in text for text in textsOf(logged))
 
 
-def test_aSignalEndsAStopThatTheProgramBegan() -> None:
+@pytest.mark.parametrize("code", [SI_USER, SI_QUEUE, SI_KERNEL - 256])
+@pytest.mark.parametrize("slow", [False, True])
+def test_aRepeatedSignalIsTheSameRequest(
+    code: int, slow: bool, logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Within half a second, whoever sends it, and also if the daemon is busy for
+    longer when it begins to stop.
+    """
+
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+        client = await made.connect()
+        assert await client.line() == b"1"
+        stop = reloads.stopService
+
+        def stopService() -> Any:
+            if slow:
+                forge(SIGTERM, code)
+                monkeypatch.setattr(daemon, "monotonic", lambda: monotonic() + 1)
+            return stop()
+
+        monkeypatch.setattr(reloads, "stopService", stopService)
+        me(SIGTERM)
+        await until(reactor, lambda: not reloads.running)
+        if not slow:
+            forge(SIGTERM, code)
+        assert await client.ask(b"still") == b"still"
+        await client.end()
+
+    assert runDaemon(test)._exitSignal == SIGTERM
+    assert any("already stopping" in text for text in textsOf(logged))
+
+
+def test_pressingTwiceStopsItAtOnce() -> None:
+    """
+    Only the kernel sends such a signal, when ^C is pressed at a terminal.
+    """
+
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+        client = await made.connect()
+        assert await client.line() == b"1"
+        for _ in range(2):
+            forge(SIGINT, SI_KERNEL)
+            await turn(reactor)
+        await until(reactor, lambda: client.lost)
+
+    assert runDaemon(test)._exitSignal == SIGINT
+
+
+def test_aSignalEndsAStopThatTheProgramBegan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "REPEAT", 0)
 
     async def test(reactor: Any, made: Any, reloads: Any) -> None:
         client = await made.connect()
         assert await client.line() == b"1"
         reactor.stop()
         await until(reactor, lambda: not reloads.running)
+        await turn(reactor)
+        await turn(reactor)
         me(SIGTERM)
         await until(reactor, lambda: client.lost)
 
@@ -327,31 +385,67 @@ def test_anIgnoredHangupStaysIgnored(asked: bool) -> None:
         signal.signal(SIGHUP, before)
 
 
-def test_aHangupDuringStartupReloadsAfterIt(
+def test_signalsDuringStartupAreHandledAfterIt(
     monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]
 ) -> None:
-    startup = StartupSignal(SIGHUP)
-    startup.defer()
-    startup.defer()
+    startup = StartupSignals()
+    startup.defer(DEFAULTS)
+    startup.defer(DEFAULTS)
     me(SIGHUP)
-    monkeypatch.setattr(daemon, "hangup", startup)
+    me(SIGUSR2)
+    monkeypatch.setattr(daemon, "startupSignals", startup)
 
     async def test(reactor: Any, made: Any, reloads: Any) -> None:
         await until(reactor, lambda: len(made.services) == 2)
         me(SIGTERM)
 
     runDaemon(test)
-    assert "SIGHUP arrived during startup: handling it now" in textsOf(logged)
+    for name in ("SIGHUP", "SIGUSR2"):
+        assert f"{name} arrived during startup: handling it now" in textsOf(logged)
     assert signal.getsignal(SIGHUP) is signal.SIG_DFL
 
 
+def test_aHandlerThatIsInstalledDuringStartupIsRestored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    startup = StartupSignals()
+    startup.defer(DEFAULTS)
+    received: list[int] = []
+    signal.signal(SIGHUP, lambda signo, frame: received.append(signo))
+    monkeypatch.setattr(daemon, "startupSignals", startup)
+
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+        me(SIGHUP)
+        await until(reactor, lambda: len(made.services) == 2)
+        me(SIGTERM)
+
+    try:
+        runDaemon(test)
+        me(SIGHUP)
+    finally:
+        signal.signal(SIGHUP, signal.SIG_DFL)
+    assert received == [SIGHUP]
+
+
 def test_aDeferredSignalIsSentWhenItIsRestored() -> None:
-    startup = StartupSignal(signal.SIGURG)
-    startup.defer()
+    startup = StartupSignals()
+    startup.defer({signal.SIGURG: Action("report")})
     me(signal.SIGURG)
     startup.restore()
     startup.restore()
     assert signal.getsignal(signal.SIGURG) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("name", ["stop", "quit", "leave"])
+def test_aSignalThatStopsIsNotDeferred(name: str) -> None:
+    """
+    Nor is a signal that is left to the program, or one of children.
+    """
+    startup = StartupSignals()
+    startup.defer({SIGUSR1: Action("report"), signal.SIGCHLD: Action("report")})
+    startup.defer({SIGUSR1: Action(name)})
+    assert signal.getsignal(SIGUSR1) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
 
 
 def test_signalsAreReleasedIfTheServiceCannotListen() -> None:

@@ -43,10 +43,10 @@ from tests.support.worlds import needsLinux
 from txsignalfd import SignalService, lowlevel, tap
 from txsignalfd._reload.sharing import unshareInherited
 from txsignalfd._twistd import signallog
-from txsignalfd._twistd.actions import Action
+from txsignalfd._twistd.actions import DEFAULTS, Action
 from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.plugins import PluginFactory
-from txsignalfd._twistd.startup import hangup
+from txsignalfd._twistd.startup import startupSignals
 from txsignalfd.siginfo import parse
 
 ME = Path("/proc/self/comm").read_text().strip()
@@ -301,7 +301,7 @@ def test_jsonChoosesALog(parent: dict[str, object], logger: str | None) -> None:
     try:
         options.parseOptions(["--format", "json"])
     finally:
-        hangup.restore()
+        startupSignals.restore()
         unshareInherited()
     assert options.parent.get("logger") == logger
     assert options["signals"] == signallog.DEFAULT_SIGNALS
@@ -450,7 +450,7 @@ def parsed(*arguments: str, **parent: object) -> tap.Options:
     try:
         options.parseOptions(list(arguments))
     finally:
-        hangup.restore()
+        startupSignals.restore()
         unshareInherited()
     return options
 
@@ -520,11 +520,11 @@ async def test_aHangupAtTheEndIsNotFatal(reactor: Any) -> None:
     """
     service: Any = tap.makeService(parsed("--signals", "HUP"))
     service._reactor = reactor
-    hangup.defer()
+    startupSignals.defer(DEFAULTS)
     service.startService()
     service.stopService()
     assert signal.getsignal(SIGHUP) is not signal.SIG_DFL
-    hangup.restore()
+    startupSignals.restore()
 
 
 def test_aPluginReadsTheOptionsOfTwistd() -> None:

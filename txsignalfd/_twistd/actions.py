@@ -15,7 +15,11 @@ from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd._native.names import signalName, signalNumber
 
 #: Actions without an argument.
-SIMPLE: Final = ("reload", "stop", "quit", "rotate", "report", "ignore")
+SIMPLE: Final = ("reload", "stop", "quit", "rotate", "report", "ignore", "leave")
+
+#: Seconds within which a repeated stop signal is the same request.  systemd signals
+#: every process of a unit, and a wrapper forwards that to the daemon.
+REPEAT: Final = 0.5
 
 
 class Action(NamedTuple):
@@ -29,6 +33,13 @@ class Action(NamedTuple):
     argument: str = ""
     #: The function to call.
     function: Callable[..., Any] | None = None
+
+    @property
+    def isStop(self) -> bool:
+        """
+        Whether the daemon ends.
+        """
+        return self.name in ("stop", "quit")
 
     def __str__(self) -> str:
         return f"{self.name}:{self.argument}" if self.argument else self.name

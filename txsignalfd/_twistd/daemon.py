@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from signal import SIGHUP
+from signal import SIGCHLD, SIGHUP
+from time import monotonic
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -23,11 +24,11 @@ from txsignalfd._proc.sender import describeWithCommand, hasTerminal, isFromLead
 from txsignalfd._reload.generation import FLUSH
 from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.transaction import Reload
-from txsignalfd._twistd.actions import DEFAULTS, Action, describeActions
+from txsignalfd._twistd.actions import DEFAULTS, REPEAT, Action, describeActions
 from txsignalfd._twistd.commands import RunCommand
 from txsignalfd._twistd.logs import rotateLogs
 from txsignalfd._twistd.report import report
-from txsignalfd._twistd.startup import hangup
+from txsignalfd._twistd.startup import startupSignals
 from txsignalfd._twistd.systemd import Notifier
 from txsignalfd.service import SignalService
 from txsignalfd.siginfo import SigInfo
@@ -70,6 +71,10 @@ class Daemon(Service):
         #: The signal that stops the daemon, or 0 if it stops for another
         #: reason; C{None} while it does not stop.
         self._stopSignal: int | None = None
+        #: When it began to stop, by the monotonic clock, and whether signals that
+        #: arrived since then may still be pending.
+        self._stopBegan = 0.0
+        self._catchingUp = True
         self._extending: Any = None
         #: Whether the first generation could not start.
         self._failed = False
@@ -83,6 +88,12 @@ class Daemon(Service):
         }
         return {**defaults, **self._chosen}
 
+    def _leaves(self, signo: int) -> bool:
+        """
+        Return whether the program handles a signal itself.
+        """
+        return signo in self._actions and self._actions[signo].name == "leave"
+
     def privilegedStartService(self) -> None:
         """
         Watch the signals, and open the ports of the service.
@@ -91,11 +102,16 @@ class Daemon(Service):
         self._actions = self._effectiveActions()
         self._hadTerminal = self._foreground and hasTerminal()
         self._signals = SignalService(
-            {signo: self._handler(signo) for signo in self._actions},
+            {
+                signo: self._handler(signo)
+                for signo in self._actions
+                if not self._leaves(signo)
+            },
             stopOn=(),
+            reapChildren=not self._leaves(SIGCHLD),
             reactor=self._reactor,
         )
-        hangup.block()
+        startupSignals.block()
         self._signals.privilegedStartService()
         try:
             self._reloads.privilegedStartService()
@@ -112,12 +128,12 @@ class Daemon(Service):
             self.privilegedStartService()
         super().startService()
         self._signals.startService()
-        if isInit():
+        if isInit() and not self._leaves(SIGCHLD):
             # The dispatcher closes the reaper: orphans may arrive until then.
             ChildReaper(dispatcherFor(self._reactor), subreaper=True)
         self._reloads.startService()
         self._notifier.startWatchdog()
-        hangup.resend()
+        startupSignals.resend()
 
     def stopService(self) -> Deferred[None]:
         """
@@ -125,18 +141,23 @@ class Daemon(Service):
         """
         super().stopService()
         if self._stopSignal is None:
-            self._stopSignal = 0
+            self._stopSignal, self._stopBegan = 0, monotonic()
         self._notifier.stopping()
         self._extend(self._reloads.stopTimeout + FLUSH)
         stopped = self._reloads.stopService()
+        # That may have taken long.  What is pending is read in the next turn.
+        self._reactor.callLater(0, self._reactor.callLater, 0, self._caughtUp)
         stopped.addBoth(self._stopped)
         return stopped
+
+    def _caughtUp(self) -> None:
+        self._catchingUp = False
 
     def _stopped(self, result: object) -> object:
         self._stopExtending()
         self._notifier.stopWatchdog()
         self._notifier.close()
-        hangup.deferAgain()
+        startupSignals.deferAgain()
         self._signals.stopService()
         return result
 
@@ -218,12 +239,17 @@ class Daemon(Service):
     def _stop(self, info: SigInfo) -> None:
         if self._stopSignal is None:
             _log.info("{signal}: stopping", signal=describeWithCommand(info))
-            self._stopSignal = info.signo
+            self._stopSignal, self._stopBegan = info.signo, monotonic()
             stopReactor(dispatcherFor(self._reactor), info.signo)
-        elif self._stopSignal in (0, info.signo):
+        elif self._stopSignal in (0, info.signo) and self._isNewRequest(info):
             self._quit(info)
         else:
             _log.info("{signal}: already stopping", signal=describeWithCommand(info))
+
+    def _isNewRequest(self, info: SigInfo) -> bool:
+        if info.codeName == "SI_KERNEL":  # only from the kernel: ^C was pressed again
+            return True
+        return not self._catchingUp and monotonic() - self._stopBegan >= REPEAT
 
     def _quit(self, info: SigInfo) -> None:
         _log.info("{signal}: stopping at once", signal=describeWithCommand(info))

@@ -20,7 +20,7 @@ from txsignalfd._kernel.mask import SignalNotWatchable, checkWatchable
 from txsignalfd._native.extension import lib
 from txsignalfd._proc.report import namesOf
 from txsignalfd._proc.sender import senderCommand
-from txsignalfd._twistd.startup import hangup
+from txsignalfd._twistd.startup import startupSignals
 from txsignalfd.service import SignalService
 from txsignalfd.siginfo import SigInfo, describe
 
@@ -155,7 +155,7 @@ class SignalLogService(SignalService):
         """
         Watch the signals.
         """
-        hangup.block()
+        startupSignals.block()
         super().privilegedStartService()
 
     def startService(self) -> None:
@@ -168,11 +168,11 @@ class SignalLogService(SignalService):
             pid=os.getpid(),
             names=namesOf(self._signals),
         )
-        hangup.resend()
+        startupSignals.resend()
 
     def stopService(self) -> None:
         """
         Remove the handlers.
         """
-        hangup.deferAgain()
+        startupSignals.deferAgain()
         super().stopService()

@@ -1,9 +1,15 @@
-# -*- test-case-name: tests.twistd.test_daemon -*-
+# -*- test-case-name: tests.twistd.test_startup -*-
 """
-Defer a signal that arrives while the daemon starts or ends.
+Defer signals that arrive while the daemon starts or ends.
 
-At startup there is no service yet that SIGHUP could reload; at the end there is
-none any more.  In both cases SIGHUP must not kill the process.
+At startup there is no service yet that a signal could reload; at the end there is
+none any more.  In both cases the signal must be neither lost nor fatal.  It is
+handled as soon as the service has started.
+
+A signal that stops the daemon is different: it ends the process immediately, by
+its default action.  There is nothing to drain yet, and a start that hangs can be
+stopped.  But the first process of a pid namespace has no default actions, and
+would lose the signal, so there it is deferred too.
 
 A Python handler is used, because it survives the fork(2) by which twistd becomes
 a daemon, and because executed programs do not inherit it.  It cannot say who sent
@@ -14,82 +20,116 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable, Mapping
+from signal import SIG_DFL, SIGCHLD, default_int_handler
+from time import monotonic
 from typing import Any, Final
 
 from twisted.logger import Logger
 
+from txsignalfd._children.orphans import isInit
 from txsignalfd._kernel.mask import blockUntilRestored
+from txsignalfd._native.names import signalName
+from txsignalfd._twistd.actions import REPEAT, Action
 
 _log: Final = Logger("txsignalfd.daemon.Daemon")
 
 
-class StartupSignal:
+def _isDeferred(signo: int, action: Action) -> bool:
+    if action.isStop:
+        return isInit()
+    # SIGCHLD comes from the children of the start itself.
+    return action.name != "leave" and signo != SIGCHLD
+
+
+class StartupSignals:
     """
-    A signal that is deferred until the service has started.
+    The signals that are deferred until the service has started.
 
     Call every method in the main thread.
     """
 
-    def __init__(self, signo: int) -> None:
-        """
-        @param signo: The number of the signal.
-        """
-        self._signo = signo
-        self._arrived = False
-        self._deferring = False
-        self._blocked = False
+    def __init__(self) -> None:
+        #: The deferred signals, and the handlers that they had before.
+        self._before: dict[int, Any] = {}
+        #: The deferred signals that have arrived, and when each was the first time.
+        self._arrived: dict[int, float] = {}
+        self._stops: set[int] = set()
+        self._blocked: set[int] = set()
 
-    def defer(self) -> None:
+    def defer(self, actions: Mapping[int, Action]) -> None:
         """
-        Defer the signal, unless it is ignored (by nohup(1)) or has a handler.
+        Defer signals that have an action, as far as that action can wait.
+
+        A signal that is ignored, as by nohup(1), or has a handler is left alone.
         """
-        if signal.getsignal(self._signo) is signal.SIG_DFL:
-            signal.signal(self._signo, self._note)
-            self._deferring = True
+        for signo, action in actions.items():
+            if _isDeferred(signo, action):
+                self._defer(signo)
+            else:
+                self.restore([signo])
+            (self._stops.add if action.isStop else self._stops.discard)(signo)
+
+    def _defer(self, signo: int) -> None:
+        if signal.getsignal(signo) in (SIG_DFL, default_int_handler):
+            self._before[signo] = signal.signal(signo, self._note)
 
     def _note(self, signo: int, frame: Any) -> None:
-        self._arrived = True
+        first = self._arrived.setdefault(signo, monotonic())
+        if signo in self._stops and monotonic() - first > REPEAT:
+            # The start hangs, and the first process is not killed by a signal.
+            os._exit(128 + signo)
 
-    def restore(self) -> None:
+    def restore(self, signals: Iterable[int] | None = None) -> None:
         """
-        Restore the default action, because the signal will not be watched.
+        Restore the handlers of signals that will not be watched.
 
-        A deferred signal is sent again, and has its default effect.
+        A signal that has arrived is sent again, and has its usual effect.
+
+        @param signals: Their numbers; by default all.
         """
-        if self._deferring:
-            self._deferring = False
-            signal.signal(self._signo, signal.SIG_DFL)
-            self.resend()
+        for signo in list(self._before) if signals is None else signals:
+            self._restore(signo)
+            if self._arrived.pop(signo, None) is not None:
+                os.kill(os.getpid(), signo)
+
+    def _restore(self, signo: int) -> None:
+        before = self._before.pop(signo, None)
+        # The program may have installed a handler of its own.
+        if before is not None and signal.getsignal(signo) == self._note:
+            signal.signal(signo, before)
 
     def block(self) -> None:
         """
-        Block the signal in place of deferring it, just before it is watched.
+        Block the signals in place of deferring them, just before they are watched.
         """
-        if self._deferring:
-            self._deferring = False
-            blockUntilRestored([self._signo])
-            signal.signal(self._signo, signal.SIG_DFL)
-            self._blocked = True
+        for signo in list(self._before):
+            if signal.getsignal(signo) == self._note:
+                blockUntilRestored([signo])
+                self._blocked.add(signo)
+            self._restore(signo)
 
     def deferAgain(self) -> None:
         """
-        Defer the signal until the process ends, if L{block} blocked it.
+        Defer the signals until the process ends, if L{block} blocked them.
 
-        The service has stopped, and the signal is about to be released.
+        The service has stopped, and the signals are about to be released.
         """
-        if self._blocked:
-            self._blocked = False
-            self.defer()
+        while self._blocked:
+            self._defer(self._blocked.pop())
 
     def resend(self) -> None:
         """
-        Send the signal again, if it was deferred.
+        Send the signals that have arrived again.
         """
-        if self._arrived:
-            self._arrived = False
-            _log.info("SIGHUP arrived during startup: handling it now")
-            os.kill(os.getpid(), self._signo)
+        arrived, self._arrived = self._arrived, {}
+        for signo in arrived:
+            _log.info(
+                "{name} arrived during startup: handling it now",
+                name=signalName(signo),
+            )
+            os.kill(os.getpid(), signo)
 
 
-#: SIGHUP, deferred as soon as C{twistd signalfd} parses its options.
-hangup = StartupSignal(signal.SIGHUP)
+#: The signals that are deferred as soon as C{twistd signalfd} parses its options.
+startupSignals: Final = StartupSignals()

@@ -1,0 +1,246 @@
+"""
+A real daemon that inherits ignored or blocked signals, receives signals while it
+starts, or is the first process of a pid namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from signal import (
+    SIGHUP,
+    SIGINT,
+    SIGQUIT,
+    SIGRTMIN,
+    SIGTERM,
+    SIGUSR1,
+    SIGUSR2,
+    SIGWINCH,
+    Signals,
+)
+
+import pytest
+
+from tests.support.daemons import (
+    RELOADED,
+    TWISTD,
+    Program,
+    asInit,
+    childrenOf,
+    commandFor,
+    program,
+    serving,
+    startedWith,
+    waitFor,
+)
+from tests.support.served import write
+from txsignalfd._proc.status import ofProcess
+from txsignalfd._twistd.actions import REPEAT
+
+STOPS = [SIGTERM, SIGINT, SIGQUIT]
+
+
+@contextmanager
+def starting(directory: Path, *command: str) -> Iterator[Program]:
+    """
+    Run a daemon whose service is not made before the file C{go} exists.
+    """
+    write(directory, make="wait")
+    with program(directory, *commandFor(directory, *command, "served")) as daemon:
+        waitFor((directory / "parsing").exists, "its options are parsed")
+        yield daemon
+
+
+def waitsForGo(outer: Program) -> None:
+    """
+    Wait until the service is being made.
+    """
+    waitFor((outer.directory / "parsing").exists, "its options are parsed")
+
+
+# -- inherited state
+
+
+def test_ignoredSignalsStayIgnored(tmp_path: Path) -> None:
+    """
+    A background job of a script ignores SIGINT and SIGQUIT.
+    """
+    ignored = {SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2}
+    write(tmp_path)
+    with serving(tmp_path, "served", before=startedWith(ignored)) as daemon:
+        assert ofProcess(daemon.pid).main.ignored >= ignored
+        assert "serves; SIGTERM=stop\n" in daemon.output()
+        for signo in ignored:
+            daemon.kill(signo)
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+
+
+@pytest.mark.parametrize("signo", [SIGINT, SIGQUIT])
+def test_ignoredSignalThatOnNames(signo: int, tmp_path: Path) -> None:
+    """
+    It has that action.
+    """
+    write(tmp_path)
+    on = [f"--on={signo}=stop", "served"]
+    with serving(tmp_path, *on, before=startedWith([signo])) as daemon:
+        daemon.kill(signo)
+        assert daemon.wait() == -signo
+
+
+def test_ignoredSigtermStopsTheDaemon(tmp_path: Path) -> None:
+    """
+    Nothing else could stop it in order.  Twisted does the same.
+    """
+    write(tmp_path)
+    with serving(tmp_path, "served", before=startedWith([SIGTERM])) as daemon:
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+
+
+def test_loggerIgnoresAnIgnoredSigint(tmp_path: Path) -> None:
+    """
+    It logs the signal, and does not stop.
+    """
+    command = [*startedWith([SIGINT]), TWISTD, "-n", "signalfd"]
+    with program(tmp_path, *command) as daemon:
+        daemon.waitForOutput("watches")
+        daemon.kill(SIGINT)
+        daemon.waitForOutput("SIGINT from pid")
+        daemon.kill(SIGHUP)
+        daemon.waitForOutput("SIGHUP from pid")
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+
+
+@pytest.mark.parametrize("signo", STOPS)
+@pytest.mark.parametrize("name", ["twistd", "twist"])
+def test_blockedSignals(name: str, signo: int, tmp_path: Path) -> None:
+    """
+    Each has its action, and the process ends by the one that stops it.
+    """
+    write(tmp_path)
+    command = commandFor(tmp_path, "served", foreground=name == "twistd")
+    command[command.index(TWISTD)] = str(Path(TWISTD).with_name(name))
+    blocked = startedWith(blocked=[*STOPS, SIGHUP, SIGUSR1, SIGUSR2])
+    with program(tmp_path, *blocked, *command) as daemon:
+        daemon.waitForOutput("serves")
+        daemon.kill(SIGHUP)
+        daemon.waitForOutput(RELOADED[2:])
+        daemon.kill(SIGUSR1)
+        daemon.waitForOutput("SIGUSR1")
+        daemon.kill(SIGUSR2)
+        daemon.waitForOutput("generation 2 serves: ")
+        daemon.kill(signo)
+        assert daemon.wait() == -signo
+
+
+# -- signals during the start
+
+
+@pytest.mark.parametrize(
+    ("signo", "result"),
+    [
+        (SIGHUP, "generation 2 serves"),
+        (SIGUSR1, "rotating the log"),
+        (SIGUSR2, "generation 1 serves: "),
+        (SIGWINCH, "noted SIGWINCH"),
+        (SIGRTMIN, "noted SIGRTMIN"),
+    ],
+)
+def test_signalDuringTheStart(signo: int, result: str, tmp_path: Path) -> None:
+    """
+    It is handled when the service has started, and once.
+    """
+    call = "call:tests.support.served.note"
+    with starting(tmp_path, f"--on=WINCH={call}", f"--on=RTMIN={call}") as daemon:
+        for _ in range(3):
+            daemon.kill(signo)
+        (tmp_path / "go").touch()
+        daemon.waitForOutput("arrived during startup: handling it now")
+        daemon.waitForOutput(result)
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+        assert daemon.output().count("arrived during startup") == 1
+        assert daemon.output().count(RELOADED) == (signo == SIGHUP)
+
+
+@pytest.mark.parametrize("on", [[], ["--on=USR1=stop"]])
+def test_stopDuringTheStart(on: list[str], tmp_path: Path) -> None:
+    """
+    The signal ends the process immediately, although the start hangs.
+    """
+    signo = SIGUSR1 if on else SIGTERM
+    with starting(tmp_path, *on) as daemon:
+        daemon.kill(signo)
+        assert daemon.wait() == -signo
+
+
+# -- the first process of a pid namespace
+
+
+@pytest.mark.parametrize("signo", STOPS)
+def test_firstProcessIsStoppedDuringTheStart(signo: int, tmp_path: Path) -> None:
+    """
+    It stops when its service has started, with 0.  Such a process has no default
+    actions, and cannot kill itself by a signal.
+    """
+    write(tmp_path, make="wait")
+    with asInit(tmp_path, "served", until=waitsForGo) as (outer, pid):
+        for each in (signo, SIGHUP, signo):
+            os.kill(pid, each)
+        (tmp_path / "go").touch()
+        assert outer.wait() == 0
+        assert "pid 1 serves" in outer.output()
+        assert f"{Signals(signo).name} arrived during startup" in outer.output()
+        assert "Traceback" not in outer.output()
+
+
+def test_startOfTheFirstProcessHangs(tmp_path: Path) -> None:
+    """
+    A second SIGTERM, after half a second, ends it immediately.
+    """
+    write(tmp_path, make="wait")
+    with asInit(tmp_path, "served", until=waitsForGo) as (outer, pid):
+        os.kill(pid, SIGTERM)
+        time.sleep(REPEAT)
+        with suppress(ProcessLookupError):
+            while outer.process.poll() is None:
+                os.kill(pid, SIGTERM)
+        assert outer.wait() == 128 + SIGTERM
+
+
+def test_firstProcessReloadsAndStops(tmp_path: Path) -> None:
+    """
+    It handles signals like any other daemon.
+    """
+    write(tmp_path)
+    with asInit(tmp_path, "served") as (outer, pid):
+        os.kill(pid, SIGHUP)
+        outer.waitForOutput("requested by SIGHUP from a process unknown here")
+        outer.waitForOutput("generation 2 serves")
+        os.kill(pid, SIGTERM)
+        assert outer.wait() == 0
+        assert "Traceback" not in outer.output()
+
+
+@pytest.mark.parametrize("unshare", [[], ["--mount-proc"]], ids=["", "own proc"])
+def test_firstProcessReapsOrphans(unshare: list[str], tmp_path: Path) -> None:
+    """
+    Also if C{/proc} shows another pid namespace.
+    """
+    write(tmp_path)
+    orphan = "sh -c 'until test -e go; do sleep 0.05; done'"
+    leave = f"--on=WINCH=run:{orphan} > left 2>&1 & echo it is left"
+    with asInit(tmp_path, leave, "served", unshare=unshare) as (outer, pid):
+        os.kill(pid, SIGWINCH)
+        outer.waitForOutput("is left: it is left\n")
+        waitFor(lambda: len(childrenOf(pid)) == 1, "the orphan is adopted")
+        (tmp_path / "go").touch()
+        waitFor(lambda: not childrenOf(pid), "it was reaped")
+        os.kill(pid, SIGTERM)
+        assert outer.wait() == 0
+        assert "Traceback" not in outer.output()
