@@ -29,6 +29,7 @@ T = TypeVar("T")
 SYSTEM_CALLS = {
     "x86_64": {
         "eventfd2": 290,
+        "clone": 56,
         "exit": 60,
         "rt_sigqueueinfo": 129,
         "rt_sigprocmask": 14,
@@ -36,6 +37,7 @@ SYSTEM_CALLS = {
     },
     "aarch64": {
         "eventfd2": 19,
+        "clone": 220,
         "exit": 93,
         "rt_sigqueueinfo": 138,
         "rt_sigprocmask": 135,
