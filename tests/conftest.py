@@ -12,7 +12,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from inspect import signature
 from pathlib import Path
+from time import monotonic, sleep
 from typing import cast
 
 import pytest
@@ -20,8 +22,8 @@ from hypothesis import settings
 from twisted.internet import tcp
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
-from tests.support.kernel import limitOfPendingSignals
-from tests.support.reactors import KINDS, newReactor
+from tests.support.kernel import inChild, limitOfPendingSignals
+from tests.support.reactors import DEADLINE, KINDS, newReactor
 from tests.support.worlds import WORLDS, using
 from txsignalfd._reload.service import ReloadService
 
@@ -68,6 +70,7 @@ def _state() -> dict[str, object]:
         "handlers": {signo: signal.getsignal(signo) for signo in signal.Signals},
         "descriptors": _descriptors(),
         "threads": set(threading.enumerate()),
+        "tasks": set(os.listdir("/proc/self/task")),
         "children": _children(),
     }
 
@@ -113,6 +116,11 @@ def nothingLeftBehind() -> Iterator[None]:
     before = _state()
     yield
     gc.collect()
+    # A thread exists for a moment after it was joined, and could receive signals of
+    # the next test.
+    deadline = monotonic() + DEADLINE
+    while _state()["tasks"] != before["tasks"] and monotonic() < deadline:
+        sleep(0.001)
     assert _state() == before
 
 
@@ -143,6 +151,18 @@ def withoutRest(monkeypatch: pytest.MonkeyPatch) -> None:
     L{Pace}.
     """
     monkeypatch.setattr(ReloadService, "share", 1.0)
+
+
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """
+    Run a test with the mark L{forked <tests.support.kernel.forked>} in a child.
+    """
+    if pyfuncitem.get_closest_marker("forked") is None:
+        return None
+    names = signature(pyfuncitem.obj).parameters
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    inChild(lambda: pyfuncitem.obj(**arguments))
+    return True
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

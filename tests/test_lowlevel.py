@@ -28,6 +28,7 @@ import pytest
 from tests.support.kernel import (
     blocked,
     checked,
+    forked,
     inChild,
     libc,
     listening,
@@ -311,6 +312,7 @@ def test_sigprocmaskConstantsAreThoseOfTheSignalModule() -> None:
     assert SIG_SETMASK == signal.SIG_SETMASK
 
 
+@forked
 def test_blockedSignalIsDeliveredWhenUnblocked() -> None:
     """
     A signal that arrives while it is blocked is handled when it is unblocked.
@@ -432,6 +434,7 @@ def test_signalfdReceivesTheGivenSignals(signals: Iterable[int]) -> None:
         os.close(made)
 
 
+@forked
 @pytest.mark.parametrize("wrap", [int, HasFileno])
 def test_signalsOfADescriptorCanBeChanged(fd: int, wrap: Callable[[int], Any]) -> None:
     """
@@ -503,6 +506,7 @@ def assertBothErrors(error: BaseException, number: int) -> None:
         assert os.strerror(number) in str(found)
 
 
+@forked
 def test_numberTooLargeForTheSystemIsAnOverflowError() -> None:
     """
     Numbers are never truncated.
@@ -525,6 +529,7 @@ def test_numberTooLargeForTheSystemIsAnOverflowError() -> None:
 # --- create_signalfd -----------------------------------------------------------
 
 
+@forked
 def test_createSignalfdBlocksAndReceives() -> None:
     """
     One call blocks the signals and opens a descriptor; SIGKILL and SIGSTOP are ignored.
@@ -658,6 +663,7 @@ readable = pytest.mark.parametrize("wrap", [int, HasFileno, openRaw, openBuffere
 Wrap = Callable[[int], Any]
 
 
+@forked
 @readable
 def test_signalsAreReadFromEveryKindOfDescriptor(fd: int, wrap: Wrap) -> None:
     """
@@ -686,6 +692,7 @@ def test_readSiginfoIsAnAlias() -> None:
     assert read_siginfo is read_signalfd
 
 
+@forked
 def test_readWaitsForASignal() -> None:
     """
     Reading a blocking descriptor waits for a signal.
@@ -776,6 +783,7 @@ def test_readingAFileWithAClosedDescriptorIsAnOSError(wrap: Wrap) -> None:
     assert caught.value.errno == errno.EBADF
 
 
+@forked
 def test_readingAClosedFileIsTheFilesError(fd: int) -> None:
     """
     The file's ValueError is unchanged.
@@ -789,6 +797,7 @@ def test_readingAClosedFileIsTheFilesError(fd: int) -> None:
 # --- sigqueue ------------------------------------------------------------------
 
 
+@forked
 @pytest.mark.parametrize("value", [0, 1, -1, 2**31 - 1, -(2**31)])
 def test_sigqueueSendsIntegersOf32Bits(fd: int, value: int) -> None:
     """
@@ -798,6 +807,7 @@ def test_sigqueueSendsIntegersOf32Bits(fd: int, value: int) -> None:
     assert read_signalfd(fd).value == value
 
 
+@forked
 def test_sigqueueSendsZeroByDefault(fd: int) -> None:
     """
     The value is optional.
@@ -806,6 +816,7 @@ def test_sigqueueSendsZeroByDefault(fd: int) -> None:
     assert read_signalfd(fd).value == 0
 
 
+@forked
 def test_realtimeSignalsQueue(fd: int) -> None:
     """
     All realtime signals arrive in order; standard ones are merged.
@@ -821,6 +832,7 @@ def test_realtimeSignalsQueue(fd: int) -> None:
         ]
 
 
+@forked
 @pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 2**32, 2**70])
 def test_sigqueueRefusesLargerIntegers(fd: int, value: int) -> None:
     """
@@ -832,6 +844,7 @@ def test_sigqueueRefusesLargerIntegers(fd: int, value: int) -> None:
         read_signalfd(fd)
 
 
+@forked
 def test_sigqueueOfSignalZeroSendsNothing(fd: int) -> None:
     """
     Signal 0 only checks whether the process exists.
@@ -853,6 +866,7 @@ def test_sigqueueToAnEndedProcessIsAProcessLookupError() -> None:
         assert caught.value.errno == errno.ESRCH
 
 
+@forked
 @pytest.mark.parametrize("signo", [65, -1, 1700])
 def test_sigqueueOfAnInvalidSignalIsAnOSErrorAndAValueError(signo: int) -> None:
     """
@@ -880,6 +894,7 @@ def test_sigqueueToAnotherUsersProcessIsAPermissionError() -> None:
     assert caught.value.errno == errno.EPERM
 
 
+@forked
 def test_sigqueueOverTheLimitIsABlockingIOError() -> None:
     """
     At RLIMIT_SIGPENDING the sender gets an error, and pending signals stay.
@@ -911,6 +926,7 @@ def test_allSignalsAreThoseOfTheSignalModule() -> None:
     assert sorted(signal.valid_signals() & set(signal.Signals)) == lowlevel.ALL_SIGNALS
 
 
+@forked
 def test_classesOfPyPIsModuleExist() -> None:
     """
     Programs use L{SigInfo} and C{UnknownError}.
@@ -920,6 +936,7 @@ def test_classesOfPyPIsModuleExist() -> None:
         sigqueue(os.getpid(), 1700)
 
 
+@forked
 def test_siginfoSizeIsThatOfARecord(fd: int) -> None:
     """
     A read returns 128 bytes.

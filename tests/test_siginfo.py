@@ -32,6 +32,7 @@ from tests.support.kernel import (
     CLONE_NEWPID,
     checked,
     forge,
+    forked,
     inChild,
     libc,
     listening,
@@ -80,10 +81,19 @@ READABLE = 0x41
 
 DERIVED = {"signal", "name", "codeName", "sender", "child", "value"}
 
-ME = Sender(os.getpid(), os.getuid(), vouched=True)
-CLAIMED = ME._replace(vouched=False)
-BY_ME = f"from pid {ME.pid} (uid {ME.uid}) by"
-CLAIMED_BY_ME = f"from pid {ME.pid} (uid {ME.uid}, it says) by"
+
+def me(vouched: bool = True) -> Sender:
+    """
+    Return this process as a sender.
+    """
+    return Sender(os.getpid(), os.getuid(), vouched)
+
+
+def byMe(claim: str = "") -> str:
+    """
+    Return how a line names this process.
+    """
+    return f"from pid {os.getpid()} (uid {os.getuid()}{claim}) by"
 
 
 def record(signo: int = SIGHUP, **fields: int) -> bytes:
@@ -151,6 +161,7 @@ def sendPidfd(signo: int) -> None:
         os.close(fd)
 
 
+@forked
 @pytest.mark.parametrize("signo", [SIGUSR1, SIGCHLD, SIGRTMIN + 3])
 @pytest.mark.parametrize(
     ("send", "code", "how"),
@@ -171,11 +182,12 @@ def test_senderByKillIsVouchedFor(
     with listening(signo) as fd:
         send(signo)
         received = nextSignal(fd)
-    assert nonZeroFields(received, "uid") == {"pid": ME.pid, "uid": ME.uid}
-    line = f"{signalName(signo)} {BY_ME} {how}"
-    assert meaningOf(received) == (code, ME, None, None, line)
+    assert nonZeroFields(received, "uid") == {"pid": os.getpid(), "uid": os.getuid()}
+    line = f"{signalName(signo)} {byMe()} {how}"
+    assert meaningOf(received) == (code, me(), None, None, line)
 
 
+@forked
 @pytest.mark.parametrize("value", [0, 7, -7, 2**31 - 1, -(2**31)])
 def test_sigqueueHasAValueAndAClaimedSender(value: int) -> None:
     """
@@ -185,15 +197,16 @@ def test_sigqueueHasAValueAndAClaimedSender(value: int) -> None:
         lowlevel.sigqueue(os.getpid(), SIGUSR1, value)
         received = nextSignal(fd)
     assert nonZeroFields(received, "uid", "int", "ptr") == {
-        "pid": ME.pid,
-        "uid": ME.uid,
+        "pid": os.getpid(),
+        "uid": os.getuid(),
         "int": value,
         "ptr": value % 2**32 if sys.byteorder == "little" else received.ptr,
     }
-    line = f"SIGUSR1 {CLAIMED_BY_ME} sigqueue, value {value}"
-    assert meaningOf(received) == ("SI_QUEUE", CLAIMED, None, value, line)
+    line = f"SIGUSR1 {byMe(', it says')} sigqueue, value {value}"
+    assert meaningOf(received) == ("SI_QUEUE", me(vouched=False), None, value, line)
 
 
+@forked
 def test_posixTimerHasAnOverrunAndNoSender() -> None:
     """
     The timer's number, its overrun and its value are shown.
@@ -220,6 +233,7 @@ def test_posixTimerHasAnOverrunAndNoSender() -> None:
         assert meaningOf(received) == ("SI_TIMER", None, None, None, line)
 
 
+@forked
 def test_alarmComesFromTheKernel() -> None:
     """
     setitimer(2) and alarm(2) name no sender.
@@ -266,6 +280,7 @@ def test_terminalSignalsComeFromTheKernel() -> None:
     assert printed.splitlines() == [f"{name} from the kernel" for name in names]
 
 
+@forked
 @pytest.mark.parametrize(
     ("signo", "code"),
     [
@@ -307,6 +322,7 @@ def childOf(received: SigInfo) -> Child:
     return received.child
 
 
+@forked
 def test_exitedChildIsReported() -> None:
     """
     The exit code and the CPU time are reported.
@@ -326,6 +342,7 @@ def test_exitedChildIsReported() -> None:
     assert str(received) == line
 
 
+@forked
 def test_stoppedContinuedAndKilledChildIsReported() -> None:
     """
     The signal that changed the child's state is reported.
@@ -346,6 +363,7 @@ def test_stoppedContinuedAndKilledChildIsReported() -> None:
         child.wait()
 
 
+@forked
 def test_coreDumpIsReported(tmp_path: Path) -> None:
     """
     A core dump is reported if wait(2) reports one.
@@ -364,6 +382,7 @@ def test_coreDumpIsReported(tmp_path: Path) -> None:
     assert received.codeName == ("CLD_DUMPED" if reported.coreDumped else "CLD_KILLED")
 
 
+@forked
 @pytest.mark.parametrize(
     ("code", "name", "exitCode", "by", "did"),
     [
@@ -391,6 +410,7 @@ def test_everyChangeOfAChildIsReported(
     assert meaningOf(received) == (name, None, child, None, line)
 
 
+@forked
 @pytest.mark.parametrize(
     ("code", "name", "how"),
     [
@@ -413,6 +433,7 @@ def test_messageQueueAndAsynchronousIOHaveAClaimedSender(
     assert meaningOf(received) == (name, sender, None, None, line)
 
 
+@forked
 @pytest.mark.parametrize("signo", [SIGHUP, SIGCHLD, SIGIO, SIGRTMIN + 1])
 @pytest.mark.parametrize("code", [99, 200, 2**31 - 1, -100, -(2**31)])
 def test_unknownCodeIsShownAsANumber(signo: int, code: int) -> None:
@@ -427,6 +448,7 @@ def test_unknownCodeIsShownAsANumber(signo: int, code: int) -> None:
     assert meaningOf(received) == (str(code), None, None, None, line)
 
 
+@forked
 def test_refusedSystemCallIsReported() -> None:
     """
     SIGSYS reports the system call and the architecture, and no descriptor.
@@ -452,6 +474,7 @@ def test_unknownCodeOfSigsysReportsNoDescriptor(code: int) -> None:
     assert meaningOf(received)[:4] == (str(code), None, None, None)
 
 
+@forked
 @pytest.mark.parametrize(
     ("signo", "code", "name"),
     [
@@ -473,6 +496,7 @@ def test_faultHasAnAddress(signo: int, code: int, name: str) -> None:
     assert meaningOf(received) == (name, None, None, None, line)
 
 
+@forked
 def test_signalOverTheLimitHasNoSender() -> None:
     """
     At RLIMIT_SIGPENDING the kernel drops the siginfo, and vouches for no sender.
@@ -489,6 +513,7 @@ def test_signalOverTheLimitHasNoSender() -> None:
     assert inChild(overLimit) == ("SI_USER", sender, None, None, line)
 
 
+@forked
 def test_senderOutsideThePidNamespaceIsUnknown() -> None:
     """
     The pid of a sender outside of the container is 0.
@@ -967,6 +992,7 @@ def test_makeSetsTheFields(name: str) -> None:
     assert getattr(info, name) == 7
 
 
+@forked
 def test_madeSignalEqualsAReceivedOne() -> None:
     """
     It has the same meaning and the same text.

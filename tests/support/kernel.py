@@ -1,6 +1,5 @@
 """
-Real signals for tests: ways to send them that Python has no call for, and
-what has to happen in a process of its own.
+Real signals for tests, and tests that run in a child process.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from txsignalfd.siginfo import SigInfo
 
 T = TypeVar("T")
 
-#: The calls that the C library has no function for, by machine.
+#: The numbers of system calls without a function in the C library, by machine.
 SYSTEM_CALLS = {
     "x86_64": {
         "eventfd2": 290,
@@ -59,7 +58,7 @@ libc.syscall.restype = ctypes.c_long
 
 def systemCall(name: str) -> int:
     """
-    The number of a system call, or the test is skipped.
+    Return the number of a system call, or skip the test.
     """
     machine = platform.machine()
     if machine not in SYSTEM_CALLS:
@@ -69,7 +68,7 @@ def systemCall(name: str) -> int:
 
 def checked(result: int) -> int:
     """
-    What a function of the C library gave, unless it failed.
+    Return the result of a function of the C library, or raise its error.
     """
     if result == -1:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -79,22 +78,25 @@ def checked(result: int) -> int:
 @contextmanager
 def blocked(*signals: int) -> Iterator[None]:
     """
-    Block signals here, drop those that are pending at the end, and give the
-    mask back.
+    Block signals in this thread, and restore the mask without pending signals.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
+    finally:
+        # A signal that is still pending would kill the process, also after an error.
         while signal.sigtimedwait(signals, 0) is not None:
             pass
-    finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
 def listening(*signals: int) -> Iterator[int]:
     """
-    A signalfd for signals that are blocked here.
+    Open a signalfd for signals, and block them in this thread.
+
+    Use this in tests with the mark L{forked}, because another thread of the process may
+    receive the signals.
     """
     with blocked(*signals):
         fd = lowlevel.signalfd(
@@ -126,16 +128,16 @@ def limitOfPendingSignals(limit: int) -> Iterator[None]:
 
 def waitFor(fd: int) -> None:
     """
-    Wait until a descriptor is ready to be read.
+    Wait until a descriptor is readable.
     """
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    assert poll.poll(DEADLINE * 1000), f"nothing came within {DEADLINE} seconds"
+    assert poll.poll(DEADLINE * 1000), f"not readable after {DEADLINE} seconds"
 
 
 def nextSignal(fd: int) -> SigInfo:
     """
-    The next signal of a signalfd.
+    Wait for the next signal of a signalfd.
     """
     waitFor(fd)
     return lowlevel.read_signalfd(fd)
@@ -143,10 +145,9 @@ def nextSignal(fd: int) -> SigInfo:
 
 def forge(signo: int, code: int, fields: bytes = b"") -> None:
     """
-    Send this process a signal with any code: rt_sigqueueinfo(2).  Only the
-    main thread may.
+    Send this process a signal with any code, in the main thread: rt_sigqueueinfo(2).
 
-    @param fields: What comes after the head of the C{siginfo_t}.
+    @param fields: The content of the C{siginfo_t} after its head.
     """
     info = struct.pack("=iiixxxx112s", signo, 0, code, fields)
     number = systemCall("rt_sigqueueinfo")
@@ -156,7 +157,7 @@ def forge(signo: int, code: int, fields: bytes = b"") -> None:
 @contextmanager
 def posixTimer(signo: int, value: int, seconds: float) -> Iterator[int]:
     """
-    A timer of timer_create(2) that sends a signal, once and again.
+    Run a timer of timer_create(2) that sends a signal periodically.
 
     @return: The kernel's number of the timer.
     """
@@ -173,14 +174,14 @@ def posixTimer(signo: int, value: int, seconds: float) -> Iterator[int]:
 
 def refuseSignalfd(error: int) -> None:
     """
-    Have the system refuse signalfd(2) to this process, for good.
+    Make signalfd(2) fail in this process, irrevocably.
     """
     refuse("signalfd4", error)
 
 
 def refuse(name: str, error: int) -> None:
     """
-    Have the system refuse a call to this process, for good: seccomp(2).
+    Make a system call fail in this process, irrevocably: seccomp(2).
     """
     program = b"".join(
         struct.pack("=HBBI", *instruction)
@@ -197,10 +198,17 @@ def refuse(name: str, error: int) -> None:
     checked(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.c_char_p(head)))
 
 
+#: Run a test in a forked child, where no other thread can receive the signals that it
+#: sends to its process, and an error does not kill the test run.  (In the test run,
+#: threads of earlier tests exist for a moment after they were joined.)
+forked = pytest.mark.forked
+
+
 def inChild(function: Callable[[], T]) -> T:
     """
-    What a function gives in a forked child.  What it raises there is raised
-    here.
+    Return the result of a function in a forked child, or raise its exception.
+
+    The child has only one thread, which receives all signals that are sent to it.
     """
     reader, writer = os.pipe()
     pid = os.fork()
@@ -221,7 +229,7 @@ def inChild(function: Callable[[], T]) -> T:
     with open(reader, "rb") as stream:
         pickled = stream.read()
     _, status = os.waitpid(pid, 0)
-    assert pickled, f"the child ended with {status} and told nothing"
+    assert pickled, f"the child ended with {status} and without a result"
     result, raised = pickle.loads(pickled)
     if raised is not None:
         raise raised
