@@ -1,5 +1,5 @@
 """
-Handlers for tests, and what starts the signals that they get.
+Handlers for tests, and a program that sends signals.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ inEachThread = pytest.mark.parametrize("inThread", [False, True], ids=["main", "
 
 def failures(logged: list[LogEvent]) -> list[Failure]:
     """
-    What was logged as a failure.
+    Return the logged failures.
     """
     return [event["log_failure"] for event in logged if "log_failure" in event]
 
@@ -45,7 +45,7 @@ def textsOf(logged: list[LogEvent], namespace: str = "") -> list[str]:
 
 class Recorder:
     """
-    A handler that keeps what it gets, and returns Deferreds if it is told to.
+    A handler that records its signals, and returns Deferreds if it is busy.
     """
 
     def __init__(self, busy: bool = False) -> None:
@@ -56,7 +56,7 @@ class Recorder:
     @property
     def values(self) -> list[int | None]:
         """
-        The values that came.
+        The values of the signals.
         """
         return [info.value for info in self.infos]
 
@@ -82,14 +82,14 @@ for value in range(int(sys.argv[3])):
         try:
             sigqueue(int(sys.argv[1]), int(sys.argv[2]), value)
             break
-        except BlockingIOError:  # RLIMIT_SIGPENDING: the receiver will catch up
+        except BlockingIOError:  # RLIMIT_SIGPENDING: wait for the receiver
             pass
 """
 
 
 def runIn(inThread: bool, function: Callable[[], None]) -> None:
     """
-    Call a function, here or in another thread.
+    Call a function, in this thread or in another.
     """
     if not inThread:
         function()

@@ -16,7 +16,7 @@ from tests.support.worlds import dispatcherFor
 
 Test = Callable[..., Coroutine[Any, Any, object]]
 
-#: What is made for the test; every other argument is a fixture.
+#: The arguments that are made for the test; all others are fixtures.
 _MADE = ("reactor", "dispatcher")
 
 
@@ -44,7 +44,7 @@ def _inReactor(test: Test, parameters: tuple[str, ...]) -> Callable[..., None]:
             try:
                 await test(**made, **given)
             except BaseException:
-                # Nobody ends what close would wait for.
+                # The test does not finish what close would wait for.
                 dispatcher.close()
                 raise
             await dispatcher.close()
@@ -62,9 +62,9 @@ def inReactor(test: Test) -> Callable[..., None]:
     """
     Run the test in an epoll reactor.
 
-    An argument C{reactor} is that reactor, and C{dispatcher} its dispatcher,
-    which is closed when the test has passed.  Every other argument is a fixture;
-    C{kind} and C{inThread} also choose the reactor and its thread.
+    The argument C{reactor} is that reactor, and C{dispatcher} its dispatcher, which is
+    closed after the test.  All other arguments are fixtures; C{kind} and C{inThread} also
+    choose the reactor and its thread.
     """
     return _inReactor(test, ())
 
@@ -72,6 +72,7 @@ def inReactor(test: Test) -> Callable[..., None]:
 def inEveryReactor(test: Test) -> Callable[..., None]:
     """
     Run the test in each kind of reactor, in the main thread and in another.
+
     See L{inReactor} for the arguments.
     """
     run = _inReactor(test, ("kind", "inThread"))

@@ -1,5 +1,5 @@
 """
-Real reactors for tests: made, run and taken apart within one test.
+Real reactors for tests, which are made, run and dismantled within one test.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _uvloop() -> AsyncioSelectorReactor:
     return AsyncioSelectorReactor(uvloop.new_event_loop())
 
 
-#: How to make a reactor of each kind.
+#: A function for each kind of reactor, which makes one.
 KINDS: dict[str, Callable[[], Any]] = {
     "select": SelectReactor,
     "poll": PollReactor,
@@ -41,7 +41,7 @@ KINDS: dict[str, Callable[[], Any]] = {
 @contextmanager
 def newReactor(kind: str = "epoll") -> Iterator[Any]:
     """
-    A reactor that leaves no descriptor behind.
+    Make a reactor, and close its descriptors in the end.
     """
     reactor = KINDS[kind]()
     try:
@@ -59,8 +59,7 @@ def newReactor(kind: str = "epoll") -> Iterator[Any]:
 
 def runReactor(reactor: Any, main: Main, installSignalHandlers: bool = False) -> None:
     """
-    Run C{main} in the reactor, stop the reactor when it is done, and raise
-    what it raised.
+    Run C{main} in a reactor until it is done, and raise its exception.
     """
     outcome: list[object] = []
     running: list[Deferred[object]] = []
@@ -90,7 +89,7 @@ def runReactor(reactor: Any, main: Main, installSignalHandlers: bool = False) ->
 
 def spin(main: Main, kind: str = "epoll", inThread: bool = False) -> None:
     """
-    Run C{main} in a new reactor of a kind, here or in a thread of its own.
+    Run C{main} in a new reactor, in this thread or in another.
     """
     with newReactor(kind) as reactor:
         if not inThread:
@@ -113,7 +112,7 @@ def spin(main: Main, kind: str = "epoll", inThread: bool = False) -> None:
 
 def sleep(reactor: Any, seconds: float = 0.0) -> Deferred[None]:
     """
-    A time of the reactor's clock.
+    Wait for some time on the reactor's clock.
     """
     deferred: Deferred[None] = Deferred()
     reactor.callLater(seconds, deferred.callback, None)
@@ -122,16 +121,16 @@ def sleep(reactor: Any, seconds: float = 0.0) -> Deferred[None]:
 
 async def turn(reactor: Any) -> None:
     """
-    Let the reactor look at each of its descriptors at least once.
+    Let the reactor serve each of its descriptors at least once.
     """
-    # A turn calls what is due, and then looks at descriptors.
+    # A turn runs delayed calls first, and then serves descriptors.
     await sleep(reactor)
     await sleep(reactor)
 
 
 async def until(reactor: Any, condition: Callable[[], object]) -> None:
     """
-    Let the reactor turn until something is so.
+    Let the reactor run until a condition is true.
     """
     while not condition():
         await sleep(reactor, 0.001)
@@ -139,6 +138,6 @@ async def until(reactor: Any, condition: Callable[[], object]) -> None:
 
 async def untilLength(reactor: Any, sized: Sized, length: int) -> None:
     """
-    Let the reactor turn until something is as long as it should be.
+    Let the reactor run until something has a length.
     """
     await until(reactor, lambda: len(sized) == length)

@@ -1,8 +1,8 @@
 """
-Where the signals of a test come from: the kernel, or L{MemorySignals}.
+Worlds: the signals of a test come from the kernel, or from L{MemorySignals}.
 
-Tests that take the fixture C{world} run in both, but for those that are
-C{@kernelOnly}, which are about what only a process has.
+Tests with the fixture C{world} run in both worlds.  Those with the mark C{@kernelOnly}
+run only with the kernel, because they are about a whole process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from txsignalfd.testing import MemorySignals, SignalNotWatched
 
 ME = os.getpid()
 
-#: What dispatchers have their signals from: the whole suite runs with each.
+#: The backend of all dispatchers: the whole suite runs with each backend.
 BACKEND = checkBackend(None) or bestBackend()
 
 kernelOnly = pytest.mark.kernelOnly
@@ -41,7 +41,7 @@ class World(Protocol):
 
 class Kernel:
     """
-    Real signals, to ourselves.
+    Real signals, sent to this process.
     """
 
     def dispatcherFor(self, reactor: Any) -> SignalDispatcher:
@@ -57,7 +57,7 @@ class Kernel:
 
 class Memory:
     """
-    The dispatcher for tests, and what the kernel would give it.
+    The dispatcher for unit tests, with signals as the kernel would send them.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ _current: World = Kernel()
 @contextmanager
 def using(world: World) -> Iterator[None]:
     """
-    Have L{send}, L{queue} and L{dispatcherFor} be those of another world.
+    Make L{send}, L{queue} and L{dispatcherFor} use another world.
     """
     global _current
     before, _current = _current, world
@@ -108,7 +108,7 @@ WORLDS: dict[str, Callable[[], World]] = {"kernel": Kernel, "memory": Memory}
 
 def send(*signals: int) -> None:
     """
-    Send signals to ourselves.
+    Send signals to this process.
     """
     for signo in signals:
         _current.send(signo)
@@ -116,27 +116,28 @@ def send(*signals: int) -> None:
 
 def queue(*values: int, signo: int = SIGRTMIN) -> None:
     """
-    Queue a realtime signal to ourselves, once for each value.
+    Queue a realtime signal for this process, once for each value.
     """
     _current.queue(signo, values)
 
 
 def dispatcherFor(reactor: Any) -> SignalDispatcher:
     """
-    The reactor's one dispatcher.
+    Return the dispatcher of a reactor.
     """
     return _current.dispatcherFor(reactor)
 
 
 needsSignalfd = pytest.mark.skipif(
-    BACKEND != "signalfd", reason="a handler differs here: see docs/backends.rst"
+    BACKEND != "signalfd", reason="the handler backend differs: see docs/backends.rst"
 )
 
 
 def maskWhile(watched: Collection[int], before: Collection[int] = ()) -> set[int]:
     """
-    What the reactor's thread blocks while signals are watched: they wait for a
-    signalfd, and come to a handler.
+    Return what the reactor's thread blocks while signals are watched.
+
+    Watched signals are blocked with a signalfd, and unblocked with a handler.
     """
     if BACKEND == "signalfd":
         return {*before, *watched}
