@@ -5,6 +5,7 @@ The end of kept-alive HTTP connections, and of those under TLS.
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from twisted.web.http import HTTPChannel, HTTPFactory
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from tests.support.generations import Client, connectTo
+from tests.support.generations import Client, connectTo, makeDue
 from tests.support.inreactor import inReactor
 from tests.support.ports import (
     running,
@@ -72,9 +73,9 @@ async def firstCall(reactor: Any, generation: Generation) -> None:
     """
     Do what a generation that retires would do first, in its time.
     """
-    first = min(generation._calls, key=lambda call: call.getTime())
-    first.reset(0)
-    await until(reactor, lambda: not first.active())
+    first = min(generation._timers, key=lambda timer: timer._due)
+    makeDue(first)
+    await until(reactor, lambda: not first._call.active())
 
 
 @inReactor
@@ -171,9 +172,9 @@ async def test_aResponseThatHadBegunEndsItsConnectionToo(
         assert asking.transport is not None
         asking.transport.write(REQUEST)
         await until(reactor, lambda: page.requests)
-        for call in generation._calls:
-            if call.active() and call.getTime() < reactor.seconds() + 200:
-                call.reset(0)
+        for timer in generation._timers:
+            if timer._call.active() and timer._due < monotonic() + 200:
+                makeDue(timer)
         await until(reactor, lambda: silent.lost)
         page.answer()
         assert b"Connection: close" in await answered(reactor, asking)

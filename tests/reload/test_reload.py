@@ -33,6 +33,7 @@ from tests.support.generations import (
     servedBy,
     serving,
     start,
+    texts,
 )
 from tests.support.inreactor import inEveryReactor, inReactor
 from tests.support.reactors import turn, until, untilLength
@@ -40,13 +41,6 @@ from txsignalfd import NotServing, Reload, ReloadService, SignalService
 from txsignalfd._reload import generations
 
 pytestmark = pytest.mark.usefixtures("withoutRest")
-
-
-def texts(logged: list[LogEvent]) -> list[str]:
-    """
-    The log as text.
-    """
-    return [str(formatEvent(event)) for event in logged]
 
 
 def test_aReloadServiceIsAService() -> None:

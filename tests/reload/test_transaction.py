@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 
-from tests.support.generations import serving, start
+from tests.support.generations import serving, start, texts
 from tests.support.inreactor import inReactor
 from tests.support.reactors import sleep, until, untilLength
 from txsignalfd import SignalService
@@ -44,11 +46,37 @@ def test_aSenderOfManySignalsIsNamedOnce() -> None:
     assert request.infos == [hangupFrom(2**30), hangupFrom(2**30 + 1)]
 
 
-def test_ofManySendersTheFirstTenAreNamed() -> None:
+def test_ofManySendersTheFirstTenAreRecorded() -> None:
+    """
+    A flood of signals needs no memory; the others are counted.
+    """
     request = ReloadRequest()
-    for number in range(1000):
-        request.add(hangupFrom(2**30 + number))
-    assert str(request).endswith("pid 1073741833 (uid 0) by kill; and 990 more")
+    for _ in range(2):
+        for number in range(1000):
+            request.add(hangupFrom(2**30 + number))
+    assert len(request.infos) == 10
+    named = "pid 1073741833 (uid 0) by kill (2 times); and 1980 more"
+    assert str(request).endswith(named)
+
+
+@inReactor
+async def test_aFloodOfSignalsDuringALongStartIsLoggedOnce(
+    reactor: Any, logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    So is a flood during a stop.
+    """
+    monkeypatch.setattr("txsignalfd._reload.transaction._LONG", 0.0)
+    async with serving(reactor, Deferred) as (reloads, _):
+        for number in range(1000):
+            reloads.reload(hangupFrom(2**30 + number))
+        stopped = reloads.stopService()
+        for number in range(1000):
+            reloads.reload(hangupFrom(2**30 + number))
+        await stopped
+    lines = texts(logged)
+    assert sum("has been starting for" in line for line in lines) == 1
+    assert sum("the service is being stopped; requested" in line for line in lines) == 1
 
 
 @inReactor

@@ -12,10 +12,12 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
+from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 
 from tests.support.reactors import turn, until
 from txsignalfd import ReloadService
+from txsignalfd._reload.transaction import Timer
 
 
 class Numbered(Protocol):
@@ -221,3 +223,19 @@ def explode() -> Any:
     Fail.
     """
     raise ZeroDivisionError("the configuration is bad")
+
+
+def makeDue(timer: Timer | None) -> None:
+    """
+    End the time of a timer now.
+    """
+    assert timer is not None
+    timer._due = 0.0
+    timer._call.reset(0)
+
+
+def texts(logged: list[LogEvent]) -> list[str]:
+    """
+    The log as text.
+    """
+    return [str(formatEvent(event)) for event in logged]

@@ -11,16 +11,24 @@ import gc
 import os
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Any, Final, TypeAlias
 from weakref import WeakSet
 
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.udp import Port as DatagramPort
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 
 from txsignalfd._reload.httpdraining import closeIfIdle, endAfterResponse
+from txsignalfd._reload.transaction import (
+    OneShotEvent,
+    Timer,
+    attempt,
+    attemptLater,
+    resultOf,
+)
 
 _log: Final = Logger("txsignalfd.reload.ReloadService")
 
@@ -38,36 +46,6 @@ ANSWERS: Final = 1.0
 
 #: Receives the ports whose addresses another generation may open later.
 Successor: TypeAlias = Callable[[list[Any]], None]
-
-
-class OneShotEvent:
-    """
-    An event that happens once, and that any number of callers may wait for.
-    """
-
-    def __init__(self) -> None:
-        self.fired: bool = False
-        self._waiting: list[Deferred[None]] = []
-
-    def fire(self) -> None:
-        """
-        Call back all waiting Deferreds.  A second call does nothing.
-        """
-        self.fired = True
-        waiting, self._waiting = self._waiting, []
-        for deferred in waiting:
-            deferred.callback(None)
-
-    def wait(self) -> Deferred[None]:
-        """
-        @return: A Deferred that fires with the event, and can be cancelled.
-        """
-        deferred: Deferred[None] = Deferred(self._waiting.remove)
-        if self.fired:
-            deferred.callback(None)
-        else:
-            self._waiting.append(deferred)
-        return deferred
 
 
 class Triggers:
@@ -106,10 +84,7 @@ class Triggers:
         for wanted in ("before", "during", "after"):
             for phase, identity, call in added:
                 if phase == wanted and self._remove(reactor, identity):
-                    try:
-                        await maybeDeferred(call)
-                    except Exception:
-                        _log.failure("the trigger {call!r} has failed", call=call)
+                    await attemptLater(call)
 
     def _remove(self, reactor: Any, identity: Any) -> bool:
         """
@@ -285,7 +260,7 @@ class Generation:
         self.retired = OneShotEvent()
         self._answered = OneShotEvent()
         self._reactor = reactor
-        self._calls: list[Any] = []
+        self._timers: list[Timer] = []
 
     def __str__(self) -> str:
         return f"generation {self.number}"
@@ -312,7 +287,7 @@ class Generation:
 
         @raise CancelledError: If the generation was retired meanwhile.
         """
-        await maybeDeferred(self.service.startService)
+        await resultOf(self.service.startService)
         if self.state is not State.STARTING:
             # The service has ignored the cancellation, and runs.
             await self.retired.wait()
@@ -344,7 +319,7 @@ class Generation:
         self._callLater(seconds + FLUSH, self.cut)
         if successor is None:
             self.resources.triggers.leave()
-            self.resources.collect()
+            attempt(self.resources.collect)
             self._announceEnd()
             self._callLater(IDLE, self._each, closeIfIdle)
         if isFirst:
@@ -358,18 +333,18 @@ class Generation:
         try:
             await self._answered.wait()
             await self.resources.whenQuiet()
+            for timer in self._timers:
+                timer.cancel()
+            await self.stop()
         finally:
-            for call in self._calls:
-                if call.active():
-                    call.cancel()
-        await self.stop()
-        self.state = State.STOPPED
-        self.retired.fire()
+            self.state = State.STOPPED
+            self.retired.fire()
 
     def _callLater(
         self, seconds: float, function: Callable[..., object], *args: Any
     ) -> None:
-        self._calls.append(self._reactor.callLater(seconds, function, *args))
+        call = partial(attempt, function, *args)
+        self._timers.append(Timer(self._reactor, seconds, call))
 
     @property
     def isBusy(self) -> bool:
@@ -387,7 +362,7 @@ class Generation:
         """
         for port in list(self.resources.ports):
             if not (port.isTemporary or (lingering and port.lingers)):
-                port.suspend()
+                attempt(port.suspend)
 
     def cut(self) -> None:
         """
@@ -412,44 +387,42 @@ class Generation:
 
     def _handOver(self, successor: Successor | None) -> None:
         if successor is not None:
-            successor(self.resources.lingering)
+            attempt(successor, self.resources.lingering)
 
     def _close(self, limit: float) -> None:
         self.suspend()
-        self.resources.collect()
+        attempt(self.resources.collect)
         self.closed, self.limit = len(self.resources.connections), limit
         self._each(_close)
 
     def _each(self, do: Callable[[Any], object]) -> None:
         for connection in list(self.resources.connections):
-            try:
-                do(connection)
-            except Exception:
-                _log.failure(
-                    "{connection!r} could not be closed", connection=connection
-                )
+            attempt(do, connection)
 
     async def stop(self) -> None:
         """
         Stop the service, close all its ports, and fire its shutdown triggers.
         """
-        stops = [self.service.stopService] if self.service is not None else []
-        stops += [port.stopListening for port in self.resources.ports]
-        for stop in stops:
-            try:
-                await maybeDeferred(stop)
-            except Exception:
-                _log.failure("{it}: {stop!r} has failed", it=self, stop=stop)
+        if self.service is not None:
+            await attemptLater(self.service.stopService)
+        for port in list(self.resources.ports):
+            await attemptLater(port.stopListening)
+            if port in self.resources.ports:
+                # An error of the system has left it open.
+                attempt(port.connectionLost, None)
         await self.resources.triggers.fire(self._reactor)
         self.cut()
-        self.resources.close()
+        attempt(self.resources.close)
 
 
 def whereIs(port: Any) -> str:
     """
     Return the address of a port as an operator writes it.
     """
-    address = port.getHost()
+    try:
+        address = port.getHost()
+    except OSError as error:
+        return f"an unknown address ({error})"
     if isinstance(address, UNIXAddress):
         return f"unix:{os.fsdecode(address.name or b'')}"
     return f"{address.type.lower()}:{address.host}:{address.port}"

@@ -21,13 +21,12 @@ from inspect import isawaitable
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.defer import TimeoutError as NotInTime
 from twisted.logger import Logger
 
+from txsignalfd._dispatch.runs import toDeferred
 from txsignalfd._reload.generation import (
     FLUSH,
     Generation,
-    OneShotEvent,
     Resources,
     State,
     Triggers,
@@ -35,7 +34,15 @@ from txsignalfd._reload.generation import (
     whereIs,
 )
 from txsignalfd._reload.sharing import Handover, PortSharing, unshareInherited
-from txsignalfd._reload.transaction import Prepare, Transaction, result
+from txsignalfd._reload.transaction import (
+    OneShotEvent,
+    Prepare,
+    Timer,
+    Transaction,
+    attempt,
+    firesWithin,
+    resultOf,
+)
 
 _log: Final = Logger("txsignalfd.reload.ReloadService")
 
@@ -109,7 +116,7 @@ class Generations:
         self._stopFirst = stopFirst
         self._awaitedService: Awaitable[Any] | None = None
         self._count = 0
-        self._stopCall: Any = None
+        self._timer: Timer | None = None
         self.phase = Phase.NEW
         self.task: Deferred[None] = succeed(None)
         self.generations: list[Generation] = []
@@ -167,7 +174,7 @@ class Generations:
         first = self.current
         with self._sharing.starting(first.resources):
             if self._awaitedService is not None:
-                first.service = self._checked(await result(self._awaitedService))
+                first.service = self._checked(await toDeferred(self._awaitedService))
                 first.privilegedStart()
             await first.start()
         # Triggers that a module adds when it is imported belong to all generations.
@@ -189,15 +196,14 @@ class Generations:
         }
         addresses |= old.missing
         triggers = Triggers()
-        transaction = Transaction(self._participants)
+        seconds = max(self._drain, LATE)
+        transaction = Transaction(self._participants, seconds, self._reactor)
         try:
             await transaction.prepare()
         except BaseException:
             await transaction.rollback()
             raise
-        handover = Handover(
-            self._sharing, old.resources, self._stopFirst, max(self._drain, LATE)
-        )
+        handover = Handover(self._sharing, old.resources, self._stopFirst, seconds)
         try:
             if self._stopFirst:
                 # If it is started again it needs what the triggers would stop.
@@ -208,9 +214,10 @@ class Generations:
             await transaction.rollback()
             if old.state in (State.DRAINING, State.STOPPED) and not self.isStopping:
                 await self._startAgain(old, handover, triggers, addresses)
-            handover.rollBack()
+            attempt(handover.rollBack)
             raise
-        handover.commit()
+        # From here on nothing may fail, or keep the old generation alive.
+        attempt(handover.commit)
         await transaction.commit()
         old.retire(self._drain, handover.stopLate)
         await triggers.fire(self._reactor)
@@ -238,7 +245,7 @@ class Generations:
             with handover.starting(again.resources):
                 again.privilegedStart()
                 await again.start()
-        except Exception:
+        except BaseException:
             again.state = State.FAILED
             _log.failure("{it} cannot be started again: nothing serves", it=old)
             return
@@ -254,7 +261,7 @@ class Generations:
         new = self._new(Resources())
         try:
             with handover.starting(new.resources):
-                new.service = self._checked(await result(self._factory()))
+                new.service = self._checked(await resultOf(self._factory))
                 new.privilegedStart()
                 await new.start()
         except BaseException:
@@ -287,9 +294,9 @@ class Generations:
         """
         Wait until a generation has stopped, but not for ever.
         """
-        try:
-            await old.retired.wait().addTimeout(self._drain + FLUSH, self._reactor)
-        except NotInTime:
+        seconds = self._drain + FLUSH
+        isInTime = await firesWithin(seconds, old.retired.wait(), self._reactor)
+        if not (isInTime or self.isStopping):
             _log.warn("{it} does not stop: no longer waiting for it", it=old)
 
     def _new(self, resources: Resources) -> Generation:
@@ -303,6 +310,9 @@ class Generations:
 
     def _remove(self, generation: Generation) -> None:
         self.generations.remove(generation)
+        if generation.state is not State.STOPPED:
+            _log.warn("{it} does not stop: no longer waiting for it", it=generation)
+            return
         closed = ""
         if count := generation.closed:
             connections = "1 connection" if count == 1 else f"{count} connections"
@@ -315,10 +325,10 @@ class Generations:
     def _finish(self) -> None:
         if self.phase is Phase.STOPPED:
             return
-        if self._stopCall is not None and self._stopCall.active():
-            self._stopCall.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self.phase = Phase.STOPPED
-        self._sharing.close()
+        attempt(self._sharing.close)
         unshareInherited()
         self.stopped.fire()
 
@@ -329,7 +339,7 @@ class Generations:
         @param seconds: How long connections may stay open.
         """
         self.phase = Phase.STOPPING
-        self._sharing.closeHandovers()
+        attempt(self._sharing.closeHandovers)
         # The last one to be suspended accepts the pending connections: the oldest,
         # which has started.
         for generation in reversed(list(self.generations)):
@@ -350,8 +360,13 @@ class Generations:
         Abort all connections, and do not wait for services, after L{stop}.
         """
         self._cut()
-        if self.phase is Phase.STOPPING and self._stopCall is None:
-            self._stopCall = self._reactor.callLater(AT_ONCE, self._finish)
+        if self.phase is Phase.STOPPING and self._timer is None:
+            self._timer = Timer(self._reactor, AT_ONCE, self._abandon)
+
+    def _abandon(self) -> None:
+        self._finish()
+        for generation in list(self.generations):
+            generation.retired.fire()
 
     def _cut(self) -> None:
         for generation in list(self.generations):

@@ -33,9 +33,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Hashable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet import tcp, udp, unix
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txsignalfd._reload.generation import Resources
@@ -47,6 +48,9 @@ from txsignalfd._reload.listener import (
     SocketPath,
     pathOf,
 )
+from txsignalfd._reload.transaction import attempt
+
+_log: Final = Logger("txsignalfd.reload.ReloadService")
 
 
 class SharedPort:
@@ -134,14 +138,37 @@ class SharedPort:
             return
         isLast = self.listener.isLast(self)
         if isLast:
-            self.acceptPending()
+            attempt(self.acceptPending)
         self.suspended = True
-        self.stopReading()  # type: ignore[attr-defined]
+        self.stopReading()
         if isLast:
             assert self._made is not None, "it listens"
-            self._made.leave()
-        self.listener.release(self)
+            attempt(self._made.leave)
+        attempt(self.listener.release, self)
         self.resources.suspended()
+
+    def stopReading(self) -> None:
+        """
+        Stop accepting, also when the system reports an error.
+        """
+        try:
+            super().stopReading()  # type: ignore[misc]
+        except Exception:
+            _log.failure("{port!r} could not be removed from the reactor", port=self)
+            # An epoll reactor still has the number, and would not register the
+            # next descriptor that gets it.
+            reads = getattr(self.reactor, "_reads", None)  # type: ignore[attr-defined]
+            if isinstance(reads, set):
+                reads.discard(self.fileno())  # type: ignore[attr-defined]
+
+    def doRead(self) -> None:
+        """
+        Accept connections, unless the port is suspended.
+
+        After an error the reactor may still call this.
+        """
+        if not self.suspended:
+            super().doRead()  # type: ignore[misc]
 
     @property
     def isTemporary(self) -> bool:
@@ -167,7 +194,7 @@ class SharedPort:
         """
         Accept the connections in the listen queue.
         """
-        self.doRead()  # type: ignore[attr-defined]
+        self.doRead()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """
@@ -180,7 +207,7 @@ class SharedPort:
 
     def _stopped(self) -> None:
         assert self.listener is not None, "it has listened"
-        self.listener.release(self)
+        attempt(self.listener.release, self)
         with suppress(ValueError):
             self.resources.ports.remove(self)
         self.resources.suspended()

@@ -33,6 +33,7 @@ from txsignalfd._reload.transaction import (
     ReloadObserver,
     ReloadObservers,
     ReloadRequest,
+    attempt,
 )
 from txsignalfd.siginfo import SigInfo
 
@@ -133,9 +134,10 @@ class ReloadService(Service):
         self._generations: Generations | None = None
         #: The request for the next reload.
         self._request = ReloadRequest()
-        #: The reload that has begun last.
+        #: The reload that has begun last, and the request for it.
         self._latest: Reload
-        self._cutsAtStop = False
+        self._reloading = ReloadRequest()
+        self._cutsAtStop = self._hasRefused = False
 
     def addParticipant(self, prepare: Prepare) -> None:
         """
@@ -177,7 +179,7 @@ class ReloadService(Service):
             from twisted.internet import reactor
 
             self._reactor = reactor
-        self._cutsAtStop = False
+        self._cutsAtStop = self._hasRefused = False
         self._pace = Pace(self._reactor, self.share)
         generations = Generations(
             self._reactor, self._factory, self._participants, self.drain, self.stopFirst
@@ -259,9 +261,11 @@ class ReloadService(Service):
 
     def _refuse(self) -> None:
         request = self._takeRequest()
-        if request.infos:
+        if request.infos and not self._hasRefused:
+            self._hasRefused = True
             _log.info(
-                "no reload: the service is being stopped; requested by {requester}",
+                "no reload: the service is being stopped; requested by {requester}"
+                " (further requests are not logged)",
                 requester=request,
             )
         request.fail(Failure(NotServing("the service is being stopped")))
@@ -283,7 +287,7 @@ class ReloadService(Service):
 
     async def _reload(self, generations: Generations) -> None:
         await self._pace.begin()
-        request = self._takeRequest()
+        request = self._reloading = self._takeRequest()
         reload = self._latest = Reload(generations.next, request)
         _log.info("reloading: requested by {requester}", requester=reload.requester)
         self._observers.before(reload)
@@ -306,7 +310,7 @@ class ReloadService(Service):
             generation=generations.current,
         )
         self._observers.after(reload)
-        for deferred in request.waiting:
+        for deferred in request.takeWaiting():
             old.retired.wait().chainDeferred(deferred)
         if not old.isBusy:
             await generations.waitUntilRetired(old)
@@ -336,7 +340,9 @@ class ReloadService(Service):
         if not generations.isStopping:
             generations.stop(self.stopTimeout)
             self._refuse()
-            generations.task.cancel()
+            # The code that is cancelled may fail, or go on.
+            attempt(generations.task.cancel)
+            self._reloading.fail(Failure(NotServing("the service is being stopped")))
             if self._cutsAtStop:
                 generations.cut()
         return generations.stopped.wait()

@@ -28,6 +28,7 @@ from twisted.internet.endpoints import _SystemdParser
 from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.listener import Listener
 from txsignalfd._reload.reactorpatch import PortOwner, ReactorPorts
+from txsignalfd._reload.transaction import Timer, attempt
 
 #: Duplicates that were made before the first generation of a service, whose
 #: options are parsed earlier.
@@ -143,7 +144,7 @@ class PendingSocket:
         """
         Release the socket, as a port does that stops accepting.
         """
-        self.listener.release(self)
+        attempt(self.listener.release, self)
 
 
 class PortSharing(PortOwner):
@@ -217,7 +218,7 @@ class Handover:
         self._seconds = seconds
         self._reserved: list[Listener] = []
         self._pending: list[PendingSocket] = []
-        self._deadline: Any = None
+        self._deadline: Timer | None = None
         sharing.handovers.add(self)
         if stopsFirst:
             self.stopLate(old.lingering)
@@ -262,8 +263,7 @@ class Handover:
 
     def _limit(self, isOpen: bool) -> None:
         if isOpen:
-            callLater = self._sharing.reactor.callLater
-            self._deadline = callLater(self._seconds, self.close)
+            self._deadline = Timer(self._sharing.reactor, self._seconds, self.close)
         else:
             self.close()
 
@@ -282,14 +282,14 @@ class Handover:
     def _release(self) -> None:
         self._sharing.offered.clear()
         while self._reserved:
-            self._reserved.pop().release(self)
+            attempt(self._reserved.pop().release, self)
 
     def close(self) -> None:
         """
         Release all sockets; connections that still wait in them are reset.
         """
         self._release()
-        if self._deadline is not None and self._deadline.active():
+        if self._deadline is not None:
             self._deadline.cancel()
         while self._pending:
             pending = self._pending.pop()

@@ -5,19 +5,26 @@ One reload: who requested it, who observes it, and what changes with it.
 L{ReloadRequest} collects the requesters of a L{Reload}.  L{ReloadObservers} are
 called before and after it.  A L{Transaction} makes the changes of its participants
 together with it, or none of them.
+
+The user's code is called by L{resultOf}, L{attempt} and L{attemptLater} only:
+whatever it raises, C{SystemExit} and C{asyncio.CancelledError} too, is a failure
+like any other.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from inspect import isawaitable
 from time import monotonic
 from typing import Any, Final, TypeAlias
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.reflect import safe_repr
 
 from txsignalfd._dispatch.runs import toDeferred
 from txsignalfd._proc.sender import describeWithCommand
@@ -32,9 +39,142 @@ _MOST_NAMED: Final = 10
 _LONG: Final = 1.0
 
 
+class OneShotEvent:
+    """
+    An event that happens once, and that any number of callers may wait for.
+    """
+
+    def __init__(self) -> None:
+        self.fired: bool = False
+        self._waiting: list[Deferred[None]] = []
+
+    def fire(self) -> None:
+        """
+        Call back all waiting Deferreds.  A second call does nothing.
+        """
+        self.fired = True
+        waiting, self._waiting = self._waiting, []
+        for deferred in waiting:
+            deferred.callback(None)
+
+    def wait(self) -> Deferred[None]:
+        """
+        @return: A Deferred that fires with the event, and can be cancelled.
+        """
+        deferred: Deferred[None] = Deferred(self._waiting.remove)
+        if self.fired:
+            deferred.callback(None)
+        else:
+            self._waiting.append(deferred)
+        return deferred
+
+
+def resultOf(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+    """
+    Call a function of the user, which may return any awaitable.
+
+    @return: A Deferred that fires with the result, or fails with whatever was
+        raised.
+    """
+    try:
+        value = function(*args)
+        return toDeferred(value) if isawaitable(value) else succeed(value)
+    except BaseException:
+        return fail()
+
+
+def attempt(function: Callable[..., object], *args: Any) -> None:
+    """
+    Call a function after which the caller has to go on; log what it raises.
+    """
+    try:
+        function(*args)
+    except BaseException:
+        _log.failure("{name} has failed", name=_nameOf(function))
+
+
+def attemptLater(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+    """
+    Do the same for a function that may return any awaitable.
+
+    @return: A Deferred that fires when it has ended, and does not fail.
+    """
+    return resultOf(function, *args).addErrback(
+        lambda it: _log.failure("{name} has failed", it, name=_nameOf(function))
+    )
+
+
+def _nameOf(function: Any) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else safe_repr(function)
+
+
+class Timer:
+    """
+    Calls a function after a time by the monotonic clock.
+
+    The reactor's own clock is the time of day, which may be set forward.
+    """
+
+    def __init__(
+        self, reactor: Any, seconds: float, function: Callable[[], object]
+    ) -> None:
+        """
+        @param reactor: The reactor.
+        @param seconds: The time.
+        @param function: The function.
+        """
+        self._reactor = reactor
+        self._function = function
+        self._clock = reactor.seconds if isinstance(reactor, Clock) else monotonic
+        self._due = self._clock() + seconds
+        self._call: Any = reactor.callLater(seconds, self._check)
+
+    def _check(self) -> None:
+        left = self._due - self._clock()
+        if left > 0:
+            self._call = self._reactor.callLater(left, self._check)
+        else:
+            self._function()
+
+    def cancel(self) -> None:
+        """
+        Do not call the function, if it was not called yet.
+        """
+        if self._call.active():
+            self._call.cancel()
+
+
+async def firesWithin(seconds: float, deferred: Deferred[Any], reactor: Any) -> bool:
+    """
+    Wait for a Deferred, whatever its result, but not for ever.
+
+    @return: Whether it has fired.  A cancellation ends the wait too.
+    """
+    waiting: Deferred[bool] = Deferred()
+
+    def end(hasFired: bool) -> None:
+        if not waiting.called:
+            waiting.callback(hasFired)
+
+    timer = Timer(reactor, seconds, lambda: end(False))
+    deferred.addBoth(lambda _: end(True))
+    try:
+        return await waiting
+    except CancelledError:
+        return False
+    finally:
+        timer.cancel()
+
+
 class ReloadRequest:
     """
     The signals and the callers that request one reload.
+
+    However many signals there are, the first L{_MOST_NAMED} different ones are
+    recorded, and the others counted.
     """
 
     def __init__(self) -> None:
@@ -42,11 +182,12 @@ class ReloadRequest:
         self.waiting: list[Deferred[None]] = []
         self._counts: Counter[str] = Counter()
         self._descriptions: dict[SigInfo, str] = {}
+        self._more = 0
 
     @property
     def infos(self) -> list[SigInfo]:
         """
-        The different signals that request it.
+        The first different signals that request it.
         """
         return list(self._descriptions)
 
@@ -57,6 +198,9 @@ class ReloadRequest:
         Its sender is looked up now: it may have exited when the reload begins.
         """
         if info not in self._descriptions:
+            if len(self._descriptions) == _MOST_NAMED:
+                self._more += 1
+                return
             self._descriptions[info] = describeWithCommand(info)
         self._counts[self._descriptions[info]] += 1
 
@@ -67,16 +211,23 @@ class ReloadRequest:
         """
         Fail the Deferreds of the callers.
         """
-        for deferred in self.waiting:
+        for deferred in self.takeWaiting():
             deferred.errback(failure)
+
+    def takeWaiting(self) -> list[Deferred[None]]:
+        """
+        Return the Deferreds of the callers that were not returned before.
+        """
+        waiting, self.waiting = self.waiting, []
+        return waiting
 
     def __str__(self) -> str:
         named = [
             text if count == 1 else f"{text} ({count} times)"
-            for text, count in list(self._counts.items())[:_MOST_NAMED]
+            for text, count in self._counts.items()
         ]
-        if len(self._counts) > _MOST_NAMED:
-            named.append(f"and {len(self._counts) - _MOST_NAMED} more")
+        if self._more:
+            named.append(f"and {self._more} more")
         return "; ".join(named)
 
 
@@ -91,9 +242,10 @@ class Reload:
         @param request: The request for it.
         """
         self.number = number
-        #: The different signals that requested it.
+        #: The first different signals that requested it.
         self.infos: list[SigInfo] = request.infos
         self._request = request
+        self._isLongLogged = False
         #: Whether the generation serves, or has failed.
         self.isOver: bool = False
         #: The reason of a failure, else C{None}.
@@ -133,8 +285,11 @@ class Reload:
     def logLong(self, request: ReloadRequest) -> None:
         """
         Log that this takes long, if it does, when another reload is requested.
+
+        Only once; L{ReloadRequest} counts the further requests.
         """
-        if not self.isOver and self.seconds > _LONG:
+        if not self._isLongLogged and self.seconds > _LONG and not self.isOver:
+            self._isLongLogged = True
             _log.info(
                 "generation {number} has been starting for {seconds:.0f} s; one more"
                 " reload follows it, requested by {requester}",
@@ -184,10 +339,7 @@ class ReloadObservers:
             self._call(observer, reload)
 
     def _call(self, observer: ReloadObserver, reload: Reload) -> None:
-        try:
-            observer(reload)
-        except Exception:
-            _log.failure("the observer {observer!r} has failed", observer=observer)
+        attempt(observer, reload)
 
 
 #: Prepares a change, and returns two functions: commit and rollback.  Each of
@@ -195,24 +347,23 @@ class ReloadObservers:
 Prepare: TypeAlias = Callable[[], Any]
 
 
-async def result(value: Any) -> Any:
-    """
-    Return a value, or the result of an awaitable.
-    """
-    return await toDeferred(value) if isawaitable(value) else value
-
-
 class Transaction:
     """
     The changes of all participants in one reload, by a two-phase commit.
     """
 
-    def __init__(self, participants: list[Prepare]) -> None:
+    def __init__(
+        self, participants: list[Prepare], seconds: float, reactor: Any
+    ) -> None:
         """
         @param participants: What changes together with the service, such as a
             certificate or a pool.
+        @param seconds: How long to wait for each commit and rollback.
+        @param reactor: The reactor.
         """
         self._participants = participants
+        self._seconds = seconds
+        self._reactor = reactor
         self._prepared: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
 
     async def prepare(self) -> None:
@@ -220,7 +371,7 @@ class Transaction:
         Prepare each change; the first that fails ends this with its error.
         """
         for prepare in list(self._participants):
-            prepared = await result(prepare())
+            prepared = await resultOf(prepare)
             try:
                 commit, rollback = prepared
             except (TypeError, ValueError):
@@ -244,7 +395,6 @@ class Transaction:
             await self._do(rollback)
 
     async def _do(self, step: Callable[[], Any]) -> None:
-        try:
-            await result(step())
-        except Exception:
-            _log.failure("{step!r} has failed", step=step)
+        if not await firesWithin(self._seconds, attemptLater(step), self._reactor):
+            name = _nameOf(step)
+            _log.warn("{name} does not end: no longer waiting for it", name=name)
