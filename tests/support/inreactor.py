@@ -63,8 +63,8 @@ def inReactor(test: Test) -> Callable[..., None]:
     Run the test in an epoll reactor.
 
     The argument C{reactor} is that reactor, and C{dispatcher} its dispatcher, which is
-    closed after the test.  All other arguments are fixtures; C{kind} and C{inThread} also
-    choose the reactor and its thread.
+    closed after the test.  All other arguments are fixtures; C{kind} and C{inThread}
+    also choose the reactor and its thread.
     """
     return _inReactor(test, ())
 
