@@ -225,7 +225,8 @@ def rows(bursts: Comparison) -> Iterator[Row]:
         ("20 handlers of others", "a plain handler", 1.1),
         ("sent and handled, handler", "sent and handled, signalfd", None),
     ):
-        yield Row(f"{bursts.name}, {way}: to {other}", bursts.ratio(way, other), most)
+        what = f"{bursts.name}, {way}: to {other.removeprefix(f'{way}, ')}"
+        yield Row(what, bursts.ratio(way, other), most)
 
 
 def main(way: str, count: int) -> None:

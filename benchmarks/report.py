@@ -17,7 +17,7 @@ def _number(value: float) -> str:
 
 def _cells(row: Row) -> list[str]:
     low, middle, high = map(_number, row.measured)
-    spread = middle if low == high else f"{middle} ({low} to {high})"
+    spread = middle if low == high else f"{middle} ({low}-{high})"
     if row.most is None:
         return [row.what, spread, "", ""]
     reached = "yes" if row.measured[1] <= row.most else "no"
@@ -28,7 +28,7 @@ def table(lines: Iterable[Row]) -> str:
     """
     A table of reStructuredText.
     """
-    cells = [["what", "measured (middle half)", "at most", "reached"]]
+    cells = [["what", "measured (middle half)", "target", "pass"]]
     cells += map(_cells, lines)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     rule = "  ".join("=" * width for width in widths)

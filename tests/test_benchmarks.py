@@ -139,8 +139,8 @@ def test_theTableTellsWhatWasNotReached() -> None:
         ]
     )
     assert [re.split("  +", line) for line in told.splitlines()[3:-1]] == [
-        ["better", "0.5 (0.4 to 0.7)", "0.5", "yes"],
-        ["worse", "0.51 (0.4 to 0.52)", "0.5", "no"],
+        ["better", "0.5 (0.4-0.7)", "0.5", "yes"],
+        ["worse", "0.51 (0.4-0.52)", "0.5", "no"],
         ["as it is", "3"],
     ]
 
