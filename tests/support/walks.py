@@ -22,6 +22,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import LogEvent, globalLogPublisher
 
 import txsignalfd
+from tests.support.reactors import DEADLINE
 from txsignalfd import ChildReaper, SigInfo, dispatcherFor
 
 HOUSE = Path(txsignalfd.__file__).parent
@@ -101,10 +102,10 @@ def childToProcessExited(reactor: Any) -> None:
 
     def start() -> None:
         # With pipes, Twisted would notice the exit when they close.
-        cat = reactor.spawnProcess(Exited(), "/bin/cat", ["cat"], childFDs={0: pipe[0]})
-        reactor.callLater(0, send, cat.pid, signal.SIGKILL)
+        program = ["sleep", str(DEADLINE)]
+        sleep = reactor.spawnProcess(Exited(), "/bin/sleep", program, childFDs={})
+        reactor.callLater(0, send, sleep.pid, signal.SIGKILL)
 
-    pipe = os.pipe()
     ChildReaper(dispatcherFor(reactor))
     reactor.callWhenRunning(start)
     reactor.run(installSignalHandlers=False)
