@@ -4,6 +4,7 @@ L{ProcessMask}: signals are acquired in the whole process, and restored.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -29,10 +30,10 @@ from tests.support.descriptors import (
     maskIn,
 )
 from tests.support.handlers import runIn
-from tests.support.kernel import inChild
+from tests.support.kernel import forked, inChild, libc
 from tests.support.reactors import DEADLINE
-from tests.support.worlds import queue, send
-from txsignalfd import SignalDescriptor, lowlevel, spawning
+from tests.support.worlds import needsLinux, queue, send
+from txsignalfd import SigInfo, SignalDescriptor, lowlevel, spawning
 from txsignalfd._kernel import mask as _mask
 from txsignalfd._kernel.mask import ProcessMask
 from txsignalfd._native.extension import ffi, lib
@@ -450,3 +451,78 @@ def test_endedThreadsFreeTheirEntries() -> None:
     with descriptorOf(SIGUSR2):
         assert blockedSignals() == {SIGUSR2}
     assert blockedSignals() == set()
+
+
+def fillPendingCalls() -> None:
+    """
+    Fill the queue of calls that the main thread makes when it next runs Python code.
+    """
+    add = ctypes.pythonapi.Py_AddPendingCall
+    doNothing = ctypes.cast(libc.abs, ctypes.c_void_p)
+    while add(doNothing, None) == 0:
+        pass
+
+
+@pytest.mark.parametrize(
+    "occasion",
+    [
+        lambda mask: mask.restore([]),
+        lambda mask: mask.claimForThread(),
+        lambda mask: mask.acquire([]),
+    ],
+    ids=["restore", "claim", "acquire"],
+)
+@forked
+def test_mainThreadIsAskedAgain(occasion: Callable[[ProcessMask], None]) -> None:
+    """
+    Its mask is restored later, if the queue of pending calls was full before.
+    """
+    owner = Owner()
+    mask = ProcessMask(owner.defer, owner.wake)
+
+    def restore() -> None:
+        mask.acquire([SIGUSR1])
+        os.kill(os.getpid(), SIGUSR1)
+        waitFor(lambda: SIGUSR1 in blockedSignals(os.getpid()), "it is interrupted")
+        fillPendingCalls()
+        with pytest.raises(BlockingIOError, match="main thread"):
+            mask.restore([SIGUSR1])
+        os.write(writer, b"x")
+
+    signal.signal(SIGUSR1, signal.SIG_IGN)
+    reader, writer = os.pipe()
+    thread = threading.Thread(target=restore)
+    thread.start()
+    # In C, the main thread makes no pending calls, even if it is interrupted.
+    assert libc.read(reader, ctypes.create_string_buffer(1), 1) == 1
+    thread.join()
+    assert blockedSignals() == {SIGUSR1}
+    runIn(True, lambda: occasion(mask))
+    assert blockedSignals() == set()
+
+
+@forked
+@needsLinux
+def test_wakeMayUseTheDescriptorAndAnotherThread() -> None:
+    """
+    No lock is held when C{wake} is called.
+    """
+
+    def useMask() -> None:
+        with spawning(), descriptorOf(SIGHUP):
+            pass
+
+    def wake() -> None:
+        woken.append(None)
+        descriptor.claimForThread()
+        descriptor.watch([SIGUSR2])
+        runIn(True, useMask)
+
+    woken: list[None] = []
+    infos: list[SigInfo] = []
+    descriptor = SignalDescriptor([SIGUSR1], infos.extend, wake=wake)
+    with spawning():
+        send(SIGUSR1)
+    assert len(woken) == 1
+    descriptor.close()
+    assert [info.signo for info in infos] == [SIGUSR1]

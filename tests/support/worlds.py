@@ -48,11 +48,11 @@ class Kernel:
         return realDispatcherFor(reactor)
 
     def send(self, signo: int) -> None:
-        os.kill(ME, signo)
+        os.kill(os.getpid(), signo)
 
     def queue(self, signo: int, values: Iterable[int]) -> None:
         for value in values:
-            lowlevel.sigqueue(ME, signo, value)
+            lowlevel.sigqueue(os.getpid(), signo, value)
 
 
 class Memory:
