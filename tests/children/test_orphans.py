@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 from multiprocessing import get_context
@@ -15,8 +16,9 @@ from typing import Any
 import pytest
 from twisted.logger import LogEvent, LogLevel
 
-from tests.support.handlers import failures
+from tests.support.handlers import Recorder, failures
 from tests.support.inreactor import inReactor
+from tests.support.kernel import forge
 from tests.support.processes import (
     ROOT,
     SLEEP,
@@ -26,7 +28,7 @@ from tests.support.processes import (
     spawn,
     untilZombie,
 )
-from tests.support.reactors import DEADLINE, newReactor, runReactor, until
+from tests.support.reactors import DEADLINE, newReactor, runReactor, until, untilLength
 from tests.support.worlds import needsLinux
 from txsignalfd import ChildReaper, SignalDispatcher, dispatcherFor
 from txsignalfd._children import orphans
@@ -143,6 +145,22 @@ def test_sigchldWasIgnored() -> None:
             runReactor(reactor, main)
     finally:
         signal.signal(SIGCHLD, saved)
+
+
+@inReactor
+async def test_forgedSigchld(reactor: Any, dispatcher: SignalDispatcher) -> None:
+    """
+    A process is not taken for an orphan because a SIGCHLD names it.
+    """
+    _, look = orphanReaper(dispatcher)
+    got = Recorder()
+    dispatcher.addHandler(SIGCHLD, got)
+    with foreign(*SLEEP) as living:
+        for number, pid in enumerate((living, os.getpid(), 1, 0, -1), 1):
+            forge(SIGCHLD, 1, struct.pack("=iii", pid, 0, 0))
+            await untilLength(reactor, got.infos, number)
+        assert not look._named
+        assert not look._suspects
 
 
 @inReactor

@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import struct
 import subprocess
 import sys
 import weakref
@@ -23,6 +24,7 @@ from twisted.logger import LogEvent
 from tests.support.daemons import program, waitFor
 from tests.support.handlers import Recorder, failures, inEachThread
 from tests.support.inreactor import inEveryReactor, inReactor
+from tests.support.kernel import forge
 from tests.support.processes import (
     ROOT,
     SLEEP,
@@ -331,6 +333,30 @@ async def test_costDoesNotGrowWithTheLiving(
             asked.clear()
     kill(*living)
     await ended(*living)
+
+
+@pytest.mark.parametrize("code", [1, 2, -1])
+@inReactor
+async def test_forgedSigchld(
+    code: int, reactor: Any, dispatcher: SignalDispatcher
+) -> None:
+    """
+    The kernel decides whether the child that it names has ended, and how.
+    """
+    reaper = ChildReaper(dispatcher)
+    got = Recorder()
+    dispatcher.addHandler(SIGCHLD, got)
+    living = spawn(reactor, *SLEEP)
+    waiting = reaper.whenExited(living.pid)
+    forge(SIGCHLD, code, struct.pack("=iii", living.pid, 0, 7))
+    await until(reactor, lambda: got.infos)
+    assert not waiting.called
+    assert not living.reasons
+    kill(living)
+    child = await waiting
+    assert child is not None
+    assert (child.exitCode, child.signal) == (None, SIGKILL)
+    await ended(living)
 
 
 # -- user code

@@ -5,6 +5,7 @@ L{ChildReaper.whenExited}: wait for the end of any child.
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 from signal import SIGCHLD, SIGKILL
@@ -15,6 +16,7 @@ from twisted.internet.defer import CancelledError
 
 from tests.support.handlers import Recorder
 from tests.support.inreactor import inReactor
+from tests.support.kernel import forge
 from tests.support.processes import (
     ROOT,
     SLEEP,
@@ -104,6 +106,19 @@ async def test_ownerReapsFirst(
         await until(reactor, lambda: got.infos)
     assert got.infos[0].pid == (owned if named else other)
     assert child == (got.infos[0].child if named else None)
+
+
+@inReactor
+async def test_forgedSigchldOfAReapedChild(dispatcher: SignalDispatcher) -> None:
+    """
+    Other processes cannot forge the codes of an end, so the result is None.
+    """
+    reaper = ChildReaper(dispatcher)
+    with foreign(*SLEEP) as pid:
+        waiting = reaper.whenExited(pid)
+        # It is pending, so that the SIGCHLD of the kernel is merged with it.
+        forge(SIGCHLD, -1, struct.pack("=iii", pid, 0, 7))
+    assert await waiting is None
 
 
 @inReactor

@@ -15,7 +15,12 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.kernel import inChild
-from txsignalfd._proc.sender import commandOf, hasTerminal, isFromLeader
+from txsignalfd._proc.sender import (
+    commandOf,
+    hasTerminal,
+    isFromLeader,
+    isFromThisProcess,
+)
 from txsignalfd.siginfo import SigInfo
 
 
@@ -113,6 +118,18 @@ def test_leaderOfTheSessionIsRecognized(code: str, away: int, isLeaders: bool) -
         return isFromLeader(SigInfo.make(signal.SIGHUP, code, pid=pid))
 
     assert inChild(tell) is isLeaders
+
+
+@pytest.mark.parametrize(
+    ("code", "away", "isOwn"),
+    [("SI_USER", 0, True), ("SI_USER", 1, False), ("SI_QUEUE", 0, False)],
+)
+def test_signalOfThisProcessIsRecognized(code: str, away: int, isOwn: bool) -> None:
+    """
+    A process that claims our pid is not taken for this one.
+    """
+    info = SigInfo.make(signal.SIGPIPE, code, pid=os.getpid() + away)
+    assert isFromThisProcess(info) is isOwn
 
 
 def test_kernelLeadsNoSession() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2
@@ -335,6 +336,35 @@ def test_theShellOfAClosedTerminalStopsIt(
             me(SIGTERM)
 
     assert runDaemon(test)._exitSignal == (SIGHUP if stops else SIGTERM)
+
+
+@pytest.mark.parametrize("code", [SI_QUEUE, SI_KERNEL - 256, -(2**31)])
+def test_aForgedHangupReloadsIt(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    It may claim to come from the shell of a terminal that has closed.
+    """
+    monkeypatch.setattr(daemon, "hasTerminal", iter([True, False]).__next__)
+    monkeypatch.setattr(os, "getsid", lambda pid: os.getpid())
+
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+        forge(SIGHUP, code, struct.pack("=ii", os.getpid(), 0))
+        await until(reactor, lambda: len(made.services) == 2)
+        me(SIGTERM)
+
+    assert runDaemon(test)._exitSignal == SIGTERM
+
+
+def test_aForgedSigpipeRunsItsCommand(logged: list[LogEvent]) -> None:
+    """
+    Only a SIGPIPE that this process has caused does not.
+    """
+
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+        forge(signal.SIGPIPE, SI_QUEUE, struct.pack("=ii", os.getpid(), 0))
+        await until(reactor, lambda: "echo well: well" in textsOf(logged))
+        me(SIGTERM)
+
+    runDaemon(test, "PIPE=run:echo well")
 
 
 def test_everyHangupReloadsABackgroundDaemon() -> None:

@@ -62,5 +62,17 @@ def isFromLeader(info: SigInfo) -> bool:
 
     In a terminal, the leader is usually the shell.
     """
+    return _isFrom(os.getsid(0), info)
+
+
+def isFromThisProcess(info: SigInfo) -> bool:
+    """
+    Return whether this process caused a signal, such as SIGPIPE.
+    """
+    return _isFrom(os.getpid(), info)
+
+
+def _isFrom(pid: int, info: SigInfo) -> bool:
+    # Any process can claim another pid, but the kernel does not vouch for that.
     sender = info.sender
-    return bool(sender and sender.vouched and sender.pid == os.getsid(0))
+    return bool(sender and sender.vouched and sender.pid == pid)

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txsignalfd._native.names import signalName
-from txsignalfd._proc.sender import describeWithCommand
+from txsignalfd._proc.sender import describeWithCommand, isFromThisProcess
 from txsignalfd.siginfo import SigInfo
 
 _log: Final = Logger("txsignalfd.commands")
@@ -131,7 +131,7 @@ class RunCommand:
         """
         child = info.child
         if child is None:
-            return info.signo in (SIGPIPE, SIGXFSZ) and info.pid == os.getpid()
+            return info.signo in (SIGPIPE, SIGXFSZ) and isFromThisProcess(info)
         if child.pid not in self._pids:
             return False
         if info.codeName in ("CLD_EXITED", "CLD_KILLED", "CLD_DUMPED"):

@@ -19,7 +19,7 @@ from txsignalfd._dispatch.stopping import staysIgnored
 from txsignalfd._kernel.mask import SignalNotWatchable, checkWatchable
 from txsignalfd._native.extension import lib
 from txsignalfd._proc.report import namesOf
-from txsignalfd._proc.sender import senderCommand
+from txsignalfd._proc.sender import isFromThisProcess, senderCommand
 from txsignalfd._twistd.startup import startupSignals
 from txsignalfd.service import SignalService
 from txsignalfd.siginfo import SigInfo, describe
@@ -92,7 +92,7 @@ class SignalLogger:
         """
         Write the line of one signal.
         """
-        if info.signo == SIGPIPE and info.pid == os.getpid():
+        if info.signo == SIGPIPE and isFromThisProcess(info):
             # Our own write raised it, and has failed visibly.  Writing a line
             # about it would raise the next SIGPIPE, without end.
             return
