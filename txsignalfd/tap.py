@@ -20,8 +20,6 @@ from twisted.python.reflect import fullyQualifiedName
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from txsignalfd._kernel.mask import checkWatchable
-from txsignalfd._native.names import signalNumber
 from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.sharing import (
@@ -30,7 +28,7 @@ from txsignalfd._reload.sharing import (
     unclaimed,
     unshareInherited,
 )
-from txsignalfd._twistd.actions import DEFAULTS, parseOn
+from txsignalfd._twistd.actions import DEFAULTS, SIMPLE, parseOn, parseSignal
 from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.plugins import PluginFactory, installedPlugins, parseOptions
 from txsignalfd._twistd.signallog import (
@@ -41,6 +39,7 @@ from txsignalfd._twistd.signallog import (
 )
 from txsignalfd._twistd.startup import startupSignals
 from txsignalfd._twistd.systemd import Notifier
+from txsignalfd._twistd.usage import explain
 from txsignalfd._version import __version__
 
 #: Seconds that open connections have to drain, by default.
@@ -57,7 +56,7 @@ def signalNumbers(names: str) -> list[int]:
     @raise UsageError: For an unknown signal, or one that cannot be watched.
     """
     try:
-        return checkWatchable(signalNumber(name.strip()) for name in names.split(","))
+        return [parseSignal(name) for name in names.split(",")]
     except ValueError as error:
         raise UsageError(f"--signals: {error}") from None
 
@@ -88,9 +87,7 @@ class Options(UsageOptions):
         " and its configuration are read again, and open connections are drained."
         " SIGTERM and SIGINT stop it after open connections have drained, a second"
         " one stops it at once, as SIGQUIT does. SIGUSR1 rotates the log, SIGUSR2"
-        " logs a report. --on changes the action of any signal: the actions are"
-        " reload, stop, quit, rotate, report, ignore, leave (the program handles the"
-        " signal itself), call:MODULE.FUNCTION and run:COMMAND."
+        " logs a report. --on changes the action of any signal."
         " Try: twistd -n signalfd web --listen tcp:8080 --path ."
     )
     optFlags: list[list[str | None]] = [
@@ -147,6 +144,8 @@ class Options(UsageOptions):
         self["on"] = {}
         self.plugins: dict[str, Any] = {}
         self._arguments: list[str] = []
+        #: Whether every part of the command line was parsed.
+        self._hasParsed = False
 
     def getSynopsis(self) -> str:
         """
@@ -160,7 +159,7 @@ class Options(UsageOptions):
         raise SystemExit(0)
 
     def opt_on(self, text: str) -> None:
-        """SIGNAL=ACTION: the action of a signal (repeatable)."""
+        """Parse SIGNAL=ACTION."""
         try:
             signo, action = parseOn(text)
         except ValueError as error:
@@ -168,6 +167,13 @@ class Options(UsageOptions):
         self["on"][signo] = action
         if self.parent is not None:
             startupSignals.defer({signo: action})
+
+    # The help shows this, with its line breaks.
+    opt_on.__doc__ = (
+        "SIGNAL=ACTION: the action of a signal (repeatable):"
+        f" {', '.join(SIMPLE)}, call:MODULE.FUNCTION or run:COMMAND"
+        " (leave: the program handles the signal itself)"
+    )
 
     def __missing__(self, key: str) -> Any:
         # A plugin may read the options of twistd from its parent.
@@ -197,18 +203,29 @@ class Options(UsageOptions):
         """
         self._arguments = sys.argv[1:] if options is None else options
         if self.parent is None:
-            super().parseOptions(options)
+            self._parse()
             return
         startupSignals.defer(DEFAULTS)
         shareInherited()
         try:
-            super().parseOptions(options)
+            self._parse()
         except BaseException as error:
             startupSignals.restore()
             unshareInherited()
             if isinstance(error, UsageError):
-                raise SystemExit(f"{self}\ntwistd signalfd: {error}") from error
+                command = "twistd signalfd"
+                raise SystemExit(
+                    f"{command}: {error} (try: {command} --help)"
+                ) from None
             raise
+
+    def _parse(self) -> None:
+        try:
+            super().parseOptions(self._arguments)
+        except UsageError as error:
+            inPlugin = self.subCommand is not None and not self._hasParsed
+            reason = explain(str(error), self, self._arguments, inPlugin)
+            raise UsageError(reason) from None
 
     @property
     def parseAgain(self) -> Callable[[], Any]:
@@ -226,6 +243,7 @@ class Options(UsageOptions):
         In the foreground, stdout is reserved for JSON, and the log of twistd goes
         to stderr, unless the user has chosen another destination.
         """
+        self._hasParsed = True
         if self.subCommand is not None:
             self._forPlugin()
             return

@@ -23,6 +23,7 @@ from tests.support.clients import Web, fetch, keeping, load, opening, tcp
 from tests.support.daemons import TWISTD, Program, program, reload, serving, waitFor
 from tests.support.freeports import freePort
 from tests.support.reactors import DEADLINE
+from txsignalfd._twistd.actions import SIMPLE
 from txsignalfd._twistd.plugins import installedPlugins
 
 
@@ -336,6 +337,14 @@ def test_theHelpListsThePlugins(tmp_path: Path) -> None:
     assert names.issuperset(SHIPPED)
     assert "signalfd" not in names
     assert ["dns", "A", "domain", "name", "server."] in words
+
+
+def test_theHelpListsTheActionsWhereOnStands(tmp_path: Path) -> None:
+    with program(tmp_path, TWISTD, "signalfd", "--help") as running:
+        assert running.wait() == 0, running.output()
+    (text,) = re.findall("--on=(.*?)--signals", running.output(), re.DOTALL)
+    words = " ".join(text.split())
+    assert f"{', '.join(SIMPLE)}, call:MODULE.FUNCTION or run:COMMAND" in words
 
 
 def test_anFTPTransferContinuesThroughAReload(tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ The actions of C{--on SIGNAL=ACTION}.
 from __future__ import annotations
 
 from collections.abc import Callable
-from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2
+from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, Signals
 from typing import Any, Final, NamedTuple
 
 from twisted.python.reflect import ModuleNotFound, ObjectNotFound, namedAny
 
 from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd._native.names import signalName, signalNumber
+from txsignalfd._twistd.usage import nearest
 
 #: Actions without an argument.
 SIMPLE: Final = ("reload", "stop", "quit", "rotate", "report", "ignore", "leave")
@@ -68,8 +69,24 @@ def parseOn(text: str) -> tuple[int, Action]:
     signal, equals, action = text.partition("=")
     if not equals:
         raise ValueError(f"expected SIGNAL=ACTION, got {text!r}")
-    (signo,) = checkWatchable([signalNumber(signal.strip())])
-    return signo, _parseAction(action.strip())
+    return parseSignal(signal), _parseAction(action.strip())
+
+
+def parseSignal(text: str) -> int:
+    """
+    Parse the name or the number of a signal.
+
+    @raise ValueError: If it is unknown or cannot be watched.
+    """
+    name = text.strip()
+    try:
+        number = signalNumber(name)
+    except ValueError as error:
+        length = 0 if name.upper().startswith("SIG") else len("SIG")
+        known = (signal.name[length:] for signal in Signals)
+        raise ValueError(f"{error}{nearest(name, known)}") from None
+    (signo,) = checkWatchable([number])
+    return signo
 
 
 def _parseAction(text: str) -> Action:
@@ -82,7 +99,7 @@ def _parseAction(text: str) -> Action:
         return Action(name, argument, _function(argument))
     raise ValueError(
         f"unknown action {text!r}: expected {', '.join(SIMPLE)},"
-        " call:MODULE.FUNCTION or run:COMMAND"
+        f" call:MODULE.FUNCTION or run:COMMAND{nearest(name, SIMPLE)}"
     )
 
 
