@@ -1,121 +1,119 @@
 """
-The end of kept-alive HTTP connections, and of those under TLS.
+HTTP connections and WebSockets end without losing a request.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
-from twisted.internet.endpoints import (
-    SSL4ClientEndpoint,
-    connectProtocol,
-)
+import twisted.internet
+from twisted.internet.endpoints import SSL4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions, PrivateCertificate
-from twisted.internet.task import Clock
-from twisted.protocols.policies import WrappingFactory
-from twisted.web.http import HTTPChannel, HTTPFactory
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from tests.support.generations import Client, connectTo, makeDue
+from tests.support.generations import Client, connectTo
 from tests.support.inreactor import inReactor
-from tests.support.ports import (
-    running,
+from tests.support.ports import running, tcp
+from tests.support.reactors import sleep, turn, until
+from tests.support.websites import (
+    REQUEST,
+    HTTP2Client,
+    Page,
+    response,
+    secureClient,
+    secureSite,
+    site,
 )
-from tests.support.reactors import turn, until
-from txsignalfd._reload.generation import Generation
-from txsignalfd._reload.httpdraining import endAfterResponse, isIdle
 
-REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+#: Seconds in which an idle connection is closed by a stop, and much more.
+IDLE, LONG = 0.02, 0.2
 
 
-class Page(Resource):
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A page that comes when it is told to.
+    Close idle connections soon.
     """
-
-    isLeaf = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.requests: list[Any] = []
-
-    def render_GET(self, request: Any) -> Any:
-        self.requests.append(request)
-        return NOT_DONE_YET
-
-    def answer(self) -> None:
-        self.requests.pop(0).finish()
+    monkeypatch.setattr("txsignalfd._reload.generation.IDLE", IDLE)
 
 
-def pages(page: Page) -> Any:
+async def ask(reactor: Any, client: Client, page: Page) -> bytes:
     """
-    Listen with a site that has the page.
+    Return the response to a request.
     """
-    return lambda reactor, number: reactor.listenTCP(0, Site(page, reactor=reactor))
-
-
-async def answered(reactor: Any, client: Client) -> bytes:
-    """
-    A whole response.
-    """
-    await until(reactor, lambda: b"0\r\n\r\n" in client.received or client.lost)
-    response, client.received = client.received, b""
-    return response
-
-
-async def firstCall(reactor: Any, generation: Generation) -> None:
-    """
-    Do what a generation that retires would do first, in its time.
-    """
-    first = min(generation._timers, key=lambda timer: timer._due)
-    makeDue(first)
-    await until(reactor, lambda: not first._call.active())
+    assert client.transport is not None
+    client.transport.write(REQUEST)
+    await page.answer(reactor)
+    return await response(reactor, client)
 
 
 @inReactor
-async def test_aKeptConnectionIsToldToEndWithItsNextResponse(reactor: Any) -> None:
+async def test_afterAReloadTheNextResponseIsTheLast(reactor: Any) -> None:
     """
-    When half of its time is over; no request is without a response.
+    An idle connection stays open until then.
     """
     page = Page()
-
-    async with running(reactor, pages(page)) as (reloads, made):
+    async with running(reactor, site(page)) as (reloads, made):
         client = await connectTo(reactor, made.ports[0].getHost().port)
-        assert client.transport is not None
-        for closes in (False, True):
-            client.transport.write(REQUEST)
-            await until(reactor, lambda: page.requests)
-            page.answer()
-            response = await answered(reactor, client)
-            assert response.startswith(b"HTTP/1.1 200 OK\r\n")
-            assert (b"Connection: close" in response) == closes
-            if not closes:
-                reloads.drain = 0.0
-                succession = reloads._generations
-                assert succession is not None
-                succession._drain = 60.0
-                old = succession.current
-                ended = reloads.reload()
-                # Half of a minute later.
-                await firstCall(reactor, old)
+        assert b"Connection: close" not in await ask(reactor, client, page)
+        ended = reloads.reload()
+        await sleep(reactor, LONG)
+        last = await ask(reactor, client, page)
+        assert last.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert last.count(b"Connection: close") == 1
         await until(reactor, lambda: client.lost)
         await ended
 
 
 @inReactor
-async def test_whenAllStopsIdleConnectionsAreClosed(reactor: Any) -> None:
+async def test_aRequestThatIsBeingAnsweredIsTheLast(reactor: Any) -> None:
+    page = Page()
+    async with running(reactor, site(page)) as (reloads, made):
+        client = await connectTo(reactor, made.ports[0].getHost().port)
+        assert client.transport is not None
+        client.transport.write(REQUEST)
+        await until(reactor, lambda: page.requests)
+        ended = reloads.reload()
+        await page.answer(reactor)
+        assert b"Connection: close" in await response(reactor, client)
+        await ended
+
+
+@pytest.mark.parametrize("stops", [False, True], ids=["reload", "stop"])
+@inReactor
+async def test_aResponseThatHasBegunIsFinished(reactor: Any, stops: bool) -> None:
     """
-    And those that are not are told to end.
+    It cannot say that it is the last: a stop closes the connection after it, and
+    after a reload the next one says so.
     """
     page = Page()
+    async with running(reactor, site(page)) as (reloads, made):
+        client = await connectTo(reactor, made.ports[0].getHost().port)
+        assert client.transport is not None
+        client.transport.write(REQUEST)
+        await until(reactor, lambda: page.requests)
+        page.requests[0].write(b"It begins")
+        ended = reloads.stopService() if stops else reloads.reload()
+        await sleep(reactor, LONG)
+        await page.answer(reactor)
+        first = await response(reactor, client)
+        assert b"It begins" in first
+        assert b"Connection: close" not in first
+        if not stops:
+            assert b"Connection: close" in await ask(reactor, client, page)
+        await until(reactor, lambda: client.lost)
+        await ended
 
-    async with running(reactor, pages(page)) as (reloads, made):
+
+@inReactor
+async def test_aStopClosesIdleConnections(reactor: Any) -> None:
+    page = Page()
+    async with running(reactor, site(page)) as (reloads, made):
         port = made.ports[0].getHost().port
         idle, busy = [await connectTo(reactor, port) for _ in range(2)]
         assert busy.transport is not None
@@ -124,188 +122,231 @@ async def test_whenAllStopsIdleConnectionsAreClosed(reactor: Any) -> None:
         stopped = reloads.stopService()
         await until(reactor, lambda: idle.lost)
         assert not stopped.called
-        page.answer()
-        assert b"HTTP/1.1 200 OK" in await answered(reactor, busy)
-        await until(reactor, lambda: busy.lost)
+        await page.answer(reactor)
+        assert b"Connection: close" in await response(reactor, busy)
         await stopped
 
 
-@pytest.mark.parametrize("reloaded", [False, True])
 @inReactor
-async def test_aResponseThatHadBegunEndsItsConnectionToo(
-    reactor: Any, reloaded: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_aStopDuringADrainGivesIdleConnectionsTheirTime(reactor: Any) -> None:
     """
-    Soon after it is written, though it could not say so.  One that is asked
-    once more in between says it.
-    """
-    # However slow the test is, it asks in time.
-    monkeypatch.setattr("txsignalfd._reload.generation.IDLE", 100)
-    page = Page()
-
-    async with running(reactor, pages(page), stopTimeout=1000, drain=1000) as (
-        reloads,
-        made,
-    ):
-        port = made.ports[0].getHost().port
-        clients = [await connectTo(reactor, port) for _ in range(4)]
-        gone, silent, asking, lost = clients
-        for client in clients:
-            assert client.transport is not None
-            client.transport.write(REQUEST)
-        await until(reactor, lambda: len(page.requests) == 4)
-        for request in page.requests:
-            request.write(b"It begins")
-        assert reloads._generations is not None
-        generation = reloads._generations.current
-        ended: Any = reloads.reload() if reloaded else reloads.stopService()
-        await firstCall(reactor, generation)
-        # In the order in which they were accepted.
-        await lost.end()
-        page.requests.pop().notifyFinish().addErrback(lambda failure: None)
-        for client in (gone, silent, asking):
-            page.answer()
-            response = await answered(reactor, client)
-            assert b"It begins" in response
-            assert b"Connection: close" not in response
-        await gone.end()
-        assert asking.transport is not None
-        asking.transport.write(REQUEST)
-        await until(reactor, lambda: page.requests)
-        for timer in generation._timers:
-            if timer._call.active() and timer._due < monotonic() + 200:
-                makeDue(timer)
-        await until(reactor, lambda: silent.lost)
-        page.answer()
-        assert b"Connection: close" in await answered(reactor, asking)
-        await until(reactor, lambda: asking.lost)
-        await ended
-
-
-@inReactor
-async def test_aRequestOfWhichAPartIsThereIsTheLast(reactor: Any) -> None:
-    """
-    When its connection is told to end.
+    A request may be on its way.
     """
     page = Page()
-
-    async with running(reactor, pages(page), stopTimeout=1000) as (reloads, made):
+    async with running(reactor, site(page)) as (reloads, made):
         client = await connectTo(reactor, made.ports[0].getHost().port)
-        assert client.transport is not None
-        client.transport.write(REQUEST[:20])
-        succession = reloads._generations
-        assert succession is not None
-        await until(reactor, lambda: succession.current.resources.connections)
-        (connection,) = succession.current.resources.connections
-        await until(reactor, lambda: connection.protocol._channel.requests)
+        reloads.reload().addErrback(lambda failure: None)
+        await sleep(reactor, LONG)
         stopped = reloads.stopService()
-        await firstCall(reactor, succession.current)
-        client.transport.write(REQUEST[20:])
-        await until(reactor, lambda: page.requests)
-        page.answer()
-        assert b"Connection: close" in await answered(reactor, client)
-        await until(reactor, lambda: client.lost)
+        assert b"Connection: close" in await ask(reactor, client, page)
         await stopped
 
 
 @inReactor
-async def test_idleConnectionsAreClosedWhenTheirTimeIsOver(reactor: Any) -> None:
-    """
-    In a drain, which leaves them open until then.
-    """
-    async with running(reactor, pages(Page()), drain=0.05) as (reloads, made):
+async def test_idleConnectionsAreClosedAfterTheDrain(reactor: Any) -> None:
+    async with running(reactor, site(Page()), drain=0.05) as (reloads, made):
         client = await connectTo(reactor, made.ports[0].getHost().port)
         await turn(reactor)
         await reloads.reload()
         await until(reactor, lambda: client.lost)
 
 
-@inReactor
-async def test_aProtocolMayBeWrapped(reactor: Any) -> None:
+@pytest.fixture
+def http2(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """
-    Policies and TLS do that.
+    Return a function that opens a port with HTTP/2, and connects to it.
+    """
+    pem = certificate.read_bytes()
+
+    async def connect(reactor: Any, made: Any) -> HTTP2Client:
+        # C{twisted.web} makes channels of HTTP/2 for the global reactor.
+        monkeypatch.setattr(twisted.internet, "reactor", reactor, raising=False)
+        port = made.ports[0].getHost().port
+        client = HTTP2Client(await secureClient(reactor, port, "h2"))
+        await client.tls.connect()
+        return client
+
+    connect.listen = lambda page: secureSite(page, pem)  # type: ignore[attr-defined]
+    return connect
+
+
+# The arguments that Twisted passes to pyOpenSSL are not ours.
+overTLS = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:twisted", "ignore:Passing pyOpenSSL"
+)
+
+#: The last stream of a GOAWAY frame after which requests are still answered.
+NOT_YET = 2**31 - 1
+
+
+@overTLS
+@inReactor
+async def test_afterAReloadAnIdleHTTP2ConnectionGetsGOAWAY(
+    reactor: Any, http2: Any
+) -> None:
+    page = Page()
+    async with running(reactor, http2.listen(page)) as (reloads, made):
+        client = await http2(reactor, made)
+        client.send(client.request())
+        await page.answer(reactor)
+        await client.receive(lambda: client.ended)
+        ended = reloads.reload()
+        await client.receive(lambda: False)
+        assert client.lastStreams == [NOT_YET, 1]
+        await ended
+
+
+@overTLS
+@inReactor
+async def test_afterAReloadABusyHTTP2ConnectionGetsGOAWAY(
+    reactor: Any, http2: Any
+) -> None:
+    """
+    All requests that it has sent are answered before.
     """
     page = Page()
+    async with running(reactor, http2.listen(page)) as (reloads, made):
+        client = await http2(reactor, made)
+        client.send(client.request())
+        await until(reactor, lambda: page.requests)
+        ended = reloads.reload()
+        client.send(client.request())
+        await sleep(reactor, LONG)
+        await page.answer(reactor)
+        await page.answer(reactor)
+        await client.receive(lambda: client.lastStreams)
+        assert client.statuses == {1: b"200", 3: b"200"}
+        assert client.lastStreams[0] == NOT_YET
+        await client.receive(lambda: False)
+        await ended
 
-    async with running(
-        reactor,
-        lambda reactor, number: reactor.listenTCP(
-            0, WrappingFactory(Site(page, reactor=reactor))
-        ),
-    ) as (reloads, made):
+
+@overTLS
+@inReactor
+async def test_aLongHTTP2RequestGetsGOAWAYInHalfOfTheDrain(
+    reactor: Any, http2: Any
+) -> None:
+    page = Page()
+    async with running(reactor, http2.listen(page), drain=0.4) as (reloads, made):
+        client = await http2(reactor, made)
+        client.send(client.request())
+        await until(reactor, lambda: page.requests)
+        ended = reloads.reload()
+        await client.receive(lambda: client.lastStreams)
+        assert client.lastStreams == [NOT_YET]
+        assert not ended.called
+        page.requests[0].notifyFinish().addErrback(lambda failure: None)
+        await ended
+
+
+class AutobahnSocket(Protocol):
+    """
+    Has what Autobahn's protocols have.
+    """
+
+    STATE_CONNECTING, STATE_OPEN = 0, 1
+    state = STATE_OPEN
+
+    def sendCloseFrame(self, code: int, isReply: bool) -> None:
+        assert self.transport is not None
+        self.transport.write(b"closed with %d" % code)
+
+
+class TwistedSocket(Resource):
+    """
+    Has what the protocols of C{twisted.web.websocket} have.
+    """
+
+    isLeaf = True
+
+    def render_GET(self, request: Any) -> Any:
+        request.setResponseCode(101)
+        request.write(b"")
+        request.notifyFinish().addErrback(lambda failure: None)
+        self._transport = request.channel.transport
+        request.channel.dataReceived = self.dataReceived
+        return NOT_DONE_YET
+
+    def dataReceived(self, data: bytes) -> None:
+        raise AssertionError("the client sends nothing")
+
+    sendTextMessage = dataReceived
+
+    def loseConnection(self, code: int) -> None:
+        self._transport.write(b"closed with %d" % code)
+        self._transport.loseConnection()
+
+
+def webSocket(server: str) -> Any:
+    """
+    Open a port of a server of WebSockets.
+    """
+    return lambda reactor, number: reactor.listenTCP(
+        0,
+        Site(TwistedSocket(), reactor=reactor)
+        if server == "twisted"
+        else Factory.forProtocol(AutobahnSocket),
+        interface="127.0.0.1",
+    )
+
+
+@pytest.mark.parametrize("server", ["twisted", "autobahn"])
+@pytest.mark.parametrize("stops", [False, True], ids=["reload", "stop"])
+@inReactor
+async def test_aWebSocketIsClosedWithItsReason(
+    reactor: Any, server: str, stops: bool
+) -> None:
+    """
+    It goes away with a stop, and with a reload the service restarts.
+    """
+    listen = webSocket(server)
+    async with running(reactor, listen, drain=0.1, stopTimeout=0.1) as (reloads, made):
         client = await connectTo(reactor, made.ports[0].getHost().port)
         assert client.transport is not None
-        succession = reloads._generations
-        assert succession is not None
-        await until(reactor, lambda: succession.current.resources.connections)
-        (connection,) = succession.current.resources.connections
-        assert isIdle(connection)
-        endAfterResponse(connection, int)
-        endAfterResponse(connection, int)
-        client.transport.write(REQUEST)
-        await until(reactor, lambda: page.requests)
-        assert not isIdle(connection)
-        page.answer()
-        response = await answered(reactor, client)
-        assert response.count(b"Connection: close") == 1
+        client.transport.write(REQUEST if server == "twisted" else b"")
+        await until(reactor, lambda: server == "autobahn" or client.received)
+        assert b"Connection: close" not in client.received
+        await (reloads.stopService() if stops else reloads.reload())
+        await until(reactor, lambda: client.lost)
+        assert client.received.endswith(b"closed with %d" % (1001 if stops else 1012))
+
+
+@inReactor
+async def test_aWebSocketThatIsNotOpenYetIsClosed(
+    reactor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AutobahnSocket, "state", AutobahnSocket.STATE_CONNECTING)
+    async with running(reactor, webSocket("autobahn"), drain=0.1) as (reloads, made):
+        client = await connectTo(reactor, made.ports[0].getHost().port)
+        await turn(reactor)
+        await reloads.reload()
+        await until(reactor, lambda: client.lost)
+        assert client.received == b""
+
+
+@inReactor
+async def test_otherProtocolsGoOnUntilTheLimit(reactor: Any) -> None:
+    async with running(reactor, tcp, stopTimeout=0.2) as (reloads, made):
+        client = await connectTo(reactor, made.ports[0].getHost().port)
+        await client.line()
+        stopped = reloads.stopService()
+        await sleep(reactor, 0.1)
+        assert await client.ask(b"still?") == b"still?"
+        await stopped
         await until(reactor, lambda: client.lost)
 
 
-def test_HTTP2HasOtherWordsForIt() -> None:
-    """
-    Its channels are no HTTP/1, where the header is forbidden.
-    """
-    made: list[Any] = []
-    connection: Any = Other()
-    protocol: Any = HTTPFactory(reactor=Clock()).buildProtocol(None)
-    protocol.requestFactory = lambda stream, queued: made.append(stream)
-    connection.protocol = protocol
-    endAfterResponse(connection, int)
-    # Nothing is asked of it.
-    stream = object()
-    assert protocol.requestFactory(stream, queued=None) is None
-    assert made == [stream]
-
-
-def test_whatIsNoHTTPIsLeftAlone() -> None:
-    """
-    It ends when it wants to, or when its time is over.
-    """
-    endAfterResponse(Other(), int)
-    assert not isIdle(Other())
-
-
-class Other:
-    """
-    A connection of another protocol.
-    """
-
-    protocol = object()
-
-
-def test_theChannelIsStillWhereWeLook() -> None:
-    """
-    A private part of Twisted: C{_GenericHTTPChannelProtocol._channel}, with the
-    C{requests} of a connection.  When this fails, a stop waits for idle
-    connections.
-    """
-    protocol: Any = HTTPFactory(reactor=Clock()).buildProtocol(None)
-    assert isinstance(protocol._channel, HTTPChannel)
-    assert protocol._channel.requests == []
-
-
-# What Twisted passes to pyOpenSSL is not ours.
+# The arguments that Twisted passes to pyOpenSSL are not ours.
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning:twisted", "ignore:Passing pyOpenSSL"
 )
 @inReactor
-async def test_TLSSaysThatItEnds(reactor: Any, certificate: Path) -> None:
+async def test_aTLSConnectionIsClosedInOrder(reactor: Any, certificate: Path) -> None:
     """
-    Which a client can tell from a connection that was cut.
+    The client can tell this from a connection that was aborted.
     """
     options = PrivateCertificate.loadPEM(certificate.read_bytes()).options()
-    # A server that wrote would need the global reactor: Twisted's TLS has its
-    # clock.
+    # A server that wrote would need the global reactor, whose clock TLS uses.
     silent = Factory.forProtocol(Protocol)
 
     async with running(

@@ -25,7 +25,6 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from txsignalfd._reload import generation, generations
-from txsignalfd._reload.generation import Generation, Successor
 from txsignalfd._reload.service import ReloadService
 
 
@@ -38,8 +37,7 @@ def write(directory: Path, **options: Any) -> None:
         it has started.  C{udp}: hosts and ports that echo datagrams.  C{body}: the
         response.  C{make}, C{start} and C{stop}: how these fail.  C{exclusive}:
         only one generation can run.  C{idle}: seconds before an idle connection
-        is closed at a stop.  C{soon}: connections end with the next response from
-        the beginning of the drain, not from half of it.
+        is closed at a stop.
     """
     # Replace it atomically: it may be read at any time.
     directory.joinpath("new").write_text(json.dumps(options))
@@ -201,8 +199,6 @@ def makeService(options: Options) -> MultiService:
     generations.LATE = 0.5  # type: ignore[misc]
     chosen = options["options"]
     vars(generation)["IDLE"] = chosen.get("idle", generation.IDLE)
-    if chosen.get("soon"):
-        Generation.retire = _retireSoon  # type: ignore[method-assign]
     whole = MultiService()
     body = chosen.get("body", "body " * 1000)
     for endpoint in chosen.get("listen", []):
@@ -222,14 +218,6 @@ def makeService(options: Options) -> MultiService:
         Exclusive().setServiceParent(whole)
     failing = Failing(chosen.get("start", ""), chosen.get("stop", ""))
     return _Started(whole, failing)
-
-
-_retire = Generation.retire
-
-
-def _retireSoon(self: Generation, seconds: float, successor: Successor | None) -> None:
-    _retire(self, seconds, successor)
-    self._announceEnd()
 
 
 class _Started(MultiService):

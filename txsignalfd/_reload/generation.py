@@ -19,9 +19,8 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.udp import Port as DatagramPort
 from twisted.logger import Logger
-from twisted.protocols.policies import ProtocolWrapper
 
-from txsignalfd._reload.httpdraining import closeIfIdle, endAfterResponse
+from txsignalfd._reload.httpdraining import HTTPDraining, sendGoAway
 from txsignalfd._reload.transaction import (
     OneShotEvent,
     Timer,
@@ -261,6 +260,7 @@ class Generation:
         self._answered = OneShotEvent()
         self._reactor = reactor
         self._timers: list[Timer] = []
+        self._http = HTTPDraining(reactor, self._each)
 
     def __str__(self) -> str:
         return f"generation {self.number}"
@@ -300,9 +300,9 @@ class Generation:
         """
         Accept no more connections, drain those that are open, and stop.
 
-        Each call adds a time limit; the earliest one counts.  If there is a
-        successor, HTTP connections are told to end after half of the time, and
-        else at once; then idle ones are closed.
+        Each call adds a time limit; the earliest one counts.  The next response
+        of an HTTP connection says that it is the last one.  If there is no
+        successor, idle connections are closed.
 
         @param seconds: The time limit for open connections.
         @param successor: Receives lingering ports after half of the time.
@@ -320,8 +320,7 @@ class Generation:
         if successor is None:
             self.resources.triggers.leave()
             attempt(self.resources.collect)
-            self._announceEnd()
-            self._callLater(IDLE, self._each, closeIfIdle)
+        self._http.begin(IDLE, mayClose=successor is None)
         if isFirst:
             if any(isinstance(port, DatagramPort) for port in self.resources.ports):
                 self._callLater(min(seconds, ANSWERS), self._answered.fire)
@@ -333,6 +332,7 @@ class Generation:
         try:
             await self._answered.wait()
             await self.resources.whenQuiet()
+            self._http.end()
             for timer in self._timers:
                 timer.cancel()
             await self.stop()
@@ -373,17 +373,7 @@ class Generation:
 
     def _endSoon(self, successor: Successor | None) -> None:
         self._handOver(successor)
-        self._announceEnd()
-
-    def _announceEnd(self) -> None:
-        self._each(lambda one: endAfterResponse(one, lambda: self._closeIdleSoon(one)))
-
-    def _closeIdleSoon(self, connection: Any) -> None:
-        def close() -> None:
-            if connection in self.resources.connections:
-                closeIfIdle(connection)
-
-        self._callLater(IDLE, close)
+        self._each(sendGoAway)
 
     def _handOver(self, successor: Successor | None) -> None:
         if successor is not None:
@@ -393,7 +383,7 @@ class Generation:
         self.suspend()
         attempt(self.resources.collect)
         self.closed, self.limit = len(self.resources.connections), limit
-        self._each(_close)
+        self._each(self._http.close)
 
     def _each(self, do: Callable[[Any], object]) -> None:
         for connection in list(self.resources.connections):
@@ -426,12 +416,3 @@ def whereIs(port: Any) -> str:
     if isinstance(address, UNIXAddress):
         return f"unix:{os.fsdecode(address.name or b'')}"
     return f"{address.type.lower()}:{address.host}:{address.port}"
-
-
-def _close(connection: Any) -> None:
-    if closeIfIdle(connection):
-        return
-    protocol = connection.protocol
-    # TLS sends a closing message of its own.
-    isTLS = isinstance(protocol, ProtocolWrapper)
-    (protocol if isTLS else connection).loseConnection()

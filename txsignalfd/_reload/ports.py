@@ -40,6 +40,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txsignalfd._reload.generation import Resources
+from txsignalfd._reload.idle import followRecords
 from txsignalfd._reload.listener import (
     MAX_BACKLOG,
     Listener,
@@ -251,8 +252,9 @@ class SharedStreamPort(SharedPort):
         self.numberAccepts = MAX_BACKLOG
         super().acceptPending()
 
-    def _accept(self, *args: Any) -> Any:
-        connection = self.accepted(*args)
+    def _accept(self, socket: Any, protocol: Any, *args: Any) -> Any:
+        followRecords(protocol)
+        connection = self.accepted(socket, protocol, *args)
         self.resources.opened(connection)
         return connection
 
