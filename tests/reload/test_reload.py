@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -72,6 +73,21 @@ async def test_theNewServiceServesWhileTheOldOneDrains(reactor: Any) -> None:
         await reloaded
         assert factory.factories[0].stopped
         assert len(reloads.describe()) == 1
+
+
+@inReactor
+async def test_aReloadMayBeRequestedBeforeTheStart(reactor: Any) -> None:
+    """
+    It follows the start; a stop before the start does nothing.
+    """
+    factory = ServiceFactory(reactor)
+    reloads = ReloadService(factory, reactor=reactor)
+    await reloads.stopService()
+    reloaded = reloads.reload()
+    start(reloads)
+    await reloaded
+    assert await factory.served() == b"2"
+    await reloads.stopService()
 
 
 @inReactor
@@ -409,6 +425,25 @@ async def test_connectionsAreClosedAfterTheirTimeLimit(
         await until(reactor, lambda: client.lost)
     ended = "generation 1 has ended; closed 1 connection still open after 0.05 s"
     assert ended in texts(logged)
+
+
+@inReactor
+async def test_aClockThatIsSetForwardCutsNoConnection(
+    reactor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Time limits are measured by the monotonic clock.
+    """
+    async with serving(reactor, drain=0.5) as (reloads, factory):
+        client = await factory.connect()
+        assert await client.line() == b"1"
+        began = time.monotonic()
+        reloaded = reloads.reload()
+        monkeypatch.setattr(reactor, "seconds", lambda: time.time() + 20)
+        await turn(reactor)
+        assert await client.ask(b"still") == b"still"
+        await reloaded
+        assert time.monotonic() - began >= 0.5
 
 
 @inReactor
