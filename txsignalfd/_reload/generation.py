@@ -106,6 +106,7 @@ class Resources:
         ending it.
     @ivar triggers: Its shutdown triggers.
     @ivar descriptors: Duplicates of inherited sockets that are not adopted yet.
+    @ivar failedListens: The ports that it could not open while it started.
     @ivar starting: Whether the generation has not started yet.
     """
 
@@ -117,6 +118,7 @@ class Resources:
         self.connections: WeakSet[Any] = WeakSet()
         self.triggers: Triggers = Triggers()
         self.descriptors: set[int] = set() if descriptors is None else descriptors
+        self.failedListens: list[Any] = []
         self.starting: bool = True
         self._quiet: OneShotEvent | None = None
 
@@ -283,7 +285,7 @@ class Generation:
 
     async def start(self) -> None:
         """
-        Start the service, and accept connections.
+        Start the service.
 
         @raise CancelledError: If the generation was retired meanwhile.
         """
@@ -293,6 +295,11 @@ class Generation:
             await self.retired.wait()
             await self.stop()
             raise CancelledError
+
+    def serve(self) -> None:
+        """
+        Accept connections: the service has started.
+        """
         self.state = State.SERVING
         self.resources.started()
 

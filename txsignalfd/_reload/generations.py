@@ -33,6 +33,7 @@ from txsignalfd._reload.generation import (
     checkService,
     whereIs,
 )
+from txsignalfd._reload.reactorpatch import checkListens
 from txsignalfd._reload.sharing import Handover, PortSharing, unshareInherited
 from txsignalfd._reload.transaction import (
     OneShotEvent,
@@ -177,6 +178,8 @@ class Generations:
                 first.service = self._checked(await toDeferred(self._awaitedService))
                 first.privilegedStart()
             await first.start()
+            checkListens(first.resources, None)
+            first.serve()
         # Triggers that a module adds when it is imported belong to all generations.
         first.resources.triggers.leave()
 
@@ -245,6 +248,7 @@ class Generations:
             with handover.starting(again.resources):
                 again.privilegedStart()
                 await again.start()
+                again.serve()
         except BaseException:
             again.state = State.FAILED
             _log.failure("{it} cannot be started again: nothing serves", it=old)
@@ -264,6 +268,8 @@ class Generations:
                 new.service = self._checked(await resultOf(self._factory))
                 new.privilegedStart()
                 await new.start()
+                checkListens(new.resources, self.current.resources)
+                new.serve()
         except BaseException:
             new.retire(0, handover.stopLate)
             await self.waitUntilRetired(new)

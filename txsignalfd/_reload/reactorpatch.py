@@ -23,7 +23,10 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
+
+from twisted.internet.error import CannotListenError
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.listener import Listener
@@ -38,6 +41,87 @@ from txsignalfd._reload.ports import (
 
 #: The resources of the generation that the running code starts.
 _current: Final[ContextVar[Resources | None]] = ContextVar("_current", default=None)
+
+
+class FailedListen:
+    """
+    A failure to open a port while a service starts.
+
+    A service may try one port after another until one is free.  Then its factory
+    listens in the end or, if each attempt has a factory of its own, another one of
+    the same class does.  The second may also be another part of the service; it is
+    when the failure was logged: an error that reaches only the log is handled by
+    nothing.
+    """
+
+    def __init__(self, key: Any, factory: Any, error: BaseException) -> None:
+        """
+        @param key: The kind of port and the address.
+        @param factory: The factory or protocol.
+        @param error: The reason.
+        """
+        self.key = key
+        self.error = error
+        self._factory = _unwrapped(factory)
+        self._isLogged = False
+        self._hasListened = self._hasClassListened = False
+
+    def observe(self, event: LogEvent) -> None:
+        """
+        Observe the log.
+        """
+        failure = event.get("log_failure") or event.get("failure")
+        if getattr(failure, "value", None) is self.error:
+            self._isLogged = True
+
+    def listened(self, key: Any, factory: Any) -> None:
+        """
+        Note a port that was opened later.
+        """
+        factory = _unwrapped(factory)
+        if key[0] == self.key[0]:
+            self._hasListened |= factory is self._factory
+            self._hasClassListened |= type(factory) is type(self._factory)
+
+    @property
+    def isHandled(self) -> bool:
+        """
+        Whether the service listens elsewhere instead.
+        """
+        return self._hasListened or (self._hasClassListened and not self._isLogged)
+
+
+def checkListens(new: Resources, old: Resources | None) -> None:
+    """
+    Check that a generation has opened its ports, when its service has started.
+
+    The first generation has to listen somewhere, if it tried.  A later one has to
+    open each port that it tries to open; what the old one could not open either may
+    stay closed.
+
+    @param new: The resources of the generation.
+    @param old: Those of the generation before, if there is one.
+    @raise CannotListenError: If it has not.
+    """
+    failed = [each for each in new.failedListens if not each.isHandled]
+    if old is None:
+        failed = [] if new.ports else failed
+    elif new.ports or not old.ports:
+        known = [each.key for each in old.failedListens]
+        failed = [each for each in failed if each.key not in known]
+    for first in failed:
+        if isinstance(first.error, CannotListenError):
+            raise first.error
+        _, *address = first.key
+        interface = address[0] if len(address) > 1 else None
+        raise CannotListenError(interface, address[-1], first.error)
+
+
+def _unwrapped(factory: Any) -> Any:
+    # Each attempt to listen with TLS wraps the factory again.
+    while hasattr(factory, "wrappedFactory"):
+        factory = factory.wrappedFactory
+    return factory
 
 
 class PortOwner:
@@ -77,6 +161,30 @@ class PortOwner:
             return listeners.popleft()
         port = self.late.get(key)
         return port.listener if port is not None else None
+
+    def observe(self, event: LogEvent) -> None:
+        """
+        Observe the log while the service starts.
+        """
+        for failed in self.resources.failedListens:
+            failed.observe(event)
+
+    @contextmanager
+    def listening(self, key: Hashable, port: Any) -> Iterator[None]:
+        """
+        Open a port, and note whether that has failed.
+        """
+        factory = getattr(port, "factory", None) or getattr(port, "protocol", None)
+        try:
+            yield
+        except BaseException as error:
+            if self.resources.starting:
+                failed = FailedListen(key, factory, error)
+                self.resources.failedListens.append(failed)
+            raise
+        for failed in self.resources.failedListens:
+            failed.listened(key, factory)
+        self.listens(key)
 
     def listens(self, key: Hashable) -> None:
         """
@@ -150,9 +258,12 @@ class ReactorPorts:
         before = _current.get()
         _current.set(owner.resources)
         self._starting.append(owner)
+        observer = cast(ILogObserver, owner.observe)
+        globalLogPublisher.addObserver(observer)
         try:
             yield
         finally:
+            globalLogPublisher.removeObserver(observer)
             self._starting.remove(owner)
             _current.set(before)
 
@@ -191,8 +302,8 @@ class ReactorPorts:
         isStarting = owner is not self._unowned or len(self._starting) > 1
         if listener is None and isStarting:
             listener = self._unownedListener(key)
-        port.listenAs(key, listener, owner.resources)
-        owner.listens(key)
+        with owner.listening(key, port):
+            port.listenAs(key, listener, owner.resources)
         return port
 
     # These have the names and arguments of Twisted's reactor interfaces.
@@ -306,12 +417,12 @@ class ReactorPorts:
             port = TCPPort(0, factory, 0, listener.name()[0], self._reactor)
         listener.acquire(self)
         try:
-            port.listenAs(key, listener, owner.resources)
+            with owner.listening(key, port):
+                port.listenAs(key, listener, owner.resources)
         finally:
             listener.release(self)
         # The endpoint closes the descriptor, now that it is adopted.
         owner.resources.descriptors.discard(fileDescriptor)
-        owner.listens(key)
         return port
 
 
