@@ -1,3 +1,3 @@
 """
-What txsignalfd costs, beside what else there is: C{python -m benchmarks}.
+Compare txsignalfd with other libraries: C{python -m benchmarks}.
 """

@@ -1,5 +1,5 @@
 """
-All measurements, in one run: C{python -m benchmarks}.  See README.rst.
+Run all benchmarks: C{python -m benchmarks}.  README.rst describes them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks import (
 )
 from benchmarks.measuring import Comparison, machine
 
-#: Each measures, and says what that comes to.
+#: Each has C{measure}, and C{rows} of the table from what it has measured.
 MEASURES = {
     "roundtrip": roundtrip,
     "burst": burst,
@@ -42,7 +42,7 @@ def main() -> None:
     Measure, print the table, and write the files.
     """
     parser = ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("--quick", action="store_true", help="to see that it works")
+    parser.add_argument("--quick", action="store_true", help="only show that it works")
     parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES))
     parser.add_argument(
         "--output",
@@ -52,14 +52,14 @@ def main() -> None:
     )
     options = parser.parse_args()
     where = machine()
-    told: dict[str, list[Comparison]] = {}
+    measured: dict[str, list[Comparison]] = {}
     for name in options.only:
         before = time.monotonic()
-        told[name] = MEASURES[name].measure(options.quick)
+        measured[name] = MEASURES[name].measure(options.quick)
         print(f"{name}: {time.monotonic() - before:.0f} s", flush=True)
-    comparisons = list(chain.from_iterable(told.values()))
+    comparisons = list(chain.from_iterable(measured.values()))
     table = report.table(
-        chain.from_iterable(MEASURES[name].rows(*told[name]) for name in told)
+        chain.from_iterable(MEASURES[name].rows(*measured[name]) for name in measured)
     )
     print(*(f"{key}: {value}" for key, value in where.items()), sep=", ")
     print(report.times(comparisons))
@@ -67,9 +67,9 @@ def main() -> None:
     os.makedirs(options.output, exist_ok=True)
     (options.output / "table.rst").write_text(table + "\n")
     report.save(options.output / "results.json", where, comparisons)
-    if {"roundtrip", "burst"}.issubset(told):
+    if {"roundtrip", "burst"}.issubset(measured):
         picture = options.output / "numbers.svg"
-        plot.draw(told["roundtrip"][0], told["burst"][0], picture)
+        plot.draw(measured["roundtrip"][0], measured["burst"][0], picture)
 
 
 if __name__ == "__main__":

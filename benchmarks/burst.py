@@ -2,10 +2,9 @@
 A burst: many realtime signals are queued, and then read and handled.
 
 C{python -m benchmarks.burst WAY COUNT} makes a burst for each line that it
-reads, and prints how many nanoseconds a signal has taken.  The time begins
-when all are queued, and ends with the last call of the handler.  The two
-backends are compared with the sending, in which the one has its handler in C
-called already.
+reads, and prints the nanoseconds for a signal.  The time begins when all are
+queued, and ends with the last call of the handler.  The comparison of the two
+backends includes the sending, because there the handler in C already runs.
 """
 
 from __future__ import annotations
@@ -63,8 +62,8 @@ def _failed(failure: Any) -> None:
 
 def _timeOf(reactor: Any, count: int, withSending: bool) -> float:
     """
-    Queue the signals, let the reactor turn until they are handled, and give
-    the nanoseconds of each.
+    Queue the signals, run the reactor until they are handled, and return the
+    nanoseconds of each.
     """
     global _handled
     from txsignalfd.lowlevel import sigqueue
@@ -89,7 +88,7 @@ def _ours(
 ) -> Callable[[Any], None]:
     """
     @param others: How many handlers of other signals there are.
-    @param watched: How many signals are watched besides.
+    @param watched: How many other signals are watched.
     @param backend: See C{SignalDispatcher}.
     """
 
@@ -109,8 +108,8 @@ def _ours(
 
 def _twisted(call: Callable[[Any], object]) -> Callable[[Any], None]:
     """
-    The same signals, read by the same descriptor, and the handler called by
-    the least that Twisted asks for to hear of a failure.
+    Handle the same signals from the same descriptor with the least code by which
+    Twisted reports a failure.
     """
 
     def prepare(reactor: Any) -> None:
@@ -150,13 +149,13 @@ WAYS: dict[str, Callable[[Any], None]] = {
     "sent and handled, handler": _ours(_plain, backend="handler"),
 }
 
-#: Those whose time begins with the sending.
+#: The ways whose time begins with the sending.
 WITH_SENDING = {"sent and handled, signalfd", "sent and handled, handler"}
 
 
 class Way:
     """
-    A process that makes a burst whenever it is asked.
+    A process that makes a burst on request.
     """
 
     def __init__(self, name: str, count: int) -> None:
@@ -170,7 +169,7 @@ class Way:
 
     def burst(self) -> list[float]:
         """
-        Nanoseconds a signal, of one burst.
+        Make a burst, and return the nanoseconds of each signal.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -179,7 +178,7 @@ class Way:
 
     def stop(self) -> None:
         """
-        End it.
+        Stop the process.
         """
         self._process.communicate()
 
@@ -190,7 +189,7 @@ def _burstInC(count: int) -> list[float]:
 
 def measure(quick: bool) -> list[Comparison]:
     """
-    All take turns, and are started anew several times.
+    Measure all in turns, and start each several times.
     """
     starts, turns, count = (1, 1, 2000) if quick else (5, 10, 20_000)
     comparison = Comparison("a burst", "ns a signal")
@@ -212,7 +211,7 @@ def measure(quick: bool) -> list[Comparison]:
 
 def rows(bursts: Comparison) -> Iterator[Row]:
     """
-    Each way to what it is to be compared with.
+    Yield the ratio of each way to the one that it is compared with.
     """
     for way, other, most in (
         ("a plain handler", "C", 2.2),
@@ -231,13 +230,13 @@ def rows(bursts: Comparison) -> Iterator[Row]:
 
 def main(way: str, count: int) -> None:
     """
-    Measure one way, in this process.
+    Make bursts in this process.
     """
     from twisted.internet.epollreactor import EPollReactor
 
     reactor = EPollReactor()
     WAYS[way](reactor)
-    # The thread of a reactor that runs is the one that takes signals.
+    # The thread of the running reactor receives the signals.
     reactor.startRunning(installSignalHandlers=False)
     for _ in sys.stdin:
         print(_timeOf(reactor, count, way in WITH_SENDING), flush=True)

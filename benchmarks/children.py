@@ -1,16 +1,15 @@
 """
-What an end costs: C{python -m benchmarks.children [--quick] [--json]}.
+Measure the exit of a child: C{python -m benchmarks.children [--quick] [--json]}.
 
 For 0 to 5,000 living children, in one interleaved run:
 
-  - finding out whose end it was: CPU time from the call of the descriptor's
-    C{doRead}, which the reactor makes when there was a SIGCHLD, to the call of
-    that process's own C{reapProcess}.  Ours is the signalfd's, and Twisted's
-    the one of its pipe.  And the same from where SIGCHLD has been read: from
-    its handlers, and from C{reapAllProcesses};
-  - a whole end: CPU time of this process from the kill to C{processEnded}.
+  - finding the child that has exited: CPU time from the call of C{doRead} of the
+    descriptor that reports SIGCHLD (the signalfd, or the pipe of Twisted's handler)
+    to the call of that process's C{reapProcess}.  And the same without the reading:
+    from the handlers of SIGCHLD, or from C{reapAllProcesses};
+  - a whole exit: CPU time of this process from the kill to C{processEnded}.
 
-Pin it to one CPU (taskset -c 0), and have RLIMIT_NOFILE at 6,000 or more.
+Pin it to one CPU (taskset -c 0), with RLIMIT_NOFILE at 6,000 or more.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ now = time.process_time_ns
 
 class Ending(ProcessProtocol):
     """
-    Keeps when its process has ended.
+    Records when its process has ended.
     """
 
     transport: Any
@@ -61,14 +60,14 @@ class Ending(ProcessProtocol):
 
     def processEnded(self, reason: object) -> None:
         """
-        Both pipes, of which there are none, and the process have ended.
+        Record the end.
         """
         self.ended.callback(now())
 
 
 def start(reactor: Any) -> Ending:
     """
-    A child that sleeps.
+    Start a child that sleeps.
     """
     protocol = Ending()
     command = ["sleep", "10000"]
@@ -78,7 +77,7 @@ def start(reactor: Any) -> Ending:
 
 def kill(protocol: Ending) -> None:
     """
-    Kill a child, and return when it has ended.
+    Kill a child, and wait until it has ended.
     """
     os.kill(protocol.transport.pid, SIGKILL)
     os.waitid(os.P_PID, protocol.transport.pid, os.WEXITED | os.WNOWAIT)
@@ -86,7 +85,7 @@ def kill(protocol: Ending) -> None:
 
 def called(protocol: Ending, times: list[int]) -> None:
     """
-    Note when its process is asked to look for its end.
+    Record when C{reapProcess} of a child is called.
     """
     reap = protocol.transport.reapProcess
 
@@ -99,7 +98,7 @@ def called(protocol: Ending, times: list[int]) -> None:
 
 async def whole(reactor: Any) -> float:
     """
-    Microseconds of CPU time from a kill to C{processEnded}.
+    Return the microseconds of CPU time from a kill to C{processEnded}.
     """
     protocol = start(reactor)
     await deferLater(reactor, 0.01)
@@ -110,8 +109,8 @@ async def whole(reactor: Any) -> float:
 
 async def found(reactor: Any, descriptor: Any) -> tuple[float, float]:
     """
-    Microseconds to the call of C{reapProcess}, ours: from the handlers of
-    SIGCHLD on, and from C{doRead}.  One end has been read just before, so that
+    Return the microseconds from the handlers of SIGCHLD, and from C{doRead}, to the
+    call of C{reapProcess}.  One exit has been read just before, so that
     neither way has to find its code in memory.
     """
     first, second = await pair(reactor)
@@ -129,8 +128,8 @@ async def found(reactor: Any, descriptor: Any) -> tuple[float, float]:
 
 async def foundByTwisted(reactor: Any, dispatcher: Any) -> tuple[float, float]:
     """
-    The same with Twisted, of the one that was started last: from
-    C{reapAllProcesses} on, and from C{doRead}.
+    Return the same with Twisted, for the child that was started last: from
+    C{reapAllProcesses}, and from C{doRead}.
     """
     first, second = await pair(reactor)
     waker = _SIGCHLDWaker()
@@ -153,7 +152,7 @@ async def foundByTwisted(reactor: Any, dispatcher: Any) -> tuple[float, float]:
 @contextmanager
 def noted() -> Iterator[None]:
     """
-    C{reapAllProcesses} notes when it is called.
+    Record when C{reapAllProcesses} is called.
     """
     reapAll = process.reapAllProcesses
 
@@ -170,27 +169,27 @@ def noted() -> Iterator[None]:
 
 async def pair(reactor: Any) -> tuple[Ending, Ending]:
     """
-    Two children, and time for what their start has left to do.
+    Start two children, and wait until their start has nothing left to do.
     """
     started = start(reactor), start(reactor)
     await deferLater(reactor, 0.01)
     return started
 
 
-#: When SIGCHLD had been read.
+#: The time when SIGCHLD had been read.
 read: list[int] = []
 
 
 def row(*cells: object) -> None:
     """
-    Print a line of the table.
+    Print a row of the table.
     """
     print("".join(f"{cell!s:>25}" for cell in cells), flush=True)
 
 
 def spread(values: list[float]) -> str:
     """
-    The median, and between what the middle half is.
+    Return the median and the range of the middle half.
     """
     low, middle, high = statistics.quantiles(values, n=4)
     return f"{middle:.1f} ({low:.1f}-{high:.1f})"
@@ -198,7 +197,7 @@ def spread(values: list[float]) -> str:
 
 async def main(reactor: Any) -> None:
     """
-    Measure, and print.
+    Measure, and print the results.
     """
     dispatcher = dispatcherFor(reactor)
     # Handlers run in the order in which they were added.
@@ -246,7 +245,7 @@ async def main(reactor: Any) -> None:
 
 def measure(quick: bool) -> list[Comparison]:
     """
-    In a process of its own; quick means fewer children, and fewer times.
+    Measure in another process; C{quick} means fewer children and fewer times.
     """
     with onOneCPU():
         command = module("children", "--json", *["--quick"][: int(quick)])
@@ -264,7 +263,7 @@ def measure(quick: bool) -> list[Comparison]:
 
 def rows(*ends: Comparison) -> Iterator[Row]:
     """
-    Ours to Twisted's.
+    Yield the ratios to Twisted.
     """
     for end in ends:
         most = 1 / 50 if end.name == LIMITED else None

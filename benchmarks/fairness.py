@@ -1,9 +1,9 @@
 """
-How late a delayed call is while signals pour in.
+Measure how late a delayed call is during a flood of signals.
 
 C{python -m benchmarks.fairness WAY SECONDS} makes one C{callLater(0.01)} after
 the other, counts signals, and prints how late each call was in milliseconds,
-and how many signals there were.
+and the number of signals.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.measuring import (
     single,
 )
 
-#: Signals in a second.
+#: Signals a second.
 RATE = 50_000
 
 DELAY = 0.01
@@ -60,7 +60,7 @@ def _run(way: str, rate: int, seconds: float) -> tuple[list[float], int]:
 
 def measure(quick: bool) -> list[Comparison]:
     """
-    The sender has the other CPU.
+    Measure with the sender on the other CPU.
     """
     turns, seconds = (1, 0.5) if quick else (3, 3)
     late = Comparison(f"delay of callLater({DELAY})", "ms late")
@@ -87,7 +87,7 @@ def measure(quick: bool) -> list[Comparison]:
 
 def rows(late: Comparison, share: Comparison) -> Iterator[Row]:
     """
-    How late, and how many of the signals were handled meanwhile.
+    Yield the delays, and the share of the signals that was handled.
     """
     for way in late.turns[0]:
         samples = late.samples(way)
@@ -100,7 +100,7 @@ def rows(late: Comparison, share: Comparison) -> Iterator[Row]:
 
 def main(way: str, seconds: float) -> None:
     """
-    Be late.
+    Measure the delays in this process.
     """
     from twisted.internet.epollreactor import EPollReactor
 
@@ -119,7 +119,7 @@ def main(way: str, seconds: float) -> None:
         if now < end:
             reactor.callLater(DELAY, called, now + DELAY)
         else:
-            # What is still queued is read by then, unless it was lost.
+            # By then every queued signal is read, unless it was lost.
             reactor.callLater(0.5, reactor.stop)
 
     def begin() -> None:

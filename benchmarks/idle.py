@@ -1,10 +1,10 @@
 """
-Who wakes up when nothing happens.
+Count wakeups while nothing happens.
 
-C{python -m benchmarks.idle} watches signals, reaps children, has one that
-lives, and has nothing to do.  What is counted are its voluntary context
-switches: a process that sleeps has one for each time that it wakes up.  One
-that never sleeps has none either, but it uses the CPU.
+C{python -m benchmarks.idle} watches signals, reaps children, has a living child,
+and has nothing to do.  Its voluntary context switches are counted: a process that
+sleeps has one for each wakeup.  A process that never sleeps has none either, but
+uses the CPU.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.measuring import ROOT, Comparison, Row, module
 
-#: Seconds until all that a start leaves to be done has been done.
+#: Seconds until everything that a start leaves to do is done.
 SETTLE = 1
 
 
@@ -33,7 +33,7 @@ def _switches(pid: int) -> int:
 
 def _nanoseconds(pid: int) -> int:
     """
-    The CPU time of all its threads: proc_pid_schedstat.
+    Return the CPU time of all its threads, from C{/proc/PID/task/TID/schedstat}.
     """
     schedstats = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(each.read_text().split()[0]) for each in schedstats)
@@ -41,12 +41,12 @@ def _nanoseconds(pid: int) -> int:
 
 def _wakeups(process: subprocess.Popen[bytes], seconds: float) -> int:
     """
-    How often a process wakes up.
+    Return how often a process wakes up.
 
     @raise RuntimeError: When it has none because it never sleeps, or has ended.
     """
     before, used = _switches(process.pid), _nanoseconds(process.pid)
-    # This time is what is measured: what is counted is what happens in it.
+    # The wakeups during this time are counted.
     time.sleep(seconds)
     woken = _switches(process.pid) - before
     if process.poll() is not None:
@@ -58,15 +58,14 @@ def _wakeups(process: subprocess.Popen[bytes], seconds: float) -> int:
 
 def measure(quick: bool) -> list[Comparison]:
     """
-    Watch a process of its own.
+    Count the wakeups of another process.
     """
     seconds = 1 if quick else 10
     comparison = Comparison(f"wakeups in {seconds} idle seconds", "wakeups")
     with subprocess.Popen(module("idle"), stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        # It still does what comes after its start, and then nothing: time is what
-        # is measured here, and there is no event to wait for.
+        # No event says that a start has nothing left to do.
         time.sleep(SETTLE)
         try:
             woken = _wakeups(process, seconds)
@@ -78,14 +77,14 @@ def measure(quick: bool) -> list[Comparison]:
 
 def rows(wakeups: Comparison) -> Iterator[Row]:
     """
-    There should be none.
+    Yield the number of wakeups.
     """
     yield Row(wakeups.name, wakeups.spread("txsignalfd"), 0)
 
 
 def main() -> None:
     """
-    Be idle, until SIGTERM.
+    Run a service that is idle, until SIGTERM.
     """
     from twisted.internet import reactor
     from twisted.internet.protocol import ProcessProtocol

@@ -1,8 +1,9 @@
 """
-What an import adds to that of Twisted's reactor, in time and in memory.
+Measure what an import adds to that of Twisted's reactor, in time and memory.
 
-All has its bytecode, as what pip has installed: an editable install has none
-at first, and with PYTHONDONTWRITEBYTECODE never; then each import compiles.
+Every module has its bytecode, as after an installation by pip.  An editable install
+has none at first, and with PYTHONDONTWRITEBYTECODE never, so that every import
+compiles.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ print(json.dumps([(after - before) * 1000, int(memory) / 1024]))
 
 def measure(quick: bool) -> list[Comparison]:
     """
-    Each is imported by a new interpreter.
+    Import each in a new interpreter.
     """
     for directory in txsignalfd.__path__:
         compileall.compile_dir(directory, quiet=1)
@@ -60,7 +61,7 @@ def measure(quick: bool) -> list[Comparison]:
 
 def rows(*comparisons: Comparison) -> Iterator[Row]:
     """
-    Each to the reactor alone.
+    Yield the ratios to the reactor alone.
     """
     for comparison in comparisons:
         for name, most in (("import txsignalfd", 1.1), ("import dispatcherFor", None)):

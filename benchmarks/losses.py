@@ -1,5 +1,5 @@
 """
-How many of a burst of realtime signals never reach the handler.
+Count the realtime signals of a burst that never reach the handler.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from txsignalfd.lowlevel import sigqueue
 
 LIMITS = {OURS: 0}
 
-#: After this many seconds a peer that has not told how many there were is
-#: asked again: the question is a signal too, and may be lost.
+#: A peer that has not answered within this many seconds is asked again: the
+#: question is a signal too, and may be lost.
 PATIENCE = 0.5
 
 
@@ -46,7 +46,7 @@ def _lost(name: str, count: int) -> list[float]:
 
 def measure(quick: bool) -> list[Comparison]:
     """
-    Each burst goes to a new process.
+    Send each burst to a new process.
     """
     turns, count = (1, 1000) if quick else (5, 10_000)
     comparison = Comparison(f"lost of a burst of {count:,}", "signals")
@@ -57,7 +57,7 @@ def measure(quick: bool) -> list[Comparison]:
 
 def rows(lost: Comparison) -> Iterator[Row]:
     """
-    Each one's losses.
+    Yield the losses of each.
     """
     for name in NAMES:
         yield Row(f"{lost.name}: {name}", lost.spread(name), LIMITS.get(name))

@@ -1,5 +1,5 @@
 """
-What all measurements share: samples, ratios, one CPU or all, and the machine.
+What all benchmarks share: samples, ratios, one CPU or all, and the machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PACKAGES = ("Twisted", "uvloop", "trio", "signalfd", "cffi")
 
 def percentile99(samples: list[float]) -> float:
     """
-    What 99 of 100 are not above.
+    Return the 99th percentile.
     """
     return sorted(samples)[(len(samples) * 99 - 1) // 100]
 
@@ -35,9 +35,9 @@ def percentile99(samples: list[float]) -> float:
 @dataclass
 class Comparison:
     """
-    Several contestants that have taken turns.
+    Samples of several contestants that take turns.
 
-    @ivar turns: For each turn, what each has measured in it.
+    @ivar turns: The samples of each contestant, for each turn.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Comparison:
 
     def turn(self, contestants: Mapping[str, Callable[[], list[float]]]) -> None:
         """
-        Have each measure once, in an order that changes.
+        Measure each contestant once, in random order.
         """
         names = random.sample(list(contestants), len(contestants))
         samples = {name: contestants[name]() for name in names}
@@ -54,20 +54,21 @@ class Comparison:
 
     def samples(self, name: str) -> list[float]:
         """
-        All that one has measured.
+        Return all samples of a contestant.
         """
         return [sample for turn in self.turns for sample in turn[name]]
 
     def spread(self, name: str) -> tuple[float, float, float]:
         """
-        The lower quartile, the median and the upper one of them.
+        Return the lower quartile, the median and the upper quartile of its samples.
         """
         return quartiles(self.samples(name))
 
     def ratio(self, name: str, other: str) -> tuple[float, float, float]:
         """
-        The same of one contestant to another.  They are compared turn by turn:
-        what slows the machine down for a while slows both.
+        Return the quartiles of the ratio of one contestant to another.
+
+        They are compared turn by turn: whatever slows the machine down slows both.
         """
         return quartiles(
             [
@@ -80,11 +81,11 @@ class Comparison:
 @dataclass
 class Row:
     """
-    A line of the table.
+    A row of the table.
 
     @ivar what: What is compared with what.
-    @ivar measured: The lower quartile, the median and the upper one.
-    @ivar most: What the median is to be at most, or C{None}.
+    @ivar measured: The lower quartile, the median and the upper quartile.
+    @ivar most: The target: the most that the median should be, or C{None}.
     """
 
     what: str
@@ -94,14 +95,14 @@ class Row:
 
 def single(value: float) -> tuple[float, float, float]:
     """
-    What was measured, where there is no spread.
+    Return the quartiles of a single value.
     """
     return value, value, value
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
     """
-    The lower quartile, the median and the upper one.
+    Return the lower quartile, the median and the upper quartile.
     """
     if len(values) == 1:
         return single(values[0])
@@ -112,7 +113,7 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 @contextmanager
 def onOneCPU(wanted: bool = True) -> Iterator[None]:
     """
-    Have what is started here run on one CPU, all of it on the same.
+    Run this process, and the programs that it starts, on one CPU.
     """
     before = os.sched_getaffinity(0)
     if wanted:
@@ -126,7 +127,7 @@ def onOneCPU(wanted: bool = True) -> Iterator[None]:
 @cache
 def floor() -> str:
     """
-    The program in C, compiled.
+    Compile the C program, and return its path.
     """
     directory = tempfile.TemporaryDirectory()
     _directories.append(directory)
@@ -138,20 +139,20 @@ def floor() -> str:
     return program
 
 
-#: Removed when the last reference goes, at the end of the program.
+#: Removed at the end of the program, with the last reference.
 _directories: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def module(name: str, *arguments: object) -> list[str]:
     """
-    A command line: one of the modules here, as a program.
+    Return the command line that runs one of these modules as a program.
     """
     return [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
 
 
 def output(command: list[str]) -> str:
     """
-    Run a program, and give what it prints.
+    Run a program, and return its output.
     """
     return subprocess.run(
         command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True
@@ -160,7 +161,7 @@ def output(command: list[str]) -> str:
 
 def machine() -> dict[str, object]:
     """
-    Where it was measured: nothing that tells who or where that is.
+    Describe the machine, without a name of the host or of a user.
     """
     try:
         cpu = next(

@@ -2,9 +2,9 @@
 The programs that are compared: C{python -m benchmarks.peers NAME DEED}.
 
 Each has two signals.  For SIGRTMIN it has a handler that answers with a byte
-on stdout (DEED is C{echo}) or counts (C{count}), for SIGRTMAX one that tells
-how many have been counted.  It says C{r} when it is ready, and runs until it
-is killed.  Each is written as its documentation has it.
+on stdout (DEED is C{echo}) or counts (C{count}), and for SIGRTMAX one that prints
+the count.  It prints C{r} when it is ready, and runs until it is killed.  Each is
+written as the documentation of its library shows.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 
 Handlers = dict[int, Callable[..., Any]]
 
-#: In the order in which they are shown.
+#: In the order of the results.
 PEERS: dict[str, Callable[[Handlers], None]] = {}
 
 
 def peer(name: str) -> Callable[[Callable[[Handlers], None]], None]:
     """
-    A decorator: this is how it is done with that.
+    Decorate the function that handles signals by a library.
     """
 
     def add(run: Callable[[Handlers], None]) -> None:
@@ -36,7 +36,7 @@ def peer(name: str) -> Callable[[Callable[[Handlers], None]], None]:
 
 def ready() -> None:
     """
-    From now on signals are received.
+    Report that signals are received from now on.
     """
     os.write(1, b"r")
 
@@ -141,7 +141,7 @@ def _(handlers: Handlers) -> None:
 
 @peer("bare reader")
 def _(handlers: Handlers) -> None:
-    # No peer: what the reactor itself costs, with the least of descriptors.
+    # The cost of the reactor itself, with the least that a descriptor can do.
     from txsignalfd.lowlevel import SFD_NONBLOCK, SIGINFO_SIZE, create_signalfd
 
     reactor = _epollReactor()

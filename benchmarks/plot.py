@@ -1,5 +1,5 @@
 """
-The picture of the numbers.
+The picture of the results.
 """
 
 from __future__ import annotations

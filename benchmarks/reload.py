@@ -1,15 +1,15 @@
 """
-What reloads cost: python benchmarks/reload.py [--quick] [--soak RELOADS]
+Measure the cost of reloads: python benchmarks/reload.py [--quick] [--soak RELOADS]
 
-Without C{--soak}: the answers that clients of C{twistd signalfd web} get in a
-second, with reloads against without, in windows that take turns.  Half of the
-clients open a connection for each request, half keep theirs.  The clients are
-threads of this process, the daemon is another.
+Without C{--soak}: answers a second that clients of C{twistd signalfd web} get, with
+and without reloads, in windows that take turns.  Half of the clients open a
+connection for each request, half keep theirs open.  The clients are threads of this
+process; the daemon is another process.
 
-With it: reloads in a row, under load, and what descriptors and memory the
-daemon has meanwhile.
+With C{--soak}: reloads in a row under load, and the descriptors and the memory of
+the daemon.
 
-Any request that is refused, reset or short ends it with a failure.
+It fails if any request is refused, reset or answered in part.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from signal import SIGHUP
 from typing import Any
 
-# The clients and the daemon are those of the tests.
+# The clients and the daemon of the tests.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.support.clients import Load, keeping, load, opening, tcp
@@ -35,7 +35,7 @@ from tests.support.freeports import freePort
 QUICK = "--quick" in sys.argv
 SOAK = int(sys.argv[sys.argv.index("--soak") + 1]) if "--soak" in sys.argv else 0
 
-#: Of each sort.
+#: Of each kind.
 CLIENTS = 2
 SECONDS = 0.3 if QUICK else 1.5
 ROUNDS = 2 if QUICK else 16
@@ -43,18 +43,18 @@ ROUNDS = 2 if QUICK else 16
 
 class Daemon:
     """
-    A daemon, and its log, which is read once.
+    A daemon and its log.
     """
 
     def __init__(self, running: Program) -> None:
         self.pid = running.pid
         self._log = running.stdout.open()
-        #: How often it had reloaded when the log was read.
+        #: How often it had reloaded when the log was read last.
         self.done = 0
 
     def reload(self, times: int = 1) -> None:
         """
-        Have it reload, and wait until it has.
+        Reload it, and wait until it has reloaded.
         """
         for _ in range(times):
             wanted = self.done + 1
@@ -63,14 +63,14 @@ class Daemon:
 
     def seconds(self) -> float:
         """
-        The CPU time that it has had: proc_pid_schedstat.
+        Return its CPU time, from C{/proc/PID/schedstat}.
         """
         with open(f"/proc/{self.pid}/schedstat", encoding="ascii") as schedstat:
             return int(schedstat.read().split()[0]) / 1e9
 
     def read(self) -> int:
         """
-        How often it has reloaded by now.
+        Return how often it has reloaded.
         """
         self.done += self._log.read().count(RELOADED)
         return self.done
@@ -78,7 +78,7 @@ class Daemon:
 
 def total(answers: Load) -> int:
     """
-    All answers until now.
+    Return the number of answers so far.
     """
     assert answers.failures == [], answers.failures
     return sum(answers.answers)
@@ -89,25 +89,25 @@ def window(
 ) -> tuple[float, float, int]:
     """
     @param interval: Seconds from one SIGHUP to the next, C{None} for none.
-    @return: Answers in a second, and in one of the daemon's CPU time, and how
+    @return: Answers in a second, and in a second of the daemon's CPU time, and how
         often it has reloaded.
     """
-    # What the last window has left to do; there is no event that tells its end.
+    # No event says that the last window has nothing left to do.
     time.sleep(0.2)
     reloads, before = daemon.read(), total(answers)
     began, spent = time.monotonic(), daemon.seconds()
     while (left := began + SECONDS - time.monotonic()) > 0:
         if interval is not None:
             os.kill(daemon.pid, SIGHUP)
-        # The window itself, or the time between two signals: to wait for each
-        # reload would keep the clients from their work.
+        # The window, or the time between two signals.  Waiting for each reload would
+        # take CPU time from the clients.
         time.sleep(left if interval is None else min(left, interval))
     seconds, spent = time.monotonic() - began, daemon.seconds() - spent
     count = total(answers) - before
     return count / seconds, count / spent, daemon.read() - reloads
 
 
-#: Seconds from one SIGHUP to the next, and what that is called.
+#: Seconds from one SIGHUP to the next, and their name in the table.
 INTERVALS = {
     1.0: "one a second",
     0.1: "ten a second",
@@ -117,7 +117,7 @@ INTERVALS = {
 
 def throughput(daemon: Daemon, answers: Load) -> None:
     """
-    Measure, and print.  Each window with reloads is between two without.
+    Measure windows with reloads, each between two without, and print the ratios.
     """
     rates: dict[float, list[list[float]]] = {each: [] for each in INTERVALS}
     reloads = dict.fromkeys(INTERVALS, 0)
@@ -149,7 +149,7 @@ def throughput(daemon: Daemon, answers: Load) -> None:
 
 def spread(values: list[float], form: str) -> str:
     """
-    The median, and between what the middle half is.
+    Return the median and the range of the middle half.
     """
     low, middle, high = statistics.quantiles(values, n=4)
     return f"{middle:{form}} ({low:{form}}-{high:{form}})"
@@ -157,7 +157,7 @@ def spread(values: list[float], form: str) -> str:
 
 def resources(daemon: Daemon) -> str:
     """
-    What the daemon has.
+    Return the daemon's descriptors and memory.
     """
     status = Path(f"/proc/{daemon.pid}/status").read_text()
     lines = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -167,7 +167,7 @@ def resources(daemon: Daemon) -> str:
 
 def soak(daemon: Daemon, answers: Load) -> None:
     """
-    Reload, and print what there is from time to time.
+    Reload, and print descriptors and memory from time to time.
     """
     began, step = time.monotonic(), max(1, SOAK // 20)
     for count in range(step, SOAK + 1, step):

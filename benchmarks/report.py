@@ -1,5 +1,5 @@
 """
-What was to be reached, and what was measured: as a table, and as JSON.
+The results beside their targets: as a table, and as JSON.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ def _cells(row: Row) -> list[str]:
     spread = middle if low == high else f"{middle} ({low}-{high})"
     if row.most is None:
         return [row.what, spread, "", ""]
-    reached = "yes" if row.measured[1] <= row.most else "no"
-    return [row.what, spread, f"{row.most:g}", reached]
+    passed = "yes" if row.measured[1] <= row.most else "no"
+    return [row.what, spread, f"{row.most:g}", passed]
 
 
 def table(lines: Iterable[Row]) -> str:
     """
-    A table of reStructuredText.
+    Return a table in reStructuredText.
     """
     cells = [["what", "measured (middle half)", "target", "pass"]]
     cells += map(_cells, lines)
@@ -41,7 +41,7 @@ def table(lines: Iterable[Row]) -> str:
 
 def times(comparisons: Iterable[Comparison]) -> str:
     """
-    What each contestant has measured, without a comparison.
+    Return the results of each contestant, without a comparison.
     """
     text = []
     for comparison in comparisons:

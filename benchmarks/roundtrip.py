@@ -1,9 +1,9 @@
 """
 The round trip: sigqueue(3) in another process, the handler, one byte back.
 
-The sender is the C program, so that as little as can be of what is measured
-is the sender's.  All programs are started several times, for how memory
-happens to be laid out in one of them is worth some percent.
+The sender is a C program, which keeps its part of the time small.  Every program is
+started several times, because the memory layout of one process changes its speed
+by some percent.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ PINNED, FREE = "round trip, on one CPU", "round trip, on any CPU"
 
 OURS = "txsignalfd"
 
-#: Event loops, and then what blocks, and can do nothing else.
+#: Event loops, and then calls that block and can do nothing else.
 LOOPS = ("Twisted", "asyncio", "uvloop", "trio")
 BLOCKING = ("PyPI signalfd", "sigwaitinfo", "os.read")
 
-#: What the ratio to each is to be at most.
+#: The targets: the most that the ratio to each should be.
 LIMITS = {"Twisted": 0.58, "asyncio": 0.62, "uvloop": 0.7, "trio": 0.5, "os.read": 1.45}
 
-#: All that are compared.
+#: Everything that is compared.
 NAMES = [*PEERS, "C"]
 
-#: How many samples of each turn are not counted, the first ones.
+#: How many samples at the start of each turn are not counted.
 WARM_UP = 30
 
 
@@ -54,7 +54,7 @@ def start(name: str, deed: str) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
-        # asyncio complains of each signal that it loses.
+        # asyncio logs each signal that it loses.
         stderr=subprocess.DEVNULL if deed == "count" else None,
         cwd=ROOT,
     )
@@ -66,7 +66,7 @@ def start(name: str, deed: str) -> subprocess.Popen[bytes]:
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """
-    End a peer.
+    Kill a peer.
     """
     process.kill()
     process.communicate()
@@ -74,7 +74,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def ping(process: subprocess.Popen[bytes], count: int) -> list[float]:
     """
-    Some round trips, in microseconds.
+    Return the durations of some round trips, in microseconds.
     """
     assert process.stdout is not None
     fd = process.stdout.fileno()
@@ -92,7 +92,7 @@ def ping(process: subprocess.Popen[bytes], count: int) -> list[float]:
 
 def measure(quick: bool) -> list[Comparison]:
     """
-    With sender and receiver on one CPU, and where the system puts them.
+    Measure with sender and receiver on one CPU, and where the system places them.
     """
     starts, turns, count = (1, 2, 50) if quick else (8, 8, 40)
     return [_measure(starts, turns, count, name) for name in (PINNED, FREE)]
@@ -114,7 +114,7 @@ def _measure(starts: int, turns: int, count: int, name: str) -> Comparison:
 
 def rows(*trips: Comparison) -> Iterator[Row]:
     """
-    Ours to each other.
+    Yield the ratios of txsignalfd to every other.
     """
     for trip in trips:
         limits = LIMITS if trip.name == PINNED else {}

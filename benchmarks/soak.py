@@ -1,12 +1,11 @@
 """
-Whether anything grows: C{python -m benchmarks.soak}.
+Check that nothing grows: C{python -m benchmarks.soak}.
 
 Ten million signals from another process, 100,000 rounds of watching and
-unwatching, and 10,000 reloads of a service that listens and is connected to, a
-hundredth of each after the other.  Memory and descriptors are
-those of this process; it fails if, at the end, they are more than they were
-after its first minute, or after its first tenth if that is sooner (memory: by
-what the allocator may keep).
+unwatching, and 10,000 reloads of a service with a listening port and a connection,
+a hundredth of each in turn.  It fails if this process has more descriptors or more
+memory at the end than after its first minute or its first tenth, whichever is sooner
+(a little more memory is allowed, which the allocator may retain).
 """
 
 from __future__ import annotations
@@ -33,17 +32,17 @@ from txsignalfd import ReloadService, SignalDispatcher, dispatcherFor
 
 LOCALHOST = "127.0.0.1"
 
-#: In how many parts all is done.
+#: How many parts the work is divided into.
 PARTS = 100
 
-#: What the allocator may keep more or less of, in KiB.
+#: How much memory the allocator may retain, in KiB.
 TOLERATED = 512
 
 
 @dataclass
 class State:
     """
-    What this process has.
+    The resources of this process.
     """
 
     seconds: float
@@ -71,7 +70,7 @@ def _state(began: float) -> State:
 
 class Load:
     """
-    What is done, a part at a time.
+    The load, a part at a time.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -91,7 +90,7 @@ class Load:
 
     async def signals(self, count: int) -> None:
         """
-        Receive this many from another process.
+        Receive that many signals from another process.
         """
         self._left, self._all = count, Deferred()
         sender = subprocess.Popen([floor(), "send", str(os.getpid()), str(count), "0"])
@@ -100,7 +99,7 @@ class Load:
 
     async def watching(self, count: int) -> None:
         """
-        Watch and unwatch, with a handler that comes and goes.
+        Watch and unwatch a signal, with a handler that is added and removed.
         """
 
         def rounds() -> Any:
@@ -115,7 +114,7 @@ class Load:
 
     async def reloads(self, count: int) -> None:
         """
-        Make a service anew, and be served by the new one.
+        Reload a service, and connect to the new generation.
         """
         if self._reloads is None:
             self._reloads = ReloadService(self._serving, reactor=self.reactor)
@@ -137,7 +136,7 @@ class Load:
 
     async def close(self) -> None:
         """
-        End all of it.
+        Stop everything.
         """
         if self._reloads is not None:
             await self._reloads.stopService()
@@ -146,12 +145,12 @@ class Load:
 
 class Greeting(Protocol):
     """
-    Says something, and closes.
+    Writes a greeting, and closes.
     """
 
     def connectionMade(self) -> None:
         """
-        Say it.
+        Write the greeting, and close.
         """
         assert self.transport is not None
         self.transport.write(b"hello")
@@ -160,24 +159,24 @@ class Greeting(Protocol):
 
 class Client(Protocol):
     """
-    Is told something.
+    Receives the greeting.
     """
 
     def __init__(self) -> None:
         self.ended: Deferred[None] = Deferred()
-        self._told = b""
+        self._received = b""
 
     def dataReceived(self, data: bytes) -> None:
         """
-        It is a greeting.
+        Collect what is received.
         """
-        self._told += data
+        self._received += data
 
     def connectionLost(self, reason: object = None) -> None:
         """
-        That was all.
+        Check that it was the greeting.
         """
-        assert self._told == b"hello", self._told
+        assert self._received == b"hello", self._received
         self.ended.callback(None)
 
 
@@ -193,11 +192,11 @@ def _nothing(info: object) -> None:
 
 async def soak(reactor: Any, counts: dict[str, int]) -> None:
     """
-    @param counts: How much of each load there is in all.
-    @raise SystemExit: When something has grown.
+    @param counts: The amount of each load.
+    @raise SystemExit: If something has grown.
     """
     load = Load(reactor)
-    deeds: dict[str, Callable[[int], Awaitable[None]]] = {
+    loads: dict[str, Callable[[int], Awaitable[None]]] = {
         "signals": load.signals,
         "watching": load.watching,
         "reloads": load.reloads,
@@ -205,7 +204,7 @@ async def soak(reactor: Any, counts: dict[str, int]) -> None:
     began = time.monotonic()
     first: State | None = None
     for part in range(1, PARTS + 1):
-        for name, deed in deeds.items():
+        for name, deed in loads.items():
             await deed(counts[name] // PARTS)
         state = _state(began)
         if first is None and (part == PARTS // 10 or state.seconds >= 60):

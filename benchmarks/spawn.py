@@ -1,9 +1,9 @@
 """
-What starting a child costs while signals are watched, and without.
+Measure the start of a child, with and without watched signals.
 
 C{python -m benchmarks.spawn ROUNDS} starts a child of C{reactor.spawnProcess}
 with nothing watched, and one with five signals watched, in changing order, and
-prints how many microseconds each call has taken.
+prints the microseconds of each call.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from txsignalfd import dispatcherFor
 SIGNALS = (SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2)
 WAYS = NOTHING, WATCHED = "nothing watched", "five signals watched"
 
-#: So many rounds are one turn.
+#: How many rounds are one turn.
 TOGETHER = 20
 
 
 class Ended(ProcessProtocol):
     """
-    Tells when its child has ended.
+    Fires C{ended} when its child has ended.
     """
 
     def __init__(self) -> None:
@@ -40,14 +40,14 @@ class Ended(ProcessProtocol):
 
     def processEnded(self, reason: object) -> None:
         """
-        The child has ended.
+        Fire C{ended}.
         """
         self.ended.callback(None)
 
 
 async def spawn(reactor: Any) -> float:
     """
-    Start a child, wait for its end, and tell how long the start took.
+    Start a child, wait for its end, and return the duration of the start.
     """
     protocol = Ended()
     before = time.perf_counter()
@@ -61,14 +61,14 @@ async def spawn(reactor: Any) -> float:
 
 async def main(reactor: Any, rounds: int) -> None:
     """
-    Measure, and print.
+    Measure, and print the results.
     """
     dispatcher = dispatcherFor(reactor)
     turns = []
     for number in range(rounds):
         turn = {}
         for way in (NOTHING, WATCHED) if number % 2 else (WATCHED, NOTHING):
-            # The same is done before each, so that caches are as warm.
+            # The same call before each start makes the caches equally warm.
             dispatcher.watch(*SIGNALS)
             if way == NOTHING:
                 dispatcher.unwatch(*SIGNALS)
@@ -80,10 +80,10 @@ async def main(reactor: Any, rounds: int) -> None:
 
 def measure(quick: bool) -> list[Comparison]:
     """
-    In a process of its own.
+    Measure in another process.
     """
     rounds = json.loads(output(module("spawn", 20 if quick else 600)))
-    # One alone differs by more than what is looked for.
+    # One spawn alone varies by more than the difference that is measured.
     turns = [
         {way: [each[way] for each in rounds[start : start + TOGETHER]] for way in WAYS}
         for start in range(0, len(rounds), TOGETHER)
@@ -93,7 +93,7 @@ def measure(quick: bool) -> list[Comparison]:
 
 def rows(spawns: Comparison) -> Iterator[Row]:
     """
-    With signals watched, to without.
+    Yield the ratio with watched signals to without.
     """
     ratio = spawns.ratio(WATCHED, NOTHING)
     yield Row(f"{spawns.name}: {WATCHED}, to {NOTHING}", ratio, 1.05)

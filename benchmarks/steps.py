@@ -1,9 +1,9 @@
 """
-Where the time goes: C{python -m benchmarks.steps}.
+Show where the time goes: C{python -m benchmarks.steps}.
 
-A signal's way from the kernel to its handler, cut off after each step.  The
-steps take turns, with one signal in a read and with 64, and what is printed is
-what each adds to the one before.
+A signal's way from the kernel to its handler is ended after each step.  The steps
+take turns, with one signal in a read and with 64, and the time that each adds to the
+one before is printed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _steps(reactor: Any, dispatcher: SignalDispatcher) -> dict[str, Callable[[],
 
 def main() -> None:
     """
-    Measure, and print.
+    Measure, and print the results.
     """
     reactor: Any = EPollReactor()
     dispatcher = SignalDispatcher(reactor)

@@ -1,9 +1,9 @@
 """
-Tell of every signal, until SIGKILL.
+Print every signal, until SIGKILL.
 
 This is the program that announced C{read_signalfd} in 2011, written for
-python-signalfd.  New are the module's name in the import, and the brackets
-that print has in Python 3.
+python-signalfd.  Only the name of the imported module and the brackets of print are
+new.
 """
 
 import os
@@ -15,7 +15,7 @@ import txsignalfd.lowlevel as signalfd
 
 def main() -> None:
     """
-    Capture them all.
+    Receive all signals.
     """
     signals = []
     for name in dir(signal):
@@ -28,7 +28,7 @@ def main() -> None:
         print("selecting - pid: %d" % os.getpid())
         ready = select.select([sfd], [], [])[0]
         for s in ready:
-            assert s is sfd, "select gives back the very object"
+            assert s is sfd, "select returns the same object"
             print(signalfd.read_signalfd(s))
 
 

@@ -1,5 +1,5 @@
 """
-Each test leaves the process as it found it.
+Fixtures; each test leaves the process as it found it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from tests.support.reactors import DEADLINE, KINDS, newReactor
 from tests.support.worlds import WORLDS, using
 from txsignalfd._reload.service import ReloadService
 
-# How long an example takes is up to who else has the CPU.
+# The duration of an example depends on the load of the machine.
 settings.register_profile("unhurried", deadline=None, database=None)
 settings.load_profile("unhurried")
 
 
 def _signalState() -> dict[str, str]:
     """
-    The mask and the dispositions, as the kernel has them.
+    Return the mask, the dispositions and the pending signals of this process.
     """
     with open("/proc/self/status", encoding="ascii", errors="replace") as status:
         fields = dict(
@@ -49,7 +49,7 @@ def _descriptors() -> dict[str, str]:
         try:
             found[fd] = os.readlink(f"/proc/self/fd/{fd}")
         except FileNotFoundError:
-            continue  # the one that lists the others
+            continue  # the descriptor that lists the others
     return found
 
 
@@ -76,9 +76,9 @@ def _state() -> dict[str, object]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def whatIsKeptForGood() -> None:
+def acquireWhatStays() -> None:
     """
-    What the C library and libuv take at first use, and keep.
+    Let the C library and libuv acquire what they never release.
     """
     thread = threading.Thread(target=gc.collect)
     thread.start()
@@ -86,9 +86,9 @@ def whatIsKeptForGood() -> None:
     for kind in KINDS:
         with newReactor(kind):
             gc.collect()
-    # Twisted's TLS has the clock of the global one.
+    # Twisted's TLS uses the clock of the global reactor.
     importlib.import_module("twisted.internet.reactor")
-    # Twisted's descriptor for accepting when there are no others left.
+    # The descriptor that Twisted reserves for accepting when no other is left.
     tcp._reservedFD.reserve()
 
 
@@ -107,11 +107,10 @@ def roomForPendingSignals() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothingLeftBehind() -> Iterator[None]:
     """
-    Mask, dispositions, descriptors, threads and children are after a test
-    what they were before.
+    Check that a test changes no mask, disposition, descriptor, thread and child.
     """
     gc.collect()
-    # What exists by now is not looked at again: it made each test slower.
+    # Collecting all older objects after each test would slow the tests down.
     gc.freeze()
     before = _state()
     yield
@@ -127,13 +126,12 @@ def nothingLeftBehind() -> Iterator[None]:
 @pytest.fixture
 def logged() -> Iterator[list[LogEvent]]:
     """
-    What is logged during the test.
+    The events that are logged during the test.
     """
     events: list[LogEvent] = []
 
     def observe(event: LogEvent) -> None:
-        # Reactors log what a descriptor raises by log.err, which has another name
-        # for it.
+        # log.err, by which reactors log errors of descriptors, has another key.
         if "failure" in event:
             event = {**event, "log_failure": event["failure"]}
         events.append(event)
@@ -145,10 +143,9 @@ def logged() -> Iterator[list[LogEvent]]:
 
 
 @pytest.fixture
-def withoutRest(monkeypatch: pytest.MonkeyPatch) -> None:
+def withoutPause(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Reloads follow each other at once; that they do not is told by the tests of
-    L{Pace}.
+    Let reloads follow each other without a pause; L{Pace} has tests of its own.
     """
     monkeypatch.setattr(ReloadService, "share", 1.0)
 
@@ -167,7 +164,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
-    A test that takes a world runs in each that it can.
+    Run a test with the fixture C{world} in each world that it supports.
     """
     if "world" in metafunc.fixturenames:
         kernelOnly = metafunc.definition.get_closest_marker("kernelOnly")
@@ -179,7 +176,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def world(request: pytest.FixtureRequest) -> Iterator[None]:
     """
-    Signals are real, or those of L{MemorySignals}.
+    Use real signals, or those of L{MemorySignals}.
     """
     with using(WORLDS[request.param]()):
         yield
@@ -188,7 +185,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
-    A key and its certificate for C{localhost}, in one file.
+    A file with a key and its certificate for C{localhost}.
     """
     reason = "needs cryptography, as TLS in Twisted does"
     pytest.importorskip("OpenSSL", reason=reason)

@@ -2,6 +2,5 @@
 Replace a service by a new generation while it serves.
 
 The entry point is L{ReloadService <txsignalfd._reload.service.ReloadService>}.
-Invariant: until the new generation serves, the old one can go on as if nothing
-had happened.
+Invariant: a failure before the new generation serves leaves the old one serving.
 """
