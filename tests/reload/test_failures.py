@@ -31,7 +31,7 @@ from txsignalfd import NotServing
 from txsignalfd._reload import generations
 from txsignalfd._reload.listener import SharedSocket
 
-pytestmark = pytest.mark.usefixtures("withoutRest")
+pytestmark = pytest.mark.usefixtures("withoutPause")
 
 #: Exceptions that C{except Exception} does not catch, and one that it does.
 ERRORS = [asyncio.CancelledError, SystemExit, KeyboardInterrupt, RuntimeError]

@@ -32,7 +32,7 @@ from tests.support.reactors import turn
 from txsignalfd import ReloadService
 from txsignalfd._reload.sharing import shareInherited, unshareInherited
 
-pytestmark = pytest.mark.usefixtures("withoutRest")
+pytestmark = pytest.mark.usefixtures("withoutPause")
 
 
 @pytest.fixture

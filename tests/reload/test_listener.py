@@ -27,7 +27,7 @@ from tests.support.ports import (
 from tests.support.reactors import turn
 from txsignalfd._reload.listener import SocketPath
 
-pytestmark = pytest.mark.usefixtures("withoutRest")
+pytestmark = pytest.mark.usefixtures("withoutPause")
 
 OURS = str(os.getpid())
 

@@ -49,7 +49,7 @@ from txsignalfd import ReloadService
 from txsignalfd._reload import generation
 from txsignalfd._reload import generations as succession
 
-pytestmark = pytest.mark.usefixtures("withoutRest")
+pytestmark = pytest.mark.usefixtures("withoutPause")
 
 
 def tcp6(reactor: Any, number: int) -> Any:

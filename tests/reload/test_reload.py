@@ -41,7 +41,7 @@ from tests.support.reactors import turn, until, untilLength
 from txsignalfd import NotServing, Reload, ReloadService, SignalService
 from txsignalfd._reload import generations
 
-pytestmark = pytest.mark.usefixtures("withoutRest")
+pytestmark = pytest.mark.usefixtures("withoutPause")
 
 
 def test_aReloadServiceIsAService() -> None:

@@ -37,7 +37,7 @@ SI_USER, SI_QUEUE, SI_KERNEL = 0, -1, 0x80
 Test = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 
 
-pytestmark = pytest.mark.usefixtures("withoutRest")
+pytestmark = pytest.mark.usefixtures("withoutPause")
 
 
 def runDaemon(
