@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.measuring import ROOT, Comparison, Row, module
 
 #: Seconds until everything that a start leaves to do is done.
-SETTLE = 1
+WARM_UP = 1
 
 
 def _switches(pid: int) -> int:
@@ -66,7 +66,7 @@ def measure(quick: bool) -> list[Comparison]:
         assert process.stdout is not None
         process.stdout.readline()
         # No event says that a start has nothing left to do.
-        time.sleep(SETTLE)
+        time.sleep(WARM_UP)
         try:
             woken = _wakeups(process, seconds)
         finally:

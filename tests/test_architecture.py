@@ -95,7 +95,7 @@ def test_aWalkIsWhatHappens(walk: str) -> None:
 
 def test_aReloadPassesFewFiles() -> None:
     """
-    Whoever follows a SIGHUP through a reload opens few files.
+    A reader who follows a SIGHUP through a reload opens few files.
     """
     assert sum(len(files) for files, _ in steps("reload")) <= MOST_FILES
 

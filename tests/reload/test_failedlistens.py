@@ -27,7 +27,7 @@ from tests.support.generations import (
 from tests.support.inreactor import inReactor
 from txsignalfd import ReloadService
 
-pytestmark = pytest.mark.usefixtures("withoutRest")
+pytestmark = pytest.mark.usefixtures("withoutPause")
 
 
 @pytest.fixture
