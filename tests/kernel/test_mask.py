@@ -526,3 +526,22 @@ def test_wakeMayUseTheDescriptorAndAnotherThread() -> None:
     assert len(woken) == 1
     descriptor.close()
     assert [info.signo for info in infos] == [SIGUSR1]
+
+
+def test_reservedSignalStaysBlockedUntilItIsAcquired() -> None:
+    """
+    Acquiring and restoring other signals does not unblock a reserved one.
+    """
+
+    def reserved() -> set[int]:
+        _mask.reserve([SIGHUP])
+        with descriptorOf(SIGUSR1):
+            during = SIGHUP in blockedSignals()
+        after = SIGHUP in blockedSignals()
+        with descriptorOf(SIGHUP):
+            pass
+        assert during
+        assert after
+        return blockedSignals()
+
+    assert SIGHUP not in inChild(reserved)

@@ -118,6 +118,9 @@ def checkWatchable(signals: Iterable[int]) -> list[int]:
 _owners: Final[dict[int, ProcessMask]] = {}
 _lock = threading.Lock()
 
+#: The signals of L{reserve}, which have no owner yet.  Guarded by the lock.
+_reserved: Final[set[int]] = set()
+
 #: Held by the thread that has a spawn window open.
 windowLock = threading.RLock()
 
@@ -169,6 +172,7 @@ def _forgetOwners() -> None:
     """
     global _lock, windowLock
     _owners.clear()
+    _reserved.clear()
     switchBack()
     # Another thread may have held the old locks during the fork.
     _lock, windowLock = threading.Lock(), threading.RLock()
@@ -250,6 +254,7 @@ class ProcessMask:
             if wanted and not _owners:
                 switchToFork()
             _owners.update(dict.fromkeys(wanted, self))
+            _reserved.difference_update(wanted)
             self.acquired |= frozenset(wanted)
             _unblockRestored()
 
@@ -307,7 +312,7 @@ def _unblockRestored() -> bool:
 
     @return: Whether the main thread could be asked.  If not, the next call does it.
     """
-    free = frozenset(range(1, lib.TXS_NSIG)).difference(_owners)
+    free = frozenset(range(1, lib.TXS_NSIG)).difference(_owners, _reserved)
     thread = lib.txs_tid()
     sigprocmask(SIG_UNBLOCK, _noted(thread) & free)
     _forget(thread, free)
@@ -340,6 +345,17 @@ def blockUntilRestored(signals: Collection[int]) -> frozenset[int]:
     for signo in frozenset(signals) - before:
         lib.txs_note(thread, signo)
     return before - ours
+
+
+def reserve(signals: Collection[int]) -> None:
+    """
+    Block signals in this thread, which will be acquired soon.
+
+    Until then, no call of any owner unblocks them.
+    """
+    with _lock:
+        _reserved.update(signals)
+        blockUntilRestored(signals)
 
 
 def _noted(thread: int) -> frozenset[int]:

@@ -28,7 +28,7 @@ from typing import Any, Final
 from twisted.logger import Logger
 
 from txsignalfd._children.orphans import isInit
-from txsignalfd._kernel.mask import blockUntilRestored
+from txsignalfd._kernel.mask import reserve
 from txsignalfd._native.names import signalName
 from txsignalfd._twistd.actions import REPEAT, Action
 
@@ -105,7 +105,7 @@ class StartupSignals:
         """
         for signo in list(self._before):
             if signal.getsignal(signo) == self._note:
-                blockUntilRestored([signo])
+                reserve([signo])
                 self._blocked.add(signo)
             self._restore(signo)
 
