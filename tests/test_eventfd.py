@@ -299,7 +299,7 @@ def test_itProvidesIReadDescriptor() -> None:
     assert descriptor.logPrefix() == "EventDescriptor"
     number = descriptor.fileno()
     assert repr(descriptor) == (
-        f"<EventDescriptor {number}, counter of <built-in function print>>"
+        f"<EventDescriptor {number}, counter of builtins.print>"
     )
     assert fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
     assert not os.get_blocking(number)

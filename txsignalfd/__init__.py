@@ -24,10 +24,8 @@ if TYPE_CHECKING:
         SignalDispatcher as SignalDispatcher,
         dispatcherFor as dispatcherFor,
     )
-    from txsignalfd._dispatch.handlers import (
-        Overlap as Overlap,
-        Registration as Registration,
-    )
+    from txsignalfd._dispatch.handlers import Registration as Registration
+    from txsignalfd._dispatch.runs import Overlap as Overlap
     from txsignalfd._dispatch.streams import SignalStream as SignalStream
     from txsignalfd._kernel.descriptor import SignalDescriptor as SignalDescriptor
     from txsignalfd._kernel.fork import WatchedByParent as WatchedByParent

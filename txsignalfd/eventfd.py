@@ -37,6 +37,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txsignalfd._kernel.callables import nameOf
+
 _log: Final = Logger("txsignalfd.eventfd.EventDescriptor")
 
 #: The largest value of a counter: see eventfd(2).
@@ -152,7 +154,7 @@ class EventDescriptor:
 
     def __repr__(self) -> str:
         kind = "semaphore" if self._semaphore else "counter"
-        return f"<EventDescriptor {self.fileno()}, {kind} of {self._callback!r}>"
+        return f"<EventDescriptor {self.fileno()}, {kind} of {nameOf(self._callback)}>"
 
     def add(self, n: int = 1) -> None:
         """
@@ -227,7 +229,7 @@ class EventDescriptor:
             # The reactor would drop the descriptor if it saw the exception.
             _log.failure(
                 "the callback {callback} failed on {count}",
-                callback=self._callback,
+                callback=nameOf(self._callback),
                 count=count,
             )
         return None
@@ -260,6 +262,10 @@ class EventDescriptor:
             return
         self.close()
         if self._lost is not None:
-            self._lost(reason)
+            try:
+                self._lost(reason)
+            except BaseException:
+                # A reactor that stops must also close its other descriptors.
+                _log.failure("{callback} failed", callback=nameOf(self._lost))
         elif not reason.check(ConnectionLost):
             _log.failure("{descriptor} cannot be read", reason, descriptor=self)

@@ -415,7 +415,7 @@ async def test_aProcessProtocolClosesEverything(
     for each in processes:
         each.ended.addCallback(close)
     kill(*processes)
-    await until(reactor, lambda: not reaper._shared._group._registrations[0].ready)
+    await until(reactor, lambda: not reaper._shared._group.registrations[0].ready)
     process.reapAllProcesses()
     await ended(*processes)
     await gatherResults(closing)

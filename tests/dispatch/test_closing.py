@@ -4,15 +4,17 @@ How a dispatcher ends: C{close}, the stop of its reactor, a dead descriptor.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
 from collections.abc import Callable, Iterable
 from signal import SIGHUP, SIGRTMIN, SIGUSR1, SIGUSR2
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import AlreadyCalledError, Deferred
 from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 
@@ -21,6 +23,7 @@ from tests.support.inreactor import inReactor
 from tests.support.reactors import newReactor, runReactor, turn, until
 from tests.support.worlds import dispatcherFor, kernelOnly, queue, send
 from txsignalfd import DispatcherClosed, SigInfo, SignalDispatcher
+from txsignalfd.testing import MemorySignals
 
 pytestmark = pytest.mark.usefixtures("world")
 
@@ -400,3 +403,35 @@ async def test_aDispatcherWithADeadDescriptorCanBeClosed(
     assert all(
         isinstance(error, OSError) and error.errno == errno.EBADF for error in errors
     )
+
+
+def test_aDeferredThatItsCallerFiresStopsNoOther(logged: list[LogEvent]) -> None:
+    """
+    Close ends the other waits and fires the other Deferreds all the same.
+    """
+    signals = MemorySignals()
+    first, *waits = (signals.whenReceived(SIGUSR1) for _ in range(3))
+    fired, *closings = (signals.whenClosed() for _ in range(3))
+    first.callback(SigInfo.make(SIGUSR1))
+    fired.callback(None)
+    signals.close()
+    for each in waits:
+        each.addErrback(lambda failure: failure.trap(DispatcherClosed))
+    assert all(each.called for each in waits + closings)
+    (failure,) = failures(logged)
+    assert failure.check(AlreadyCalledError)
+
+
+@pytest.mark.parametrize("error", [SystemExit, asyncio.CancelledError])
+def test_aBackendThatFailsDoesNotKeepTheDispatcherOpen(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The Deferred of close fails with the error.
+    """
+    signals = MemorySignals()
+    monkeypatch.setattr(signals._memory, "close", Mock(side_effect=error))
+    failed: list[Failure] = []
+    signals.close().addErrback(failed.append)
+    assert failed[0].check(error)
+    assert signals.close().called

@@ -13,6 +13,8 @@ from tests.support.reactors import turn
 from tests.support.worlds import BACKEND, maskWhile, queue, send
 from txsignalfd import Overlap, SignalDispatcher
 
+RECORDER = "tests.support.handlers.Recorder"
+
 #: The last line of a description.
 RECEIVED = {
     "signalfd": "received by the backend signalfd",
@@ -53,11 +55,11 @@ async def test_handlersAndTheirCountsAreDescribed(
     text = str(description)
     assert text.startswith(
         "SIGUSR1: held, 1 deferred\n"
-        f"  {other!r} QUEUE: 0 handled, 0 running, 0 waiting, 0 dropped\n"
-        "SIGUSR2: nothing handles it, 1 came\n"
+        f"  {RECORDER} QUEUE: 0 handled, 0 running, 0 waiting, 0 dropped\n"
+        "SIGUSR2: no handler, 1 received\n"
         "SIGRTMIN\n"
-        f"  {busy!r} QUEUE: 1 handled, 1 running, 2 waiting, 0 dropped\n"
-        f"  {other!r} DROP: 3 handled, 0 running, 0 waiting, 0 dropped\n"
+        f"  {RECORDER} QUEUE: 1 handled, 1 running, 2 waiting, 0 dropped\n"
+        f"  {RECORDER} DROP: 3 handled, 0 running, 0 waiting, 0 dropped\n"
         "pid "
     )
     assert text.endswith(f"\n{RECEIVED}")

@@ -12,7 +12,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, Logger
 
 from txsignalfd._dispatch import handlers
-from txsignalfd._dispatch.handlers import HandlerTable, Overlap
+from txsignalfd._dispatch.handlers import HandlerTable
+from txsignalfd._dispatch.runs import LIMIT, Overlap
 from txsignalfd.siginfo import SigInfo
 
 
@@ -36,7 +37,7 @@ def test_anInterruptLosesNoSignal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handlers, "_log", log)
     table = HandlerTable(lambda: None)
     received: list[SigInfo] = []
-    table.add(SIGUSR1, received.append, Overlap.QUEUE)
+    table.add(SIGUSR1, received.append, Overlap.QUEUE, LIMIT)
     first, unhandled, *rest = signals(SIGUSR1, SIGUSR2, SIGUSR1, SIGUSR1)
     with pytest.raises(KeyboardInterrupt):
         table.receive([first, unhandled, *rest])
@@ -60,7 +61,7 @@ def test_aLongQueueNeedsNoStack() -> None:
         if len(received) == 1:
             await first
 
-    table.add(SIGUSR1, handler, Overlap.QUEUE)
+    table.add(SIGUSR1, handler, Overlap.QUEUE, LIMIT)
     infos = signals(*[SIGUSR1] * 5000)
     table.receive(infos)
     assert len(received) == 1
@@ -86,7 +87,7 @@ def test_aFailureOnAQueuedSignalIsLoggedWithIt(monkeypatch: pytest.MonkeyPatch) 
             return first
         raise RuntimeError("the test raises this")
 
-    table.add(SIGUSR1, handler, Overlap.QUEUE)
+    table.add(SIGUSR1, handler, Overlap.QUEUE, LIMIT)
     infos = signals(SIGUSR1, SIGUSR1, SIGUSR1)
     table.receive(infos)
     first.callback(None)

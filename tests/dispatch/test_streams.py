@@ -4,6 +4,7 @@ C{dispatcher.whenReceived} and C{dispatcher.stream}: code that waits for signals
 
 from __future__ import annotations
 
+from itertools import pairwise
 from signal import SIGRTMIN, SIGUSR1, SIGUSR2
 from typing import Any
 
@@ -13,9 +14,10 @@ from twisted.logger import LogEvent
 
 from tests.support.handlers import Recorder
 from tests.support.inreactor import inReactor
-from tests.support.reactors import newReactor, turn, until
+from tests.support.reactors import newReactor, spin, turn, until
 from tests.support.worlds import dispatcherFor, queue, send
 from txsignalfd import DispatcherClosed, SigInfo, SignalDispatcher, SignalStream
+from txsignalfd.testing import MemorySignals
 
 pytestmark = pytest.mark.usefixtures("world")
 
@@ -195,3 +197,99 @@ async def test_streamsReceiveWhatIsDeferredAtClose(
         assert [info.value for info in await reading] == [1]
     assert any("closing waits" in event["log_format"] for event in logged)
     assert not any("log_failure" in event for event in logged)
+
+
+#: Signals of a backlog.
+BACKLOG = 5000
+
+
+@inReactor
+async def test_theReactorHasItsTurnsWhileABacklogIsRead(reactor: Any) -> None:
+    """
+    No reader keeps it from other events for long.
+    """
+    signals = MemorySignals(reactor)
+    turns: list[int] = []
+    read: list[SigInfo] = []
+
+    def count() -> None:
+        turns.append(len(read))
+        reactor.callLater(0, count)
+
+    with signals.stream(SIGRTMIN) as infos:
+        signals.deliver(*[SigInfo.make(SIGRTMIN)] * BACKLOG)
+        count()
+        async for info in infos:
+            read.append(info)
+            if len(read) == BACKLOG:
+                break
+    reactor.getDelayedCalls()[0].cancel()
+    steps = [after - before for before, after in pairwise(turns)]
+    assert max(steps) <= 256
+    await signals.close()
+
+
+def test_aBacklogIsReadAtOnceWithoutARunningReactor() -> None:
+    """
+    A unit test of a reader needs to advance no clock.
+    """
+    signals = MemorySignals()
+    with signals.stream(SIGRTMIN) as infos:
+        signals.deliver(*[SigInfo.make(SIGRTMIN)] * BACKLOG)
+        reading = Deferred.fromCoroutine(collect(infos))
+        assert not infos.unread()
+    assert reading.called
+
+
+def test_aReaderFinishesWhenTheReactorStops() -> None:
+    """
+    It may be waiting for the next turn, which never comes.
+    """
+    lengths: list[int] = []
+
+    async def read(infos: SignalStream) -> None:
+        lengths.append(len(await collect(infos)))
+
+    async def main(reactor: Any) -> None:
+        signals = MemorySignals(reactor)
+        stream = signals.stream(SIGRTMIN)
+        streams.append(stream)
+        infos = stream.__enter__()
+        signals.deliver(*[SigInfo.make(SIGRTMIN)] * BACKLOG)
+        reading.append(Deferred.fromCoroutine(read(infos)))
+        assert infos.unread()
+
+    streams: list[object] = []
+    reading: list[Deferred[None]] = []
+    spin(main)
+    assert reading[0].called
+    assert lengths == [BACKLOG]
+
+
+@inReactor
+async def test_aPausedReaderMayBeCancelled(reactor: Any) -> None:
+    """
+    The other readers of the stream get the signals.
+    """
+    signals = MemorySignals(reactor)
+    with signals.stream(SIGRTMIN) as infos:
+        signals.deliver(*[SigInfo.make(SIGRTMIN)] * BACKLOG)
+        first, second, third = (
+            Deferred.fromCoroutine(collect(infos)) for _ in range(3)
+        )
+        third.addErrback(lambda failure: failure.trap(CancelledError))
+        third.cancel()
+        first.addBoth(lambda _: None)
+        reactor.callLater(0, first.cancel)
+        await until(reactor, lambda: not infos.unread())
+    assert len(await second) > BACKLOG // 2
+    await signals.close()
+
+
+def test_manyUnreadSignalsAreAShortLogLine(logged: list[LogEvent]) -> None:
+    signals = MemorySignals()
+    with signals.stream(SIGRTMIN):
+        signals.deliver(*[SigInfo.make(SIGRTMIN)] * BACKLOG)
+    (event,) = (event for event in logged if "unread" in event["log_format"])
+    assert event["count"] == BACKLOG
+    assert event["unread"].endswith("and 4990 more")

@@ -5,24 +5,26 @@ L{Description}: what a dispatcher and its process do with each signal.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from txsignalfd._native.names import signalName
 from txsignalfd._proc.report import toText
 from txsignalfd._proc.status import ProcessSignals, ProcUnavailable, ofProcess
+from txsignalfd.siginfo import SigInfo
 
 
 class HandlerDescription(NamedTuple):
     """
     A handler of a signal, and what it has done.
 
-    @ivar handler: The function that is called, as text.
+    @ivar handler: The name of the function that is called.
     @ivar overlap: The name of its C{Overlap}.
     @ivar handled: How many times it was called.
     @ivar running: How many of these calls have not finished.
     @ivar waiting: How many signals are queued for it.
-    @ivar dropped: How many signals were dropped.
+    @ivar dropped: How many signals were dropped, by C{Overlap.DROP} or at a limit.
     """
 
     handler: str
@@ -61,7 +63,7 @@ class WatchedSignal(NamedTuple):
         if self.isHeld:
             what.append(f"held, {self.deferred} deferred")
         if not self.handlers:
-            what.append(f"nothing handles it, {self.unhandled} came")
+            what.append(f"no handler, {self.unhandled} received")
         heading = ": ".join(filter(None, [signalName(self.signo), "; ".join(what)]))
         return "\n".join([heading, *(f"  {handler}" for handler in self.handlers)])
 
@@ -104,6 +106,20 @@ class Description(NamedTuple):
     def __str__(self) -> str:
         process = [] if self.process is None else [toText(self.process)]
         return "\n".join([*map(str, self.watched), *process, str(self.backend)])
+
+
+#: How many signals a log message shows.
+_SHOWN: Final = 10
+
+
+def someOf(infos: Sequence[SigInfo]) -> str:
+    """
+    Return the first signals as text, and the number of the others.
+    """
+    shown = [str(info) for info in infos[:_SHOWN]]
+    if len(infos) > _SHOWN:
+        shown.append(f"and {len(infos) - _SHOWN} more")
+    return ", ".join(shown)
 
 
 def describe(

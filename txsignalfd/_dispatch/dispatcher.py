@@ -32,6 +32,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.reflect import safe_repr
 
 from txsignalfd._dispatch.backends import (
     Backend,
@@ -39,9 +40,9 @@ from txsignalfd._dispatch.backends import (
     atShutdown,
     checkBackend,
 )
-from txsignalfd._dispatch.description import Description, describe
-from txsignalfd._dispatch.handlers import HandlerTable, Overlap, Registration
-from txsignalfd._dispatch.runs import Handler
+from txsignalfd._dispatch.description import Description, describe, someOf
+from txsignalfd._dispatch.handlers import HandlerTable, Registration
+from txsignalfd._dispatch.runs import LIMIT, Handler, Overlap, checkLimit
 from txsignalfd._dispatch.streams import SignalStream
 from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd._native.extension import lib
@@ -166,7 +167,11 @@ class SignalDispatcher:
         self._backend.checkProcess()
 
     def addHandler(
-        self, signal: int, handler: Handler, overlap: Overlap = Overlap.QUEUE
+        self,
+        signal: int,
+        handler: Handler,
+        overlap: Overlap = Overlap.QUEUE,
+        limit: int = LIMIT,
     ) -> Registration:
         """
         Call a handler for each signal that is received from now on.
@@ -181,16 +186,19 @@ class SignalDispatcher:
             be a coroutine function, or call L{close} before it returns.
         @param overlap: What happens to a signal that is received while the
             Deferred or awaitable that the handler has returned has no result.
+        @param limit: How many signals may be queued for the handler, or how many of
+            its calls may be unfinished.  Further signals are dropped and counted in
+            L{Registration.dropped}, and the first of them is logged.
         @return: The registration, which removes the handler.
         @raise TypeError: For a handler that cannot be called.
-        @raise ValueError: For an unknown overlap.
+        @raise ValueError: For an unknown overlap, or a limit below 1.
         @raise SignalNotWatchable: And the other errors of L{watch}.
         """
         if not callable(handler):
-            raise TypeError(f"the handler {handler!r} cannot be called")
-        how = Overlap(overlap)
+            raise TypeError(f"the handler {safe_repr(handler)} cannot be called")
+        how, most = Overlap(overlap), checkLimit(limit)
         self.watch(signal)
-        return self._table.add(signal, handler, how)
+        return self._table.add(signal, handler, how, most)
 
     def whenReceived(self, *signals: int) -> Deferred[SigInfo]:
         """
@@ -216,20 +224,29 @@ class SignalDispatcher:
         return deferred
 
     @contextmanager
-    def stream(self, *signals: int) -> Iterator[SignalStream]:
+    def stream(self, *signals: int, limit: int = LIMIT) -> Iterator[SignalStream]:
         """
         Iterate over signals: C{with dispatcher.stream(SIGHUP) as infos} and then
         C{async for info in infos}.
 
         The stream contains every signal that is received between entering and
         leaving the C{with} statement.  Signals that are unread at the end are
-        logged.
+        logged.  A reader gets a long backlog in several turns of the reactor.
 
         @param signals: Their numbers, at least one.
-        @raise ValueError: Without a signal, when it is entered.
+        @param limit: How many signals may be unread.  Further signals are dropped,
+            counted and logged as those of a handler: see L{addHandler}.
+        @raise ValueError: Without a signal, or for a limit below 1, when it is
+            entered.
         @raise SignalNotWatchable: And the other errors of L{watch}.
         """
-        stream = SignalStream()
+
+        def drop(info: SigInfo) -> None:
+            for registration in group.registrations:
+                if registration.signal == info.signo:
+                    registration.drop(info)
+
+        stream = SignalStream(self.reactor, checkLimit(limit), drop)
         group = self._wait(signals, stream.receive, stream.end)
         try:
             yield stream
@@ -239,7 +256,7 @@ class SignalDispatcher:
                 _log.info(
                     "{count} signals were left unread in a stream: {unread}",
                     count=len(unread),
-                    unread=", ".join(map(str, unread)),
+                    unread=someOf(unread),
                 )
             stream.end()
 
@@ -261,9 +278,12 @@ class SignalDispatcher:
         while self._waits:
             group, closed = self._waits.popitem()
             group.remove()
-            closed()
+            try:
+                closed()
+            except BaseException:  # as when the caller has fired the Deferred
+                _log.failure("a wait for signals cannot be ended")
 
-    def hold(self, *signals: int) -> AbstractContextManager[None]:
+    def hold(self, *signals: int, limit: int = LIMIT) -> AbstractContextManager[None]:
         """
         Defer signals during a critical section.
 
@@ -271,10 +291,15 @@ class SignalDispatcher:
         end, in order.  Holds may be nested.  L{close} waits for their end.
 
         @param signals: Their numbers; none for every signal.
+        @param limit: How many signals may be deferred.  Further signals are dropped
+            and counted in L{Registration.dropped} of their handlers, and the first
+            of them is logged.
+        @raise ValueError: For a limit below 1.
         @raise SignalNotWatchable: And the other errors of L{watch}.
         """
         self._check()
-        return self._table.hold(checkWatchable(signals) or range(1, lib.TXS_NSIG))
+        held = checkWatchable(signals) or range(1, lib.TXS_NSIG)
+        return self._table.hold(held, checkLimit(limit))
 
     def close(self) -> Deferred[None]:
         """
@@ -298,9 +323,11 @@ class SignalDispatcher:
             self._state = _State.DRAINING
             # When the reactor has stopped, no Deferred that needs it can fire.
             self._forgetShutdown = atShutdown(self.reactor, "after", self._finish)
-            self._backend.stop()  # in several reads: handlers run in between
-            self._state = _State.FINISHING
-            if self._table.isHolding:
+            try:
+                self._backend.stop()  # in several reads: handlers run in between
+            finally:
+                self._state = _State.FINISHING
+            if self._table.holds.held:
                 _log.info("closing waits for the end of hold()")
         self._finishIfIdle()
         return deferred
@@ -317,7 +344,7 @@ class SignalDispatcher:
     def _finishIfIdle(self) -> None:
         if self._state is not _State.FINISHING or self._table.receiving:
             return
-        if self._table.isHolding:  # streams receive what is deferred
+        if self._table.holds.held:  # streams receive what is deferred
             return
         self._endWaits()
         # The end of a wait may finish the last handler, and so the closing.
@@ -329,7 +356,7 @@ class SignalDispatcher:
 
     def _finish(self) -> None:
         self._state = _State.CLOSED
-        self._table.abandon()
+        self._table.holds.discard()
         if self._forgetShutdown is not None:
             self._forgetShutdown()
         if dispatchers.get(self.reactor) is self:
@@ -337,10 +364,12 @@ class SignalDispatcher:
         result: Failure | None = None
         try:
             self._backend.close()
-        except OSError:
+        except BaseException:
             result = Failure()
         while self._whenClosed:
-            self._whenClosed.pop(0).callback(result)
+            deferred = self._whenClosed.pop(0)
+            if not deferred.called:  # by the caller
+                deferred.callback(result)
 
     def _lost(self, reason: Failure) -> None:
         # The reactor has stopped, or the descriptor has failed: all is released.
@@ -380,6 +409,8 @@ class HandlerGroup:
     Handlers of several signals that are added and removed together.
 
     Use it in the reactor's thread.
+
+    @ivar registrations: Its handlers.
     """
 
     def __init__(
@@ -407,7 +438,7 @@ class HandlerGroup:
             # A signal may have been unwatched since an earlier group borrowed it.
             borrowed.intersection_update(before)
             borrowed.update(signals - before)
-        self._registrations = [
+        self.registrations = [
             dispatcher.addHandler(signo, handler) for signo, handler in wanted
         ]
 
@@ -415,7 +446,7 @@ class HandlerGroup:
         """
         Remove the handlers.  Their signals stay watched.
         """
-        for registration in self._registrations:
+        for registration in self.registrations:
             registration.remove()
 
     def restore(self) -> None:
@@ -436,7 +467,7 @@ class HandlerGroup:
         """
         Return the signals that have no handlers but those of this group.
         """
-        own = set(self._registrations)
+        own = set(self.registrations)
         return {
             registration.signal
             for registration in own

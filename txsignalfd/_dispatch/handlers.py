@@ -15,61 +15,37 @@ dispatched receives the next signal, and a removed handler receives no more.
 A batch is dispatched by an iterator.  Code that receives more signals meanwhile
 moves the rest of the batch to L{HandlerTable._queue} and appends its own.  That is
 rare, and only then costs anything.
-
-Rejected: keeping held signals in the kernel, by the signal mask.  The kernel
-returns pending signals in the order of their numbers, and merges several of one
-standard signal.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
-from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txsignalfd._dispatch.description import HandlerDescription, WatchedSignal
+from txsignalfd._dispatch.holds import Hold, Holds
 from txsignalfd._dispatch.runs import (
     AWAITED,
     Handler,
+    Overlap,
     Run,
     currentRun,
     hasSucceeded,
-    toDeferred,
 )
+from txsignalfd._kernel.callables import nameOf
 from txsignalfd._native.names import signalName
 from txsignalfd.siginfo import SigInfo
 
 _log: Final = Logger("txsignalfd.dispatcher.SignalDispatcher")
 
 _CANCELLED: Final = (CancelledError, asyncio.CancelledError)
-
-
-class Overlap(Enum):
-    """
-    What happens to a signal while its handler is busy with an earlier one.
-
-    A handler is busy while a Deferred or awaitable that it has returned has no
-    result.
-    """
-
-    #: The signal is queued, and handled after the earlier ones, in order.
-    QUEUE = "queue"
-    #: The signal replaces one that is already queued.  However many signals are
-    #: received, the handler is called once more, with the newest.
-    MERGE = "merge"
-    #: The signal is dropped, and counted in L{Registration.dropped}.
-    DROP = "drop"
-    #: The handler is called immediately, concurrently with the earlier calls.
-    CONCURRENT = "concurrent"
-    #: The Deferred is cancelled, and then the handler is called immediately.
-    RESTART = "restart"
 
 
 class Registration:
@@ -80,7 +56,9 @@ class Registration:
     @ivar handler: The function that is called.
     @ivar overlap: What happens to a signal while the handler is busy.
     @ivar handled: How many times the handler was called.
-    @ivar dropped: How many signals were dropped (L{Overlap.DROP}).
+    @ivar limit: How many signals may be queued for the handler, or how many calls
+        may be unfinished.
+    @ivar dropped: How many signals were dropped, by L{Overlap.DROP} or at a limit.
     @ivar ready: Whether the handler may be called immediately.
     @ivar runs: The calls of this handler that have not finished.  The table has
         them too, because closing waits also for those of removed handlers.
@@ -88,13 +66,15 @@ class Registration:
 
     __slots__ = (
         "_advancing",
-        "_hasWarned",
+        "_hasWarnedOfDrop",
+        "_hasWarnedOfGenerator",
         "_removed",
         "_table",
         "_waiting",
         "dropped",
         "handled",
         "handler",
+        "limit",
         "overlap",
         "ready",
         "runs",
@@ -102,12 +82,18 @@ class Registration:
     )
 
     def __init__(
-        self, table: HandlerTable, signal: int, handler: Handler, overlap: Overlap
+        self,
+        table: HandlerTable,
+        signal: int,
+        handler: Handler,
+        overlap: Overlap,
+        limit: int,
     ) -> None:
         self._table = table
         self.signal: int = signal
         self.handler: Handler = handler
         self.overlap: Overlap = overlap
+        self.limit: int = limit
         self.handled: int = 0
         self.dropped: int = 0
         self.ready: bool = True
@@ -115,11 +101,12 @@ class Registration:
         self._waiting: deque[SigInfo] = deque()
         self._removed = False
         self._advancing = False
-        self._hasWarned = False
+        self._hasWarnedOfDrop = False
+        self._hasWarnedOfGenerator = False
 
     def __repr__(self) -> str:
         return (
-            f"<Registration of {self.handler!r} for {signalName(self.signal)},"
+            f"<Registration of {nameOf(self.handler)} for {signalName(self.signal)},"
             f" {self.overlap.name}>"
         )
 
@@ -135,7 +122,7 @@ class Registration:
         Describe the handler and what it has done.
         """
         return HandlerDescription(
-            handler=repr(self.handler),
+            handler=nameOf(self.handler),
             overlap=self.overlap.name,
             handled=self.handled,
             running=len(self.runs),
@@ -163,15 +150,35 @@ class Registration:
             return
         if self.overlap is Overlap.DROP:
             self.dropped += 1
-        elif self.overlap is Overlap.RESTART:
+            return
+        if self.overlap is Overlap.RESTART:
             self._cancelRuns()
-            if not self._removed:  # a canceller may remove it
-                self.call(info)
+            if self._removed:  # by a canceller
+                return
+        elif self.overlap is Overlap.MERGE:
+            self._waiting.clear()
+        queued = self.overlap in (Overlap.QUEUE, Overlap.MERGE)
+        if len(self._waiting if queued else self.runs) >= self.limit:
+            self.drop(info)
+        elif self.overlap is Overlap.RESTART:
+            self.call(info)
         else:
-            if self.overlap is Overlap.MERGE:
-                self._waiting.clear()
             self._waiting.append(info)
             self.advance()
+
+    def drop(self, info: SigInfo) -> None:
+        """
+        Count a signal for which there is no room, and log the first.
+        """
+        self.dropped += 1
+        if not self._hasWarnedOfDrop:
+            self._hasWarnedOfDrop = True
+            _log.warn(
+                "the handler {handler} is busy and its limit is reached, so that"
+                " {info} is dropped (further ones are counted, and not logged)",
+                handler=nameOf(self.handler),
+                info=info,
+            )
 
     def call(self, info: SigInfo) -> None:
         """
@@ -194,23 +201,28 @@ class Registration:
         """
         Wait for the result of the handler, if it can be awaited.
         """
-        if not isinstance(result, AWAITED):
-            if isinstance(result, (Generator, AsyncGenerator)):
-                self._warnOfGenerator()
-            return
-        if isinstance(result, Deferred) and hasSucceeded(result):
+        try:
+            if not isinstance(result, AWAITED):
+                if isinstance(result, (Generator, AsyncGenerator)):
+                    self._warnOfGenerator()
+                return
+            if isinstance(result, Deferred) and hasSucceeded(result):
+                return
+        except BaseException:  # of its attributes, such as __class__
+            self.logFailure(info, Failure())
             return
         run = Run(info, self._table.isClosedBy(self))
         self.runs.add(run)
         self._table.runs.add(run)
         self.ready = self._mayRun()
-        token = currentRun.set(run)
-        run.deferred = toDeferred(result)
-        currentRun.reset(token)
-        if hasSucceeded(run.deferred):
-            self._finished(None, run)
-        else:
-            run.deferred.addBoth(self._finished, run)
+        failure = None
+        try:
+            if deferred := run.start(result):
+                deferred.addBoth(self._finished, run)
+                return
+        except BaseException:
+            failure = Failure()
+        self._finished(failure, run)
 
     def advance(self) -> None:
         """
@@ -219,10 +231,12 @@ class Registration:
         if self._advancing:
             return
         self._advancing = True
-        while self._waiting and self._mayRun():
-            self.call(self._waiting.popleft())
-        self._advancing = False
-        self.ready = self._mayRun()
+        try:
+            while self._waiting and self._mayRun():
+                self.call(self._waiting.popleft())
+        finally:
+            self._advancing = False
+            self.ready = self._mayRun()
 
     def isBusy(self) -> bool:
         """
@@ -237,25 +251,26 @@ class Registration:
         _log.failure(
             "the handler {handler} failed on {info}",
             failure=failure,
-            handler=self.handler,
+            handler=nameOf(self.handler),
             info=info,
         )
 
     def _warnOfGenerator(self) -> None:
-        if not self._hasWarned:
-            self._hasWarned = True
+        if not self._hasWarnedOfGenerator:
+            self._hasWarnedOfGenerator = True
             _log.warn(
                 "the handler {handler} of {name} is a generator function, so that"
                 " its body never runs: decorate it with @inlineCallbacks, or make"
                 " it a coroutine function without yield",
-                handler=self.handler,
+                handler=nameOf(self.handler),
                 name=signalName(self.signal),
             )
 
     def _mayRun(self) -> bool:
-        if self._removed or self._table.isHeld(self.signal):
+        if self._removed or self.signal in self._table.holds.held:
             return False
-        return not self.runs or self.overlap is Overlap.CONCURRENT
+        limit = self.limit if self.overlap is Overlap.CONCURRENT else 1
+        return len(self.runs) < limit
 
     def _cancelRuns(self) -> None:
         for run in list(self.runs):
@@ -266,15 +281,18 @@ class Registration:
             except BaseException:
                 self.logFailure(run.info, Failure())
 
-    def _finished(self, result: object, run: Run) -> object:
-        self.runs.discard(run)
-        self._table.runs.discard(run)
-        if isinstance(result, Failure):
+    def _finished(self, result: Any, run: Run) -> Any:
+        if run not in self.runs:
+            return result
+        self.runs.remove(run)
+        self._table.runs.remove(run)
+        # Unlike isinstance, issubclass of the type runs no code of the result.
+        if issubclass(type(result), Failure):
             if not (run.cancelled and result.check(*_CANCELLED)):
                 self.logFailure(run.info, result)
             result = None
         self.advance()
-        self._table.settled()
+        self._table.progressed()
         return result
 
 
@@ -282,18 +300,18 @@ class HandlerTable:
     """
     The handlers of each signal, and the signals that are held.
 
-    @ivar settled: Called whenever a run has finished, and after L{closing} also
+    @ivar progressed: Called whenever a run has finished, and after L{closing} also
         whenever all received signals have been dispatched.
+    @ivar holds: The holds, and the signals that are deferred.
     @ivar runs: The calls of all handlers that have not finished.
     @ivar calling: The registration whose handler is on the stack.
     @ivar receiving: Whether signals are being dispatched.
     """
 
-    def __init__(self, settled: Callable[[], None]) -> None:
-        self.settled = settled
+    def __init__(self, progressed: Callable[[], None]) -> None:
+        self.progressed = progressed
         self._entries: dict[int, tuple[Registration, ...]] = {}
-        self._held: dict[int, int] = {}
-        self._deferred: list[SigInfo] = []
+        self.holds = Holds()
         self._queue: list[SigInfo] = []
         self._batch: Iterator[SigInfo] = iter([])
         self._unhandled: dict[int, int] = {}
@@ -303,11 +321,13 @@ class HandlerTable:
         self.runs: set[Run] = set()
         self.calling: Registration | None = None
 
-    def add(self, signo: int, handler: Handler, overlap: Overlap) -> Registration:
+    def add(
+        self, signo: int, handler: Handler, overlap: Overlap, limit: int
+    ) -> Registration:
         """
         Add a handler, after the other handlers of its signal.
         """
-        registration = Registration(self, signo, handler, overlap)
+        registration = Registration(self, signo, handler, overlap, limit)
         self._entries[signo] = (*self.handlersOf(signo), registration)
         self._unhandled.pop(signo, None)
         return registration
@@ -356,15 +376,15 @@ class HandlerTable:
             self.calling = outer
             self.receiving = False
         if self._isClosing:
-            self.settled()
+            self.progressed()
 
     def _dispatch(self, infos: Iterator[SigInfo]) -> None:
         # Runs once for each signal: benchmarks/README.rst has the cost of each line.
-        entries, held = self._entries, self._held
+        entries, held = self._entries, self.holds.held
         for info in infos:
             signo = info._signo  # the property costs five times as much
             if held and signo in held:
-                self._deferred.append(info)
+                self._defer(info)
                 continue
             try:
                 registrations = entries[signo]
@@ -391,63 +411,38 @@ class HandlerTable:
         count = self._unhandled[info.signo] = self._unhandled.get(info.signo, 0) + 1
         if count == 1:
             _log.warn(
-                "{info}: {name} is watched, and nothing handles it"
+                "{info}: {name} is watched, but has no handler"
                 " (further ones are counted, and not logged)",
                 info=info,
                 name=info.name,
             )
 
-    def isHeld(self, signo: int) -> bool:
-        """
-        Return whether a L{hold} defers this signal now.
-        """
-        return signo in self._held
-
-    @property
-    def isHolding(self) -> bool:
-        """
-        Whether any signal is held.
-        """
-        return bool(self._held)
-
-    def abandon(self) -> None:
-        """
-        Discard and log the deferred signals: the reactor has stopped.
-        """
-        deferred, self._deferred = self._deferred, []
-        if deferred:
-            _log.warn(
-                "the reactor has stopped during hold(), and these signals are not"
-                " handled: {deferred}",
-                deferred=", ".join(map(str, deferred)),
-            )
+    def _defer(self, info: SigInfo) -> None:
+        if self.holds.defer(info):
+            return
+        registrations = self.handlersOf(info.signo)
+        for registration in registrations:
+            registration.dropped += 1
+        if not registrations:
+            self._receiveUnhandled(info)
 
     @contextmanager
-    def hold(self, signals: Iterable[int]) -> Iterator[None]:
+    def hold(self, signals: Collection[int], limit: int) -> Iterator[None]:
         """
         Defer these signals until the end of the C{with} statement.
         """
-        signals = list(signals)
-        for signo in signals:
-            self._held[signo] = self._held.get(signo, 0) + 1
+        hold = Hold(signals, limit)
+        self.holds.add(hold)
         try:
             yield
         finally:
+            self.holds.remove(hold)
+            # Signals that were queued for a busy handler are older than the hold.
             for signo in signals:
-                self._held[signo] -= 1
-                if not self._held[signo]:
-                    del self._held[signo]
-            self._release(signals)
-
-    def _release(self, signals: list[int]) -> None:
-        # Signals that were queued for a busy handler are older than the hold.
-        for signo in signals:
-            for registration in self.handlersOf(signo):
-                registration.advance()
-        # Signals that another hold still defers are deferred again, in order.
-        deferred, self._deferred = self._deferred, []
-        self._queue = [*deferred, *self._batch, *self._queue]
-        self.receive([])
+                for registration in self.handlersOf(signo):
+                    registration.advance()
+            self._queue = [*self.holds.release(), *self._batch, *self._queue]
+            self.receive([])
 
     def describe(self, signo: int) -> WatchedSignal:
         """
@@ -456,8 +451,8 @@ class HandlerTable:
         return WatchedSignal(
             signo=signo,
             handlers=tuple(each.describe() for each in self.handlersOf(signo)),
-            isHeld=self.isHeld(signo),
-            deferred=sum(info.signo == signo for info in self._deferred),
+            isHeld=signo in self.holds.held,
+            deferred=self.holds.count(signo),
             unhandled=self._unhandled.get(signo, 0),
         )
 
@@ -477,7 +472,7 @@ class HandlerTable:
         """
         Note which handler, if any, closes the dispatcher.
 
-        From now on L{settled} is also called when signals have been dispatched.
+        From now on L{progressed} is also called when signals have been dispatched.
         """
         self._isClosing = True
         run = currentRun.get()

@@ -8,7 +8,7 @@ are cut, to keep the log readable::
 
     signals
       SIGHUP
-        <bound method ReloadService.reload of ...> MERGE: 3 handled, 0 running, ...
+        txsignalfd._reload.service.ReloadService.reload MERGE: 3 handled, ...
       pid 4711 (twistd): sleeping, 2 threads, ...
     generations
       3: serves, 12 connections
@@ -33,14 +33,14 @@ import textwrap
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, Final, TypeVar
 
-from twisted.python.reflect import qual, safe_repr
+from twisted.python.reflect import qual
 
 from txsignalfd._children.orphans import childProcesses
 from txsignalfd._children.twistedprocesses import spawnedProcesses
 from txsignalfd._dispatch.dispatcher import SignalDispatcher
+from txsignalfd._kernel.callables import nameOf
 from txsignalfd._proc.status import printable
 
 _T = TypeVar("_T")
@@ -126,7 +126,7 @@ def _delayedCalls(reactor: Any) -> list[str]:
     now = reactor.seconds()
     times: dict[str, list[float]] = {}
     for call in sorted(reactor.getDelayedCalls(), key=lambda call: call.getTime()):
-        times.setdefault(_nameOf(call.func), []).append(call.getTime() - now)
+        times.setdefault(nameOf(call.func), []).append(call.getTime() - now)
 
     def line(name: str) -> str:
         first, *others = times[name]
@@ -135,19 +135,6 @@ def _delayedCalls(reactor: Any) -> list[str]:
         return f"{len(others) + 1} in {first:.2f} to {others[-1]:.2f} s: {name}"
 
     return _cut(times, line)
-
-
-def _nameOf(function: Any) -> str:
-    while isinstance(function, partial):
-        function = function.func
-    name = getattr(function, "__qualname__", None)
-    if name is None:
-        return printable(safe_repr(function))
-    owner = getattr(function, "__self__", None)
-    if owner is None:
-        return f"{function.__module__}.{name}"
-    # The method may be defined by a base class of the object's class.
-    return f"{qual(type(owner))}.{name.rpartition('.')[2]}"
 
 
 def _numberOf(thread: threading.Thread) -> int | None:

@@ -1,0 +1,48 @@
+# -*- test-case-name: tests.kernel.test_callables -*-
+"""
+L{nameOf}: the name of a handler or another callable, for logs and reports.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from types import ModuleType
+from typing import Final
+
+from twisted.internet.task import LoopingCall
+
+from txsignalfd._proc.status import printable
+
+#: The name of an object that raises when it is inspected.
+UNKNOWN: Final = "(unknown)"
+
+
+def nameOf(function: object) -> str:
+    """
+    Return the dotted name of a callable.
+
+    A partial or a C{LoopingCall} has the name of its function.  A bound method is named
+    after its object's class, and a callable object has the name of its class.  This
+    never raises.
+    """
+    try:
+        while isinstance(function, (partial, LoopingCall)):
+            function = function.func if isinstance(function, partial) else function.f
+        name = getattr(function, "__qualname__", None)
+        owner = getattr(function, "__self__", None)
+        if not isinstance(name, str):
+            return _classOf(function)
+        if owner is None or isinstance(owner, ModuleType):
+            return printable(f"{getattr(function, '__module__', None)}.{name}")
+        # The method may be defined in a base of the object's class.
+        return f"{_classOf(owner)}.{printable(name.rpartition('.')[2])}"
+    except BaseException:
+        return UNKNOWN
+
+
+def _classOf(owner: object) -> str:
+    """
+    Return the name of an object's class, or of a class.
+    """
+    found = owner if isinstance(owner, type) else type(owner)
+    return printable(f"{found.__module__}.{found.__qualname__}")
