@@ -54,6 +54,7 @@ class Named:
         (print, "builtins.print"),
         ([].append, "builtins.list.append"),
         (lambda: None, f"{__name__}.<lambda>"),
+        (eval("lambda: None", {}), "<lambda>"),  # as in a .tac file
         (Named(), r"tests.bell\x07"),
     ],
 )

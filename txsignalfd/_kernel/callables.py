@@ -33,7 +33,8 @@ def nameOf(function: object) -> str:
         if not isinstance(name, str):
             return _classOf(function)
         if owner is None or isinstance(owner, ModuleType):
-            return printable(f"{getattr(function, '__module__', None)}.{name}")
+            module = getattr(function, "__module__", None)
+            return printable(f"{module}.{name}" if module else name)
         # The method may be defined in a base of the object's class.
         return f"{_classOf(owner)}.{printable(name.rpartition('.')[2])}"
     except BaseException:
