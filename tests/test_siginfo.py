@@ -19,9 +19,19 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from signal import SIGCHLD, SIGHUP, SIGIO, SIGRTMAX, SIGRTMIN, SIGSYS, SIGUSR1, Signals
+from signal import (
+    SIGCHLD,
+    SIGCONT,
+    SIGHUP,
+    SIGIO,
+    SIGRTMAX,
+    SIGRTMIN,
+    SIGSYS,
+    SIGUSR1,
+    Signals,
+)
 from unittest import mock
 
 import pytest
@@ -79,7 +89,7 @@ FIELDS = {
 #: The events of poll(2) that F_SETSIG reports with POLL_IN.
 READABLE = 0x41
 
-DERIVED = {"signal", "name", "codeName", "sender", "child", "value"}
+DERIVED = {"signal", "name", "codeName", "sender", "child", "value", "vouched"}
 
 
 def me(vouched: bool = True) -> Sender:
@@ -89,11 +99,11 @@ def me(vouched: bool = True) -> Sender:
     return Sender(os.getpid(), os.getuid(), vouched)
 
 
-def byMe(claim: str = "") -> str:
+def byMe() -> str:
     """
     Return how a line names this process.
     """
-    return f"from pid {os.getpid()} (uid {os.getuid()}{claim}) by"
+    return f"from pid {os.getpid()} (uid {os.getuid()}) by"
 
 
 def record(signo: int = SIGHUP, **fields: int) -> bytes:
@@ -202,7 +212,7 @@ def test_sigqueueHasAValueAndAClaimedSender(value: int) -> None:
         "int": value,
         "ptr": value % 2**32 if sys.byteorder == "little" else received.ptr,
     }
-    line = f"SIGUSR1 {byMe(', it says')} sigqueue, value {value}"
+    line = f"SIGUSR1 claims to come {byMe()} sigqueue, value {value}"
     assert meaningOf(received) == ("SI_QUEUE", me(vouched=False), None, value, line)
 
 
@@ -228,7 +238,8 @@ def test_posixTimerHasAnOverrunAndNoSender() -> None:
             "ptr": received.ptr,
         }
         line = (
-            f"SIGUSR1 from POSIX timer {number}, overrun {received.overrun}, value -7"
+            f"SIGUSR1 claims to come from POSIX timer {number},"
+            f" overrun {received.overrun}, value -7"
         )
         assert meaningOf(received) == ("SI_TIMER", None, None, None, line)
 
@@ -307,7 +318,8 @@ def test_readyDescriptorIsNamed(signo: int, code: str) -> None:
         os.close(writer)
     assert nonZeroFields(received) == {"fd": reader, "band": READABLE}
     name = signalName(signo)
-    line = f"{name} from the kernel: descriptor {reader} is ready ({code})"
+    origin = "claims that" if code == "SI_SIGIO" else "from the kernel:"
+    line = f"{name} {origin} descriptor {reader} is ready ({code})"
     assert meaningOf(received) == (code, None, None, None, line)
 
 
@@ -428,7 +440,7 @@ def test_messageQueueAndAsynchronousIOHaveAClaimedSender(
         forge(SIGUSR1, code, struct.pack("=IIQ", 77, 1000, 9))
         received = nextSignal(fd)
     assert nonZeroFields(received) == {"pid": 77, "uid": 1000, "int": 9, "ptr": 9}
-    line = f"SIGUSR1 from pid 77 (uid 1000, it says) by {how}"
+    line = f"SIGUSR1 claims to come from pid 77 (uid 1000) by {how}"
     sender = Sender(77, 1000, vouched=False)
     assert meaningOf(received) == (name, sender, None, None, line)
 
@@ -444,7 +456,7 @@ def test_unknownCodeIsShownAsANumber(signo: int, code: int) -> None:
         forge(signo, code, struct.pack("=IIQ", 77, 1000, 9))
         received = nextSignal(fd)
     assert received.code == code
-    line = f"{signalName(signo)} with code {code}"
+    line = f"{signalName(signo)} {'claims' if code < 0 else 'with'} code {code}"
     assert meaningOf(received) == (str(code), None, None, None, line)
 
 
@@ -551,6 +563,41 @@ def test_senderOutsideThePidNamespaceIsUnknown() -> None:
     assert isinstance(sender, Sender)
     assert (sender.pid, sender.vouched) == (0, False)
     assert line == f"SIGHUP from a process unknown here (uid {sender.uid}) by kill"
+
+
+def forgeEachCode(signo: int, pid: int) -> Iterator[tuple[int, bool]]:
+    """
+    Send a process a signal with every code, and report whether the kernel allows it.
+    """
+    for code in (*range(-70, 10), 127, 128, 129, 2**31 - 1, -(2**31)):
+        try:
+            forge(signo, code, pid=pid)
+        except PermissionError:
+            yield code, False
+        else:
+            yield code, True
+
+
+@forked
+@pytest.mark.parametrize("signo", [SIGHUP, SIGCHLD, SIGIO, SIGSYS, SIGRTMIN + 1])
+def test_forgedCodeIsAClaim(signo: int) -> None:
+    """
+    The kernel vouches for exactly those codes that other processes cannot send.
+    """
+    pid, allowed = os.getpid(), set()
+    with listening(signo) as fd:
+        for code, isAllowed in inChild(lambda: list(forgeEachCode(SIGCONT, pid))):
+            if isAllowed:
+                allowed.add(code)
+            received = info(signo, code=code)
+            assert received.vouched is not isAllowed
+            assert (" claims " in str(received)) is isAllowed
+        signal.sigtimedwait([signo], 0)  # the end of the child, if it is SIGCHLD
+        inChild(lambda: forge(signo, -5, struct.pack("=qi", 1, 3), pid))
+        received = nextSignal(fd)
+    assert allowed == {code for code in allowed if code < 0 and code != -6}
+    line = f"{signalName(signo)} claims that descriptor 3 is ready (SI_SIGIO)"
+    assert str(received) == line
 
 
 # --- names ---------------------------------------------------------------------
@@ -700,7 +747,7 @@ def test_lineNamesTheSender() -> None:
         ),
         (
             {"pid": 42, "uid": 5, "code": -1, "int": -3},
-            "SIGHUP from pid 42 (init, uid 5, it says) by sigqueue, value -3",
+            "SIGHUP claims to come from pid 42 (init, uid 5) by sigqueue, value -3",
         ),
         ({"pid": 42, "uid": 5, "code": 128}, "SIGHUP from the kernel"),
     ],

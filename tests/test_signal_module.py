@@ -227,7 +227,8 @@ async def test_posixTimerHasAnOverrun(
     assert (first.codeName, first.tid, first.int) == ("SI_TIMER", number, 4711)
     assert first.overrun >= 10
     assert str(first) == (
-        f"SIGRTMIN from POSIX timer {number}, overrun {first.overrun}, value 4711"
+        f"SIGRTMIN claims to come from POSIX timer {number},"
+        f" overrun {first.overrun}, value 4711"
     )
 
 

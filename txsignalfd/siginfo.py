@@ -135,8 +135,12 @@ class Child(NamedTuple):
     systemTime: float
 
 
-#: The codes that another process cannot forge with rt_sigqueueinfo(2).
-_VOUCHED: Final = {CODES["SI_USER"], CODES.get("SI_TKILL")}
+#: The only negative code that another process cannot send with rt_sigqueueinfo(2).
+_SI_TKILL: Final = CODES.get("SI_TKILL")
+#: Codes of claims that are not negative on all systems.
+_CLAIMS: Final = {
+    CODES.get(name) for name in ("SI_QUEUE", "SI_TIMER", "SI_MESGQ", "SI_ASYNCIO")
+}
 _SI_QUEUE: Final = CODES["SI_QUEUE"]
 _CLD_EXITED: Final = CODES["CLD_EXITED"]
 _CLD_DUMPED: Final = CODES["CLD_DUMPED"]
@@ -292,6 +296,18 @@ class SigInfo:
         return codeName(self._signo, code) or str(code)
 
     @property
+    def vouched(self) -> bool:
+        """
+        Whether the kernel vouches for C{code}, and so for the other fields.
+
+        Any process may send any negative code but C{SI_TKILL}, with any fields:
+        rt_sigqueueinfo(2).  So the codes of sigqueue(3), of POSIX timers, of message
+        queues and C{SI_SIGIO} are claims.
+        """
+        code = self.code
+        return code == _SI_TKILL or (code >= 0 and code not in _CLAIMS)
+
+    @property
     def sender(self) -> Sender | None:
         """
         The process that sent the signal, or C{None} if the code names no sender.
@@ -300,7 +316,7 @@ class SigInfo:
         """
         if self.codeName not in _SENT_BY:
             return None
-        return Sender(self.pid, self.uid, self.code in _VOUCHED and self.pid != 0)
+        return Sender(self.pid, self.uid, self.vouched and self.pid != 0)
 
     @property
     def child(self) -> Child | None:
@@ -343,6 +359,8 @@ def describe(info: SigInfo, command: str | None = None) -> str:
     """
     Describe a signal in one line: C{SIGHUP from pid 4242 (uid 1000) by kill}.
 
+    If the kernel does not vouch for the signal, the line says what it claims.
+
     @param info: The signal.
     @param command: The command that its sender runs, to be shown with its pid.
     """
@@ -350,24 +368,27 @@ def describe(info: SigInfo, command: str | None = None) -> str:
 
 
 def _origin(info: SigInfo, command: str | None) -> str:
-    code = info.codeName
+    code, vouched = info.codeName, info.vouched
+    source = "from" if vouched else "claims to come from"
     if (sender := info.sender) is not None:
-        who = f"pid {sender.pid}" if sender.pid else "a process unknown here"
+        process = f"pid {sender.pid}" if sender.pid else "a process unknown here"
+        command = f"{command}, " if command else ""
         value = "" if info.value is None else f", value {info.value}"
-        whose = f"{command}, " if command else ""
-        claim = ", it says" if sender.pid and not sender.vouched else ""
-        return f"from {who} ({whose}uid {sender.uid}{claim}) by {_SENT_BY[code]}{value}"
+        how = f"{_SENT_BY[code]}{value}"
+        return f"{source} {process} ({command}uid {sender.uid}) by {how}"
     if (child := info.child) is not None:
         how = _CHILD_DID.get(code, "exited with status")
         what = str(child.exitCode) if child.signal is None else signalName(child.signal)
-        return f"from the kernel: child {child.pid} {how} {what}"
+        return f"{source} the kernel: child {child.pid} {how} {what}"
     if code == "SI_TIMER":
-        return f"from POSIX timer {info.tid}, overrun {info.overrun}, value {info.int}"
+        timer = f"{info.tid}, overrun {info.overrun}, value {info.int}"
+        return f"{source} POSIX timer {timer}"
     if code == "SI_KERNEL":
-        return "from the kernel"
+        return f"{source} the kernel"
     if code == "SI_SIGIO" or code.startswith("POLL_"):
-        return f"from the kernel: descriptor {info.fd} is ready ({code})"
-    return f"with code {code}"
+        source = "from the kernel:" if vouched else "claims that"
+        return f"{source} descriptor {info.fd} is ready ({code})"
+    return f"{'with' if vouched else 'claims'} code {code}"
 
 
 def parse(buffer: bytes | bytearray | memoryview) -> list[SigInfo]:

@@ -143,15 +143,17 @@ def nextSignal(fd: int) -> SigInfo:
     return lowlevel.read_signalfd(fd)
 
 
-def forge(signo: int, code: int, fields: bytes = b"") -> None:
+def forge(signo: int, code: int, fields: bytes = b"", pid: int | None = None) -> None:
     """
-    Send this process a signal with any code, in the main thread: rt_sigqueueinfo(2).
+    Send a signal with any code, in the main thread: rt_sigqueueinfo(2).
 
     @param fields: The content of the C{siginfo_t} after its head.
+    @param pid: The receiving process; this one by default.
     """
     info = struct.pack("=iiixxxx112s", signo, 0, code, fields)
     number = systemCall("rt_sigqueueinfo")
-    checked(libc.syscall(number, os.getpid(), signo, ctypes.c_char_p(info)))
+    target = os.getpid() if pid is None else pid
+    checked(libc.syscall(number, target, signo, ctypes.c_char_p(info)))
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def test_everySignalIsLoggedWithItsSender(tmp_path: Path) -> None:
         )
         lowlevel.sigqueue(daemon.pid, SIGRTMIN + 3, 7)
         daemon.waitForOutput(
-            f"] SIGRTMIN+3 from pid {os.getpid()} (uid {os.getuid()}, it says)"
+            f"] SIGRTMIN+3 claims to come from pid {os.getpid()} (uid {os.getuid()})"
             " by sigqueue, value 7\n"
         )
         assert (tmp_path / "twistd.pid").read_text() == str(daemon.pid)
@@ -162,6 +162,7 @@ def test_jsonIsAloneOnStdout(tmp_path: Path) -> None:
             "signal": 1,
             "name": "SIGHUP",
             "code": "SI_USER",
+            "vouched": True,
             "sender": {**by, "vouched": True},
             "child": None,
             "value": None,
@@ -170,6 +171,7 @@ def test_jsonIsAloneOnStdout(tmp_path: Path) -> None:
             "signal": int(SIGRTMIN),
             "name": "SIGRTMIN",
             "code": "SI_QUEUE",
+            "vouched": False,
             "sender": {**by, "vouched": False, "command": None},
             "child": None,
             "value": -5,
@@ -243,7 +245,7 @@ def test_aClosedPipeIsLoggedOnce(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("form", "stdout", "expected"),
     [
-        ("text", False, "SIGRTMIN+3 from pid"),
+        ("text", False, "SIGRTMIN+3 claims to come from pid"),
         ("json", False, '"name": "SIGRTMIN+3"'),
         ("json", True, '"name": "SIGRTMIN+3"'),
     ],

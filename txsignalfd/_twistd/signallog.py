@@ -68,6 +68,7 @@ def toJSON(info: SigInfo, command: str | None, time: datetime) -> str:
             "signal": info.signo,
             "name": info.name,
             "code": info.codeName,
+            "vouched": info.vouched,
             "sender": sender and {**sender._asdict(), "command": command},
             "child": child and child._asdict(),
             "value": info.value,
