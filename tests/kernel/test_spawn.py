@@ -22,7 +22,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.internet.process import reapAllProcesses
@@ -144,17 +143,20 @@ def collected(pid: int, read: int, write: int) -> str:
 
 async def viaPosixSpawn(reactor: Any) -> str:
     """
-    Start the program by C{os.posix_spawn} in a spawn window.
+    Start the program by C{os.posix_spawn}.
     """
     read, write = os.pipe()
-    with spawning():
-        pid = os.posix_spawn(
-            STATUS[0],
-            STATUS,
-            dict(os.environ),
-            file_actions=[(os.POSIX_SPAWN_DUP2, write, 1)],
-        )
+    toPipe = (os.POSIX_SPAWN_DUP2, write, 1)
+    pid = os.posix_spawn(STATUS[0], STATUS, dict(os.environ), file_actions=[toPipe])
     return collected(pid, read, write)
+
+
+async def viaSpawning(reactor: Any) -> str:
+    """
+    Start the program by C{os.posix_spawn} in a spawn window.
+    """
+    with spawning():
+        return await viaPosixSpawn(reactor)
 
 
 async def viaSystem(reactor: Any) -> str:
@@ -241,6 +243,7 @@ asRoot = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its 
         pytest.param(viaSubprocess(restore_signals=False), id="subprocess-restore"),
         pytest.param(viaFork, id="os.fork"),
         pytest.param(viaPosixSpawn, id="os.posix_spawn"),
+        pytest.param(viaSpawning, id="spawning"),
         pytest.param(
             viaSystem,
             id="os.system",
@@ -361,7 +364,7 @@ def test_forkedPythonChildHasThePreviousHandlers() -> None:
         signal.signal(SIGUSR1, saved)
 
 
-@pytest.mark.parametrize("way", ["spawnProcess", "posix_spawn"])
+@pytest.mark.parametrize("way", ["spawnProcess", "spawning"])
 @inReactor
 async def test_spawningKeepsAllSignalsInOrder(
     reactor: Any, dispatcher: SignalDispatcher, way: str
@@ -371,7 +374,7 @@ async def test_spawningKeepsAllSignalsInOrder(
     """
     count, children = 20_000, 500
     got = Recorder()
-    start = viaSpawnProcess() if way == "spawnProcess" else viaPosixSpawn
+    start = viaSpawnProcess() if way == "spawnProcess" else viaSpawning
     expected = signals(await start(reactor))
     dispatcher.addHandler(SIGRTMIN, got)
     command = [sys.executable, "-c", SENDER, str(os.getpid()), str(int(SIGRTMIN))]
@@ -702,34 +705,6 @@ def test_spawnWindowWithoutWatchedSignalsChangesNothing() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
 
 
-def test_spawnProcessOfTheReactorIsRestored() -> None:
-    """
-    A replacement made before is restored, and one that was made later stays.
-    """
-    with newReactor() as reactor:
-        own = reactor.spawnProcess
-        assert "spawnProcess" not in vars(reactor)
-        one, two = _spawn.cleanSpawnProcess(reactor), _spawn.cleanSpawnProcess(reactor)
-        assert reactor.spawnProcess.__name__ == "spawnProcess"
-        one()
-        assert "spawnProcess" in vars(reactor)
-        two()
-        assert "spawnProcess" not in vars(reactor)
-
-        reactor.spawnProcess = theirs = lambda *args: (own, args)
-        undo = _spawn.cleanSpawnProcess(reactor)
-        assert reactor.spawnProcess is not theirs
-        undo()
-        assert reactor.spawnProcess is theirs
-
-        undo = _spawn.cleanSpawnProcess(reactor)
-        beneath = reactor.spawnProcess
-        reactor.spawnProcess = over = lambda *args: (beneath, args)
-        undo()
-        assert reactor.spawnProcess is over
-    _spawn.cleanSpawnProcess(object())()
-
-
 @needsLinux
 def test_receiverOfADeferredSignalMayDrain() -> None:
     """
@@ -750,28 +725,72 @@ def test_receiverOfADeferredSignalMayDrain() -> None:
     descriptor.close()
 
 
-def switches() -> tuple[object, ...]:
+def starters() -> list[object]:
     """
-    Return the switches of subprocess and of Twisted.
+    Return what starts children and is replaced while signals are watched.
     """
-    return (
-        subprocess._USE_VFORK,
-        subprocess._USE_POSIX_SPAWN,
-        getattr(ReactorBase, "_neverUseSpawn", None),
-    )
+    switches = subprocess._USE_VFORK, subprocess._USE_POSIX_SPAWN
+    return [*switches, os.posix_spawn, os.posix_spawnp]
 
 
-def test_switchesAreRestored() -> None:
+def test_functionsThatStartChildrenAreRestored() -> None:
     """
     This happens with the last signal, and in a forked child.
     """
-    before = switches()
+    before = starters()
     with descriptorOf(SIGUSR1):
         with descriptorOf(SIGUSR2):
-            assert switches() == (False, False, True)
-        assert switches() == (False, False, True)
-        assert inChild(switches) == before
-    assert switches() == before
+            assert starters()[:2] == [False, False]
+        assert starters()[2] != before[2]
+        assert inChild(starters) == before
+    assert starters() == before
+
+
+def test_functionThatOtherCodeHasReplacedIsNotRestored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = starters()
+    with descriptorOf(SIGUSR1):
+        monkeypatch.setattr(os, "posix_spawn", print)
+    assert starters()[2] == print
+    monkeypatch.setattr(os, "posix_spawn", before[2])
+
+
+def test_callerMayChooseTheMaskOfAChild() -> None:
+    """
+    C{os.posix_spawn} passes it on.
+    """
+    with descriptorOf(SIGUSR1), tempfile.NamedTemporaryFile("r") as output:
+        action = (os.POSIX_SPAWN_OPEN, 1, output.name, os.O_WRONLY, 0)
+        pid = os.posix_spawn(
+            STATUS[0], STATUS, {}, file_actions=[action], setsigmask=[SIGUSR2]
+        )
+        assert os.waitpid(pid, 0) == (pid, 0)
+        assert signals(output.read())[0] == f"SigBlk {1 << SIGUSR2 - 1:x}"
+
+
+@needsLinux
+@pytest.mark.parametrize("usePTY", [False, True])
+@inReactor
+async def test_childStartsQuicklyWhileManySignalsArePending(
+    reactor: Any, dispatcher: SignalDispatcher, usePTY: bool
+) -> None:
+    """
+    None of them is delivered for the start, and they stay in order.
+    """
+    got = Recorder()
+    for signo in range(SIGRTMIN, SIGRTMIN + 4):
+        dispatcher.addHandler(signo, got)
+    for value in range(2000):
+        for signo in range(SIGRTMIN, SIGRTMIN + 4):
+            queue(value, signo=signo)
+    protocol = Ended()
+    reactor.spawnProcess(protocol, "true", ["true"], usePTY=usePTY)
+    assert lib.txs_deferred_count() == 0
+    assert not got.infos
+    await until(reactor, lambda: len(got.infos) == 8000)
+    assert got.values == list(range(2000)) * 4
+    await protocol.wait(reactor)
 
 
 def test_spawnWindowThatCannotBeOpenedIsAnError(
@@ -891,28 +910,18 @@ def test_childHasTheMaskOfItsOwnThread() -> None:
     assert blockedSignals() == set()
 
 
-@pytest.mark.parametrize("forkOnly", [False, True])
 @inReactor
 async def test_storedSpawnProcessStartsCleanChildren(
-    reactor: Any, forkOnly: bool
+    reactor: Any, dispatcher: SignalDispatcher
 ) -> None:
-    """
-    The reactor forks then; its own setting is restored in the end.
-    """
-    if forkOnly:
-        reactor._neverUseSpawn = True
-    kept = reactor.spawnProcess
-    dispatcher = dispatcherFor(reactor)
+    stored = reactor.spawnProcess
     dispatcher.watch(SIGTERM)
     ChildReaper(dispatcher)
-    for spawnProcess in (kept, reactor.spawnProcess):
-        protocol = Ending()
-        spawnProcess(protocol, "sleep", SLEEP, os.environ, childFDs={})
-        os.kill(protocol.transport.pid, SIGTERM)
-        await protocol.ended
-        assert protocol.status == (None, SIGTERM)
-    await dispatcher.close()
-    assert ("_neverUseSpawn" in vars(reactor)) is forkOnly
+    protocol = Ending()
+    stored(protocol, "sleep", SLEEP, os.environ, childFDs={})
+    os.kill(protocol.transport.pid, SIGTERM)
+    await protocol.ended
+    assert protocol.status == (None, SIGTERM)
 
 
 def test_childrenOfAnotherReactorAreClean() -> None:
@@ -940,7 +949,6 @@ def test_childrenOfAnotherReactorAreClean() -> None:
         await until(reactor, lambda: not thread.is_alive())
         thread.join()
         await dispatcher.close()
-        assert not hasattr(reactor, "_neverUseSpawn")
 
     raised: list[BaseException] = []
 

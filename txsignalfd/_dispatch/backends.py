@@ -22,7 +22,6 @@ from txsignalfd._dispatch.description import BackendDescription
 from txsignalfd._kernel.descriptor import Doorbell, SignalDescriptor
 from txsignalfd._kernel.mask import collectDeferred
 from txsignalfd._kernel.pipe import SignalPipe
-from txsignalfd._kernel.spawn import cleanSpawnProcess
 from txsignalfd.lowlevel import SFD_CLOEXEC, SignalfdUnavailable, signalfd
 from txsignalfd.siginfo import SigInfo
 
@@ -178,7 +177,6 @@ class ReactorBackend:
         self._doorbell: Doorbell | None = None
         self._withoutSiginfo = 0
         self._startTrigger: Any = None
-        self._leaveSpawnProcess: Callable[[], None]
 
     def describe(self) -> BackendDescription:
         """
@@ -236,7 +234,6 @@ class ReactorBackend:
             self._addReaders(descriptor)
             undo.pop_all()
         self._descriptor = descriptor
-        self._leaveSpawnProcess = cleanSpawnProcess(self._reactor)
         # The reactor may start in another thread, and Twisted installs its own
         # handlers then.
         self._startTrigger = self._reactor.callWhenRunning(
@@ -311,7 +308,6 @@ class ReactorBackend:
             self._reactor.removeSystemEventTrigger(trigger)
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            self._leaveSpawnProcess()
             try:
                 descriptor.close()
             finally:
@@ -321,7 +317,6 @@ class ReactorBackend:
     def _descriptorLost(self, reason: Failure) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:  # else a handler of the last signals has closed it
-            self._leaveSpawnProcess()
             self._withoutSiginfo += descriptor.withoutSiginfo
             self._closeDoorbell()
         self._lost(reason)

@@ -1,28 +1,37 @@
 # -*- test-case-name: tests.kernel.test_spawn -*-
 """
-Make Python and Twisted start children by fork(2), and detect forked children.
+Start children that do not inherit the mask of watched signals, and detect them.
 
-Only fork(2) runs code of this package in the child, which restores the mask and the
-dispositions that the process had before any signal was watched.  C{os.fork} and
-C{multiprocessing} use fork(2).  C{subprocess} prefers vfork(2) or posix_spawn(3),
-and its documentation names the switches that disable both.  Twisted's reactors
-prefer posix_spawn(3), and have a switch, too.  It is set for all reactors of the
-process, because each may run in a thread that blocks signals of another reactor's
-dispatcher.
+A child inherits the mask of the thread that starts it, through fork and exec.  Three
+mechanisms restore the mask that the thread had before any signal was watched:
+
+  - After fork(2), which C{os.fork} and C{multiprocessing} use, the C code restores mask
+    and dispositions in the child.
+  - C{subprocess} prefers vfork(2), after which no code of this package runs.  Its
+    documentation names the switches that make it use fork(2).
+  - posix_spawn(3), which C{reactor.spawnProcess} uses, accepts a mask for the child.
+    Twisted does not pass one, so C{os.posix_spawn} and C{os.posix_spawnp} are replaced
+    by functions that do, unless the caller does.
+
+None of them costs more when signals are pending, and none delays a signal.
+
+Rejected: to unblock the signals in the parent while it starts the child (everything
+that is pending is delivered then, which takes seconds after a burst); to make Twisted
+always fork (the cost of a fork grows with the process); to wrap
+C{reactor.spawnProcess} (a caller may have stored the original method).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Final
+from functools import wraps
+from typing import Any
 
-#: The attribute by which a reactor is told not to use posix_spawn(3).  It is private
-#: to Twisted, which offers no other way.
-FORK_ONLY: Final = "_neverUseSpawn"
+from txsignalfd._native.extension import lib
 
-#: The previous values of the switches; C{None} for one that did not exist.
-_before: list[tuple[object, str, bool | None]] = []
+#: The attributes that are replaced, each with the value from before and the new one.
+_replaced: list[tuple[object, str, object, object]] = []
 _registered: set[Callable[[], None]] = set()
 
 
@@ -37,33 +46,48 @@ def callInForkedChildren(function: Callable[[], None]) -> None:
         os.register_at_fork(after_in_child=function)
 
 
-def switchToFork() -> None:
+def childMask() -> list[int]:
     """
-    Make C{subprocess} and all reactors use fork(2).
+    Return the signals that a child of this thread should block.
+    """
+    mask = lib.txs_child_mask()
+    return [signo for signo in range(1, lib.TXS_NSIG) if mask >> (signo - 1) & 1]
+
+
+def _passingMask(posixSpawn: Callable[..., int]) -> Callable[..., int]:
+    @wraps(posixSpawn)
+    def passingMask(*args: Any, **kwargs: Any) -> int:
+        kwargs.setdefault("setsigmask", childMask())
+        return posixSpawn(*args, **kwargs)
+
+    return passingMask
+
+
+def replaceStarters() -> None:
+    """
+    Make C{subprocess} and posix_spawn(3) restore the mask in children.
     """
     import subprocess
 
-    from twisted.internet.base import ReactorBase
-
-    for owner, name, value in (
+    starters: list[tuple[object, str, object]] = [
         (subprocess, "_USE_VFORK", False),
         (subprocess, "_USE_POSIX_SPAWN", False),
-        (ReactorBase, FORK_ONLY, True),
-    ):
-        _before.append((owner, name, getattr(owner, name, None)))
+        (os, "posix_spawn", _passingMask(os.posix_spawn)),
+        (os, "posix_spawnp", _passingMask(os.posix_spawnp)),
+    ]
+    for owner, name, value in starters:
+        _replaced.append((owner, name, getattr(owner, name), value))
         setattr(owner, name, value)
 
 
-def switchBack() -> None:
+def restoreStarters() -> None:
     """
-    Undo L{switchToFork}.
+    Undo L{replaceStarters}, except what other code has replaced since.
     """
-    for owner, name, value in _before:
-        if value is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, value)
-    _before.clear()
+    for owner, name, before, value in _replaced:
+        if getattr(owner, name) is value:
+            setattr(owner, name, before)
+    _replaced.clear()
 
 
 class WatchedByParent(RuntimeError):

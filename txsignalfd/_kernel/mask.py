@@ -48,7 +48,11 @@ from contextlib import ExitStack
 from typing import Final
 from weakref import WeakMethod
 
-from txsignalfd._kernel.fork import callInForkedChildren, switchBack, switchToFork
+from txsignalfd._kernel.fork import (
+    callInForkedChildren,
+    replaceStarters,
+    restoreStarters,
+)
 from txsignalfd._native.extension import ffi, lib
 from txsignalfd._native.names import signalName
 from txsignalfd.lowlevel import (
@@ -173,7 +177,7 @@ def _forgetOwners() -> None:
     global _lock, windowLock
     _owners.clear()
     _reserved.clear()
-    switchBack()
+    restoreStarters()
     # Another thread may have held the old locks during the fork.
     _lock, windowLock = threading.Lock(), threading.RLock()
 
@@ -252,7 +256,7 @@ class ProcessMask:
                     _unblockRestored()
                     raise OSError(error, f"{signalName(signo)}: {os.strerror(error)}")
             if wanted and not _owners:
-                switchToFork()
+                replaceStarters()
             _owners.update(dict.fromkeys(wanted, self))
             _reserved.difference_update(wanted)
             self.acquired |= frozenset(wanted)
@@ -296,7 +300,7 @@ class ProcessMask:
             for signo in restored:
                 del _owners[signo]
             if restored and not _owners:
-                switchBack()
+                restoreStarters()
             error = None if _unblockRestored() else ffi.errno
         wakeOwners(owners)
         if error is not None:

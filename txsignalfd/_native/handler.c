@@ -247,22 +247,15 @@ static void txs_before_fork(void)
  */
 static void txs_after_fork_in_child(void)
 {
-    txs_bits noted = txs_noted(txs_forking_tid);
-
+    txs_set_bits(&txs_unlocked_mask,
+                 txs_without_us(txs_forking_tid, &txs_unlocked_mask));
     for (int signo = 1; signo < TXS_NSIG; signo++) {
         struct txs_signal *signal = &txs_signals[signo];
 
         atomic_store(&signal->running, 0);
-        if (!atomic_load(&signal->watched)) {
-            if (noted & TXS_BIT(signo))     /* another thread has released it */
-                sigdelset(&txs_unlocked_mask, signo);
+        if (!atomic_load(&signal->watched))
             continue;
-        }
         txs_restore_action(signo);
-        if (txs_child_blocks(signo))
-            sigaddset(&txs_unlocked_mask, signo);
-        else if (txs_blocked_by_us(txs_forking_tid, signo))
-            sigdelset(&txs_unlocked_mask, signo);
         atomic_store(&signal->watched, 0);
         atomic_store(&signal->pipe_fd, 0);
         atomic_store(&signal->doorbell_fd, 0);

@@ -174,6 +174,8 @@ static void txs_note_interrupted(uintptr_t tid, int signo);
 static txs_bits txs_noted(uintptr_t tid);
 static void txs_forget(uintptr_t tid, txs_bits signals);
 static int txs_blocked_by_us(uintptr_t tid, int signo);
+static txs_bits txs_without_us(uintptr_t tid, const sigset_t *mask);
+static void txs_set_bits(sigset_t *mask, txs_bits bits);
 static void txs_threads_reset(void);
 
 /* --- deferred signals, and the spawn window (deferred.c, window.c) ------- */

@@ -154,6 +154,48 @@ static int txs_blocked_by_us(uintptr_t tid, int signo)
            || (txs_noted(tid) & TXS_BIT(signo));
 }
 
+/*
+ * The mask of a child that a thread with this mask starts: without the signals that
+ * we have blocked, and with those that we have unblocked.
+ */
+static txs_bits txs_without_us(uintptr_t tid, const sigset_t *mask)
+{
+    txs_bits result = 0, noted = txs_noted(tid);
+
+    for (int signo = 1; signo < TXS_NSIG; signo++) {
+        int blocked = sigismember(mask, signo) == 1;
+
+        if (!atomic_load(&txs_signals[signo].watched))
+            blocked &= !(noted & TXS_BIT(signo));   /* another thread released it */
+        else if (txs_child_blocks(signo))
+            blocked = 1;
+        else
+            blocked &= !txs_blocked_by_us(tid, signo);
+        if (blocked)
+            result |= TXS_BIT(signo);
+    }
+    return result;
+}
+
+/* The mask of a child that this thread starts. */
+static txs_bits txs_child_mask(void)
+{
+    sigset_t mask;
+
+    pthread_sigmask(SIG_BLOCK, NULL, &mask);
+    return txs_without_us(txs_tid(), &mask);
+}
+
+/* Set a mask, except for the C library's own signals. */
+static void txs_set_bits(sigset_t *mask, txs_bits bits)
+{
+    for (int signo = 1; signo < TXS_NSIG; signo++)
+        if (bits & TXS_BIT(signo))
+            sigaddset(mask, signo);
+        else
+            sigdelset(mask, signo);
+}
+
 /* Empty the table, in a forked child. */
 static void txs_threads_reset(void)
 {

@@ -77,12 +77,15 @@ static int txs_window_open(void)
 {
     sigset_t before, mask;
     uintptr_t tid = txs_tid();
+    txs_bits bits;
     int error;
 
     if (txs_window.depth > 0)
         return txs_window.depth++, txs_deferred_count();
     pthread_sigmask(SIG_BLOCK, NULL, &before);
     mask = before;
+    bits = txs_without_us(tid, &before);
+    txs_set_bits(&mask, bits);
     txs_window.noted = txs_noted(tid);
     sigemptyset(&txs_window.unblocked);
     sigemptyset(&txs_window.reblock);
@@ -90,21 +93,15 @@ static int txs_window_open(void)
         int blocked = sigismember(&before, signo) == 1;
 
         if (!atomic_load(&txs_signals[signo].watched)) {
-            if (txs_window.noted & TXS_BIT(signo)) {
-                /* Another thread has released it: unblock it here for good. */
-                txs_forget(tid, TXS_BIT(signo));
-                sigdelset(&mask, signo);
-            }
+            if (txs_window.noted & TXS_BIT(signo))
+                txs_forget(tid, TXS_BIT(signo));    /* it stays unblocked */
         } else if (txs_child_blocks(signo)) {
-            sigaddset(&mask, signo);
             if (!blocked && !txs_is_user_blocked(tid, signo))
-                txs_note(tid, signo);       /* it stays blocked afterwards */
-        } else if (!blocked) {
+                txs_note(tid, signo);               /* it stays blocked */
+        } else if (!(bits & TXS_BIT(signo))) {
             sigaddset(&txs_window.unblocked, signo);
-        } else if (txs_blocked_by_us(tid, signo)) {
-            sigaddset(&txs_window.unblocked, signo);
-            sigaddset(&txs_window.reblock, signo);
-            sigdelset(&mask, signo);
+            if (blocked)
+                sigaddset(&txs_window.reblock, signo);
         }
     }
     atomic_store(&txs_window.full, 0);
