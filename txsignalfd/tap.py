@@ -143,6 +143,8 @@ class Options(UsageOptions):
         super().__init__()
         self["on"] = {}
         self.plugins: dict[str, Any] = {}
+        #: What the plugin acquires before its service is started.
+        self.early = Resources(unclaimed)
         self._arguments: list[str] = []
         #: Whether every part of the command line was parsed.
         self._hasParsed = False
@@ -189,7 +191,7 @@ class Options(UsageOptions):
         if not self.plugins:
             self.plugins = installedPlugins()
         return [
-            (name, None, partial(_optionsOf, maker), maker.description)
+            (name, None, partial(_optionsOf, maker, self.early), maker.description)
             for name, maker in self.plugins.items()
         ]
 
@@ -278,9 +280,20 @@ class Options(UsageOptions):
         return self.parent is None or bool(self.parent.get("nodaemon", True))
 
 
-def _optionsOf(maker: Any) -> Any:
+def _optionsOf(maker: Any, early: Resources) -> Any:
     # maker.options imports the module of the plugin.
-    return maker.options()
+    options = maker.options()
+    parse = options.parseOptions
+
+    def parseOptions(arguments: list[str] | None = None) -> None:
+        from twisted.internet import reactor
+
+        # An option may acquire something, as --wsgi of web does.
+        with recordingStartup(reactor, early):
+            parse(arguments)
+
+    options.parseOptions = parseOptions
+    return options
 
 
 def makeService(options: Options) -> IService:
@@ -296,8 +309,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     maker = options.plugins[options.subCommand]
-    early = Resources(unclaimed)
-    with recordingStartup(reactor, early):
+    with recordingStartup(reactor, options.early):
         factory = PluginFactory(maker, options.subOptions, options.parseAgain)
     reloads = ReloadService(
         factory,
@@ -309,7 +321,7 @@ def makeService(options: Options) -> IService:
     reloads.addParticipant(factory.prepare)
     # twistd runs no other service.
     reloads.alone = True
-    reloads.early = early
+    reloads.early = options.early
     notifier = Notifier(reactor)
     daemon = Daemon(reloads, options["on"], options.inForeground, notifier, reactor)
     # Exit functions run in reverse order: this one runs after most others.

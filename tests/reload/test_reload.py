@@ -5,13 +5,17 @@ L{ReloadService}: a service that is reloaded while it serves.
 from __future__ import annotations
 
 import asyncio
+import builtins
+import importlib
+import itertools
 import os
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from signal import SIGHUP
+from signal import SIGHUP, SIGUSR1
 from typing import Any
 
 import pytest
@@ -37,7 +41,7 @@ from tests.support.generations import (
     texts,
 )
 from tests.support.inreactor import inEveryReactor, inReactor
-from tests.support.reactors import turn, until, untilLength
+from tests.support.reactors import newReactor, runReactor, turn, until, untilLength
 from txsignalfd import NotServing, Reload, ReloadService, SignalService
 from txsignalfd._reload import generations
 
@@ -743,7 +747,110 @@ async def test_withStopFirstTriggersFireWhenTheNewServiceServes(reactor: Any) ->
             with pytest.raises(ZeroDivisionError):
                 await reloads.reload()
             await reloads.reload()
-        assert ended == [3, 2, 5, 4]
+        assert ended == [1, 3, 2, 5, 4]
+
+
+@pytest.mark.parametrize("event", ["shutdown", "startup"])
+@inReactor
+async def test_triggersFireWhenTheirGenerationEnds(reactor: Any, event: str) -> None:
+    """
+    That of the first one too, and those that are added when the reactor starts.
+    """
+    ended: list[int] = []
+    number = itertools.count(1)
+
+    def add() -> None:
+        reactor.addSystemEventTrigger("during", "shutdown", ended.append, next(number))
+
+    def factory() -> Service:
+        if event == "shutdown":
+            add()
+        else:
+            reactor.callWhenRunning(add)
+        return Service()
+
+    async with serving(reactor, factory) as (reloads, _):
+        await reloads.reload()
+        assert ended == [1]
+        await reloads.reload()
+        assert ended == [1, 2]
+
+
+def test_triggersOfTheReactorsStartBelongToTheirGeneration() -> None:
+    """
+    Database pools add a trigger when the reactor starts.
+    """
+    ended: list[int] = []
+    number = itertools.count(1)
+
+    async def main(reactor: Any) -> None:
+        await reloads.reload()
+        assert ended == [1]
+        await reloads.stopService()
+
+    with newReactor() as reactor:
+
+        def add() -> None:
+            reactor.addSystemEventTrigger(
+                "after", "shutdown", ended.append, next(number)
+            )
+
+        def factory() -> Service:
+            reactor.callWhenRunning(add)
+            return Service()
+
+        reloads = ReloadService(factory, reactor=reactor)
+        start(reloads)
+        runReactor(reactor, main)
+    assert ended == [1, 2]
+
+
+@inReactor
+async def test_triggersOfAnImportBelongToAllGenerations(
+    reactor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A module is imported once, and what it makes then is used by all of them.
+    """
+    (tmp_path / "importedOnce.py").write_text("addShared()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ended: list[int] = []
+
+    def add() -> None:
+        reactor.addSystemEventTrigger("during", "shutdown", ended.append, 1)
+
+    def addShared() -> None:
+        add()
+        reactor.callWhenRunning(add)
+
+    monkeypatch.setattr(builtins, "addShared", addShared, raising=False)
+
+    def factory() -> Service:
+        importlib.import_module("importedOnce")
+        return Service()
+
+    async with serving(reactor, factory) as (reloads, _):
+        await reloads.reload()
+        assert ended == []
+    monkeypatch.delitem(sys.modules, "importedOnce")
+
+
+@inReactor
+async def test_aDispatcherBelongsToAllGenerations(reactor: Any) -> None:
+    """
+    Although the service of the first one has made it.
+    """
+    received: list[int] = []
+
+    def factory() -> Service:
+        return SignalService(
+            {SIGUSR1: lambda info: received.append(1)}, reactor=reactor
+        )
+
+    async with serving(reactor, factory) as (reloads, _):
+        await reloads.reload()
+        os.kill(os.getpid(), SIGUSR1)
+        await untilLength(reactor, received, 1)
 
 
 @inReactor

@@ -382,7 +382,6 @@ def test_aThreadPoolEndsWithItsGeneration(tmp_path: Path) -> None:
     with serving(tmp_path, "web", *options) as daemon:
         connect = tcp(port)
         fetch(connect)
-        reload(daemon)
 
         def threads() -> int:
             status = Path(f"/proc/{daemon.pid}/status").read_text()

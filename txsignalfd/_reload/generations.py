@@ -180,8 +180,6 @@ class Generations:
             await first.start()
             checkListens(first.resources, None)
             first.serve()
-        # Triggers that a module adds when it is imported belong to all generations.
-        first.resources.triggers.leave()
 
     async def reload(self) -> Generation:
         """

@@ -18,11 +18,13 @@ service may close the port of another.
 from __future__ import annotations
 
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from types import FrameType
 from typing import Any, Final, cast
 
 from twisted.internet.error import CannotListenError
@@ -319,14 +321,25 @@ class ReactorPorts:
         """
         See C{IReactorCore}.
         """
-        identity = self._addTrigger(phase, eventType, callable, *args, **kwargs)
-        # All services share what the reactor itself ends, such as its thread pool.
-        isReactors = getattr(callable, "__self__", None) is self._reactor
         owner = self._startingOwner()
-        if owner is not None and eventType == "shutdown" and not isReactors:
-            call = partial(callable, *args, **kwargs)
+        if owner is None or _isShared(callable, self._reactor):
+            return self._addTrigger(phase, eventType, callable, *args, **kwargs)
+        call = partial(callable, *args, **kwargs)
+        if eventType == "startup":
+            # It may add a shutdown trigger, as database pools do.
+            call = partial(self._callFor, owner, owner.resources, call)
+        identity = self._addTrigger(phase, eventType, call)
+        if eventType == "shutdown":
             owner.resources.triggers.add(phase, identity, call)
         return identity
+
+    def _callFor(
+        self, owner: PortOwner, resources: Resources, call: Callable[[], Any]
+    ) -> Any:
+        if owner.resources is not resources:
+            return call()
+        with self.starting(owner):
+            return call()
 
     def listenTCP(
         self, port: int, factory: Any, backlog: int = 50, interface: str = ""
@@ -424,6 +437,36 @@ class ReactorPorts:
         # The endpoint closes the descriptor, now that it is adopted.
         owner.resources.descriptors.discard(fileDescriptor)
         return port
+
+
+def _isShared(trigger: Callable[..., Any], reactor: Any) -> bool:
+    """
+    Whether all generations share what a trigger ends.
+
+    That are the reactor's own triggers, such as the one of its thread pool, those
+    of this package, such as a dispatcher's, and those that a module adds when it is
+    imported, since it is imported once.
+    """
+    if getattr(trigger, "__self__", None) is reactor:
+        return True
+    frames = _frames(sys._getframe(2))  # noqa: SLF001
+    module, function = next(frames)
+    if module.startswith("txsignalfd."):
+        return True
+    while not module.startswith(("txsignalfd.", "twisted.internet.")):
+        if function == "<module>":
+            return True
+        module, function = next(frames, ("twisted.internet.", ""))
+    # Older frames do not belong to the start of the generation.
+    return False
+
+
+def _frames(frame: FrameType | None) -> Iterator[tuple[str, str]]:
+    while frame is not None:
+        # callWhenRunning calls the function, or addSystemEventTrigger.
+        if frame.f_code.co_name != "callWhenRunning":
+            yield frame.f_globals.get("__name__", ""), frame.f_code.co_name
+        frame = frame.f_back
 
 
 #: Where Twisted listens by default.
