@@ -355,11 +355,20 @@ def reserve(signals: Collection[int]) -> None:
     """
     Block signals in this thread, which will be acquired soon.
 
-    Until then, no call of any owner unblocks them.
+    Until then, or until L{unreserve}, no call of any owner unblocks them.
     """
     with _lock:
         _reserved.update(signals)
         blockUntilRestored(signals)
+
+
+def unreserve(signals: Collection[int]) -> None:
+    """
+    Unblock signals of L{reserve} that were not acquired after all.
+    """
+    with _lock:
+        _reserved.difference_update(signals)
+        _unblockRestored()
 
 
 def _noted(thread: int) -> frozenset[int]:

@@ -28,7 +28,7 @@ from typing import Any, Final
 from twisted.logger import Logger
 
 from txsignalfd._children.orphans import isInit
-from txsignalfd._kernel.mask import reserve
+from txsignalfd._kernel.mask import reserve, unreserve
 from txsignalfd._native.names import signalName
 from txsignalfd._twistd.actions import REPEAT, Action
 
@@ -115,8 +115,10 @@ class StartupSignals:
 
         The service has stopped, and the signals are about to be released.
         """
-        while self._blocked:
-            self._defer(self._blocked.pop())
+        for signo in self._blocked:
+            self._defer(signo)
+        unreserve(self._blocked)
+        self._blocked.clear()
 
     def resend(self) -> None:
         """
