@@ -172,6 +172,55 @@ async def test_reloadsLoseNoDatagram(
         await port.stopListening()
 
 
+def at(kind: str, port: int) -> Listen:
+    """
+    Open a port with a number.
+    """
+
+    def listen(reactor: Any, number: int) -> Any:
+        if kind == "tcp":
+            factory = NumberedFactory(number)
+            return reactor.listenTCP(port, factory, interface="127.0.0.1")
+        listen = reactor.listenUDP if kind == "udp" else reactor.listenMulticast
+        return listen(port, NumberedDatagrams(number), interface="127.0.0.1")
+
+    return listen
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp", "multicast"])
+@inReactor
+async def test_anOldAddressCanBeRestoredDuringADrain(
+    reactor: Any, transport: str
+) -> None:
+    """
+    The first generation still has a connection, and with it its sockets.
+    """
+    kind = socket.SOCK_STREAM if transport == "tcp" else socket.SOCK_DGRAM
+    first, second = (freePort(kind=kind) for _ in range(2))
+    async with running(reactor, tcp, at(transport, first)) as (reloads, made):
+        client = await connectTo(reactor, made.ports[0].getHost().port)
+        assert await client.line() == b"1"
+        for number, port in enumerate((second, first, second), 2):
+            made.listens = [tcp, at(transport, port)]
+            reloads.reload().addErrback(lambda failure: None)
+            await turn(reactor)
+            assert len(reloads.describe()) > 1
+            assert await answerOf(reactor, kind, port) == b"%d\n" % number
+        assert await client.ask(b"still?") == b"still?"
+
+
+async def answerOf(reactor: Any, kind: int, port: int) -> bytes:
+    """
+    Return the number of the generation that answers at a port.
+    """
+    with socket.socket(type=kind) as client:
+        client.connect(("127.0.0.1", port))
+        client.setblocking(False)
+        client.send(b"?")
+        await until(reactor, lambda: select.select([client], [], [], 0)[0])
+        return client.recv(100).split(b"?")[0]
+
+
 class Grouped(NumberedDatagrams):
     """
     A protocol that joins groups when it starts.

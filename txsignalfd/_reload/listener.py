@@ -314,9 +314,13 @@ class Listener:
 
     def isLast(self, holder: object) -> bool:
         """
-        Whether nothing else keeps the socket open.
+        Whether no other port accepts from the socket.
         """
-        return self._holders == {holder}
+        # Suspended datagram ports hold the listener by their sockets.
+        others = self._holders - {holder}
+        return holder in self._holders and all(
+            isinstance(other, SharedSocket) for other in others
+        )
 
     def release(self, holder: object) -> None:
         """

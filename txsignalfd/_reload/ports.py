@@ -63,6 +63,8 @@ class SharedPort:
     suspended = False
     #: Whether the port was opened after its generation had started.
     late = False
+    #: Whether a suspended port still occupies its address.
+    staysBound = False
     #: The resources of its generation.
     resources: Resources
     _made: SharedSocket | None = None
@@ -145,6 +147,8 @@ class SharedPort:
         if isLast:
             assert self._made is not None, "it listens"
             attempt(self._made.leave)
+        if self.staysBound:
+            self.listener.acquire(self._made)
         attempt(self.listener.release, self)
         self.resources.suspended()
 
@@ -208,7 +212,8 @@ class SharedPort:
 
     def _stopped(self) -> None:
         assert self.listener is not None, "it has listened"
-        attempt(self.listener.release, self)
+        for holder in (self, self._made):
+            attempt(self.listener.release, holder)
         with suppress(ValueError):
             self.resources.ports.remove(self)
         self.resources.suspended()
@@ -273,11 +278,15 @@ class UDPPort(SharedPort, udp.Port):
     A shared UDP port.
     """
 
+    staysBound = True
+
 
 class MulticastPort(SharedPort, udp.MulticastPort):
     """
     A shared UDP port for multicast groups.
     """
+
+    staysBound = True
 
 
 class _SharedPath(SharedPort):

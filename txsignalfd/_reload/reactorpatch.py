@@ -26,6 +26,7 @@ from contextvars import ContextVar
 from functools import partial
 from types import FrameType
 from typing import Any, Final, cast
+from weakref import WeakSet
 
 from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
@@ -144,6 +145,8 @@ class PortOwner:
         #: and their sockets when the port has stopped.  The new generation may
         #: open them late, too.
         self.late: dict[Hashable, Any] = {}
+        #: The resources of all generations.
+        self.generations: WeakSet[Resources] = WeakSet()
 
     def expects(self, key: Hashable) -> bool:
         """
@@ -161,8 +164,17 @@ class PortOwner:
         """
         if listeners := self.offered.get(key):
             return listeners.popleft()
-        port = self.late.get(key)
+        port = self.late.get(key) or self._boundPort(key)
         return port.listener if port is not None else None
+
+    def _boundPort(self, key: Hashable) -> Any:
+        # A suspended port of an older generation may still occupy the address.
+        for resources in self.generations:
+            for port in resources.ports:
+                isBound = port.suspended and port.staysBound
+                if isBound and port.listener.key == key and not port.listener.isAny:
+                    return port
+        return None
 
     def observe(self, event: LogEvent) -> None:
         """

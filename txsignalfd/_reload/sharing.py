@@ -172,6 +172,7 @@ class PortSharing(PortOwner):
         @param resources: Where to record it, unless the start fails.
         """
         before, self.resources = self.resources, resources
+        self.generations.add(resources)
         shareInherited(resources.descriptors)
         try:
             with self._ports.starting(self):
