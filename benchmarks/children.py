@@ -207,7 +207,7 @@ async def main(reactor: Any) -> None:
         each for each in reactor.getReaders() if isinstance(each, SignalDescriptor)
     )
     living: list[Ending] = []
-    told: dict[int, dict[str, list[float]]] = {}
+    measured: dict[int, dict[str, list[float]]] = {}
     say = (lambda *cells: None) if JSON else row
     say("microseconds of CPU time: median (middle half)")
     say("living", "found", "Twisted", "read, found", "Twisted", "ratio", "whole end")
@@ -221,7 +221,7 @@ async def main(reactor: Any) -> None:
             with noted():
                 theirs.append(await foundByTwisted(reactor, dispatcher))
             wholes.append(await whole(reactor))
-        told[count] = {
+        measured[count] = {
             FOUND: [each[0] for each in ours],
             FOUND_BY_TWISTED: [each[0] for each in theirs],
             READ: [each[1] for each in ours],
@@ -240,7 +240,7 @@ async def main(reactor: Any) -> None:
         await protocol.ended
     await dispatcher.close()
     if JSON:
-        print(json.dumps(told))
+        print(json.dumps(measured))
 
 
 def measure(quick: bool) -> list[Comparison]:
@@ -249,9 +249,9 @@ def measure(quick: bool) -> list[Comparison]:
     """
     with onOneCPU():
         command = module("children", "--json", *["--quick"][: int(quick)])
-        told = json.loads(output(command))
+        measured = json.loads(output(command))
     comparisons = []
-    for living, samples in told.items():
+    for living, samples in measured.items():
         name = f"an end, {int(living):,} living children"
         turns = [
             {way: [value] for way, value in zip(samples, values, strict=True)}

@@ -54,7 +54,9 @@ def times(comparisons: Iterable[Comparison]) -> str:
     return "\n".join(text)
 
 
-def save(path: Path, machine: dict[str, object], told: Iterable[Comparison]) -> None:
+def save(
+    path: Path, machine: dict[str, object], comparisons: Iterable[Comparison]
+) -> None:
     """
     Write the machine and every sample.
     """
@@ -69,7 +71,7 @@ def save(path: Path, machine: dict[str, object], told: Iterable[Comparison]) -> 
                     for turn in each.turns
                 ],
             }
-            for each in told
+            for each in comparisons
         ],
     }
     path.write_text(json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n")

@@ -1,5 +1,5 @@
 """
-The benchmarks compare what they say that they compare.
+The benchmarks, and the pages that show their results.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ CHECKOUT = Path(__file__).parent.parent
 
 def rows(page: str) -> dict[str, list[str]]:
     """
-    A table's cells, by the first: what was measured, with the median first.
+    Return the cells of a table by the first of each row.
     """
     lines = (re.split("  +", line) for line in page.splitlines())
     return {what: cells for what, *cells in lines if cells}
 
 
-def test_thePagesTellWhatWasMeasured() -> None:
+def test_thePagesShowTheResults() -> None:
     """
-    Both of them, to the letter or rounded.
+    The benchmarks' page has the table, the README rounded numbers.
     """
-    told = rows((CHECKOUT / "benchmarks" / "results" / "table.rst").read_text())
+    table = rows((CHECKOUT / "benchmarks" / "results" / "table.rst").read_text())
     page = {
         what: cells
         for what, cells in rows(
@@ -47,12 +47,12 @@ def test_thePagesTellWhatWasMeasured() -> None:
         if cells[-1] in ("yes", "no")
     }
     assert page == {
-        what: told[what] for what in told if told[what][-1] in ("yes", "no")
+        what: table[what] for what in table if table[what][-1] in ("yes", "no")
     }
     readme = " ".join((CHECKOUT / "README.rst").read_text().split())
 
     def median(what: str) -> float:
-        return float(told[what][0].split()[0])
+        return float(table[what][0].split()[0])
 
     for sentence, what in {
         "takes {:.2f} of the time that Twisted's": "round trip, on one CPU: to Twisted",
@@ -66,30 +66,29 @@ def test_thePagesTellWhatWasMeasured() -> None:
     assert f"it adds {more:.0%}".replace("%", " percent") in readme
 
 
-def test_theTableIsOfTheSamples() -> None:
+def test_theTableMatchesTheSamples() -> None:
     """
-    Each line of the round trip, which has most of what was not reached: the
-    samples are rounded to four digits, and the table to three.
+    The rows of the round trip follow from the samples, which are rounded.
     """
     results = CHECKOUT / "benchmarks" / "results"
-    told = rows((results / "table.rst").read_text())
+    table = rows((results / "table.rst").read_text())
     trips = [
         Comparison(**each)
         for each in json.loads((results / "results.json").read_text())["comparisons"]
         if each["name"] in (roundtrip.PINNED, roundtrip.FREE)
     ]
     measured = {row.what: row for row in roundtrip.rows(*trips)}
-    assert measured.keys() == {what for what in told if what.startswith("round trip")}
+    assert measured.keys() == {what for what in table if what.startswith("round trip")}
     for what, row in measured.items():
-        assert float(told[what][0].split()[0]) == pytest.approx(
+        assert float(table[what][0].split()[0]) == pytest.approx(
             row.measured[1], rel=0.006
         )
-        assert told[what][1:2] == ([] if row.most is None else [f"{row.most:g}"])
+        assert table[what][1:2] == ([] if row.most is None else [f"{row.most:g}"])
 
 
 def comparison() -> Comparison:
     """
-    The second turn was on a machine that was ten times slower.
+    Return a comparison whose second turn was on a ten times slower machine.
     """
     turns = [
         {"ours": [1.0, 2.0, 3.0], "theirs": [4.0, 4.0, 4.0]},
@@ -101,7 +100,7 @@ def comparison() -> Comparison:
 
 def test_ratiosAreOfTheSameTurn() -> None:
     """
-    What slows the machine down for a while changes no ratio.
+    A machine that is slow for a while changes no ratio.
     """
     assert comparison().ratio("ours", "theirs") == (0.5, 0.5, 0.5)
     assert comparison().samples("ours") == [1.0, 2.0, 3.0, 20.0, 2.0]
@@ -109,7 +108,7 @@ def test_ratiosAreOfTheSameTurn() -> None:
 
 def test_eachHasItsTurn() -> None:
     """
-    One measures after the other, each once in a turn.
+    Each contestant is measured once in a turn.
     """
     each = Comparison("each", "µs")
     order: list[str] = []
@@ -127,32 +126,32 @@ def test_eachHasItsTurn() -> None:
     ]
 
 
-def test_theTableTellsWhatWasNotReached() -> None:
+def test_theTableShowsMissedTargets() -> None:
     """
-    By the median, and also where there is nothing to reach.
+    The median decides; a row without a target has no verdict.
     """
-    told = report.table(
+    printed = report.table(
         [
             Row("better", (0.4, 0.5, 0.7), 0.5),
             Row("worse", (0.4, 0.51, 0.52), 0.5),
             Row("as it is", (3, 3, 3)),
         ]
     )
-    assert [re.split("  +", line) for line in told.splitlines()[3:-1]] == [
+    assert [re.split("  +", line) for line in printed.splitlines()[3:-1]] == [
         ["better", "0.5 (0.4-0.7)", "0.5", "yes"],
         ["worse", "0.51 (0.4-0.52)", "0.5", "no"],
         ["as it is", "3"],
     ]
 
 
-def test_everySampleIsKeptAndNothingOfWhoOrWhere(tmp_path: Path) -> None:
+def test_resultsNameNoUserOrHost(tmp_path: Path) -> None:
     """
-    The file can be published.
+    The file has every sample, and can be published.
     """
     path = tmp_path / "results.json"
     report.save(path, machine(), [comparison()])
-    (told,) = json.loads(path.read_text())["comparisons"]
-    assert told["turns"] == comparison().turns
+    (saved,) = json.loads(path.read_text())["comparisons"]
+    assert saved["turns"] == comparison().turns
     text = path.read_text()
     for secret in (platform.node(), os.getcwd(), os.path.expanduser("~")):
         assert secret == "/" or secret not in text
@@ -165,7 +164,7 @@ def test_everySampleIsKeptAndNothingOfWhoOrWhere(tmp_path: Path) -> None:
 )
 def test_aProgramAnswersEachSignal(name: str) -> None:
     """
-    The round trip is one: a byte comes for each signal.
+    The round trip is real: a byte arrives for each signal.
     """
     process = roundtrip.start(name, "echo")
     try:
@@ -176,14 +175,14 @@ def test_aProgramAnswersEachSignal(name: str) -> None:
 
 def test_losesNone() -> None:
     """
-    Each signal of a burst reaches its handler.
+    Every signal of a burst reaches its handler.
     """
     assert losses._lost("txsignalfd", 5000) == [0]
 
 
 def wakeups(process: subprocess.Popen[bytes]) -> int | str:
     """
-    How many it has in a moment, or why that cannot be told.
+    Return the wakeups of a short time, or why they cannot be counted.
     """
     try:
         return idle._wakeups(process, 0.05)
@@ -191,14 +190,14 @@ def wakeups(process: subprocess.Popen[bytes]) -> int | str:
         return str(error)
 
 
-def test_whoSleepsIsIdle() -> None:
+def test_aSleepingProcessIsIdle() -> None:
     """
-    It has no wakeups, until it wakes up.
+    It has no wakeups until it wakes up.
     """
     with subprocess.Popen(
         ["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
     ) as process:
-        waitFor(lambda: wakeups(process) == 0, "it has started, and sleeps")
+        waitFor(lambda: wakeups(process) == 0, "it sleeps")
         before = idle._switches(process.pid)
         assert process.stdin is not None
         process.stdin.write(b" ")
@@ -210,9 +209,9 @@ def test_whoSleepsIsIdle() -> None:
     ("source", "why"),
     [("while True: pass", "it has not slept"), ("", "it has ended")],
 )
-def test_whoNeverSleepsIsNotIdle(source: str, why: str) -> None:
+def test_aBusyProcessIsNotIdle(source: str, why: str) -> None:
     """
-    Nor is who has ended, though neither wakes up.
+    Nor is a process that has ended, although neither wakes up.
     """
     with subprocess.Popen([sys.executable, "-c", source]) as process:
         try:

@@ -1,5 +1,5 @@
 """
-What the pages of documentation show is what happens.
+The pages of documentation: what they show is what happens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ everyPage = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 def onFreePorts(page: str) -> str:
     """
-    A page with ports that nobody has, in place of those that it shows.
+    Return a page with unused ports in place of those that it shows.
     """
     for port in set(PORT.findall(page)):
         page = page.replace(port, str(freePort()))
@@ -34,7 +34,7 @@ def onFreePorts(page: str) -> str:
 @everyPage
 def test_thePageDoesWhatItShows(page: Path, tmp_path: Path) -> None:
     """
-    Its programs are run by its commands, and print what it says.
+    The commands of a page run its programs, and print what it shows.
     """
     (tmp_path / "examples").symlink_to(CHECKOUT / "examples")
     run(onFreePorts(page.read_text()), tmp_path)
@@ -43,11 +43,11 @@ def test_thePageDoesWhatItShows(page: Path, tmp_path: Path) -> None:
 @everyPage
 def test_noBlockOfThePageIsLeftOut(page: Path) -> None:
     """
-    Each is typed, or is a file that something typed uses, or cannot be run.
+    Every block is a command, a file that a command uses, or text that cannot run.
     """
     text = page.read_text()
     found = list(blocks(text))
-    # Another form of literal block would be passed over.
+    # Another form of literal block would be ignored.
     paragraphs = re.findall(r"^(?!\.\. code-block::).*::$", text, re.MULTILINE)
     assert paragraphs == []
     assert text.count("code-block::") == len(found)
@@ -60,7 +60,7 @@ def test_noBlockOfThePageIsLeftOut(page: Path) -> None:
 
 def test_everyExampleIsRunOnSomePage() -> None:
     """
-    By its name.
+    A page's command names it.
     """
     typed = "".join(
         block.text
@@ -75,7 +75,7 @@ def test_everyExampleIsRunOnSomePage() -> None:
 
 def test_everyPageIsInTheIndex() -> None:
     """
-    And the index is in the README.
+    The index names each page, and the README names the index.
     """
     index = (CHECKOUT / "docs" / "index.rst").read_text()
     for page in PAGES:
@@ -83,39 +83,39 @@ def test_everyPageIsInTheIndex() -> None:
     assert "docs/index.rst" in README.read_text()
 
 
-def test_whatAPageLinksToIsThere() -> None:
+def test_everyLinkHasATarget() -> None:
     """
-    The pages, and the files of the checkout that it names by a link.
+    The target is another page, or a file of the checkout.
     """
     for page in [README, *PAGES]:
         for target in re.findall(r"<([\w./-]+)>`_", page.read_text()):
             assert (page.parent / target).exists(), f"{target} in {page.name}"
 
 
-# -- what runs the pages
+# -- the code that runs the pages
 
 
 PAGE = """
-The program is ``told.py``:
+The program is ``show.py``:
 
 .. code-block:: python
 
     import sys
-    print("told", *sys.argv[1:])
+    print("shown", *sys.argv[1:])
 
 And then:
 
 .. code-block:: console
 
-    $ python told.py 17
+    $ python show.py 17
     {shown}
 """
 
 
-@pytest.mark.parametrize("shown", ["told 17", "told 4", "told ...", "..."])
-def test_whatIsShownMayHaveOtherNumbers(shown: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shown", ["shown 17", "shown 4", "shown ...", "..."])
+def test_otherNumbersMayBePrinted(shown: str, tmp_path: Path) -> None:
     """
-    A page cannot know a process's number.
+    A page cannot know process ids and times.
     """
     run(PAGE.format(shown=shown), tmp_path)
 
@@ -123,28 +123,26 @@ def test_whatIsShownMayHaveOtherNumbers(shown: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shown", "why"),
     [
-        ("tell 17", "'told 17', and not 'tell 17'"),
-        ("told", "'told 17', and not 'told'"),
-        ("told 17\n    $ sh -c 'echo more'", "more"),
-        ("told 17\n    $ python told.py & wait", "told"),
+        ("show 17", "expected 'show 17', got 'shown 17'"),
+        ("shown", "expected 'shown', got 'shown 17'"),
+        ("shown 17\n    $ sh -c 'echo more'", "more"),
+        ("shown 17\n    $ python show.py & wait", "shown"),
     ],
 )
-def test_whatIsPrintedAndNotShownIsFound(shown: str, why: str, tmp_path: Path) -> None:
+def test_outputThatIsNotShownFails(shown: str, why: str, tmp_path: Path) -> None:
     """
-    The page fails, and with what was printed.
+    The failure contains the output.
     """
     with pytest.raises(AssertionError, match=re.escape(why)):
         run(PAGE.format(shown=shown), tmp_path)
 
 
-def test_whatIsShownAndNotPrintedIsFound(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missingOutputFails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    After a time; and a program that does not end is no quiet success.
+    A page fails after the deadline, also if a program still runs.
     """
     monkeypatch.setattr("tests.support.documents.DEADLINE", 1.0)
     with pytest.raises(AssertionError, match="'more' was not printed"):
-        run(PAGE.format(shown="told 17\n    more"), tmp_path)
+        run(PAGE.format(shown="shown 17\n    more"), tmp_path)
     with pytest.raises(AssertionError, match="still runs"):
-        run(PAGE.format(shown="told 17\n    $ sleep 1000 &"), tmp_path)
+        run(PAGE.format(shown="shown 17\n    $ sleep 1000 &"), tmp_path)

@@ -237,3 +237,85 @@ def test_aNameIsImportedWhenItIsAskedFor(name: str, tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, timeout=DEADLINE, check=True
     )
+
+
+CHECKOUT = HOUSE.parent
+
+#: What people read, and the files whose words follow the same rules.
+DOCUMENTS = [
+    path for where in ("*.rst", "[bdn]*/*.rst") for path in sorted(CHECKOUT.glob(where))
+]
+TEXTS = [
+    *DOCUMENTS,
+    *(
+        path
+        for directory in ("txsignalfd", "tests", "benchmarks", "examples", "twisted")
+        for path in sorted((CHECKOUT / directory).rglob("*"))
+        if path.suffix in (".py", ".pyi", ".c", ".h", ".service", ".socket")
+        if path.name != "test_house.py"
+    ),
+]
+
+inCheckout = pytest.mark.skipif(
+    not (CHECKOUT / "docs").exists(), reason="the tests run without a checkout"
+)
+
+#: The most columns of a document.
+MOST_COLUMNS = 100
+
+#: Words of an idiom that nobody outside the project knows, and the standard ones.
+UNCLEAR = {
+    r"letGo|[Ll]ets? go\b": "release",
+    r"giveBack|\b[Gg]i(ve|ves|ven) back\b": "restore",
+    r"\b[Uu]ntold\b": "without siginfo",
+    r"\b[Aa]new\b": "again",
+    r"\b[Ww]hoever\b|^\W*Who [a-z]": "the noun",
+    r"\b[Tt]ells? of\b|\b[Tt]old of\b": "report",
+    r"\b[Hh]and(s|ed)? on\b": "pass on",
+    r"\bcomes? to (its|an|their) end\b": "drain, finish",
+    r"\btime is over\b|\btime was over\b": "the limit",
+    r"\b[Nn]obody's\b": "unowned",
+    r"\bAskers?\b|\bwho asked\b": "requester",
+}
+
+
+@inCheckout
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documentFitsTheScreen(document: Path) -> None:
+    """
+    No line of a document is longer than a screen is wide.
+    """
+    lines = document.read_text(encoding="utf-8").splitlines()
+    if document.parent.name != "results":  # a table that a program writes
+        assert [line for line in lines if len(line) > MOST_COLUMNS] == []
+
+
+@inCheckout
+@pytest.mark.parametrize("pattern", UNCLEAR)
+def test_wordsAreStandard(pattern: str) -> None:
+    """
+    A word that has to be learned first is replaced by the standard one.
+    """
+    unclear = re.compile(pattern)
+    found = [
+        f"{path.relative_to(CHECKOUT)}:{number}: {line.strip()}"
+        for path in TEXTS
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if unclear.search(line)
+    ]
+    assert found == [], f"say: {UNCLEAR[pattern]}"
+
+
+@inCheckout
+def test_noTestModuleImportsAnother() -> None:
+    """
+    Helpers of several test modules are in C{tests.support}.
+    """
+    modules = sorted((CHECKOUT / "tests").rglob("*.py"))
+    imported = [
+        f"{path.relative_to(CHECKOUT)}: {line}"
+        for path in modules
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.match(r"\s*(from|import) tests\.(?!support)", line)
+    ]
+    assert imported == []

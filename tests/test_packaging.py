@@ -1,5 +1,5 @@
 """
-What is installed, and how it can be built.
+The installed package, and its build.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RUN_TWISTD = "from twisted.scripts.twistd import run; run()"
 
 def run(directory: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
     """
-    Run Python in a directory, with more environment than ours.
+    Run Python in a directory, with additional environment variables.
     """
     child = subprocess.run(
         [sys.executable, *arguments],
@@ -44,8 +44,7 @@ def run(directory: Path, *arguments: str, **environment: str) -> tuple[int, str,
 @pytest.mark.parametrize("program", [("-c", RUN_TWISTD), ("-m", "twisted")])
 def test_commandIsListed(program: tuple[str, str], tmp_path: Path) -> None:
     """
-    The command is one of twistd's and of twist's, among their own, wherever
-    they run.
+    The command stands beside the other plugins of twistd and twist, in any directory.
     """
     status, out, err = run(tmp_path, *program, "--help")
     commands = {line.split()[0] for line in out.splitlines() if line.strip()}
@@ -54,16 +53,16 @@ def test_commandIsListed(program: tuple[str, str], tmp_path: Path) -> None:
 
 
 @inCheckout
-def test_twistedsFolderIsNoPackage() -> None:
+def test_twistedStaysOneNamespace() -> None:
     """
     Twisted's own modules and plugins stay visible from a checkout.
     """
     assert list((CHECKOUT / "twisted").rglob("__init__.py")) == []
 
 
-def test_typesAreTold() -> None:
+def test_typeCheckersSeeTheAnnotations() -> None:
     """
-    A user's type checker takes the annotations.
+    The package is marked as typed.
     """
     assert (Path(txsignalfd.__file__).parent / "py.typed").exists()
 

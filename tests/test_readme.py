@@ -28,14 +28,14 @@ pytestmark = pytest.mark.skipif(
 
 def example(text: str) -> str:
     """
-    The Python example in which some text stands.
+    Return the Python example that contains a text.
     """
     programs = [b.text for b in blocks(README.read_text()) if b.language == "python"]
     (found,) = (program for program in programs if text in program)
     return found
 
 
-#: All that the README has run by twistd.
+#: The commands of the README that run twistd.
 COMMANDS = [
     "twistd -n signalfd",
     "twistd -n signalfd --format json 2>/dev/null",
@@ -45,26 +45,26 @@ COMMANDS = [
 
 def shown(command: str) -> list[str]:
     """
-    What a command and a SIGHUP print, as the README has it.
+    Return the output of a command and a SIGHUP, as the README shows it.
     """
     _, after = README.read_text().split(f"\n    $ {command}\n")
     until = re.split(r"\n\n\n|    \$ twistd", after)[0]
     printed = "\n".join(re.findall(r"^    (?!\$ )(.*)", until, re.MULTILINE))
-    # An object of JSON is on one line, as is said there.
+    # The README wraps the line of JSON.
     return re.sub(",\n +", ", ", printed).splitlines()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_theDaemonLogsWhatIsShown(command: str, tmp_path: Path) -> None:
     """
-    In that order, with its own times and pids.
+    The log contains the shown lines, in that order.
     """
     free = command.replace("8080", str(freePort()))
     arguments = free.removesuffix(" 2>/dev/null").split()
     environment = ["env", "TZ=UTC", "PYTHONUNBUFFERED=1"]
     with program(tmp_path, *environment, TWISTD, *arguments[1:]) as daemon:
         daemon.waitForOutput(f"pid {daemon.pid} ")
-        # It stays, so that its name can be told.
+        # The sender must live until the daemon has read its name.
         with subprocess.Popen(
             ["bash", "-c", f"kill -HUP {daemon.pid}; read"], stdin=subprocess.PIPE
         ):
@@ -79,7 +79,7 @@ def test_theDaemonLogsWhatIsShown(command: str, tmp_path: Path) -> None:
 
 def test_noCommandOfTheReadmeIsLeftOut() -> None:
     """
-    Each that twistd runs is one of those above.
+    Every twistd command of the README is in COMMANDS.
     """
     typed = re.findall(r"^    \$ (twistd .*)$", README.read_text(), re.MULTILINE)
     assert typed == COMMANDS
@@ -108,11 +108,11 @@ def test_theReloadExample(tmp_path: Path) -> None:
 
 def test_theApplicationExample(tmp_path: Path) -> None:
     """
-    As a file for C{twistd -y}.
+    C{twistd -y} runs it.
     """
     (tmp_path / "example.tac").write_text(example("setServiceParent"))
     with program(tmp_path, TWISTD, "-n", "-y", "example.tac") as twistd:
-        # It is held from the moment that its service has started.
+        # SIGHUP is watched when the service has started.
         waitFor(lambda: SIGHUP in caught(twistd.pid), "it starts")
         twistd.kill(SIGHUP)
         twistd.waitForOutput("SIGHUP from pid")
@@ -122,7 +122,7 @@ def test_theApplicationExample(tmp_path: Path) -> None:
 
 def test_theExampleOfWaiting(tmp_path: Path) -> None:
     """
-    For one, and for more.
+    It receives one signal, and then iterates.
     """
     with python(tmp_path, example("async for")) as running:
         waitFor(lambda: SIGUSR2 in caught(running.pid), "it waits")
@@ -142,7 +142,7 @@ def test_theExampleOfHolding(tmp_path: Path) -> None:
         assert running.output() == "not yet\nhandled\ndone\n"
 
 
-#: A program in the state that the README shows.
+#: A program with the signal state that the README shows.
 SHOWN = """
 import os, threading
 from signal import *
@@ -166,9 +166,9 @@ threading.Thread(target=work).start()
 """
 
 
-def test_whatAProcessDoesIsToldAsShown(tmp_path: Path) -> None:
+def test_theStateOfAProcessIsPrintedAsShown(tmp_path: Path) -> None:
     """
-    To the letter, but for numbers, and for what the C library has taken.
+    The output is as shown, except numbers and the C library's own signals.
     """
     shown = re.search(
         r"^    \$ python -m txsignalfd 4711\n((?:    .*\n)+)",
@@ -190,10 +190,10 @@ def test_whatAProcessDoesIsToldAsShown(tmp_path: Path) -> None:
         )
 
     def normal(text: str) -> list[str]:
-        # How lines are broken hangs on what is different here: compare words.
+        # Different numbers wrap differently: compare words.
         text = " ".join(text.split())
         text = re.sub(r"\d+ of \d+ signals queued for uid \d+", "queue", text)
-        # Python has a name for it since 3.11.
+        # Python 3.10 has no name for it.
         text = text.replace("SIGSTKFLT", "16")
         words = re.sub(r"\b(32|33)\b", "", text).split()
         return [re.sub(r"\d+", lambda n: pids.get(n[0], n[0]), word) for word in words]
@@ -203,7 +203,7 @@ def test_whatAProcessDoesIsToldAsShown(tmp_path: Path) -> None:
 
 def test_theExampleOfChildren(tmp_path: Path) -> None:
     """
-    The end is told, and the reactor stops.
+    It reports the exit, and stops the reactor.
     """
     with python(tmp_path, example("ReactorSignals")) as running:
         assert running.wait() == 0
@@ -212,9 +212,10 @@ def test_theExampleOfChildren(tmp_path: Path) -> None:
 
 def test_theExampleOfCrochet(tmp_path: Path) -> None:
     """
-    With the real one.  By itself it asks for each child ten times a second,
-    and here it does not; and the child ends when its pipes have closed, which
-    Twisted sees.  So nobody but us can tell of the end.
+    The reaper reports the exit.
+
+    crochet itself polls each child ten times a second; the test turns this off.  The
+    child exits after its pipes have closed, so that Twisted does not notice it.
     """
     source = (
         "from crochet._eventloop import EventLoop\n"
@@ -230,7 +231,7 @@ def test_theExampleOfCrochet(tmp_path: Path) -> None:
 
 def test_noProgramOfTheReadmeIsLeftOut() -> None:
     """
-    Each is one of those that are run here.
+    Every Python example of the README is run here.
     """
     run = [
         example(str(node.args[0].value))
@@ -245,7 +246,7 @@ def test_noProgramOfTheReadmeIsLeftOut() -> None:
 
 def test_theCommandsAreThoseOfThisVersion() -> None:
     """
-    The one that starts it, and the one that tests it, as CI runs them.
+    The README has the commands that install and test, which CI runs.
     """
     text = README.read_text()
     assert "pip install -e '.[test]' --config-settings editable_mode=compat" in text
@@ -254,7 +255,7 @@ def test_theCommandsAreThoseOfThisVersion() -> None:
 
 def test_theExampleOfTesting(tmp_path: Path) -> None:
     """
-    It needs nothing but itself.
+    It runs alone and prints nothing.
     """
     result = subprocess.run(
         [sys.executable, "-c", example("MemorySignals()")],
@@ -267,9 +268,9 @@ def test_theExampleOfTesting(tmp_path: Path) -> None:
     assert (result.stdout, result.stderr, result.returncode) == ("", "", 0)
 
 
-def test_thePageOfBackendsNamesWhatThereIs() -> None:
+def test_thePageOfBackendsNamesTheVariable() -> None:
     """
-    The environment's variable, and a build that is POSIX alone.
+    It shows both ways to choose the handler backend.
     """
     page = (README.parent / "docs" / "backends.rst").read_text()
     assert f"{VARIABLE}=handler twistd -n signalfd" in page

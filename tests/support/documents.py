@@ -1,16 +1,16 @@
 """
-Pages of documentation for tests: their programs are written to files, and what
-is typed at the shell there is typed, and answers as shown.
+Run pages of documentation: write their programs to files, type their commands, and
+compare the output.
 
-A page has blocks of three kinds, each a C{code-block}.
+A page has three kinds of C{code-block}:
 
   - C{python}, C{c}, or another language with an extension of its own: a whole
-    file.  The paragraph before it names it, as in "This is C{``alarm.py``}::".
-  - C{console}: lines that begin with "$ " are typed (and those that go on with
-    "> "), the others are what is then printed, line by line.  Numbers may be
-    others, and "..." stands for anything.  A page has one shell, in one
-    directory, where C{examples} is.  All that it starts it ends.
-  - C{ini} and C{text} are only shown.
+    file.  The paragraph before it names the file: "This is C{``alarm.py``}:".
+  - C{console}: lines after "$ " (and their continuations after "> ") are typed, the
+    others are the output, line by line.  Numbers may differ, and "..." stands for
+    any text.  A page has one shell, in a directory that contains C{examples}, and
+    stops everything that it starts.
+  - C{ini} and C{text} are not run.
 """
 
 from __future__ import annotations
@@ -33,15 +33,14 @@ CHECKOUT = Path(__file__).parent.parent.parent
 PAGES = sorted(CHECKOUT.glob("docs/*.rst"))
 EXAMPLES = sorted(CHECKOUT.glob("examples/*.py"))
 
-#: What is not run, because there is nothing to run: settings of other
-#: programs, and layouts.
+#: Languages that are not run: settings of other programs, and layouts.
 ONLY_SHOWN = ("ini", "text")
 
 _BLOCK = re.compile(
     r"^( *)\.\. code-block:: *(\S*)\n\n((?:\1 +.*\n|\n)+)", re.MULTILINE
 )
 _NAME = re.compile(r"``([\w-]+\.\w+)``")
-#: What the shell says of its jobs is nobody's output.
+#: The shell's own messages about its jobs are ignored.
 _JOBS = re.compile(r"\S*bash: line \d+: .*")
 
 
@@ -49,9 +48,9 @@ class Block(NamedTuple):
     """
     A block of a page.
 
-    @ivar language: How it is marked.
-    @ivar name: The file that the paragraph before it names last, if any.
-    @ivar text: What stands in it, as it would be in a file.
+    @ivar language: Its language.
+    @ivar name: The last file that the paragraph before it names, if any.
+    @ivar text: Its text, without the indentation.
     """
 
     language: str
@@ -61,7 +60,7 @@ class Block(NamedTuple):
 
 def blocks(page: str) -> Iterator[Block]:
     """
-    The blocks of a page, in order.
+    Yield the blocks of a page, in order.
     """
     for found in _BLOCK.finditer(page):
         *_, paragraph = page[: found.start()].rstrip().rsplit("\n\n", 1)
@@ -74,17 +73,17 @@ def blocks(page: str) -> Iterator[Block]:
 
 def pattern(line: str) -> re.Pattern[str]:
     """
-    What may be printed where a page shows a line.
+    Return the pattern of the output for a line of a page.
     """
     escaped = re.escape(line)
-    # A number of time or of a process is another each time.
+    # Times and process ids differ.
     escaped = re.sub(r"\d+", r"\\d+", escaped)
     return re.compile(escaped.replace(re.escape("..."), ".*"))
 
 
 class Shell:
     """
-    A shell that is typed into, in a directory.
+    A shell that reads commands from a test, in a directory.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -95,7 +94,7 @@ class Shell:
             env={
                 **os.environ,
                 "PATH": os.pathsep.join((scripts, os.environ["PATH"])),
-                # As at a terminal, where each line is seen when it is printed.
+                # As at a terminal, output appears immediately.
                 "PYTHONUNBUFFERED": "1",
             },
             stdin=subprocess.PIPE,
@@ -124,19 +123,19 @@ class Shell:
 
     def expect(self, line: str) -> None:
         """
-        Wait for a line of output, which must be like the one that is shown.
+        Wait for a line of output, and compare it with the one that is shown.
         """
         try:
             printed = self._lines.get(timeout=DEADLINE)
         except Empty:
             raise AssertionError(f"{line!r} was not printed") from None
-        assert pattern(line).fullmatch(printed), f"{printed!r}, and not {line!r}"
+        assert pattern(line).fullmatch(printed), f"expected {line!r}, got {printed!r}"
 
     def end(self) -> list[str]:
         """
-        Wait until the shell and all that it has started have ended.
+        Wait until the shell and all its programs have ended.
 
-        @return: What else was printed.
+        @return: The rest of the output.
         """
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -149,7 +148,7 @@ class Shell:
 
     def kill(self) -> None:
         """
-        End all that still runs.
+        Kill everything that still runs.
         """
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, SIGKILL)
@@ -163,7 +162,7 @@ class Shell:
 
 def run(page: str, directory: Path) -> None:
     """
-    Do what a page says, in a directory.
+    Run a page in a directory.
     """
     shell = Shell(directory)
     try:
@@ -178,6 +177,6 @@ def run(page: str, directory: Path) -> None:
                 else:
                     shell.expect(line)
         rest = shell.end()
-        assert not rest, f"printed, and not shown: {rest}"
+        assert not rest, f"output that is not shown: {rest}"
     finally:
         shell.kill()
