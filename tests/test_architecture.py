@@ -22,8 +22,9 @@ pytestmark = pytest.mark.skipif(
     not PAGE.exists(), reason="the tests run without a checkout, and so its pages"
 )
 
-#: Files that convert one value: the names of signals, and what a function returns.
-CONVERSIONS = {"_native/names.py", "_dispatch/runs.py"}
+#: Files that only convert a value: a number or a sender to its name, and an
+#: awaitable to a Deferred.
+CONVERSIONS = {"_native/names.py", "_proc/sender.py", "_dispatch/runs.py"}
 
 #: The most files on the way of a signal through a reload.
 MOST_FILES = 15

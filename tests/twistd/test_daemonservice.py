@@ -151,8 +151,8 @@ def test_aRepeatedSignalIsTheSameRequest(
     code: int, slow: bool, logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Within half a second, whoever sends it, and also if the daemon is busy for
-    longer when it begins to stop.
+    Within half a second, from any sender, and also if the daemon is busy for longer
+    when it begins to stop.
     """
 
     async def test(reactor: Any, made: Any, reloads: Any) -> None:
