@@ -90,7 +90,7 @@ def test_statusIsParsed() -> None:
     assert read == ThreadSignals(
         pid=4711,
         tid=4712,
-        name="ex ample:\\n",
+        name="ex ample:\n",
         state="sleeping",
         uid=1000,
         isInit=False,
@@ -116,12 +116,12 @@ def test_unlimitedQueueHasNoLimit() -> None:
     assert unlimited.queueLimit is None
 
 
-def test_nameIsEscaped() -> None:
+def test_nameIsUnescaped() -> None:
     """
-    Characters that cannot be printed are escaped; text in any language is not.
+    The kernel escapes line ends and backslashes, and no other characters.
     """
-    status = statusWith("Name", "\x1b[2J\x85né\udc80")
-    assert ThreadSignals.fromStatus(status).name == "\\x1b[2J\\x85né\\udc80"
+    status = statusWith("Name", r"a\nb\\n\x" + "\x1b")
+    assert ThreadSignals.fromStatus(status).name == "a\nb\\n\\x\x1b"
 
 
 @pytest.mark.parametrize("field", NEEDED)

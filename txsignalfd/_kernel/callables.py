@@ -11,7 +11,7 @@ from typing import Final
 
 from twisted.internet.task import LoopingCall
 
-from txsignalfd._proc.status import printable
+from txsignalfd._proc.quoting import printable
 
 #: The name of an object that raises when it is inspected.
 UNKNOWN: Final = "(unknown)"

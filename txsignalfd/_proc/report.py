@@ -27,6 +27,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from txsignalfd._native.names import SIGRTMAX, SIGRTMIN, signalName
+from txsignalfd._proc.quoting import quoted
 from txsignalfd._proc.status import (
     Disposition,
     Effect,
@@ -145,7 +146,7 @@ def threadLines(process: ProcessSignals) -> list[str]:
     lines = []
     for group in groups:
         names = ", ".join(
-            " ".join(str(thread.tid) for thread in named) + f" ({name})"
+            " ".join(str(thread.tid) for thread in named) + f" ({quoted(name)})"
             for name, named in groupby(group, lambda thread: thread.name)
         )
         plural = "s" if len(group) > 1 else ""
@@ -170,7 +171,8 @@ def _heading(process: ProcessSignals) -> str:
     if len(process.threads) > 1:
         facts.append(f"{len(process.threads)} threads")
     facts.append(_queue(main))
-    return _fill(f"pid {main.pid} ({main.name}): {', '.join(facts)}", "", "    ")
+    heading = f"pid {main.pid} ({quoted(main.name)}): {', '.join(facts)}"
+    return _fill(heading, "", "    ")
 
 
 def _queue(thread: ThreadSignals) -> str:

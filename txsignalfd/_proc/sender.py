@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 
+from txsignalfd._proc.quoting import quoted
 from txsignalfd.siginfo import SigInfo, describe
 
 
@@ -21,8 +22,8 @@ def commandOf(pid: int) -> str | None:
         ended.
     """
     try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
-            return comm.read().rstrip("\n")
+        with open(f"/proc/{pid}/comm", "rb") as comm:
+            return comm.read().decode(errors="replace").removesuffix("\n")
     except OSError:
         return None
 
@@ -41,7 +42,8 @@ def describeWithCommand(info: SigInfo) -> str:
     """
     Describe a signal: C{SIGHUP from pid 4242 (bash, uid 1000) by kill}.
     """
-    return describe(info, senderCommand(info))
+    command = senderCommand(info)
+    return describe(info, command if command is None else quoted(command))
 
 
 def hasTerminal() -> bool:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 from contextlib import suppress
 from enum import Enum
@@ -133,8 +134,8 @@ class ThreadSignals(NamedTuple):
 
     @ivar pid: The process id.
     @ivar tid: The thread id.
-    @ivar name: The name that the kernel stores for the thread, at most 15 bytes;
-        characters that cannot be printed are escaped.
+    @ivar name: The name that the kernel stores for the thread, at most 15 bytes.
+        Show it by L{quoted <txsignalfd._proc.quoting.quoted>}.
     @ivar state: C{running}, C{sleeping}, C{stopped}, C{zombie}, …
     @ivar uid: The real user id.
     @ivar isInit: Whether the process is the first of its pid namespace.  The
@@ -179,9 +180,9 @@ class ThreadSignals(NamedTuple):
             return cls(
                 pid=int(fields["Tgid"]),
                 tid=int(fields["Pid"]),
-                name=printable(fields["Name"]),
+                name=_unescape(fields["Name"]),
                 # A letter, followed by its meaning in brackets.
-                state=printable(fields["State"].partition(" (")[2].rstrip(")")),
+                state=fields["State"].partition(" (")[2].rstrip(")"),
                 uid=int(fields["Uid"].split()[0]),
                 # The process id in each nested namespace, the innermost last.
                 isInit=fields.get("NStgid", "").split()[-1:] == ["1"],
@@ -208,11 +209,9 @@ class ThreadSignals(NamedTuple):
         return self.state in ("zombie", "dead")
 
 
-def printable(text: str) -> str:
-    """
-    Escape the characters of a text that a terminal might obey.
-    """
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+def _unescape(name: str) -> str:
+    # The kernel escapes these two characters, and no others.
+    return re.sub(r"\\([n\\])", lambda match: "\n" if match[1] == "n" else "\\", name)
 
 
 def _limit(text: str) -> int | None:
@@ -328,7 +327,7 @@ def _status(tid: str, tasks: int) -> str:
     with open(
         f"{tid}/status",
         encoding="utf-8",
-        errors="backslashreplace",
+        errors="replace",
         newline="\n",
         opener=lambda path, flags: os.open(path, flags, dir_fd=tasks),
     ) as status:

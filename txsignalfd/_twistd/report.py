@@ -41,7 +41,8 @@ from txsignalfd._children.orphans import childProcesses
 from txsignalfd._children.twistedprocesses import spawnedProcesses
 from txsignalfd._dispatch.dispatcher import SignalDispatcher
 from txsignalfd._kernel.callables import nameOf
-from txsignalfd._proc.status import printable
+from txsignalfd._proc.quoting import quoted
+from txsignalfd._proc.sender import commandOf
 
 _T = TypeVar("_T")
 
@@ -109,12 +110,16 @@ def _processLine(pid: int) -> str:
     try:
         command = _read(pid, "cmdline").rstrip("\0").replace("\0", " ")
         # A zombie has no command line, but it still has a name.
-        command = command or f"({_read(pid, 'comm').rstrip()})"
+        name = (
+            quoted(command[:_LONGEST])
+            if command
+            else f"({quoted(commandOf(pid) or '')})"
+        )
         state = _read(pid, "stat").rpartition(") ")[2][0]
     except OSError as error:
         return f"{pid} unavailable: {error.strerror}"
     ended = ", has ended" if state in "ZX" else ""
-    return f"{pid} {printable(command)[:_LONGEST]}{ended}"
+    return f"{pid} {name}{ended}"
 
 
 def _read(pid: int, name: str) -> str:

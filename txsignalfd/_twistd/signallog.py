@@ -19,10 +19,14 @@ from txsignalfd._dispatch.stopping import staysIgnored
 from txsignalfd._kernel.mask import SignalNotWatchable, checkWatchable
 from txsignalfd._native.extension import lib
 from txsignalfd._proc.report import namesOf
-from txsignalfd._proc.sender import isFromThisProcess, senderCommand
+from txsignalfd._proc.sender import (
+    describeWithCommand,
+    isFromThisProcess,
+    senderCommand,
+)
 from txsignalfd._twistd.startup import startupSignals
 from txsignalfd.service import SignalService
-from txsignalfd.siginfo import SigInfo, describe
+from txsignalfd.siginfo import SigInfo
 
 _log: Final = Logger("txsignalfd.signallog.SignalLogger")
 _serviceLog: Final = Logger("txsignalfd.signallog.SignalLogService")
@@ -97,11 +101,10 @@ class SignalLogger:
             # Our own write raised it, and has failed visibly.  Writing a line
             # about it would raise the next SIGPIPE, without end.
             return
-        command = senderCommand(info)
         if not self._json:
-            _log.info("{line}", line=describe(info, command), info=info)
+            _log.info("{line}", line=describeWithCommand(info), info=info)
             return
-        line = toJSON(info, command, datetime.now(timezone.utc))
+        line = toJSON(info, senderCommand(info), datetime.now(timezone.utc))
         if not self._print(line):
             _log.info("{line}", line=line, info=info)
 
