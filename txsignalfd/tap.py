@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from getopt import getopt
@@ -30,6 +30,7 @@ from txsignalfd._reload.sharing import (
 )
 from txsignalfd._twistd.actions import DEFAULTS, SIMPLE, parseOn, parseSignal
 from txsignalfd._twistd.daemon import Daemon
+from txsignalfd._twistd.notstarted import makingService
 from txsignalfd._twistd.plugins import PluginFactory, installedPlugins, parseOptions
 from txsignalfd._twistd.signallog import (
     DEFAULT_SIGNALS,
@@ -309,7 +310,8 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     maker = options.plugins[options.subCommand]
-    with recordingStartup(reactor, options.early):
+    twistd: Mapping[str, Any] = options.parent or {}
+    with recordingStartup(reactor, options.early), makingService(twistd):
         factory = PluginFactory(maker, options.subOptions, options.parseAgain)
     reloads = ReloadService(
         factory,
@@ -324,6 +326,7 @@ def makeService(options: Options) -> IService:
     reloads.early = options.early
     notifier = Notifier(reactor)
     daemon = Daemon(reloads, options["on"], options.inForeground, notifier, reactor)
+    daemon.debug = bool(twistd.get("debug"))
     # Exit functions run in reverse order: this one runs after most others.
     atexit.register(daemon.exit)
     return daemon

@@ -94,6 +94,8 @@ class ReloadService(Service):
 
     @cvar alone: Whether every port of the reactor belongs to the service, also
         one that is opened when C{startService} has returned.
+    @cvar logsStart: Whether to log a start that fails after C{startService} has
+        returned.  Otherwise an observer does so.
     @cvar early: What was opened for the first generation before the start, as
         twistd makes it.
     @cvar share: The part of the time that successive reloads may take: the next
@@ -102,6 +104,7 @@ class ReloadService(Service):
     """
 
     alone: bool = False
+    logsStart: bool = True
     early: Resources | None = None
     share: float = 0.01
 
@@ -220,7 +223,7 @@ class ReloadService(Service):
             self._observers.after(reload)
 
     def _started(self, generations: Generations, failures: list[Failure]) -> None:
-        if failures and not generations.isStopping:
+        if failures and self.logsStart and not generations.isStopping:
             _log.failure("the service could not start", failures[0])
         self._finished(generations)
 

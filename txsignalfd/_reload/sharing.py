@@ -35,6 +35,15 @@ from txsignalfd._reload.transaction import Timer, attempt
 unclaimed: Final[set[int]] = set()
 
 
+class NotInherited(KeyError, IndexError):
+    """
+    A C{systemd:} endpoint asks for a socket that was not passed to this process.
+    """
+
+    # That of KeyError quotes the message.
+    __str__ = Exception.__str__
+
+
 class _Numbered(list[int]):
     """
     The descriptors by number; each access makes a duplicate.
@@ -45,6 +54,10 @@ class _Numbered(list[int]):
         self._duplicates = duplicates
 
     def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, int) and index >= len(self):
+            raise NotInherited(
+                f"no socket with index {index}: systemd has passed {len(self)}"
+            )
         return _duplicate(super().__getitem__(index), self._duplicates)
 
 
@@ -58,6 +71,9 @@ class _Named(Mapping[str, int]):
         self._duplicates = duplicates
 
     def __getitem__(self, name: str) -> int:
+        if name not in self._descriptors:
+            names = ", ".join(self._descriptors) or "none"
+            raise NotInherited(f"no socket named {name!r}: systemd has passed {names}")
         return _duplicate(self._descriptors[name], self._duplicates)
 
     def __iter__(self) -> Iterator[str]:

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import safe_repr
 
 from txsignalfd._dispatch.runs import toDeferred
+from txsignalfd._proc.reason import reasonOf
 from txsignalfd._proc.sender import describeWithCommand
 from txsignalfd.siginfo import SigInfo
 
@@ -278,9 +279,7 @@ class Reload:
         The reason of the failure in one line, as at the end of a traceback.
         """
         assert self.failure is not None, "the reload has failed"
-        name = type(self.failure.value).__name__
-        message = " ".join(self.failure.getErrorMessage().split())
-        return f"{name}: {message}" if message else name
+        return reasonOf(self.failure.value)
 
     def logLong(self, request: ReloadRequest) -> None:
         """

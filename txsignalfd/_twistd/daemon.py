@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from signal import SIGCHLD, SIGHUP
 from time import monotonic
 from typing import Any, Final
@@ -27,6 +28,7 @@ from txsignalfd._reload.transaction import Reload
 from txsignalfd._twistd.actions import DEFAULTS, REPEAT, Action, describeActions
 from txsignalfd._twistd.commands import RunCommand
 from txsignalfd._twistd.logs import rotateLogs
+from txsignalfd._twistd.notstarted import logNotStarted, starting
 from txsignalfd._twistd.report import report
 from txsignalfd._twistd.startup import startupSignals
 from txsignalfd._twistd.systemd import Notifier
@@ -42,7 +44,11 @@ EXTEND: Final = 5.0
 class Daemon(Service):
     """
     Runs a L{ReloadService}, acts on signals, and notifies systemd.
+
+    @cvar debug: Whether to show the traceback if the service cannot start.
     """
+
+    debug: bool = False
 
     def __init__(
         self,
@@ -78,6 +84,7 @@ class Daemon(Service):
         self._extending: Any = None
         #: Whether the first generation could not start.
         self._failed = False
+        reloads.logsStart = False
         reloads.addObserver(self._before, self._after)
 
     def _effectiveActions(self) -> dict[int, Action]:
@@ -114,10 +121,14 @@ class Daemon(Service):
         startupSignals.block()
         self._signals.privilegedStartService()
         try:
-            self._reloads.privilegedStartService()
+            with self._starting():
+                self._reloads.privilegedStartService()
         except BaseException:
             self._signals.stopService()
             raise
+
+    def _starting(self) -> AbstractContextManager[None]:
+        return starting(self.debug, lambda: self._failed)
 
     def startService(self) -> None:
         """
@@ -131,7 +142,8 @@ class Daemon(Service):
         if isInit() and not self._leaves(SIGCHLD):
             # The dispatcher closes the reaper: orphans may arrive until then.
             ChildReaper(dispatcherFor(self._reactor), subreaper=True)
-        self._reloads.startService()
+        with self._starting():
+            self._reloads.startService()
         self._notifier.startWatchdog()
         startupSignals.resend()
 
@@ -195,6 +207,7 @@ class Daemon(Service):
             self._notifier.ready(f"not reloaded, {reload.remains}: {reload.reason}")
         elif self._stopSignal is None:
             # A daemon whose service did not start must exit.
+            logNotStarted(reload.failure, self.debug)
             self._failed = True
             self._reactor.callLater(0, self._reactor.stop)
 

@@ -71,9 +71,10 @@ def rotateLogs() -> list[str]:
     @return: The outcome, as one line for each destination of the log, and for
         each other file that was reopened.
     """
-    targets = {id(target): target for target in map(_targetOf, _observers())}
-    others = [file for file in _logFiles() if id(file) not in targets]
-    lines = [_renewed(target, _renew) for target in targets.values()]
+    targets = destinations("rotating the log")
+    known = set(map(id, targets))
+    others = [file for file in _logFiles() if id(file) not in known]
+    lines = [_renewed(target, _renew) for target in targets]
     lines += [_renewed(file, _reopen) for file in others if _wasMoved(file)]
     return lines
 
@@ -106,18 +107,35 @@ def _wasMoved(file: BaseLogFile) -> bool:
     return inner.closed or not _isInPlace(file.path, inner.fileno())
 
 
-def _observers() -> list[ILogObserver]:
+def destinations(text: str = "") -> list[Any]:
+    """
+    Return the files to which the log is written, or observers that have none.
+
+    @param text: The text of the event that is logged to find them.  Files do not
+        show an empty one.
+    """
+    return list({id(file): file for file in map(_targetOf, _observers(text))}.values())
+
+
+def isStream(destination: Any) -> bool:
+    """
+    Return whether a destination is stdout or stderr.
+    """
+    return _descriptorOf(destination) in _STREAMS
+
+
+def _observers(text: str) -> list[ILogObserver]:
     """
     Return the observers that write events, without publishers and filters.
     """
     trace: list[tuple[Any, Any]] = []
-    _log.info("rotating the log", log_trace=trace)
+    _log.info(text, log_trace=trace)
     for observer in _lastOf(trace):
         if isinstance(observer, FilteringLogObserver):
             # The filter did not pass the event.  The file behind the filter has
             # to be rotated nevertheless.
             behind = Logger(_log.namespace, observer=observer)
-            behind.critical("rotating the log", log_trace=trace)
+            behind.critical(text, log_trace=trace)
     return _lastOf(trace)
 
 
