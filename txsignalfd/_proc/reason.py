@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
+from txsignalfd._proc.quoting import quoted
 from txsignalfd._proc.sender import commandOf
-from txsignalfd._proc.status import printable
 
 #: The states of a socket in C{/proc/net} that has an address for itself: TCP_LISTEN,
 #: and TCP_CLOSE for a datagram socket.
@@ -45,7 +45,7 @@ def _ownersOf(error: BaseException | None) -> list[str]:
     with suppress(OSError):
         inodes.update(_inodes(address))
     return [
-        f"used by pid {pid} ({printable(commandOf(pid) or 'unknown')})"
+        f"used by pid {pid} ({quoted(commandOf(pid) or 'unknown')})"
         for pid in sorted(_holders(inodes))
     ]
 
