@@ -13,8 +13,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGCHLD, SIGHUP, SIGRTMIN, SIGTERM, SIGUSR1, SIGUSR2
 from typing import Any
@@ -28,6 +26,7 @@ from tests.support.descriptors import blockedSignals, descriptorOf
 from tests.support.handlers import SENDER, Recorder
 from tests.support.inreactor import inReactor
 from tests.support.reactors import DEADLINE, until
+from tests.support.threads import busyThreads
 from tests.support.worlds import needsLinux, queue, send
 from txsignalfd import SignalDispatcher, dispatcherFor
 
@@ -38,28 +37,6 @@ for _ in range(int(sys.argv[3])):
     os.kill(int(sys.argv[1]), int(sys.argv[2]))
     assert os.read(0, 1)
 """
-
-
-@contextmanager
-def busyThreads(count: int = 8) -> Iterator[list[threading.Thread]]:
-    """
-    Threads that block no signals and are always busy.
-    """
-    end = threading.Event()
-
-    def run() -> None:
-        while not end.wait(0.0001):
-            sum(range(1000))
-
-    threads = [threading.Thread(target=run) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield threads
-    finally:
-        end.set()
-        for thread in threads:
-            thread.join()
 
 
 def sender(source: str, signo: int, count: int, **how: Any) -> subprocess.Popen[bytes]:

@@ -11,17 +11,15 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGRTMIN, SIGUSR1, SIGUSR2
-from typing import Any
 
 import pytest
 
 from tests.support.descriptors import Owner, Reads, blockedSignals, descriptorOf
 from tests.support.kernel import checked, inChild, libc, refuse, systemCall
-from tests.support.reactors import DEADLINE
+from tests.support.threads import otherThread
 from tests.support.worlds import ME, needsLinux, queue, send
 from txsignalfd import SignalDescriptor, spawning
 from txsignalfd._kernel.descriptor import Doorbell
@@ -46,16 +44,6 @@ def test_everyRowHasATest() -> None:
     assert names
     names -= {"state", "-" * 7}  # the head of the table
     assert names - {name.partition("_")[2] for name in globals()} == set()
-
-
-@contextmanager
-def otherThread() -> Iterator[Callable[[Callable[[], Any]], Any]]:
-    """
-    A thread that was started before a signal was watched, to call functions in.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(int).result(DEADLINE)
-        yield lambda function: pool.submit(function).result(DEADLINE)
 
 
 def interrupt(signo: int) -> Callable[[], set[int]]:

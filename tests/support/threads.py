@@ -1,0 +1,45 @@
+"""
+Threads that were started before a signal is watched.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from tests.support.reactors import DEADLINE
+
+
+@contextmanager
+def otherThread() -> Iterator[Callable[[Callable[[], Any]], Any]]:
+    """
+    Start a thread, and return a function that calls functions in it.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result(DEADLINE)
+        yield lambda function: pool.submit(function).result(DEADLINE)
+
+
+@contextmanager
+def busyThreads(count: int = 8) -> Iterator[list[threading.Thread]]:
+    """
+    Threads that block no signals and are always busy.
+    """
+    end = threading.Event()
+
+    def run() -> None:
+        while not end.wait(0.0001):
+            sum(range(1000))
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield threads
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join()
