@@ -22,7 +22,7 @@ from functools import partial
 #: Tests also wait: more sessions at a time than there are cores are no faster.
 AT_ONCE = 2
 #: The most seconds for one session.
-DEADLINE = 900
+DEADLINE = 1500
 #: Variables that change what Python imports, or how fast it starts.
 UNWANTED = (
     "PYTHONPATH",
