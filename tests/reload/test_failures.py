@@ -335,6 +335,46 @@ async def test_aSystemErrorKeepsNoGeneration(
             assert await factory.served() == b"2"
 
 
+@pytest.mark.parametrize("call", ["listen", "getsockname"])
+@inReactor
+async def test_aSystemErrorBeforeTheOldServiceStopsFailsNoReload(
+    reactor: Any, call: str
+) -> None:
+    faults = pytest.MonkeyPatch()
+    async with serving(reactor, stopFirst=True) as (reloads, factory):
+        old = factory.services[0]
+
+        def stopService() -> Any:
+            faults.undo()
+            return Listening.stopService(old)
+
+        old.stopService = stopService
+        faults.setattr(SharedSocket, call, failingSocket(call))
+        await reloads.reload()
+        assert await factory.served() == b"2"
+
+
+@inReactor
+async def test_withStopFirstAServiceThatDoesNotStopDelaysNoReloadForEver(
+    reactor: Any, monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]
+) -> None:
+    monkeypatch.setattr(generations, "LATE", 0.01)
+    async with serving(reactor, stopFirst=True, drain=0.01) as (reloads, factory):
+        old = factory.services[0]
+
+        async def stopService() -> None:
+            await maybeDeferred(Listening.stopService, old)
+            await Deferred()
+
+        old.stopService = stopService
+        reloaded = reloads.reload()
+        await until(reactor, lambda: len(factory.services) == 2)
+        assert await factory.served() == b"2"
+        assert not reloaded.called
+        reloaded.addErrback(lambda _: None)
+    assert "generation 1 does not stop: no longer waiting for it" in texts(logged)
+
+
 @pytest.mark.parametrize("call", ["close", "epoll_ctl"])
 @inReactor
 async def test_aSystemErrorDelaysNoStop(

@@ -221,8 +221,8 @@ class State(Enum):
     STARTING, L{Generation.retire}                 DRAINING
     SERVING,
     FAILED
-    DRAINING  its connections have ended, and its  STOPPED
-              service has stopped
+    DRAINING  its connections have ended           STOPPING
+    STOPPING  its service has stopped              STOPPED
     ========= ==================================== =========
     """
 
@@ -230,6 +230,7 @@ class State(Enum):
     SERVING = "serves"
     FAILED = "does not serve"
     DRAINING = "drains"
+    STOPPING = "stops"
     STOPPED = "has stopped"
 
 
@@ -315,7 +316,7 @@ class Generation:
         @param successor: Receives lingering ports after half of the time.
             C{None} if no other generation serves.
         """
-        if self.state is State.STOPPED:
+        if self.state in (State.STOPPING, State.STOPPED):
             return
         isFirst, self.state = self.state is not State.DRAINING, State.DRAINING
         if not seconds:
@@ -342,6 +343,7 @@ class Generation:
             self._http.end()
             for timer in self._timers:
                 timer.cancel()
+            self.state = State.STOPPING
             await self.stop()
         finally:
             self.state = State.STOPPED
@@ -370,6 +372,14 @@ class Generation:
         for port in list(self.resources.ports):
             if not (port.isTemporary or (lingering and port.lingers)):
                 attempt(port.suspend)
+
+    def acceptPending(self) -> None:
+        """
+        Accept the pending connections of its suspended ports.
+        """
+        for port in self.resources.ports:
+            if port.suspended:
+                attempt(port.acceptPending)
 
     def cut(self) -> None:
         """

@@ -213,7 +213,7 @@ class Generations:
             self.current = await self._startNew(handover)
         except BaseException:
             await transaction.rollback()
-            if old.state in (State.DRAINING, State.STOPPED) and not self.isStopping:
+            if self._stopFirst and not self.isStopping:
                 await self._startAgain(old, handover, triggers, addresses)
             attempt(handover.rollBack)
             raise
@@ -228,7 +228,9 @@ class Generations:
         old.suspend()
         # No other generation serves until it has stopped.
         old.retire(self._drain, None)
-        await old.retired.wait()
+        await self.waitUntilRetired(old, max(self._drain, LATE))
+        if self.isStopping:
+            raise CancelledError
 
     async def _startAgain(
         self,
@@ -294,11 +296,13 @@ class Generations:
             )
         return made
 
-    async def waitUntilRetired(self, old: Generation) -> None:
+    async def waitUntilRetired(self, old: Generation, more: float = FLUSH) -> None:
         """
         Wait until a generation has stopped, but not for ever.
+
+        @param more: How long to wait when its connections are closed.
         """
-        seconds = self._drain + FLUSH
+        seconds = self._drain + more
         isInTime = await firesWithin(seconds, old.retired.wait(), self._reactor)
         if not (isInTime or self.isStopping):
             _log.warn("{it} does not stop: no longer waiting for it", it=old)
@@ -343,6 +347,9 @@ class Generations:
         @param seconds: How long connections may stay open.
         """
         self.phase = Phase.STOPPING
+        if self.current.state is State.DRAINING:
+            # The new generation of a stop-first reload does not exist yet.
+            self.current.acceptPending()
         attempt(self._sharing.closeHandovers)
         # The last one to be suspended accepts the pending connections: the oldest,
         # which has started.

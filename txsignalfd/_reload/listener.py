@@ -336,9 +336,25 @@ class Listener:
         Stop the socket and all its duplicates: new connections are refused.
         """
         if not self._adopted:
+            if self._socket.type == socket.SOCK_STREAM:
+                self._closePending()
             # Datagram sockets have no connection to shut down.
             with suppress(OSError):
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         if self.path is not None:
             self.path.remove()
         self._socket.close()
+
+    def _closePending(self) -> None:
+        """
+        Close connections that no port will accept, which shutdown(2) would reset.
+        """
+        with suppress(OSError):
+            for _ in range(MAX_BACKLOG):
+                connection, _ = self._socket.accept()
+                with connection:
+                    connection.setblocking(False)
+                    # To close a socket resets it while there is something to read.
+                    with suppress(OSError):
+                        while connection.recv(65536):
+                            pass

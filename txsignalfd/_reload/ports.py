@@ -197,9 +197,9 @@ class SharedPort:
 
     def acceptPending(self) -> None:
         """
-        Accept the connections in the listen queue.
+        Accept the connections in the listen queue, also when suspended.
         """
-        self.doRead()
+        super().doRead()  # type: ignore[misc]
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """

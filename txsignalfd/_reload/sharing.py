@@ -154,7 +154,7 @@ class PendingSocket:
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
         listener.acquire(self)
-        listener.enlargeQueue()
+        attempt(listener.enlargeQueue)
 
     def suspend(self) -> None:
         """
@@ -244,7 +244,7 @@ class Handover:
                 port.listener.acquire(self)
                 self._reserved.append(port.listener)
                 if stopsFirst:
-                    port.listener.enlargeQueue()
+                    attempt(port.listener.enlargeQueue)
 
     @contextmanager
     def starting(self, resources: Resources) -> Iterator[None]:
