@@ -122,6 +122,9 @@ def checkWatchable(signals: Iterable[int]) -> list[int]:
 _owners: Final[dict[int, ProcessMask]] = {}
 _lock = threading.Lock()
 
+#: Identifies this interpreter among those of the process.
+_INTERPRETER: Final = id(_owners)
+
 #: The signals of L{reserve}, which have no owner yet.  Guarded by the lock.
 _reserved: Final[set[int]] = set()
 
@@ -245,6 +248,11 @@ class ProcessMask:
                         " the dispatcher that watches it (see dispatcherFor), or"
                         " unwatch it there first"
                     )
+            if wanted and not lib.txs_interpreter_enter(_INTERPRETER):
+                raise SignalAlreadyWatched(
+                    "another Python interpreter of this process watches signals, and"
+                    f" only one can: {signalName(wanted[0])} cannot be watched here"
+                )
             callInForkedChildren(_forgetOwners)
             before, main = blockUntilRestored(wanted), _mainThread()
             for count, signo in enumerate(wanted):
@@ -254,6 +262,7 @@ class ProcessMask:
                     for done in wanted[:count]:
                         lib.txs_release(done)
                     _unblockRestored()
+                    _leaveProcess()
                     raise OSError(error, f"{signalName(signo)}: {os.strerror(error)}")
             if wanted and not _owners:
                 replaceStarters()
@@ -301,10 +310,26 @@ class ProcessMask:
                 del _owners[signo]
             if restored and not _owners:
                 restoreStarters()
+            _leaveProcess()
             error = None if _unblockRestored() else ffi.errno
         wakeOwners(owners)
         if error is not None:
             raise OSError(error, "the main thread still blocks signals")
+
+
+def _leaveProcess() -> None:
+    """
+    Let another interpreter of the process watch signals, if this one watches none.
+    """
+    if not _owners and not isWatchedElsewhere():
+        lib.txs_interpreter_leave()
+
+
+def isWatchedElsewhere() -> bool:
+    """
+    Return whether another interpreter of the process watches signals.
+    """
+    return bool(lib.txs_interpreter_is_other(_INTERPRETER))
 
 
 def _unblockRestored() -> bool:

@@ -14,7 +14,7 @@ Dispositions need no such care: exec(2) resets those that are caught.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 from txsignalfd._kernel import mask as _mask
 from txsignalfd._kernel.mask import ProcessMask
@@ -91,4 +91,5 @@ def spawning() -> AbstractContextManager[None]:
 
     @raise OSError: If the system refuses.
     """
-    return SpawnWindow()
+    # This interpreter has not blocked the signals of another one.
+    return nullcontext() if _mask.isWatchedElsewhere() else SpawnWindow()

@@ -41,6 +41,9 @@ ffibuilder.cdef(
     int txs_signalfd(int fd, const sigset_t *mask, int flags);
     int txs_sigqueue(int pid, int signo, int value);
 
+    int txs_interpreter_enter(uintptr_t interpreter);
+    void txs_interpreter_leave(void);
+    int txs_interpreter_is_other(uintptr_t interpreter);
     int txs_acquire(int signo, int was_blocked, int pipe, int doorbell,
                     uintptr_t main_tid);
     int txs_release(int signo);

@@ -63,6 +63,12 @@
 static atomic_int txs_pid;      /* the process that watches signals */
 
 /*
+ * The Python interpreter that watches signals, or 0.  The locks and the owners of
+ * signals are kept in Python, where interpreters of one process cannot share them.
+ */
+static atomic_uintptr_t txs_interpreter;
+
+/*
  * Send a siginfo to the process unchanged.  0, or -1 if that is impossible.
  *
  * The kernel lets a thread send any si_code to its own thread number, and queues
@@ -261,6 +267,7 @@ static void txs_after_fork_in_child(void)
         atomic_store(&signal->doorbell_fd, 0);
     }
     atomic_store(&txs_pid, (int)getpid());
+    atomic_store(&txs_interpreter, 0);
     txs_threads_reset();
     txs_window_reset();
     txs_deferred_reset();
@@ -268,6 +275,29 @@ static void txs_after_fork_in_child(void)
 }
 
 /* --- acquire and release ------------------------------------------------ */
+
+/* Let an interpreter watch signals.  0 if another one watches some. */
+static int txs_interpreter_enter(uintptr_t interpreter)
+{
+    uintptr_t current = 0;
+
+    return atomic_compare_exchange_strong(&txs_interpreter, &current, interpreter)
+           || current == interpreter;
+}
+
+/* The interpreter has released its last signal. */
+static void txs_interpreter_leave(void)
+{
+    atomic_store(&txs_interpreter, 0);
+}
+
+/* Whether another interpreter watches signals. */
+static int txs_interpreter_is_other(uintptr_t interpreter)
+{
+    uintptr_t current = atomic_load(&txs_interpreter);
+
+    return current != 0 && current != interpreter;
+}
 
 /* Do this once: fork(2) restores everything in a child.  0, or -1 and errno. */
 static int txs_watch_forks(void)

@@ -1,0 +1,84 @@
+"""
+Signals in a process with several Python interpreters.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from signal import SIGUSR1, SIGUSR2
+
+import pytest
+
+from tests.support.descriptors import blockedSignals, descriptorOf, drained
+from tests.support.kernel import forked
+
+#: Watch a signal, send it, and report what was received, or why it cannot be watched.
+WATCH = """
+import json, os, sys
+sys.path[:] = {path}
+from txsignalfd import SignalAlreadyWatched, SignalDescriptor, spawning
+received = []
+with spawning():
+    pass
+try:
+    descriptor = SignalDescriptor([{signo}], received.extend)
+except SignalAlreadyWatched as error:
+    received = str(error)
+else:
+    os.kill(os.getpid(), {signo})
+    descriptor.drain()
+    descriptor.close()
+    received = [info.signo for info in received]
+os.write({writer}, json.dumps(received).encode())
+"""
+
+Watch = Callable[[int], object]
+
+
+@pytest.fixture
+def watchInSubinterpreter() -> Watch:
+    """
+    A function that runs the program in a subinterpreter, and returns its report.
+    """
+    import sys
+
+    run = pytest.importorskip("_testcapi").run_in_subinterp
+
+    def watch(signo: int) -> object:
+        reader, writer = os.pipe()
+        code = WATCH.format(path=sys.path, signo=int(signo), writer=writer)
+        assert run(code) == 0
+        os.close(writer)
+        with open(reader, "rb") as report:
+            return json.load(report)
+
+    return watch
+
+
+@forked
+def test_onlyOneInterpreterWatches(watchInSubinterpreter: Watch) -> None:
+    """
+    Another one gets SignalAlreadyWatched, and does not disturb the first.
+    """
+    with descriptorOf(SIGUSR1) as (descriptor, reads):
+        for signo in (SIGUSR1, SIGUSR2):
+            message = f"only one can: {signo.name} cannot be watched here"
+            assert message in str(watchInSubinterpreter(signo))
+            assert blockedSignals() == {SIGUSR1}
+        os.kill(os.getpid(), SIGUSR1)
+        assert drained(descriptor, reads, 1).signals == [SIGUSR1]
+    assert blockedSignals() == set()
+
+
+@forked
+def test_interpretersMayWatchOneAfterAnother(watchInSubinterpreter: Watch) -> None:
+    """
+    The last signal of the first interpreter must be restored.
+    """
+    for _ in range(2):
+        with descriptorOf(SIGUSR1) as (descriptor, reads):
+            os.kill(os.getpid(), SIGUSR1)
+            assert drained(descriptor, reads, 1).signals == [SIGUSR1]
+        assert watchInSubinterpreter(SIGUSR1) == [SIGUSR1]
