@@ -5,13 +5,15 @@ Each public name is imported when it is first used (PEP 562), so that a program
 that needs only L{lowlevel}, or C{python -m txsignalfd}, does not import Twisted.
 """
 
-from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from txsignalfd import _version
 
 __version__ = _version.__version__
+
+# Type checkers take this name for true.  typing.TYPE_CHECKING would import typing,
+# which takes longer than everything else that the txsignalfd command imports.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     # The public names.  Type checkers follow these imports; at run time _homes()
@@ -50,19 +52,19 @@ if TYPE_CHECKING:
     from txsignalfd.service import SignalService as SignalService
     from txsignalfd.siginfo import Child as Child, Sender as Sender, SigInfo as SigInfo
 else:  # a type checker that saw __getattr__ would accept any name
+    _found: dict[str, str] = {}
 
-    @cache
     def _homes() -> dict[str, str]:
-        import ast
+        if not _found:
+            import ast
 
-        tree = ast.parse(__spec__.loader.get_source(__name__))
-        return {
-            alias.asname: node.module
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom)
-            for alias in node.names
-            if alias.asname
-        }
+            tree = ast.parse(__spec__.loader.get_source(__name__))
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ImportFrom):
+                    _found.update(
+                        {a.asname: node.module for a in node.names if a.asname}
+                    )
+        return _found
 
     def __getattr__(name: str) -> object:
         if name == "__all__":

@@ -7,7 +7,7 @@ import faulthandler
 import signal
 import sys
 
-from txsignalfd._control.inspect import main
+from txsignalfd._control.command import main
 
 if __name__ == "__main__":
     # Restore the actions that -X faulthandler or -X dev has replaced.

@@ -268,14 +268,25 @@ class Generation:
     def __str__(self) -> str:
         return f"generation {self.number}"
 
+    def status(self) -> dict[str, Any]:
+        """
+        Describe the generation for a program.
+        """
+        return {
+            "number": self.number,
+            "state": self.state.value,
+            "connections": len(self.resources.connections),
+            "addresses": [whereIs(port) for port in self.resources.ports],
+        }
+
     def describe(self) -> str:
         """
         Describe the generation in one line of a report.
         """
-        ports = ", ".join(map(whereIs, self.resources.ports))
+        status = self.status()
         return (
-            f"{self} {self.state.value}: {len(self.resources.connections)} connections,"
-            f" {ports or 'no port'}"
+            f"{self} {status['state']}: {status['connections']} connections,"
+            f" {', '.join(status['addresses']) or 'no port'}"
         )
 
     def privilegedStart(self) -> None:

@@ -24,7 +24,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txsignalfd._reload.generation import Resources
+from txsignalfd._reload.generation import Generation, Resources
 from txsignalfd._reload.generations import Generations, Phase
 from txsignalfd._reload.sharing import unclaimed
 from txsignalfd._reload.transaction import (
@@ -165,12 +165,18 @@ class ReloadService(Service):
     #: The former name of L{addObserver}.
     addWatcher = addObserver
 
+    @property
+    def generations(self) -> list[Generation]:
+        """
+        The generations that have not stopped, the oldest first.
+        """
+        return list(self._generations.generations) if self._generations else []
+
     def describe(self) -> list[str]:
         """
         Describe each generation that has not stopped, the oldest first.
         """
-        generations = self._generations.generations if self._generations else []
-        return [generation.describe() for generation in generations]
+        return [generation.describe() for generation in self.generations]
 
     def privilegedStartService(self) -> None:
         """
@@ -307,11 +313,7 @@ class ReloadService(Service):
             return
         reload.end()
         self._pace.end()
-        _log.info(
-            "reloaded in {seconds:.3f} s: {generation} serves",
-            seconds=reload.seconds,
-            generation=generations.current,
-        )
+        _log.info("{outcome}", outcome=reload.outcome)
         self._observers.after(reload)
         for deferred in request.takeWaiting():
             old.retired.wait().chainDeferred(deferred)
@@ -321,13 +323,7 @@ class ReloadService(Service):
     def _failed(self, generations: Generations, reload: Reload) -> None:
         assert reload.failure is not None, "the reload has failed"
         reload.remains = generations.remains
-        _log.failure(
-            "not reloaded, after {seconds:.3f} s: {remains}: {reason}",
-            reload.failure,
-            seconds=reload.seconds,
-            remains=reload.remains,
-            reason=reload.reason,
-        )
+        _log.failure("{outcome}", reload.failure, outcome=reload.outcome)
         self._observers.after(reload)
 
     def stopService(self) -> Deferred[None]:

@@ -274,6 +274,16 @@ class Reload:
     asker = requester
 
     @property
+    def outcome(self) -> str:
+        """
+        The outcome in one line, as the log has it.
+        """
+        seconds = f"{self.seconds:.3f} s"
+        if self.failure is None:
+            return f"reloaded in {seconds}: generation {self.number} serves"
+        return f"not reloaded, after {seconds}: {self.remains}: {self.reason}"
+
+    @property
     def reason(self) -> str:
         """
         The reason of the failure in one line, as at the end of a traceback.

@@ -26,6 +26,7 @@ from txsignalfd._reload.generation import FLUSH
 from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.transaction import Reload
 from txsignalfd._twistd.actions import DEFAULTS, REPEAT, Action, describeActions
+from txsignalfd._twistd.answers import Answers
 from txsignalfd._twistd.commands import RunCommand
 from txsignalfd._twistd.logs import rotateLogs
 from txsignalfd._twistd.notstarted import logNotStarted, starting
@@ -85,6 +86,7 @@ class Daemon(Service):
         #: Whether the first generation could not start.
         self._failed = False
         reloads.logsStart = False
+        self._answers = Answers(reloads, reactor)
         reloads.addObserver(self._before, self._after)
 
     def _effectiveActions(self) -> dict[int, Action]:
@@ -110,8 +112,8 @@ class Daemon(Service):
         self._hadTerminal = self._foreground and hasTerminal()
         self._signals = SignalService(
             {
-                signo: self._handler(signo)
-                for signo in self._actions
+                signo: self._answers.wrap(signo, action, self._handler(signo))
+                for signo, action in self._actions.items()
                 if not self._leaves(signo)
             },
             stopOn=(),
@@ -169,6 +171,7 @@ class Daemon(Service):
         self._stopExtending()
         self._notifier.stopWatchdog()
         self._notifier.close()
+        self._answers.close()
         startupSignals.deferAgain()
         self._signals.stopService()
         return result
@@ -271,8 +274,8 @@ class Daemon(Service):
             self._stopSignal = info.signo
             stopReactor(dispatcherFor(self._reactor), info.signo)
 
-    def _rotate(self, info: SigInfo) -> None:
-        rotateLogs()
+    def _rotate(self, info: SigInfo) -> list[str]:
+        return rotateLogs()
 
     def _report(self, info: SigInfo) -> None:
         text = report(dispatcherFor(self._reactor), self._reloads.describe())

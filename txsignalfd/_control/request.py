@@ -1,0 +1,215 @@
+# -*- test-case-name: tests.control.test_command -*-
+"""
+L{Request}: ask a daemon by a signal, and wait for its answer.
+
+The request is the signal itself.  sigqueue(3) sends it with a random token as its
+value, and the answers arrive as datagrams at an abstract UNIX socket (unix(7))
+that is named after this process and the token.  So the daemon needs no port and
+no file, and everybody who may signal the daemon may ask, and nobody else.
+
+Of a standard signal at most one is pending, so a request may be merged with
+another sender's signal.  A request that is not acknowledged is therefore sent
+again, with the same token, which the daemon recognizes.
+
+Only datagrams from the daemon's own pid are accepted: the kernel vouches for it
+(SO_PASSCRED).  Another process that guesses the token, or binds the name first,
+can send nothing that is taken for an answer.
+
+See L{txsignalfd._twistd.requests} for the daemon's side, and C{docs/control.rst}
+for what hostile neighbours can and cannot do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from txsignalfd._control.target import CannotAsk, Target
+from txsignalfd._native.names import signalName
+from txsignalfd._twistd.requests import COMMAND_BITS, COMMANDS, replyAddress
+from txsignalfd.lowlevel import sigqueue
+
+#: Seconds until a request that is not acknowledged is sent again.
+AGAIN: Final = 0.2
+
+#: How often a request is sent before the target counts as one that does not answer.
+MOST_SENT: Final = 10
+
+_CREDENTIALS: Final = struct.Struct("=iII")
+_LONGEST: Final = 1 << 20
+
+
+class TargetEnded(Exception):
+    """
+    The target has ended before it gave the final answer.
+    """
+
+
+class Answer(NamedTuple):
+    """
+    A datagram of the daemon.
+
+    @ivar fields: Its assignments, as of sd_notify(3).
+    """
+
+    fields: dict[str, str]
+
+    @classmethod
+    def parse(cls, datagram: bytes) -> Answer:
+        """
+        Parse a datagram; a line that is no assignment is ignored.
+        """
+        lines = datagram.decode(errors="replace").split("\n")
+        pairs = (line.partition("=") for line in lines)
+        return cls({name: value for name, equals, value in pairs if equals})
+
+    @property
+    def text(self) -> str:
+        """
+        The line for the operator.
+        """
+        return self.fields.get("STATUS", "")
+
+    @property
+    def data(self) -> str:
+        """
+        The JSON for programs, or nothing.
+        """
+        return self.fields.get("X_JSON", "")
+
+    @property
+    def exitStatus(self) -> int | None:
+        """
+        The exit status of the command, or C{None} while more answers follow.
+        """
+        status = self.fields.get("X_EXIT_STATUS", "")
+        return int(status) if status in ("0", "1") else None
+
+
+class Request:
+    """
+    One request.
+    """
+
+    def __init__(self, target: Target, signo: int, command: str) -> None:
+        """
+        @param target: The daemon.
+        @param signo: The signal whose action is requested.
+        @param command: The name of that action.
+        """
+        self._target = target
+        self._signo = signo
+        (self._code,) = (code for code, name in COMMANDS.items() if name == command)
+        self._sent = 0
+        self._acknowledged = False
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            self._token = self._bind()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _bind(self) -> int:
+        while True:
+            token = secrets.randbits(31 - COMMAND_BITS) << COMMAND_BITS | self._code
+            try:
+                self._socket.bind(replyAddress(os.getpid(), token))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue  # another token has another address
+                raise
+            return token
+
+    def close(self) -> None:
+        """
+        Close the socket: further answers are discarded.
+        """
+        self._socket.close()
+
+    def run(
+        self, timeout: float | None, progress: Callable[[Answer], object]
+    ) -> Answer:
+        """
+        Send the request, and wait for the final answer.
+
+        @param timeout: Seconds to wait for it; C{None} for no limit.
+        @param progress: Called with each answer but the final one.
+        @return: The final answer.
+        @raise TargetEnded: If the daemon has ended before the final answer.
+        @raise CannotAsk: If the target does not answer, or not in time.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        poll.register(self._target, select.POLLIN)
+        again = 0.0
+        while True:
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                raise CannotAsk(f"no answer within {timeout:g} s")
+            if not self._acknowledged and now >= again:
+                self._send()
+                again = now + AGAIN
+            ready = dict(poll.poll(self._milliseconds(now, again, deadline)))
+            if self._socket.fileno() in ready:
+                answer = self._receive()
+                if answer is not None:
+                    self._acknowledged = True
+                    if answer.exitStatus is not None:
+                        return answer
+                    progress(answer)
+            elif ready:
+                raise TargetEnded(f"process {self._target.pid} has ended")
+
+    def _milliseconds(
+        self, now: float, again: float, deadline: float | None
+    ) -> float | None:
+        times = [] if self._acknowledged else [again]
+        if deadline is not None:
+            times.append(deadline)
+        return max(0.0, min(times) - now) * 1000 + 1 if times else None
+
+    def _send(self) -> None:
+        # While the signal is pending the daemon has not looked at it, and a second
+        # one would be merged with it.
+        if self._sent and self._target.hasPending(self._signo):
+            return
+        if self._sent == MOST_SENT:
+            raise CannotAsk(
+                f"process {self._target.pid} has received {signalName(self._signo)},"
+                " and does not answer: it is no twistd signalfd, or it is in another"
+                " network namespace"
+            )
+        try:
+            sigqueue(self._target.pid, self._signo, self._token)
+        except BlockingIOError:
+            return  # RLIMIT_SIGPENDING is used up for now
+        except OSError as error:
+            raise CannotAsk(
+                f"process {self._target.pid} cannot be signalled: {error.strerror}"
+            ) from None
+        self._sent += 1
+
+    def _receive(self) -> Answer | None:
+        """
+        Receive a datagram.
+
+        @return: C{None} if it is not the daemon's.
+        """
+        datagram, ancillary, _, _ = self._socket.recvmsg(
+            _LONGEST, socket.CMSG_SPACE(_CREDENTIALS.size)
+        )
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                pid, _, _ = _CREDENTIALS.unpack(data)
+                if pid == self._target.pid:
+                    return Answer.parse(datagram)
+        return None

@@ -1,0 +1,111 @@
+# -*- test-case-name: tests.control.test_target -*-
+"""
+L{Target}: the daemon that a command is for, named by pid, pidfile or unit.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from txsignalfd._native.names import signalName
+from txsignalfd._proc.status import ThreadSignals, ofProcess
+
+
+class CannotAsk(Exception):
+    """
+    The target cannot be asked; the message says why.
+    """
+
+
+def parseTarget(text: str) -> int:
+    """
+    Return the process id of a target.
+
+    @param text: A pid, the path of a pidfile, or C{unit:NAME}, which is the main
+        process of a unit of systemd.
+    @raise CannotAsk: If there is no such process.
+    """
+    if text.isdecimal() and text.isascii():
+        return _positive(text, text)
+    if text.startswith("unit:"):
+        return _mainPID(text.removeprefix("unit:"))
+    try:
+        with open(text, encoding="ascii", errors="replace") as pidfile:
+            return _positive(pidfile.read(64).strip(), f"pidfile {text!r}")
+    except OSError as error:
+        raise CannotAsk(f"pidfile {text!r}: {error.strerror}") from None
+
+
+def _positive(text: str, where: str) -> int:
+    if text.isdecimal() and text.isascii() and 0 < int(text) < 2**31:
+        return int(text)
+    raise CannotAsk(f"{where}: expected a process id, got {text!r}")
+
+
+def _mainPID(unit: str) -> int:
+    command = ["systemctl", "show", "--property=MainPID", "--value", "--", unit]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    except OSError as error:
+        raise CannotAsk(f"unit {unit!r}: systemctl: {error.strerror}") from None
+    if done.returncode:
+        raise CannotAsk(f"unit {unit!r}: {done.stderr.strip()}")
+    if done.stdout.strip() in ("", "0"):
+        raise CannotAsk(f"unit {unit!r} has no main process: it is not running")
+    return _positive(done.stdout.strip(), f"unit {unit!r}")
+
+
+class Target:
+    """
+    A running process.
+
+    Its pidfd tells when it ends, and that the pid has not been used again.
+    """
+
+    def __init__(self, text: str) -> None:
+        """
+        @param text: See L{parseTarget}.
+        @raise CannotAsk: If there is no such process.
+        """
+        self.pid = parseTarget(text)
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError as error:
+            raise CannotAsk(f"process {self.pid}: {error.strerror}") from None
+
+    def fileno(self) -> int:
+        """
+        Return the pidfd, which is readable when the process has ended.
+        """
+        return self._pidfd
+
+    def checkCatches(self, signo: int) -> None:
+        """
+        Check that a signal would reach a handler of the process.
+
+        @raise CannotAsk: If it would be ignored, or have its default action.
+        """
+        if signo not in self._status().caught:
+            raise CannotAsk(
+                f"process {self.pid} has no handler for {signalName(signo)}: it is no"
+                " twistd signalfd that serves"
+            )
+
+    def hasPending(self, signo: int) -> bool:
+        """
+        Return whether a signal is pending for the process.
+        """
+        return signo in self._status().shared
+
+    def _status(self) -> ThreadSignals:
+        try:
+            return ofProcess(self.pid).main
+        except OSError as error:
+            raise CannotAsk(str(error.strerror)) from None
+
+    def close(self) -> None:
+        """
+        Close the pidfd.
+        """
+        os.close(self._pidfd)

@@ -1,0 +1,148 @@
+# -*- test-case-name: tests.control.test_command -*-
+"""
+L{Requests}: answer the C{txsignalfd} command.
+
+A request is a signal that sigqueue(3) sent with a positive value.  Its low bits name
+the command, and the others are random: together they are the token.  The answers are
+datagrams of assignments, as those of sd_notify(3), to an abstract UNIX socket that
+the requester has bound: see L{txsignalfd._control.request}.
+
+The pid and the token are only the sender's claims.  So an answer may go to an
+address that nobody has bound, or that somebody else has, and contains nothing but
+what the daemon logs.  Nothing here blocks: a requester that does not read loses
+its answers.  A bounded number of requests is remembered.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import OrderedDict
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from txsignalfd._native.names import CODES
+from txsignalfd.siginfo import SigInfo
+
+#: The number of requests that are remembered, to recognize one that is repeated.
+REMEMBERED: Final = 1024
+
+#: The commands, by their number in the low bits of a token.
+COMMANDS: Final = {1: "reload", 2: "stop", 3: "rotate", 4: "status"}
+COMMAND_BITS: Final = 3
+
+_SI_QUEUE: Final = CODES["SI_QUEUE"]
+
+
+def replyAddress(pid: int, token: int) -> bytes:
+    """
+    Return the abstract address of the socket that receives the answers.
+
+    @param pid: The process that asks.
+    @param token: The value of its signal.
+    """
+    return b"\0txsignalfd/request/%d/%08x" % (pid, token)
+
+
+class Requester(NamedTuple):
+    """
+    The sender of a request, and what tells its requests apart.
+    """
+
+    pid: int
+    token: int
+
+    @property
+    def command(self) -> str | None:
+        """
+        The name of the command; C{None} if it is unknown.
+        """
+        return COMMANDS.get(self.token & (1 << COMMAND_BITS) - 1)
+
+
+def requesterOf(info: SigInfo) -> Requester | None:
+    """
+    Return the requester, or C{None} if a signal is no request.
+    """
+    if info.code == _SI_QUEUE and info.pid > 0 and info.int > 0:
+        return Requester(info.pid, info.int)
+    return None
+
+
+class Requests:
+    """
+    The requests that a daemon has received.  Use it in the reactor's thread.
+    """
+
+    def __init__(self) -> None:
+        #: The final answer to each requester, or C{None} before there is one.
+        #: The oldest is first.
+        self._answers: OrderedDict[Requester, bytes | None] = OrderedDict()
+        self._socket: socket.socket | None = None
+
+    def isRepeated(self, info: SigInfo) -> bool:
+        """
+        Remember and acknowledge a request.
+
+        @param info: The signal.
+        @return: Whether the request was received before, and must not be acted on
+            again.  C{False} for a signal that is no request.
+        """
+        requester = requesterOf(info)
+        if requester is None:
+            return False
+        isRepeated = requester in self._answers
+        answer = self._answers.setdefault(requester, None)
+        self._send(requester, answer or b"X_ACKNOWLEDGED=1")
+        if len(self._answers) > REMEMBERED:
+            self._answers.popitem(last=False)
+        return isRepeated
+
+    def report(self, info: SigInfo, text: str) -> None:
+        """
+        Send an answer that is not the final one, if a signal is a request.
+
+        @param info: The signal.
+        @param text: One line for the operator.
+        """
+        if (requester := requesterOf(info)) is not None:
+            self._send(requester, _status(text))
+
+    def answer(self, info: SigInfo, text: str, succeeded: bool, data: str = "") -> None:
+        """
+        Send the final answer, if a signal is a request.
+
+        @param info: The signal.
+        @param text: One line for the operator.
+        @param succeeded: Whether the daemon did what was requested.
+        @param data: JSON for a program, on one line.
+        """
+        requester = requesterOf(info)
+        if requester is None:
+            return
+        assignments = [_status(text), b"X_EXIT_STATUS=%d" % (not succeeded)]
+        if data:
+            assignments.append(b"X_JSON=" + data.encode())
+        message = b"\n".join(assignments)
+        if requester in self._answers:
+            self._answers[requester] = message
+        self._send(requester, message)
+
+    def _send(self, requester: Requester, message: bytes) -> None:
+        # A requester that does not read, or that has ended, loses the answer.
+        with suppress(OSError):
+            if self._socket is None:
+                kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+                self._socket = socket.socket(socket.AF_UNIX, kind)
+            self._socket.sendto(message, replyAddress(*requester))
+
+    def close(self) -> None:
+        """
+        Close the socket.
+        """
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _status(text: str) -> bytes:
+    return b"STATUS=" + " ".join(text.split()).encode(errors="replace")
