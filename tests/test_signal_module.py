@@ -14,7 +14,7 @@ import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from signal import (
     ITIMER_PROF,
     ITIMER_REAL,
@@ -74,6 +74,19 @@ def handling(signo: int, handler: Any) -> Iterator[None]:
         yield
     finally:
         signal.signal(signo, before)
+
+
+@pytest.fixture(autouse=True)
+def timersAreStopped() -> Iterator[None]:
+    """
+    A timer that a failing test leaves behind does not end the test run.
+    """
+    with ExitStack() as handlers:
+        for _, signo in TIMERS:
+            handlers.enter_context(handling(signo, Handled()))
+        yield
+        for timer, _ in TIMERS:
+            signal.setitimer(timer, 0)
 
 
 def inPool(

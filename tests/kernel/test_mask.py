@@ -503,6 +503,33 @@ def test_mainThreadIsAskedAgain(occasion: Callable[[ProcessMask], None]) -> None
 
 @forked
 @needsLinux
+def test_finalizerMayRestoreWhileASignalIsAcquired(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    The garbage collector, or a handler of the signal module, runs code at any moment.
+    """
+
+    class Interrupted:
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+        def txs_acquire(self, *arguments: int) -> int:
+            first.close()
+            return int(real.txs_acquire(*arguments))
+
+    real = lib
+    first = SignalDescriptor([SIGUSR1], print)
+    monkeypatch.setattr(_mask, "lib", Interrupted())
+    with descriptorOf(SIGUSR2) as (second, reads):
+        send(SIGUSR2)
+        drained(second, reads, 1)
+        assert set(_mask._owners) == {SIGUSR2}
+    assert blockedSignals() == set()
+
+
+@forked
+@needsLinux
 def test_wakeMayUseTheDescriptorAndAnotherThread() -> None:
     """
     No lock is held when C{wake} is called.

@@ -120,7 +120,10 @@ def checkWatchable(signals: Iterable[int]) -> list[int]:
 
 #: The owner of each acquired signal; guarded by the lock.
 _owners: Final[dict[int, ProcessMask]] = {}
-_lock = threading.Lock()
+
+#: Reentrant, because the garbage collector and Python's signal handlers may run code of
+#: the user anywhere, which may restore signals.
+_lock = threading.RLock()
 
 #: Identifies this interpreter among those of the process.
 _INTERPRETER: Final = id(_owners)
@@ -153,9 +156,10 @@ def _assignDeferred() -> list[ProcessMask]:
     wanted = lib.txs_deferred_count()
     records = ffi.new("struct txs_siginfo[]", wanted + lib.TXS_NSIG)
     deferred: dict[ProcessMask, list[SigInfo]] = {}
+    owners = dict(_owners)  # a finalizer may restore signals below
     size = lib.txs_deferred_take(records, wanted) * SIGINFO_SIZE
     for info in parse(bytes(ffi.buffer(records, size))):
-        deferred.setdefault(_owners[info.signo], []).append(info)
+        deferred.setdefault(owners[info.signo], []).append(info)
     for owner, infos in deferred.items():
         owner.defer(infos)
     return list(deferred)
@@ -182,7 +186,7 @@ def _forgetOwners() -> None:
     _reserved.clear()
     restoreStarters()
     # Another thread may have held the old locks during the fork.
-    _lock, windowLock = threading.Lock(), threading.RLock()
+    _lock, windowLock = threading.RLock(), threading.RLock()
 
 
 class ProcessMask:
