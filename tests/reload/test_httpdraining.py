@@ -223,6 +223,31 @@ async def test_afterAReloadABusyHTTP2ConnectionGetsGOAWAY(
 
 @overTLS
 @inReactor
+async def test_aSlowClientOfHTTP2LosesNoResponse(reactor: Any, http2: Any) -> None:
+    """
+    It is behind the server, and sends frames when the server has said all.
+    """
+    page = Page()
+    async with running(reactor, http2.listen(page)) as (reloads, made):
+        client = await http2(reactor, made)
+        client.send(client.request())
+        await until(reactor, lambda: page.requests)
+        transport = client.tls.client.transport
+        transport.pauseProducing()
+        ended = reloads.reload()
+        await page.answer(reactor)
+        for _ in range(3):
+            await sleep(reactor, LONG)
+            client.ping()
+        transport.resumeProducing()
+        await client.receive(lambda: False)
+        assert client.ended == [1]
+        assert client.lastStreams == [NOT_YET, 1]
+        await ended
+
+
+@overTLS
+@inReactor
 async def test_aLongHTTP2RequestGetsGOAWAYInHalfOfTheDrain(
     reactor: Any, http2: Any
 ) -> None:

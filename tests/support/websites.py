@@ -147,6 +147,9 @@ class TLSClient:
         with suppress(ssl.SSLWantReadError):
             while data := self._tls.read():
                 received += data
+            # The server has ended TLS.
+            transport: Any = self.client.transport
+            transport.loseConnection()
         return received
 
     async def receive(self, end: bytes) -> bytes:
@@ -202,6 +205,13 @@ class HTTP2Client:
         """
         if data:
             self.tls.send(self.tls.encrypt(data))
+
+    def ping(self) -> None:
+        """
+        Send a frame that is no request.
+        """
+        self._connection.ping(b"12345678")
+        self.send(self._connection.data_to_send())
 
     async def receive(self, condition: Callable[[], object]) -> None:
         """

@@ -140,13 +140,12 @@ def closeIfIdle(connection: Any) -> bool:
         return False
     channel = channelOf(connection)
     if isHTTP1(channel):
-        # It is the producer of the transport, and TLS would wait for its end.
         channel.loseConnection()
     else:
         # It sends GOAWAY with the number of the last request.
         channel.timeoutConnection()
-    # A client that reads no more need not confirm the end of TLS.
-    connection.loseConnection()
+        # TLS does not end before its producer.
+        channel.transport.unregisterProducer()
     return True
 
 
@@ -182,8 +181,10 @@ class HTTPDraining:
         self._reactor = reactor
         self._each = each
         self._mayClose = False
-        #: Those that were idle when they were examined the last time.
+        #: Those that were idle when they were examined the last time, and those
+        #: that wait for the client to end TLS, too.
         self._idle: WeakSet[Any] = WeakSet()
+        self._closing: WeakSet[Any] = WeakSet()
         self._timer: Timer | None = None
 
     def begin(self, interval: float, mayClose: bool) -> None:
@@ -214,7 +215,13 @@ class HTTPDraining:
             if not isIdle(connection):
                 return
             self._idle.add(connection)
-            if connection in before and (self._mayClose or sendGoAway(connection)):
+            if connection not in before:
+                return
+            if connection in self._closing:
+                if self._mayClose:
+                    connection.loseConnection()
+            elif self._mayClose or sendGoAway(connection):
+                self._closing.add(connection)
                 closeIfIdle(connection)
 
         self._each(examine)
