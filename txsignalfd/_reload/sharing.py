@@ -199,7 +199,7 @@ class PortSharing(PortOwner):
 
     def closeHandovers(self) -> None:
         """
-        Release all sockets of stopped ports; their pending connections are reset.
+        Release all sockets of stopped ports; their pending connections are closed.
         """
         for handover in list(self.handovers):
             handover.close()
@@ -303,7 +303,7 @@ class Handover:
 
     def close(self) -> None:
         """
-        Release all sockets; connections that still wait in them are reset.
+        Release all sockets; connections that still wait in them are closed.
         """
         self._release()
         if self._deadline is not None:
