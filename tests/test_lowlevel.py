@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.files import HasFileno, openBuffered, openRaw
 from tests.support.kernel import (
     blocked,
     checked,
@@ -59,21 +60,6 @@ REALTIME = SIGRTMIN + 3
 INVALID_SIGNALS = [-2, -1, 0, 32, 33, 65, 1700, 2**31, -(2**31) - 1, 2**70]
 
 NOT_INTEGERS: list[Any] = ["HUP", b"1", 1.0, None, object(), [1]]
-
-
-class HasFileno:
-    """
-    An object with a descriptor.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def fileno(self) -> int:
-        """
-        Return the number of the descriptor.
-        """
-        return self.fd
 
 
 class IsIndex:
@@ -173,9 +159,6 @@ def test_numberOutOfRangeIsAValueError(call: Call) -> None:
 
 @takingSignals
 def test_signalThatIsNotAnIntegerIsATypeError(call: Call) -> None:
-    """
-    The error is that of python-signalfd, and the mask is unchanged.
-    """
     for value in NOT_INTEGERS:
         with pytest.raises(TypeError, match=r"^an integer is required$"):
             call([SIGUSR1, value])
@@ -184,9 +167,6 @@ def test_signalThatIsNotAnIntegerIsATypeError(call: Call) -> None:
 
 @takingSignals
 def test_singleNumberIsNotAListOfSignals(call: Call) -> None:
-    """
-    An argument that is not iterable is a TypeError.
-    """
     with pytest.raises(TypeError, match="not iterable"):
         call(SIGUSR1)
 
@@ -237,9 +217,6 @@ def test_exceptionOfTheIterablePropagates(call: Call, error: Exception) -> None:
 def test_wrongNumberOfArgumentsIsATypeError(
     call: Callable[..., object], arguments: tuple[object, ...]
 ) -> None:
-    """
-    The error is that of python-signalfd.
-    """
     with pytest.raises(TypeError, match="argument"):
         call(*arguments)
 
@@ -271,9 +248,6 @@ def test_otherArgumentsMustBeIntegers(call: Call) -> None:
 
 @takingSignals
 def test_anyIterableOfIntegersIsAccepted(call: Call) -> None:
-    """
-    Members of C{Signals}, numbers, and objects with C{__index__} are accepted.
-    """
     for signals in (
         [IsIndex()],
         iter([10]),
@@ -290,9 +264,6 @@ def test_anyIterableOfIntegersIsAccepted(call: Call) -> None:
 
 
 def test_sigprocmaskReturnsThePreviousMask() -> None:
-    """
-    The result is a sorted list of numbers, with realtime signals, and can be set again.
-    """
     assert sigprocmask(SIG_BLOCK, [REALTIME, SIGUSR1]) == []
     assert sigprocmask(SIG_BLOCK, [SIGHUP]) == [SIGUSR1, REALTIME]
     assert sigprocmask(SIG_UNBLOCK, [SIGUSR1]) == [SIGHUP, SIGUSR1, REALTIME]
@@ -304,9 +275,6 @@ def test_sigprocmaskReturnsThePreviousMask() -> None:
 
 
 def test_sigprocmaskConstantsAreThoseOfTheSignalModule() -> None:
-    """
-    Constants of both modules may be mixed.
-    """
     assert SIG_BLOCK == signal.SIG_BLOCK
     assert SIG_UNBLOCK == signal.SIG_UNBLOCK
     assert SIG_SETMASK == signal.SIG_SETMASK
@@ -314,9 +282,6 @@ def test_sigprocmaskConstantsAreThoseOfTheSignalModule() -> None:
 
 @forked
 def test_blockedSignalIsDeliveredWhenUnblocked() -> None:
-    """
-    A signal that arrives while it is blocked is handled when it is unblocked.
-    """
     handled: list[int] = []
     before = signal.signal(SIGUSR1, lambda signo, frame: handled.append(signo))
     try:
@@ -350,18 +315,12 @@ def test_sigprocmaskChangesOnlyItsThread() -> None:
 
 @pytest.mark.parametrize("signo", [SIGKILL, SIGSTOP])
 def test_sigprocmaskIgnoresSignalsThatCannotBeBlocked(signo: int) -> None:
-    """
-    SIGKILL and SIGSTOP raise no error, and are never blocked.
-    """
     sigprocmask(SIG_BLOCK, [signo, SIGUSR1])
     assert sigprocmask(SIG_BLOCK, []) == [SIGUSR1]
 
 
 @pytest.mark.parametrize("how", [1700, -1, 3])
 def test_sigprocmaskRefusesAnUnknownHow(how: int) -> None:
-    """
-    The error is that of python-signalfd, and the mask is unchanged.
-    """
     message = re.escape(f"value specified for how ({how}) invalid")
     with pytest.raises(ValueError, match=f"^{message}$"):
         sigprocmask(how, [SIGUSR1])
@@ -379,9 +338,6 @@ def blockSignal32() -> None:
 
 
 def test_sigprocmaskResultCanBeSetAgain() -> None:
-    """
-    The previous mask can be set again, even if signal 32 was blocked.
-    """
     systemCall("rt_sigprocmask")
 
     def undo() -> set[int]:
@@ -414,9 +370,6 @@ def test_flagsSetBlockingAndInheritance(create: Callable[..., int], flags: int) 
 
 
 def test_signalfdDoesNotChangeTheMask() -> None:
-    """
-    Only the system call is made.
-    """
     made = signalfd(-1, [SIGUSR1, REALTIME])
     os.close(made)
     assert mask() == set()
@@ -424,9 +377,6 @@ def test_signalfdDoesNotChangeTheMask() -> None:
 
 @pytest.mark.parametrize("signals", [[], [SIGUSR1], range(1, 32), [34, 64]])
 def test_signalfdReceivesTheGivenSignals(signals: Iterable[int]) -> None:
-    """
-    SIGKILL and SIGSTOP are ignored.
-    """
     made = signalfd(-1, signals)
     try:
         assert signalsOf(made) == set(signals) - {SIGKILL, SIGSTOP}
@@ -452,9 +402,6 @@ def test_signalsOfADescriptorCanBeChanged(fd: int, wrap: Callable[[int], Any]) -
 
 
 def test_otherDescriptorIsAnOSErrorAndAValueError() -> None:
-    """
-    A pipe is refused with EINVAL.
-    """
     reader, writer = os.pipe()
     try:
         with pytest.raises(InvalidArgument) as caught:
@@ -466,9 +413,6 @@ def test_otherDescriptorIsAnOSErrorAndAValueError() -> None:
 
 
 def test_closedDescriptorIsAnOSErrorAndAValueError() -> None:
-    """
-    A closed descriptor is refused with EBADF.
-    """
     for number in (closedDescriptor(), -2):
         with pytest.raises(InvalidArgument) as caught:
             signalfd(number, [SIGUSR1])
@@ -477,9 +421,6 @@ def test_closedDescriptorIsAnOSErrorAndAValueError() -> None:
 
 @pytest.mark.parametrize("flags", [1, -1, 1 << 20])
 def test_unknownFlagsAreAnOSErrorAndAValueError(flags: int) -> None:
-    """
-    Unknown flags are refused with EINVAL, and the mask is unchanged.
-    """
     for call in (openWithFlags, create_signalfd):
         with pytest.raises(InvalidArgument) as caught:
             call([SIGUSR1], flags)
@@ -508,9 +449,6 @@ def assertBothErrors(error: BaseException, number: int) -> None:
 
 @forked
 def test_numberTooLargeForTheSystemIsAnOverflowError() -> None:
-    """
-    Numbers are never truncated.
-    """
     for number in (2**31, -(2**31) - 1, 2**40):
         for call in (
             lambda n: signalfd(n, []),
@@ -531,9 +469,6 @@ def test_numberTooLargeForTheSystemIsAnOverflowError() -> None:
 
 @forked
 def test_createSignalfdBlocksAndReceives() -> None:
-    """
-    One call blocks the signals and opens a descriptor; SIGKILL and SIGSTOP are ignored.
-    """
     sigprocmask(SIG_BLOCK, [SIGHUP])
     signals = [SIGKILL, SIGUSR1, SIGSTOP, REALTIME]
     made = create_signalfd(signo for signo in signals)
@@ -575,9 +510,6 @@ def failWithoutDescriptors(
 def test_failedCreateSignalfdRestoresTheMask(
     signals: Callable[[], Iterable[int]], before: set[int]
 ) -> None:
-    """
-    EMFILE is an OSError, and the mask is unchanged.
-    """
     error, after = inChild(lambda: failWithoutDescriptors(signals, before))
     assert isinstance(error, OSError)
     assert not isinstance(error, ValueError)
@@ -586,9 +518,6 @@ def test_failedCreateSignalfdRestoresTheMask(
 
 
 def test_failedCreateSignalfdRestoresAnInheritedMask() -> None:
-    """
-    The error is reported, and the mask restored, even if signal 32 was blocked.
-    """
     systemCall("rt_sigprocmask")
 
     def fail() -> tuple[InvalidArgument, set[int]]:
@@ -603,9 +532,6 @@ def test_failedCreateSignalfdRestoresAnInheritedMask() -> None:
 
 
 def test_createSignalfdOfEverySignal() -> None:
-    """
-    All signals that Python names can be received at once.
-    """
     made = create_signalfd(lowlevel.ALL_SIGNALS)
     try:
         everything = set(signal.Signals) - {SIGKILL, SIGSTOP}
@@ -645,20 +571,6 @@ def test_missingSignalfdIsNamedInTheError(number: int) -> None:
 # --- read_signalfd -------------------------------------------------------------
 
 
-def openRaw(fd: int) -> Any:
-    """
-    Open a descriptor as an unbuffered file.
-    """
-    return open(fd, "rb", buffering=0, closefd=False)
-
-
-def openBuffered(fd: int) -> Any:
-    """
-    Open a descriptor as a buffered file.
-    """
-    return open(fd, "rb", closefd=False)
-
-
 readable = pytest.mark.parametrize("wrap", [int, HasFileno, openRaw, openBuffered])
 Wrap = Callable[[int], Any]
 
@@ -686,17 +598,11 @@ def test_signalsAreReadFromEveryKindOfDescriptor(fd: int, wrap: Wrap) -> None:
 
 
 def test_readSiginfoIsAnAlias() -> None:
-    """
-    PyPI's signalfd uses this name.
-    """
     assert read_siginfo is read_signalfd
 
 
 @forked
 def test_readWaitsForASignal() -> None:
-    """
-    Reading a blocking descriptor waits for a signal.
-    """
     with blocked(SIGUSR1):
         made = signalfd(-1, [SIGUSR1])
         waiting = threading.Timer(0.01, os.kill, (os.getpid(), SIGUSR1))
@@ -729,9 +635,6 @@ def test_readingAPipeIsAValueError(wrap: Wrap, content: bytes) -> None:
 def test_readingARegularFileIsAValueError(
     wrap: Wrap, content: bytes, tmp_path: Path
 ) -> None:
-    """
-    End of file and less than a record are reported.
-    """
     path = tmp_path / "file"
     path.write_bytes(content)
     with open(path, "rb") as stream, pytest.raises(ValueError, match=r"record|end of"):
@@ -739,9 +642,6 @@ def test_readingARegularFileIsAValueError(
 
 
 def test_readingAClosedSocketIsAValueError() -> None:
-    """
-    End of file is reported.
-    """
     one, other = socket.socketpair()
     with one:
         other.close()
@@ -750,9 +650,6 @@ def test_readingAClosedSocketIsAValueError() -> None:
 
 
 def test_recordIsReadFromMemory() -> None:
-    """
-    An object with C{readinto} is sufficient.
-    """
     recording = io.BytesIO(struct.pack("=I124x", SIGHUP))
     assert read_signalfd(recording).name == "SIGHUP"
     with pytest.raises(ValueError, match="end of file"):
@@ -761,9 +658,6 @@ def test_recordIsReadFromMemory() -> None:
 
 @pytest.mark.parametrize("wrap", [int, HasFileno])
 def test_readingAClosedDescriptorIsAnOSError(wrap: Wrap) -> None:
-    """
-    The errno is EBADF, for a number and for an object.
-    """
     for number in (closedDescriptor(), -1):
         with pytest.raises(OSError, match=os.strerror(errno.EBADF)) as caught:
             read_signalfd(wrap(number))
@@ -772,9 +666,6 @@ def test_readingAClosedDescriptorIsAnOSError(wrap: Wrap) -> None:
 
 @pytest.mark.parametrize("wrap", [openRaw, openBuffered])
 def test_readingAFileWithAClosedDescriptorIsAnOSError(wrap: Wrap) -> None:
-    """
-    The errno is EBADF.
-    """
     made = signalfd(-1, [SIGUSR1], SFD_NONBLOCK)
     source = wrap(made)
     os.close(made)
@@ -785,9 +676,6 @@ def test_readingAFileWithAClosedDescriptorIsAnOSError(wrap: Wrap) -> None:
 
 @forked
 def test_readingAClosedFileIsTheFilesError(fd: int) -> None:
-    """
-    The file's ValueError is unchanged.
-    """
     source = openRaw(fd)
     source.close()
     with pytest.raises(ValueError, match="closed file"):
@@ -800,27 +688,18 @@ def test_readingAClosedFileIsTheFilesError(fd: int) -> None:
 @forked
 @pytest.mark.parametrize("value", [0, 1, -1, 2**31 - 1, -(2**31)])
 def test_sigqueueSendsIntegersOf32Bits(fd: int, value: int) -> None:
-    """
-    The receiver reads the value that was sent.
-    """
     assert sigqueue(os.getpid(), REALTIME, value) is None  # type: ignore[func-returns-value]
     assert read_signalfd(fd).value == value
 
 
 @forked
 def test_sigqueueSendsZeroByDefault(fd: int) -> None:
-    """
-    The value is optional.
-    """
     sigqueue(os.getpid(), SIGUSR1)
     assert read_signalfd(fd).value == 0
 
 
 @forked
 def test_realtimeSignalsQueue(fd: int) -> None:
-    """
-    All realtime signals arrive in order; standard ones are merged.
-    """
     for value in range(100):
         sigqueue(os.getpid(), REALTIME, value)
         sigqueue(os.getpid(), SIGUSR1, value)
@@ -835,9 +714,6 @@ def test_realtimeSignalsQueue(fd: int) -> None:
 @forked
 @pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 2**32, 2**70])
 def test_sigqueueRefusesLargerIntegers(fd: int, value: int) -> None:
-    """
-    The value is not truncated, and no signal is sent.
-    """
     with pytest.raises(OverflowError):
         sigqueue(os.getpid(), REALTIME, value)
     with pytest.raises(BlockingIOError):
@@ -846,18 +722,12 @@ def test_sigqueueRefusesLargerIntegers(fd: int, value: int) -> None:
 
 @forked
 def test_sigqueueOfSignalZeroSendsNothing(fd: int) -> None:
-    """
-    Signal 0 only checks whether the process exists.
-    """
     sigqueue(os.getpid(), 0)
     with pytest.raises(BlockingIOError):
         read_signalfd(fd)
 
 
 def test_sigqueueToAnEndedProcessIsAProcessLookupError() -> None:
-    """
-    The error is that of C{os.kill}.
-    """
     ended = subprocess.Popen(["true"])
     ended.wait()
     for signo in (0, SIGUSR1):
@@ -869,18 +739,12 @@ def test_sigqueueToAnEndedProcessIsAProcessLookupError() -> None:
 @forked
 @pytest.mark.parametrize("signo", [65, -1, 1700])
 def test_sigqueueOfAnInvalidSignalIsAnOSErrorAndAValueError(signo: int) -> None:
-    """
-    The errno is EINVAL.
-    """
     with pytest.raises(InvalidArgument) as caught:
         sigqueue(os.getpid(), signo)
     assertBothErrors(caught.value, errno.EINVAL)
 
 
 def test_sigqueueToAnotherUsersProcessIsAPermissionError() -> None:
-    """
-    The error is that of C{os.kill}.
-    """
     if os.getuid() != 0:
         pytest.skip("only root can change its uid to that of another user")
 
@@ -920,17 +784,11 @@ def test_sigqueueOverTheLimitIsABlockingIOError() -> None:
 
 
 def test_allSignalsAreThoseOfTheSignalModule() -> None:
-    """
-    The list is sorted, without duplicates.
-    """
     assert sorted(signal.valid_signals() & set(signal.Signals)) == lowlevel.ALL_SIGNALS
 
 
 @forked
 def test_classesOfPyPIsModuleExist() -> None:
-    """
-    Programs use L{SigInfo} and C{UnknownError}.
-    """
     assert lowlevel.SigInfo is SigInfo
     with pytest.raises(lowlevel.UnknownError):
         sigqueue(os.getpid(), 1700)
@@ -938,17 +796,11 @@ def test_classesOfPyPIsModuleExist() -> None:
 
 @forked
 def test_siginfoSizeIsThatOfARecord(fd: int) -> None:
-    """
-    A read returns 128 bytes.
-    """
     os.kill(os.getpid(), SIGUSR1)
     assert len(os.read(fd, 1000)) == lowlevel.SIGINFO_SIZE == 128
 
 
 def test_importStarImportsThePublicNames() -> None:
-    """
-    C{from txsignalfd.lowlevel import *} imports C{__all__}.
-    """
     exported: dict[str, object] = {}
     exec("from txsignalfd.lowlevel import *", exported)
     assert exported.keys() - {"__builtins__"} == set(lowlevel.__all__)

@@ -103,9 +103,6 @@ async def test_standardSignalsArriveDespiteBusyThreads(
 async def test_endOfAChildArrivesDespiteBusyThreads(
     reactor: Any, dispatcher: SignalDispatcher
 ) -> None:
-    """
-    The signal has the child's exit code.
-    """
     got = Recorder()
     dispatcher.addHandler(SIGCHLD, got)
     with busyThreads():
@@ -254,9 +251,6 @@ def test_faulthandlerDumpsForOtherSignals(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
 def test_debuggerMayAttach(tmp_path: Path) -> None:
-    """
-    Signals arrive after it has detached.
-    """
     with program(tmp_path, TWISTD, "-n", "signalfd") as daemon:
         daemon.waitForOutput("watches")
         gdb = ["gdb", "-nx", "-batch", "-p", str(daemon.pid), "-ex", "info threads"]

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import signalfd as theirs
 
+from tests.support.files import HasFileno, openBuffered, openRaw
 from tests.support.kernel import inChild
 from txsignalfd import lowlevel as ours
 
@@ -28,35 +29,6 @@ FIELDS = (
     *("signo", "errno", "code", "uid", "fd", "tid", "overrun", "trapno", "status"),
     *("int", "ptr", "utime", "stime", "addr"),
 )
-
-
-class HasFileno:
-    """
-    An object with a descriptor.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def fileno(self) -> int:
-        """
-        Return its number.
-        """
-        return self._fd
-
-
-def openRaw(fd: int) -> Any:
-    """
-    Open a descriptor as an unbuffered file.
-    """
-    return open(fd, "rb", buffering=0)
-
-
-def openBuffered(fd: int) -> Any:
-    """
-    Open a descriptor as a buffered file.
-    """
-    return open(fd, "rb")
 
 
 def outcome(module: Any, call: Callable[[Any], Any]) -> Any:
@@ -175,9 +147,6 @@ RESULTS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("call", RESULTS.values(), ids=list(RESULTS))
 def test_resultsAreEqual(call: Callable[[Any], Any]) -> None:
-    """
-    Members of C{Signals} compare equal to numbers.
-    """
     assert outcome(ours, call) == outcome(theirs, call)
 
 

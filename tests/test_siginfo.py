@@ -154,16 +154,10 @@ def nonZeroFields(received: SigInfo, *names: str) -> dict[str, object]:
 
 
 def sendToThread(signo: int) -> None:
-    """
-    Send a signal to this thread by pthread_kill(3).
-    """
     signal.pthread_kill(threading.get_ident(), signo)
 
 
 def sendPidfd(signo: int) -> None:
-    """
-    Send a signal to this process by pidfd_send_signal(2).
-    """
     fd = os.pidfd_open(os.getpid())
     try:
         signal.pidfd_send_signal(fd, signo)
@@ -246,9 +240,6 @@ def test_posixTimerHasAnOverrunAndNoSender() -> None:
 
 @forked
 def test_alarmComesFromTheKernel() -> None:
-    """
-    setitimer(2) and alarm(2) name no sender.
-    """
     with listening(signal.SIGALRM) as fd:
         signal.setitimer(signal.ITIMER_REAL, 0.001)
         received = nextSignal(fd)
@@ -356,9 +347,6 @@ def test_exitedChildIsReported() -> None:
 
 @forked
 def test_stoppedContinuedAndKilledChildIsReported() -> None:
-    """
-    The signal that changed the child's state is reported.
-    """
     with listening(SIGCHLD) as fd:
         child = subprocess.Popen(["sleep", "60"])
         for sent, code, did in [
@@ -479,9 +467,6 @@ def test_refusedSystemCallIsReported() -> None:
 
 @pytest.mark.parametrize("code", [2, 6])
 def test_unknownCodeOfSigsysReportsNoDescriptor(code: int) -> None:
-    """
-    The codes of SIGPOLL do not apply to SIGSYS.
-    """
     received = info(SIGSYS, code=code)
     assert meaningOf(received)[:4] == (str(code), None, None, None)
 
@@ -497,9 +482,6 @@ def test_unknownCodeOfSigsysReportsNoDescriptor(code: int) -> None:
     ],
 )
 def test_faultHasAnAddress(signo: int, code: int, name: str) -> None:
-    """
-    Its codes are not taken for those of a child or a descriptor.
-    """
     with listening(signo) as fd:
         forge(signo, code, struct.pack("=Q", 0xDEAD000))
         received = nextSignal(fd)
@@ -693,18 +675,12 @@ def test_signalIsFoundByAnyUsualName(name: str, signo: int) -> None:
     ],
 )
 def test_unknownNameIsInTheError(name: str) -> None:
-    """
-    The error repeats the mistyped name.
-    """
     message = re.escape(f"there is no signal {name!r}")
     with pytest.raises(ValueError, match=f"^{message}$"):
         signalNumber(name)
 
 
 def test_everySignalIsFoundByItsOwnName() -> None:
-    """
-    L{signalNumber} accepts every name that L{signalName} returns.
-    """
     for signo in range(1, 65):
         assert signalNumber(signalName(signo)) == signo
     for member in Signals.__members__:
@@ -712,9 +688,6 @@ def test_everySignalIsFoundByItsOwnName() -> None:
 
 
 def test_signalIsAMemberOfPythonsEnumeration() -> None:
-    """
-    Signals without a member are plain numbers.
-    """
     assert info(SIGHUP).signal is Signals.SIGHUP
     assert info(SIGRTMAX).signal is Signals.SIGRTMAX
     realtime = info(SIGRTMIN + 3)
@@ -729,9 +702,6 @@ def test_signalIsAMemberOfPythonsEnumeration() -> None:
 
 
 def test_lineNamesTheSender() -> None:
-    """
-    The line is that of the documentation.
-    """
     received = info(SIGHUP, pid=4242, uid=1000)
     assert str(received) == "SIGHUP from pid 4242 (uid 1000) by kill"
     assert f"{received}" == describe(received)
@@ -753,9 +723,6 @@ def test_lineNamesTheSender() -> None:
     ],
 )
 def test_lineNamesTheCommand(fields: dict[str, int], line: str) -> None:
-    """
-    The sender's command is shown if there is a sender.
-    """
     assert describe(info(**fields), "init") == line
 
 
@@ -805,9 +772,6 @@ def test_unknownAttributeIsAnAttributeError(name: str) -> None:
 
 
 def test_siginfoIsImmutable() -> None:
-    """
-    Attributes cannot be set, added or deleted.
-    """
     received = info(pid=7)
     before = hash(received), repr(received)
     for name in (*FIELDS, *DERIVED, "ssi_pid", "something"):
@@ -819,9 +783,6 @@ def test_siginfoIsImmutable() -> None:
 
 
 def test_siginfoIsEqualByValue() -> None:
-    """
-    Instances with the same record are equal and have the same hash.
-    """
     plain = record(pid=7)
     (first,), (second,) = parse(plain), parse(bytearray(plain))
     assert first == second
@@ -846,17 +807,11 @@ def test_siginfoDiffersFromOtherTypes(other: object) -> None:
 
 
 def test_siginfosHaveNoOrder() -> None:
-    """
-    Sorting is a TypeError.
-    """
     with pytest.raises(TypeError):
         sorted([info(1), info(2)])  # type: ignore[type-var]
 
 
 def test_reprShowsTheNonZeroFields() -> None:
-    """
-    The representation helps to read a log or a failed test.
-    """
     received = info(SIGRTMIN + 3, code=-1, pid=42, uid=5, int=-3)
     assert repr(received) == "<SigInfo SIGRTMIN+3 signo=37 code=-1 pid=42 uid=5 int=-3>"
     assert repr(info()) == "<SigInfo SIGHUP signo=1>"
@@ -875,9 +830,6 @@ def test_reprShowsTheNonZeroFields() -> None:
     ],
 )
 def test_siginfoCanBeCopiedAndPickled(again: Callable[[SigInfo], SigInfo]) -> None:
-    """
-    The copy has every byte of the record.
-    """
     (received,) = parse(bytes(range(128)))
     other = again(received)
     assert type(other) is SigInfo
@@ -887,9 +839,6 @@ def test_siginfoCanBeCopiedAndPickled(again: Callable[[SigInfo], SigInfo]) -> No
 
 
 def test_siginfoHasNoDictionary() -> None:
-    """
-    Many instances fit into memory.
-    """
     assert not hasattr(info(), "__dict__")
 
 
@@ -928,17 +877,11 @@ def test_parseCountsBytesOfWiderItems() -> None:
 
 @pytest.mark.parametrize("empty", [b"", bytearray(), memoryview(b"")])
 def test_emptyBufferHasNoSignals(empty: bytes | bytearray | memoryview) -> None:
-    """
-    An empty buffer is no error.
-    """
     assert parse(empty) == []
 
 
 @pytest.mark.parametrize("length", [1, 4, 127, 129, 255, 257, 128 * 64 - 1])
 def test_truncatedBufferIsAnError(length: int) -> None:
-    """
-    No record before the truncated one is parsed.
-    """
     made = mock.Mock(wraps=SigInfo)
     message = f"^expected whole records of 128 bytes, got {length} bytes$"
     with (
@@ -950,9 +893,6 @@ def test_truncatedBufferIsAnError(length: int) -> None:
 
 
 def test_parsedSignalsOutliveTheirBuffer() -> None:
-    """
-    The buffer may be changed and resized after parsing.
-    """
     buffer = bytearray(record(pid=7))
     (received,) = parse(buffer)
     buffer[:] = bytes(256)
@@ -965,9 +905,6 @@ records = st.binary(min_size=128, max_size=128)
 
 @given(records)
 def test_everyRecordCanBeRead(data: bytes) -> None:
-    """
-    No attribute raises an error, whatever the kernel wrote.
-    """
     (received,) = parse(data)
     public = {name for name in dir(received) if not name.startswith("_")}
     both = FIELDS.keys() | {f"ssi_{name}" for name in FIELDS}
@@ -993,9 +930,6 @@ def test_everyRecordCanBeRead(data: bytes) -> None:
     records,
 )
 def test_everyKnownCodeCanBeRead(signo: int, code: int, data: bytes) -> None:
-    """
-    The code decides which of sender, child and value there are.
-    """
     (received,) = parse(struct.pack("=Iii", signo, 0, code) + data[12:])
     assert str(received) == describe(received)
     assert received.sender is None or received.child is None
@@ -1006,9 +940,6 @@ def test_everyKnownCodeCanBeRead(signo: int, code: int, data: bytes) -> None:
 
 @given(st.lists(records, max_size=70))
 def test_parseReturnsASignalForEachRecord(datas: list[bytes]) -> None:
-    """
-    Records are parsed independently, and in order.
-    """
     together = parse(b"".join(datas))
     assert together == [parse(data)[0] for data in datas]
     assert len(together) == len(datas)
@@ -1016,9 +947,6 @@ def test_parseReturnsASignalForEachRecord(datas: list[bytes]) -> None:
 
 @given(records, records)
 def test_equalityIsThatOfTheRecords(one: bytes, other: bytes) -> None:
-    """
-    The hash is consistent with equality.
-    """
     (first,), (second,), (again,) = parse(one), parse(other), parse(one)
     assert (first == second) == (one == other)
     assert (first != second) == (one != other)
@@ -1031,9 +959,6 @@ def test_equalityIsThatOfTheRecords(one: bytes, other: bytes) -> None:
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if name != "signo"])
 def test_makeSetsTheFields(name: str) -> None:
-    """
-    Fields that are not given are 0.
-    """
     info = SigInfo.make(SIGHUP, **{"code": 0, name: 7})
     assert [each for each in FIELDS if getattr(info, each)] == ["signo", name]
     assert getattr(info, name) == 7
@@ -1041,9 +966,6 @@ def test_makeSetsTheFields(name: str) -> None:
 
 @forked
 def test_madeSignalEqualsAReceivedOne() -> None:
-    """
-    It has the same meaning and the same text.
-    """
     with listening(SIGUSR1) as fd:
         os.kill(os.getpid(), SIGUSR1)
         info = nextSignal(fd)
@@ -1058,9 +980,6 @@ def test_madeSignalEqualsAReceivedOne() -> None:
 
 
 def test_makeRefusesUnknownFieldsAndCodes() -> None:
-    """
-    The error names the accepted ones.
-    """
     with pytest.raises(
         TypeError, match="unknown field 'sender'; the fields are signo, errno"
     ):

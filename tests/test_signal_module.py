@@ -149,9 +149,6 @@ async def test_handlerInstalledMeanwhileIsInEffectAfterwards(
 async def test_handlersOfOtherSignalsAreCalledImmediately(
     dispatcher: SignalDispatcher,
 ) -> None:
-    """
-    The signal module calls them as usual.
-    """
     handled = Handled()
     with handling(SIGUSR2, handled):
         dispatcher.watch(SIGUSR1)
@@ -227,9 +224,6 @@ async def test_intervalTimersOfOtherSignalsWork(
 async def test_posixTimerHasAnOverrun(
     reactor: Any, dispatcher: SignalDispatcher
 ) -> None:
-    """
-    It counts the expirations while the reactor was busy.
-    """
     got = Recorder()
     dispatcher.addHandler(SIGRTMIN, got)
     with posixTimer(SIGRTMIN, 4711, 0.005) as number:
@@ -357,9 +351,6 @@ async def test_pauseAndSigwaitWorkForOtherSignals(
 async def test_siginterruptDoesNoHarm(
     reactor: Any, dispatcher: SignalDispatcher, flag: bool
 ) -> None:
-    """
-    A watched signal still arrives after C{siginterrupt}.
-    """
     got = Recorder()
     dispatcher.addHandler(SIGUSR1, got)
     signal.siginterrupt(SIGUSR1, flag)
@@ -619,9 +610,6 @@ def test_signalModuleInterruptsCalls(name: str) -> None:
 async def test_pythonThreadContinuesToWait(
     reactor: Any, dispatcher: SignalDispatcher
 ) -> None:
-    """
-    Python restarts interrupted calls.
-    """
     got = Recorder()
     read, write = os.pipe()
     waiting = inPool(reactor, os.read, read, 1)
@@ -657,9 +645,6 @@ async def test_reactorInAnotherThreadAddsHandlers(
 async def test_anotherThreadAddsHandlers(
     reactor: Any, dispatcher: SignalDispatcher
 ) -> None:
-    """
-    It uses C{callFromThread}.
-    """
     got = Recorder()
     add = reactor.callFromThread
     await inPool(reactor, add, dispatcher.addHandler, SIGUSR1, got)

@@ -41,17 +41,11 @@ from txsignalfd._kernel.descriptor import maximumReads
 
 @pytest.fixture
 def reads() -> Reads:
-    """
-    The signals that the descriptor delivered.
-    """
     return Reads()
 
 
 @pytest.fixture
 def descriptor(reads: Reads) -> Iterator[SignalDescriptor]:
-    """
-    A descriptor for SIGUSR1 and a realtime signal.
-    """
     descriptor = SignalDescriptor([SIGUSR1, SIGRTMIN], reads.append)
     yield descriptor
     descriptor.close()
@@ -107,9 +101,6 @@ def test_readReceivesAtMost64Signals(
 def test_drainReceivesAllThatIsPending(
     descriptor: SignalDescriptor, reads: Reads
 ) -> None:
-    """
-    Any number of pending signals is received, in order.
-    """
     for count in (0, 1, 63, 64, 65, 128):
         queue(*range(count))
         descriptor.drain()
@@ -158,9 +149,6 @@ def test_drainReadsNoMoreThanCanBePending(
 
 
 def test_exceptionOfAReceiverIsLogged(logged: list[LogEvent]) -> None:
-    """
-    The descriptor continues to deliver signals.
-    """
     received = []
 
     def receive(infos: list[SigInfo]) -> None:
@@ -288,9 +276,6 @@ def test_replacedHandlerIsReportedDuringABurst(
 def test_handlersAreCheckedAtMostAHundredTimesASecond(
     descriptor: SignalDescriptor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    Checks do not slow down a burst.
-    """
     looks: list[float] = []
     now = 0.0
     monkeypatch.setattr(descriptor._mask, "reinstall", lambda signo: looks.append(now))
@@ -316,9 +301,6 @@ def test_signalsAreAddedAndRestored(descriptor: SignalDescriptor, reads: Reads) 
 
 
 def test_failedWatchChangesNothing(descriptor: SignalDescriptor) -> None:
-    """
-    All signals are added, or none.
-    """
     with pytest.raises(SignalNotWatchable, match="SIGKILL"):
         descriptor.watch([SIGUSR2, signal.SIGKILL])
     other = SignalDescriptor([SIGHUP], print)
@@ -360,10 +342,6 @@ def test_closedDescriptorRefusesToWatch(reads: Reads) -> None:
 
 
 def test_receiverMayCloseDuringUnwatch() -> None:
-    """
-    No descriptor stays open.
-    """
-
     def close(infos: list[SigInfo]) -> None:
         closing.close()
 
@@ -452,9 +430,6 @@ def test_fileWithTheDescriptorsNumberIsNotClosed(
 
 
 def test_forkedChildCannotUseTheDescriptor(descriptor: SignalDescriptor) -> None:
-    """
-    Each method raises WatchedByParent.
-    """
     pid = os.fork()
     if pid == 0:
         status = 1

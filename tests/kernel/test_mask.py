@@ -42,9 +42,6 @@ T = TypeVar("T")
 
 
 def here(function: Callable[[], None]) -> None:
-    """
-    Call a function in this process.
-    """
     function()
 
 
@@ -112,9 +109,6 @@ def test_signalForOneThreadIsPassedOn(threads: list[Thread]) -> None:
 
 
 def test_handlerPreservesErrno(threads: list[Thread]) -> None:
-    """
-    An interrupted system call of the thread does not fail.
-    """
     read, write = os.pipe()
     got: list[bytes] = []
     reader = threading.Thread(target=lambda: got.append(os.read(read, 1)))
@@ -169,9 +163,6 @@ def watchInAnotherThread() -> None:
 
 
 def test_signalsBlockedByTheUserStayBlocked() -> None:
-    """
-    The previous mask is restored, whatever happens in between.
-    """
     signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
     try:
         with descriptorOf(SIGUSR1, SIGUSR2) as (descriptor, _):
@@ -243,9 +234,6 @@ def test_interruptedThreadUnblocksRestoredSignals() -> None:
 
 
 def test_dispositionsAreRestored() -> None:
-    """
-    C{signal.getsignal} returns the previous ones all the time.
-    """
     python: list[int] = []
     saved = signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
     signal.signal(SIGUSR2, signal.SIG_IGN)
@@ -441,9 +429,6 @@ def test_threadsBeyondTheTableLoseNoSignal() -> None:
 
 
 def test_endedThreadsFreeTheirEntries() -> None:
-    """
-    The mask of a later thread is restored.
-    """
     # In another thread, so that the main thread has no entry meanwhile.
     thread = threading.Thread(target=interruptThreads, args=[520])
     thread.start()

@@ -73,9 +73,6 @@ def pipeOf(*signals: int, claims: bool = True) -> Iterator[tuple[SignalPipe, Rea
 
 
 def values(infos: list[SigInfo]) -> list[int | None]:
-    """
-    Return the values of signals.
-    """
     return [info.value for info in infos]
 
 
@@ -181,9 +178,6 @@ def test_environmentChoosesTheBackend() -> None:
 
 @inEveryReactor
 async def test_handlerGetsTheSigInfo(reactor: Any) -> None:
-    """
-    Signals and ends of children arrive in every reactor, in any thread.
-    """
     dispatcher = SignalDispatcher(reactor, backend="handler")
     got = Recorder()
     dispatcher.addHandler(SIGHUP, got)
@@ -317,9 +311,6 @@ def test_fullPipeLosesNoSignal(count: int) -> None:
 def test_drainReceivesAllThatIsPending(
     limit: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    Signals in the pipe and in the kernel are received, for any size of the pipe.
-    """
     if limit is not None:
         monkeypatch.setattr("resource.getrlimit", lambda _: (limit, limit))
     with pipeOf(SIGRTMIN) as (pipe, reads):
@@ -461,10 +452,6 @@ def test_unwatchReceivesWhatAnotherThreadWrites(
 
 
 def test_twoThreadsMayReadThePipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A thread that starts a child reads the pipe while the reactor's thread does.
-    """
-
     class Between:
         def __getattr__(self, name: str) -> Any:
             return getattr(ffi, name)

@@ -93,10 +93,6 @@ class Ended(ProcessProtocol):
 
 
 def viaSpawnProcess(**how: Any) -> Callable[[Any], Awaitable[str]]:
-    """
-    Start the program by C{reactor.spawnProcess}.
-    """
-
     async def start(reactor: Any) -> str:
         protocol = Ended()
         reactor.spawnProcess(protocol, STATUS[0], STATUS, **how)
@@ -107,10 +103,6 @@ def viaSpawnProcess(**how: Any) -> Callable[[Any], Awaitable[str]]:
 
 
 def viaSubprocess(**how: Any) -> Callable[[Any], Awaitable[str]]:
-    """
-    Start the program by C{subprocess}.
-    """
-
     async def start(reactor: Any) -> str:
         run: Any = subprocess.run
         return str(run(STATUS, stdout=subprocess.PIPE, text=True, **how).stdout)
@@ -119,9 +111,6 @@ def viaSubprocess(**how: Any) -> Callable[[Any], Awaitable[str]]:
 
 
 async def viaFork(reactor: Any) -> str:
-    """
-    Start the program by C{os.fork} and exec.
-    """
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -142,9 +131,6 @@ def collected(pid: int, read: int, write: int) -> str:
 
 
 async def viaPosixSpawn(reactor: Any) -> str:
-    """
-    Start the program by C{os.posix_spawn}.
-    """
     read, write = os.pipe()
     toPipe = (os.POSIX_SPAWN_DUP2, write, 1)
     pid = os.posix_spawn(STATUS[0], STATUS, dict(os.environ), file_actions=[toPipe])
@@ -160,9 +146,6 @@ async def viaSpawning(reactor: Any) -> str:
 
 
 async def viaSystem(reactor: Any) -> str:
-    """
-    Start the program by C{os.system} in a spawn window.
-    """
     with tempfile.NamedTemporaryFile("r") as output, spawning():
         assert os.system(f"exec cat /proc/self/status >{output.name}") == 0
         return output.read()
@@ -191,10 +174,6 @@ def report(connection: Connection) -> None:
 
 
 def viaMultiprocessing(method: str) -> Callable[[Any], Awaitable[str]]:
-    """
-    Start a child by C{multiprocessing}.
-    """
-
     async def start(reactor: Any) -> str:
         context: Any = multiprocessing.get_context(method)
         here, there = context.Pipe()
@@ -327,9 +306,6 @@ def test_childOfAThreadOfTheWatcherIsClean(
 async def test_spawnedProcessEndsBySigterm(
     reactor: Any, dispatcher: SignalDispatcher, usePTY: bool
 ) -> None:
-    """
-    SIGTERM is not blocked in the process.
-    """
     dispatcher.watch(SIGTERM)
     protocol = Ended()
     sleep = ["sleep", "1000"]
@@ -343,9 +319,6 @@ async def test_spawnedProcessEndsBySigterm(
 
 
 def test_forkedPythonChildHasThePreviousHandlers() -> None:
-    """
-    Python handlers and default dispositions work after C{os.fork}.
-    """
     python: list[int] = []
     saved = signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
     try:
@@ -707,9 +680,6 @@ def test_spawnWindowWithoutWatchedSignalsChangesNothing() -> None:
 
 @needsLinux
 def test_receiverOfADeferredSignalMayDrain() -> None:
-    """
-    Each signal is received once, in order.
-    """
     values: list[int | None] = []
 
     def receive(infos: list[SigInfo]) -> None:

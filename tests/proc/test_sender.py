@@ -86,9 +86,6 @@ def test_newSessionHasNoTerminal() -> None:
 
 
 def test_endedSenderHasNoCommand() -> None:
-    """
-    The command of a running process is read.
-    """
     pid = os.fork()
     if pid == 0:
         os._exit(0)
@@ -133,9 +130,6 @@ def test_signalOfThisProcessIsRecognized(code: str, away: int, isOwn: bool) -> N
 
 
 def test_kernelLeadsNoSession() -> None:
-    """
-    The kernel has no pid.
-    """
     assert not isFromLeader(SigInfo.make(signal.SIGHUP, "SI_KERNEL"))
 
 

@@ -153,9 +153,6 @@ def test_anyTextIsParsedOrRefused(text: str) -> None:
 
 
 def test_meaningsOfSignals() -> None:
-    """
-    Disposition, effect, blocked and pending are determined for each signal.
-    """
     process = ProcessSignals((THREAD,), frozenset({SIGPIPE}))
     default, die = Disposition.DEFAULT, Effect.DIES
     assert [meaning.signo for meaning in process.meanings()] == list(range(1, 65))
@@ -266,9 +263,6 @@ def test_processWithTwoThreads(tmp_path: Path) -> None:
 
 
 def test_stoppedProcess(tmp_path: Path) -> None:
-    """
-    A stopped process has not ended.
-    """
     with python(tmp_path, "print('ready', flush=True); input()") as running:
         running.kill(SIGSTOP)
         waitFor(lambda: ofProcess(running.pid).main.state == "stopped", "it stops")
@@ -276,9 +270,6 @@ def test_stoppedProcess(tmp_path: Path) -> None:
 
 
 def test_zombie() -> None:
-    """
-    A zombie has ended, and its process exists until its parent waits.
-    """
     child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert ofProcess(child.pid).hasEnded
@@ -295,9 +286,6 @@ ctypes.CDLL(None).syscall(int(sys.argv[1]), 0)
 
 
 def test_processWithoutItsMainThread(tmp_path: Path) -> None:
-    """
-    The process runs as long as one thread runs.
-    """
     number = str(systemCall("exit"))
     child = subprocess.Popen([sys.executable, "-c", MAIN_HAS_ENDED, number])
     try:
