@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import pytest
@@ -16,6 +17,9 @@ from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import CannotListenError
 from twisted.logger import LogEvent, formatEvent
 
+from tests.support import clients
+from tests.support.clients import fetch
+from tests.support.daemons import asInit
 from tests.support.generations import Client, NumberedDatagrams
 from tests.support.inreactor import inReactor
 from tests.support.ports import (
@@ -25,6 +29,7 @@ from tests.support.ports import (
     unixAt,
 )
 from tests.support.reactors import turn
+from tests.support.served import write
 from txsignalfd._reload.listener import SocketPath
 
 pytestmark = pytest.mark.usefixtures("withoutPause")
@@ -219,6 +224,84 @@ async def test_theLockOfAnotherProcessIsRespected(
             await reloads.reload()
     assert os.readlink(link) == str(os.getppid())
     assert any(f"{link}' was not removed: Lock " in text for text in texts(logged))
+
+
+@pytest.mark.parametrize("hasSocket", [False, True])
+@inReactor
+async def test_theLockOfAKilledProcessWithOurPidIsRemoved(
+    reactor: Any, hasSocket: bool, tmp_path: Path, logged: list[LogEvent]
+) -> None:
+    """
+    As in a container, where the program always gets the same pid.
+    """
+    path = str(tmp_path / "socket")
+    os.symlink(OURS, path + ".lock")
+    if hasSocket:
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(path)
+    async with running(reactor, unixAt(path, wantPID=1)):
+        assert await numberAt(UNIXClientEndpoint(reactor, path), reactor) == b"1"
+    assert os.listdir(tmp_path) == []
+    why = f"its process, pid {OURS}, has ended"
+    assert f"removed the lock '{path}.lock': {why}" in texts(logged)
+
+
+@pytest.mark.parametrize("place", ["file", "served socket"])
+@inReactor
+async def test_anotherFileThanALeftSocketStays(
+    reactor: Any, place: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "socket"
+    os.symlink(OURS, f"{path}.lock")
+    with socket.socket(socket.AF_UNIX) as other:
+        if place == "file":
+            path.touch()
+        else:
+            other.bind(str(path))
+            other.listen()
+        with pytest.raises(CannotListenError):
+            async with running(reactor, unixAt(str(path), wantPID=1)):
+                raise AssertionError("it listens")
+    assert path.exists()
+
+
+@inReactor
+async def test_twoPortsOfAProcessCannotHaveOnePath(
+    reactor: Any, tmp_path: Path
+) -> None:
+    """
+    Also if the path was removed.
+    """
+    path = str(tmp_path / "socket")
+    listen = unixAt(path, wantPID=1)
+    async with running(reactor, listen):
+        os.unlink(path)
+        with pytest.raises(CannotListenError, match="Cannot acquire lock"):
+            async with running(reactor, listen):
+                raise AssertionError("it listens")
+
+
+@inReactor
+async def test_aFileThatIsNoLockStays(reactor: Any, tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    Path(path + ".lock").touch()
+    with pytest.raises(OSError, match="Invalid argument"):
+        async with running(reactor, unixAt(path, wantPID=1)):
+            raise AssertionError("it listens")
+    assert os.listdir(tmp_path) == ["socket.lock"]
+
+
+def test_aContainerStartsAgainAfterSIGKILL(tmp_path: Path) -> None:
+    """
+    Its first process has the same pid again, and finds its own lock.
+    """
+    write(tmp_path, listen=["unix:socket"])
+    for _ in range(2):
+        with asInit(tmp_path, "served") as (outer, pid):
+            assert fetch(clients.unix(str(tmp_path / "socket")))
+            os.kill(pid, SIGKILL)
+            outer.wait()
+        assert os.readlink(tmp_path / "socket.lock") == "1"
 
 
 @inReactor

@@ -398,7 +398,7 @@ async def test_aFailedListenLeavesNothingOpen(
         datagrams.bind(("127.0.0.1", 0))
         unix.bind(path)
         if place == "lock":
-            os.symlink(str(os.getpid()), path + ".lock")
+            os.symlink(str(os.getppid()), path + ".lock")
         listens: dict[str, Listen] = {
             "tcp": lambda reactor, number: reactor.listenTCP(
                 busy.getsockname()[1], NumberedFactory(1), interface="127.0.0.1"

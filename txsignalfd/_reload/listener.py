@@ -12,8 +12,10 @@ and removes no other.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import stat
 from collections.abc import Hashable
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
@@ -22,7 +24,13 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.lockfile import FilesystemLock
 
+from txsignalfd._proc.owner import hasEnded
+
 _log: Final = Logger("txsignalfd.reload.ReloadService")
+
+
+#: The lock files of this process.
+_locks: Final[set[bytes]] = set()
 
 
 class PathLock:
@@ -36,6 +44,7 @@ class PathLock:
         """
         self._file = file
         self._sockets = 0
+        _locks.add(os.fsencode(file.name))
 
     def acquire(self) -> None:
         """
@@ -50,6 +59,7 @@ class PathLock:
         self._sockets -= 1
         if self._sockets:
             return
+        _locks.discard(os.fsencode(self._file.name))
         try:
             self._file.unlock()
         except (OSError, ValueError) as error:
@@ -70,6 +80,39 @@ class PathLock:
             isOurs = False
         if not (isOurs or self._file.lock()):
             raise CannotListenError(None, self._file.name, "Cannot acquire lock")
+
+
+def removeStaleLock(path: str | bytes) -> None:
+    """
+    Remove the lock of a path, and the socket, if their process was killed.
+
+    Twisted respects a lock if any process has the pid that the lock names.
+    """
+    socketPath = os.fsencode(path)
+    lock = socketPath + b".lock"
+    try:
+        pid = int(os.readlink(lock))
+        if lock in _locks or not hasEnded(pid, lock) or _isServed(socketPath):
+            return
+        os.unlink(lock)
+        with suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.lstat(socketPath).st_mode):
+                os.unlink(socketPath)
+    except (OSError, ValueError):
+        # Then Twisted raises, if the lock or the socket is still there.
+        return
+    _log.info(
+        "removed the lock {lock!r}: its process, pid {pid}, has ended",
+        lock=os.fsdecode(lock),
+        pid=pid,
+    )
+
+
+def _isServed(path: bytes) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.setblocking(False)
+        refused = (errno.ECONNREFUSED, errno.ENOENT)
+        return client.connect_ex(path) not in refused
 
 
 class SocketPath:

@@ -48,6 +48,7 @@ from txsignalfd._reload.listener import (
     SharedSocket,
     SocketPath,
     pathOf,
+    removeStaleLock,
 )
 from txsignalfd._reload.transaction import attempt
 
@@ -298,7 +299,7 @@ class _SharedPath(SharedPort):
     lockFile: Any = None
     mode: int
     socket: Any
-    wantPID: int
+    wantPID = 0
     #: The lock of the path, if a socket was bound there before.
     _lock: PathLock | None = None
 
@@ -311,6 +312,9 @@ class _SharedPath(SharedPort):
         path = None if listener is None else listener.path
         if path is not None and not path.isOurs:
             self._lock, listener = path.lock, None
+        elif listener is None and self.wantPID:
+            assert isinstance(key, tuple), "it has the path"
+            removeStaleLock(key[-1])
         super().listenAs(key, listener, resources)
 
     def _newListener(self, key: Hashable) -> Listener:
