@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import LoopingCall
 
-from txsignalfd._kernel.callables import nameOf
+from txsignalfd._kernel.callables import Named, nameOf
 
 
 class Base:
@@ -36,7 +36,7 @@ class Liar:
         raise SystemExit(name)
 
 
-class Named:
+class Strange:
     __qualname__ = "bell\a"
     __module__ = "tests"
 
@@ -55,7 +55,8 @@ class Named:
         ([].append, "builtins.list.append"),
         (lambda: None, f"{__name__}.<lambda>"),
         (eval("lambda: None", {}), "<lambda>"),  # as in a .tac file
-        (Named(), r"tests.bell\x07"),
+        (Strange(), r"tests.bell\x07"),
+        (Named(print, "action\a", "none"), r"action\x07"),
     ],
 )
 def test_aCallableHasAName(function: Any, name: str) -> None:

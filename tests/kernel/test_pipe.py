@@ -926,7 +926,7 @@ def test_replacedHandlerIsReported(logged: list[LogEvent]) -> None:
         send(SIGUSR1)
         signal.signal(SIGUSR1, signal.SIG_IGN)
         pipe.doRead()
-        assert any("is watched, and goes to" in each["log_format"] for each in logged)
+        assert any("is watched by txsignalfd" in each["log_format"] for each in logged)
         send(SIGUSR1)
         pipe.doRead()
         assert len(reads.infos) == 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,13 @@ async def fall(info: Any) -> None:
     A function for C{--on} that fails.
     """
     raise ValueError("it fell")
+
+
+def caught(signo: int, frame: object) -> None:
+    """
+    A signal handler of the program.
+    """
+    _reactor().callFromThread(Logger().info, "the program has caught {n}", n=signo)
 
 
 def _reactor() -> Any:
@@ -111,6 +119,8 @@ def _happen(how: str) -> Any:
             return _whenGo(Deferred())
         case "hang":
             return Deferred()
+        case "catch":
+            signal.signal(signal.SIGHUP, caught)
     return None
 
 
@@ -208,8 +218,8 @@ def makeService(options: Options) -> MultiService:
         _reactor().listenTCP(port, site, interface="127.0.0.1")
     for host, port in chosen.get("udp", []):
         UDPServer(port, Echo(), host).setServiceParent(whole)
-    if chosen.get("make") == "raise":
-        _happen("raise")
+    if chosen.get("make") in ("raise", "catch"):
+        _happen(chosen["make"])
     while chosen.get("make") == "wait" and not os.path.exists("go"):
         select.select([], [], [], 0.005)
     for endpoint in chosen.get("late", []):

@@ -179,6 +179,86 @@ def test_stopDuringTheStart(on: list[str], tmp_path: Path) -> None:
         assert daemon.wait() == -signo
 
 
+# -- handlers of the program
+
+
+@pytest.mark.parametrize("when", ["make", "start"])
+def test_handlerOfTheProgram(when: str, tmp_path: Path) -> None:
+    """
+    The log says, once, which action has replaced it.
+    """
+    write(tmp_path, **{when: "catch"})
+    with serving(tmp_path, "served") as daemon:
+        warning = (
+            "SIGHUP is watched by txsignalfd (action reload); the handler"
+            " tests.support.served.caught, installed since, is not called:"
+            " use --on HUP=leave\n"
+        )
+        daemon.waitForOutput(warning)
+        daemon.kill(SIGHUP)
+        daemon.waitForOutput("generation 2 serves")
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+        assert daemon.output().count("watched by txsignalfd") == 1
+        assert "the program has caught" not in daemon.output()
+
+
+def test_handlerThatReplacesAChosenAction(tmp_path: Path) -> None:
+    """
+    A handler that is installed while the program is loaded is older than --on.
+    """
+    write(tmp_path, make="catch")
+    with serving(tmp_path, "--on=HUP=report", "served") as daemon:
+        daemon.kill(SIGHUP)
+        daemon.waitForOutput("generation 1 serves: ")
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+        assert "watched by txsignalfd" not in daemon.output()
+
+
+@pytest.mark.parametrize("when", ["make", "start"])
+def test_signalThatIsLeftToTheProgram(when: str, tmp_path: Path) -> None:
+    """
+    Its handler is called, and the daemon does nothing.
+    """
+    write(tmp_path, **{when: "catch"})
+    with serving(tmp_path, "--on=HUP=leave", "served") as daemon:
+        assert "serves; SIGHUP=leave, " in daemon.output()
+        daemon.kill(SIGHUP)
+        daemon.waitForOutput(f"the program has caught {SIGHUP}\n")
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+        assert "reloading" not in daemon.output()
+        assert "watched by txsignalfd" not in daemon.output()
+
+
+@pytest.mark.parametrize("signo", STOPS)
+def test_stopThatIsLeftToTwisted(signo: int, tmp_path: Path) -> None:
+    """
+    It has the effect that it has in any twistd.
+    """
+    write(tmp_path)
+    name = Signals(signo).name
+    with serving(tmp_path, f"--on={name}=leave", "served") as daemon:
+        daemon.kill(signo)
+        assert daemon.wait() == -signo
+        assert ("Server Shut Down." in daemon.output()) == (signo != SIGQUIT)
+
+
+def test_sigchldThatIsLeftToTwisted(tmp_path: Path) -> None:
+    """
+    Twisted reports the ends of children.
+    """
+    write(tmp_path)
+    on = ["--on=CHLD=leave", "--on=WINCH=run:echo it runs; exit 3"]
+    with serving(tmp_path, *on, "served") as daemon:
+        daemon.kill(SIGWINCH)
+        daemon.waitForOutput("it runs; exit 3: it runs\n")
+        daemon.waitForOutput("exited with status 3")
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+
+
 # -- the first process of a pid namespace
 
 

@@ -160,6 +160,7 @@ class ReactorBackend:
         reactor: Any,
         receive: Callable[[list[SigInfo]], object],
         lost: Callable[[Failure], object],
+        explain: Callable[[int], tuple[str, str]],
     ) -> None:
         """
         @param name: A known name, or C{None} to choose the best backend when the
@@ -168,11 +169,13 @@ class ReactorBackend:
         @param receive: Called with the signals of each read.
         @param lost: Called with the reason when the reactor has dropped the
             descriptor and everything is released.
+        @param explain: See L{SignalDescriptor.explain}.
         """
         self._name = name
         self._reactor = reactor
         self._receive = receive
         self._lost = lost
+        self._explain = explain
         self._descriptor: SignalDescriptor | None = None
         self._doorbell: Doorbell | None = None
         self._withoutSiginfo = 0
@@ -230,6 +233,7 @@ class ReactorBackend:
             descriptor = _DESCRIPTORS[self._name](
                 signals, self._receive, self._descriptorLost, self._wake, doorbell
             )
+            descriptor.explain = self._explain
             undo.callback(descriptor.close)
             self._addReaders(descriptor)
             undo.pop_all()

@@ -101,7 +101,9 @@ class SignalDispatcher:
 
     def _makeBackend(self, name: str | None) -> Backend:
         name = checkBackend(name)
-        return ReactorBackend(name, self.reactor, self._table.receive, self._lost)
+        return ReactorBackend(
+            name, self.reactor, self._table.receive, self._lost, self._table.explain
+        )
 
     @property
     def watching(self) -> frozenset[int]:

@@ -39,7 +39,7 @@ from txsignalfd._dispatch.runs import (
     currentRun,
     hasSucceeded,
 )
-from txsignalfd._kernel.callables import nameOf
+from txsignalfd._kernel.callables import Named, nameOf
 from txsignalfd._native.names import signalName
 from txsignalfd.siginfo import SigInfo
 
@@ -349,6 +349,17 @@ class HandlerTable:
         Return the handlers of a signal, in the order of their calls.
         """
         return self._entries.get(signo, ())
+
+    def explain(self, signo: int) -> tuple[str, str]:
+        """
+        Return the names of a signal's handlers, and how to have another one called.
+        """
+        handlers = [registration.handler for registration in self.handlersOf(signo)]
+        names = ", ".join(map(nameOf, handlers)) or "no handler"
+        for handler in handlers:
+            if isinstance(handler, Named):
+                return names, handler.advice
+        return names, "add it to the dispatcher, or unwatch the signal first"
 
     def receive(self, infos: list[SigInfo]) -> None:
         """

@@ -1,13 +1,16 @@
 # -*- test-case-name: tests.kernel.test_callables -*-
 """
 L{nameOf}: the name of a handler or another callable, for logs and reports.
+
+L{Named}: a callable with a name of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.task import LoopingCall
 
@@ -17,15 +20,39 @@ from txsignalfd._proc.quoting import printable
 UNKNOWN: Final = "(unknown)"
 
 
+class Named:
+    """
+    A callable with a name, and advice for a user who wants something else.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str, advice: str) -> None:
+        """
+        @param function: The function to call.
+        @param name: The name that L{nameOf} returns.
+        @param advice: How to have another handler called.
+        """
+        self._function = function
+        self.name = printable(name)
+        self.advice = advice
+
+    def __call__(self, *args: Any) -> Any:
+        """
+        Call the function.
+        """
+        return self._function(*args)
+
+
 def nameOf(function: object) -> str:
     """
     Return the dotted name of a callable.
 
-    A partial or a C{LoopingCall} has the name of its function.  A bound method is named
-    after its object's class, and a callable object has the name of its class.  This
-    never raises.
+    A L{Named} has its own name.  A partial or a C{LoopingCall} has the name of its
+    function.  A bound method is named after its object's class, and a callable object
+    has the name of its class.  This never raises.
     """
     try:
+        if isinstance(function, Named):
+            return function.name
         while isinstance(function, (partial, LoopingCall)):
             function = function.func if isinstance(function, partial) else function.f
         name = getattr(function, "__qualname__", None)

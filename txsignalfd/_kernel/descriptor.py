@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txsignalfd._kernel.callables import nameOf
 from txsignalfd._kernel.fork import checkIsParent
 from txsignalfd._kernel.mask import ProcessMask, checkWatchable, collectDeferred
 from txsignalfd._native.extension import lib
@@ -106,6 +107,31 @@ class Doorbell:
         os.close(fd)
 
 
+def isTwisteds(handler: object) -> bool:
+    """
+    Return whether a handler of the C{signal} module is one of Twisted.
+    """
+    return nameOf(handler).startswith("twisted.")
+
+
+def warnOfHandler(signo: int, handler: object, receiver: str, advice: str) -> None:
+    """
+    Log that a handler of the program is not called, because its signal is watched.
+
+    @param handler: The handler, as C{signal.getsignal} returns it.
+    @param receiver: What receives the signal in its place.
+    @param advice: How to have the handler called.
+    """
+    _log.warn(
+        "{name} is watched by txsignalfd ({receiver}); the handler {handler}, installed"
+        " since, is not called: {advice}",
+        name=signalName(signo),
+        receiver=receiver,
+        handler=nameOf(handler) if callable(handler) else "(unknown to Python)",
+        advice=advice,
+    )
+
+
 @implementer(IReadDescriptor)
 class SignalDescriptor:
     """
@@ -124,6 +150,9 @@ class SignalDescriptor:
     """
 
     _fd = -1  #: the descriptor's number, or -1 while it is not open
+    #: Returns the receiver of a signal, and how to have another handler called, for
+    #: a warning about a handler that is not called.
+    explain: Callable[[int], tuple[str, str]] | None = None
     _capacity = 0  #: how many signals may be pending outside the kernel's queue
 
     def __init__(
@@ -270,6 +299,9 @@ class SignalDescriptor:
         handlers that were replaced, as Twisted does when a reactor starts.
         """
         self.checkProcess()
+        for signo in self.signals:
+            if callable(signal.getsignal(signo)):
+                self._checkHandler(signo)
         self._mask.claimForThread()
 
     def _checkOpen(self) -> None:
@@ -322,16 +354,17 @@ class SignalDescriptor:
         return self._receiveInfos(infos)
 
     def _checkHandler(self, signo: int) -> None:
-        if self._mask.reinstall(signo) == 1:
-            handler = signal.getsignal(signo)
-            _log.warn(
-                "{name} is watched, and goes to {receiver}: the handler {handler},"
-                " which was installed for it since, is not called. Add it to the"
-                " dispatcher, or unwatch the signal first",
-                name=signalName(signo),
-                receiver=self._receive,
-                handler=handler if callable(handler) else "(unknown to Python)",
-            )
+        """
+        Reinstall the C handler, and warn about a handler that has replaced it.
+        """
+        if self._mask.reinstall(signo) != 1:
+            return
+        handler = signal.getsignal(signo)
+        if not isTwisteds(handler):  # a reactor installs those when it starts
+            warnOfHandler(signo, handler, *(self.explain or self._explain)(signo))
+
+    def _explain(self, signo: int) -> tuple[str, str]:
+        return nameOf(self._receive), "call it from there, or unwatch the signal first"
 
     def drain(self, last: bool = False) -> None:
         """

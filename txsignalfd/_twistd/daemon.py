@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from signal import SIGCHLD, SIGHUP
+from signal import SIGCHLD, SIGHUP, default_int_handler, getsignal
 from time import monotonic
 from typing import Any, Final
 
@@ -21,6 +21,9 @@ from txsignalfd._children.orphans import isInit
 from txsignalfd._children.reaper import ChildReaper
 from txsignalfd._dispatch.dispatcher import dispatcherFor
 from txsignalfd._dispatch.stopping import staysIgnored, stopReactor
+from txsignalfd._kernel.callables import Named
+from txsignalfd._kernel.descriptor import isTwisteds, warnOfHandler
+from txsignalfd._native.names import signalName
 from txsignalfd._proc.sender import describeWithCommand, hasTerminal, isFromLeader
 from txsignalfd._reload.generation import FLUSH
 from txsignalfd._reload.service import ReloadService
@@ -112,7 +115,10 @@ class Daemon(Service):
         self._hadTerminal = self._foreground and hasTerminal()
         self._signals = SignalService(
             {
-                signo: self._answers.wrap(signo, action, self._handler(signo))
+                signo: Named(
+                    self._answers.wrap(signo, action, self._handler(signo)),
+                    *self._explain(signo),
+                )
                 for signo, action in self._actions.items()
                 if not self._leaves(signo)
             },
@@ -121,6 +127,8 @@ class Daemon(Service):
             reactor=self._reactor,
         )
         startupSignals.block()
+        for signo in DEFAULTS.keys() & self._actions.keys() - self._chosen.keys():
+            self._warnIfReplaced(signo)
         self._signals.privilegedStartService()
         try:
             with self._starting():
@@ -224,6 +232,22 @@ class Daemon(Service):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(1)
+
+    def _explain(self, signo: int) -> tuple[str, str]:
+        name = signalName(signo).removeprefix("SIG")
+        return f"action {self._actions[signo]}", f"use --on {name}=leave"
+
+    def _warnIfReplaced(self, signo: int) -> None:
+        """
+        Warn about a handler that the program installed while it was loaded.
+        """
+        handler = getsignal(signo)
+        if (
+            callable(handler)
+            and handler is not default_int_handler
+            and not isTwisteds(handler)
+        ):
+            warnOfHandler(signo, handler, *self._explain(signo))
 
     def _handler(self, signo: int) -> Callable[[SigInfo], Any]:
         action = self._actions[signo]
