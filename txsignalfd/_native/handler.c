@@ -128,17 +128,25 @@ static void txs_block_here(int signo, void *context)
  * installed.  Such code may call it with one argument: then the others are
  * whatever the registers contain.
  *
- * The kernel calls it only while it is installed, with all signals blocked, and
- * leaves both structures on the stack just above.
+ * The kernel leaves both structures on the stack just above.  It calls the handler
+ * only while that is installed, and with all signals blocked.  The second check
+ * takes longer than all else that the handler does.
  */
-static int txs_is_from_kernel(int signo, const siginfo_t *info, const void *context)
+static int txs_may_be_from_kernel(int signo, const siginfo_t *info,
+                                  const void *context)
 {
     const uintptr_t reach = 65536;
     uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+
+    return (uintptr_t)info - here < reach && (uintptr_t)context - here < reach
+           && info->si_signo == signo;
+}
+
+static int txs_is_from_kernel(int signo)
+{
     sigset_t all, now;
 
-    if (txs_is_installed(signo) != 1 || (uintptr_t)info - here > reach
-        || (uintptr_t)context - here > reach || info->si_signo != signo)
+    if (txs_is_installed(signo) != 1)
         return 0;
     sigfillset(&all);
     sigdelset(&all, SIGKILL);
@@ -205,11 +213,16 @@ static void txs_handler(int signo, siginfo_t *info, void *context)
     int saved_errno = errno, watched = 0;
     struct txs_signal *signal;
     siginfo_t unknown;
+    uintptr_t tid = txs_tid();
+    int owns;
 
     if (signo <= 0 || signo >= TXS_NSIG)
         return;
     signal = &txs_signals[signo];
-    if (!txs_is_from_kernel(signo, info, context)) {
+    owns = tid == atomic_load(&signal->owner_tid);
+    /* The owner of a pipe gets every signal: it looks again before it blocks one. */
+    if (!txs_may_be_from_kernel(signo, info, context)
+        || (!owns && !txs_is_from_kernel(signo))) {
         context = NULL;
         if (!txs_is_siginfo(signo, info)) {
             /* As the kernel describes a signal whose sender it has forgotten. */
@@ -225,7 +238,7 @@ static void txs_handler(int signo, siginfo_t *info, void *context)
         watched = atomic_load(&signal->watched);
         pipe_fd = atomic_load(&signal->pipe_fd);
         if (watched && pipe_fd != 0)
-            txs_pipe_write(pipe_fd - 1, signo, info, context);
+            txs_pipe_write(pipe_fd - 1, tid, signo, info, context);
         else if (watched)
             txs_receive(signo, info, context);
         atomic_fetch_sub(&signal->running, 1);

@@ -152,6 +152,7 @@ static int txs_queue_again(int signo, siginfo_t *info);
 static int txs_child_blocks(int signo);
 static int txs_is_user_blocked(uintptr_t tid, int signo);
 static int txs_is_throttled(uintptr_t tid, int signo);
+static int txs_is_from_kernel(int signo);
 static void txs_block_here(int signo, void *context);
 static void txs_handler(int signo, siginfo_t *info, void *context);
 
@@ -193,7 +194,8 @@ static void txs_window_reset(void);
 
 /* --- the pipe (pipe.c) -------------------------------------------------- */
 
-static void txs_pipe_write(int fd, int signo, siginfo_t *info, void *context);
+static void txs_pipe_write(int fd, uintptr_t tid, int signo, siginfo_t *info,
+                           void *context);
 static void txs_pipe_resume(int pipe);
 
 #endif

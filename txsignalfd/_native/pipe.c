@@ -53,9 +53,9 @@ static void txs_throttle(int fd, int in_window, void *context)
 }
 
 /* For the handler: write a signal to the pipe, or find another place for it. */
-static void txs_pipe_write(int fd, int signo, siginfo_t *info, void *context)
+static void txs_pipe_write(int fd, uintptr_t tid, int signo, siginfo_t *info,
+                           void *context)
 {
-    uintptr_t tid = txs_tid();
     int in_window = txs_in_window(tid);
     int owns = tid == atomic_load(&txs_signals[signo].owner_tid);
     struct txs_siginfo record;
@@ -72,11 +72,13 @@ static void txs_pipe_write(int fd, int signo, siginfo_t *info, void *context)
         if (!owns)
             txs_block_here(signo, context);
         else if (!txs_is_writable(fd))
-            txs_throttle(fd, in_window, context);
+            txs_throttle(fd, in_window, txs_is_from_kernel(signo) ? context : NULL);
         return;
     }
-    if (owns)
+    if (owns) {
+        context = txs_is_from_kernel(signo) ? context : NULL;
         txs_throttle(fd, in_window, context);
+    }
     if (in_window && txs_window_defer(info, context))
         return;
     txs_block_here(signo, context);
