@@ -9,9 +9,10 @@ runs: C{--help} imports nothing of Twisted.
 
 from __future__ import annotations
 
+import faulthandler
 import sys
 from collections.abc import Sequence
-from signal import SIGHUP, SIGTERM, SIGUSR1, SIGUSR2
+from signal import SIG_DFL, SIGHUP, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2, signal
 
 from txsignalfd._version import __version__
 
@@ -81,6 +82,20 @@ def _parser() -> ArgumentParser:
         add_help=False,
     )
     return parser
+
+
+def run() -> None:
+    """
+    Run the command as a program.
+
+    @raise SystemExit: With the exit status.
+    """
+    # Restore the actions that -X faulthandler or -X dev has replaced.
+    faulthandler.disable()
+    # End silently, as cat(1) does, when the reader closes the pipe.  The inherited
+    # action of SIGPIPE is unknown (see atStart), so it cannot be restored.
+    signal(SIGPIPE, SIG_DFL)
+    sys.exit(main())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
