@@ -15,6 +15,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.protocols.policies import WrappingFactory
 
 from tests.support.freeports import freePort
 from tests.support.generations import (
@@ -65,13 +66,17 @@ class Trying(Service):
         self.reactor = reactor
         self.ports = ports
         self.one = NumberedFactory(1) if options.get("sharesFactory") else None
+        self.wraps = options.get("wraps", False)
         self.logs = options.get("logs", False)
         self.port: Any = None
 
     def startService(self) -> None:
         super().startService()
         for number in self.ports:
-            factory = self.one or NumberedFactory(1)
+            factory: Any = self.one or NumberedFactory(1)
+            if self.wraps:
+                # As TLS does.
+                factory = WrappingFactory(factory)
             try:
                 self.port = self.reactor.listenTCP(
                     number, factory, interface="127.0.0.1"
@@ -181,7 +186,12 @@ async def test_aFirstStartThatListensSomewhereServes(
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"sharesFactory": True}, {"sharesFactory": True, "logs": True}]
+    "options",
+    [
+        {},
+        {"sharesFactory": True, "logs": True},
+        {"sharesFactory": True, "logs": True, "wraps": True},
+    ],
 )
 @inReactor
 async def test_aServiceMayTryOnePortAfterAnother(
@@ -210,3 +220,36 @@ async def test_aServiceThatFindsNoFreePortFails(
         with pytest.raises(CannotListenError, match=str(busy)):
             await reloads.reload()
         assert await servedBy(reactor, port) == b"1"
+
+
+@inReactor
+async def test_aPortOfAnotherKindReplacesNone(
+    reactor: Any, busy: int, port: int
+) -> None:
+    class Both(Trying):
+        def startService(self) -> None:
+            super().startService()
+            if self.port is None:
+                self.port = reactor.listenUDP(0, NumberedDatagrams(1))
+
+    ports = [port]
+    factory = lambda: Both(reactor, *ports)  # noqa: E731
+    async with serving(reactor, factory) as (reloads, _):
+        ports[:] = [busy]
+        with pytest.raises(CannotListenError, match=str(busy)):
+            await reloads.reload()
+        assert await servedBy(reactor, port) == b"1"
+
+
+@inReactor
+async def test_aFailureAfterTheStartFailsNoReload(
+    reactor: Any, busy: int, port: int
+) -> None:
+    async with serving(reactor, lambda: logging(reactor, port)) as (reloads, _):
+        reloads.alone = True
+        await reloads.stopService()
+        start(reloads)
+        with pytest.raises(CannotListenError):
+            reactor.listenTCP(busy, NumberedFactory(1), interface="127.0.0.1")
+        await reloads.reload()
+        assert await servedBy(reactor, port) == b"%d" % port

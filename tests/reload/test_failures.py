@@ -30,6 +30,7 @@ from tests.support.reactors import turn, until
 from txsignalfd import NotServing
 from txsignalfd._reload import generations
 from txsignalfd._reload.listener import SharedSocket
+from txsignalfd._reload.ports import SharedPort
 
 pytestmark = pytest.mark.usefixtures("withoutPause")
 
@@ -296,6 +297,26 @@ class FailingPoller:
     def unregister(self, fd: int) -> None:
         self._poller.unregister(fd)
         raise OSError(errno.ENOENT, "it fails")
+
+
+def test_aPortThatStaysInTheReactorAcceptsNothing(logged: list[LogEvent]) -> None:
+    class BadPort:
+        reactor = None
+
+        def stopReading(self) -> None:
+            raise OSError(errno.EBADF, "it fails")
+
+        def doRead(self) -> None:
+            raise AssertionError
+
+    class Port(SharedPort, BadPort):
+        pass
+
+    port = Port()
+    port.suspended = True
+    port.stopReading()
+    port.doRead()
+    assert any("could not be removed" in text for text in texts(logged))
 
 
 @pytest.mark.parametrize("call", ["close", "listen", "getsockname", "epoll_ctl"])

@@ -10,6 +10,7 @@ import importlib
 import itertools
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -750,7 +751,7 @@ async def test_withStopFirstTriggersFireWhenTheNewServiceServes(reactor: Any) ->
         assert ended == [1, 3, 2, 5, 4]
 
 
-@pytest.mark.parametrize("event", ["shutdown", "startup"])
+@pytest.mark.parametrize("event", ["shutdown", "startup", "thread"])
 @inReactor
 async def test_triggersFireWhenTheirGenerationEnds(reactor: Any, event: str) -> None:
     """
@@ -765,8 +766,12 @@ async def test_triggersFireWhenTheirGenerationEnds(reactor: Any, event: str) -> 
     def factory() -> Service:
         if event == "shutdown":
             add()
-        else:
+        elif event == "startup":
             reactor.callWhenRunning(add)
+        else:
+            thread = threading.Thread(target=add)
+            thread.start()
+            thread.join()
         return Service()
 
     async with serving(reactor, factory) as (reloads, _):
@@ -785,7 +790,7 @@ def test_triggersOfTheReactorsStartBelongToTheirGeneration() -> None:
 
     async def main(reactor: Any) -> None:
         await reloads.reload()
-        assert ended == [1]
+        assert ended == [2]
         await reloads.stopService()
 
     with newReactor() as reactor:
@@ -801,8 +806,10 @@ def test_triggersOfTheReactorsStartBelongToTheirGeneration() -> None:
 
         reloads = ReloadService(factory, reactor=reactor)
         start(reloads)
+        # The first generation has ended when the reactor starts.
+        reloads.reload()
         runReactor(reactor, main)
-    assert ended == [1, 2]
+    assert ended == [2, 1, 3]
 
 
 @inReactor

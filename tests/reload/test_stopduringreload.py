@@ -87,6 +87,26 @@ async def test_pendingConnectionsAreClosedWhenNoServiceRuns(
         await stopped
 
 
+@inReactor
+async def test_aFloodOfPendingConnectionsDelaysNoStop(
+    reactor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A limited number of them is closed in order.
+    """
+    monkeypatch.setattr("txsignalfd._reload.listener.MAX_BACKLOG", 1)
+    factory = ServiceFactory(reactor, freePort())
+    async with serving(reactor, factory, stopFirst=True) as (reloads, _):
+        factory.instead = Deferred
+        reloads.reload().addErrback(lambda _: None)
+        await until(reactor, lambda: not isOldRunning(reloads))
+        with tcp(factory.port)() as first, tcp(factory.port)() as second:
+            await reloads.stopService()
+            assert await received(reactor, first) == b""
+            with pytest.raises(ConnectionResetError):
+                await received(reactor, second)
+
+
 def isOldRunning(reloads: Any) -> bool:
     """
     Whether the first generation has not stopped.

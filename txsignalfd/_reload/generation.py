@@ -389,8 +389,7 @@ class Generation:
         Accept the pending connections of its suspended ports.
         """
         for port in self.resources.ports:
-            if port.suspended:
-                attempt(port.acceptPending)
+            attempt(port.acceptPending)
 
     def cut(self) -> None:
         """

@@ -229,8 +229,7 @@ class Generations:
         # No other generation serves until it has stopped.
         old.retire(self._drain, None)
         await self.waitUntilRetired(old, max(self._drain, LATE))
-        if self.isStopping:
-            raise CancelledError
+        self._checkNotStopping()
 
     async def _startAgain(
         self,
@@ -287,14 +286,18 @@ class Generations:
             ignored its cancellation.
         """
         checkService(made, self._factory)
-        if self.isStopping:
-            raise CancelledError
+        self._checkNotStopping()
         if any(generation.service is made for generation in self.generations):
             raise ValueError(
                 f"{self._factory!r} has made the service that serves already, and"
                 " not another one, which only stop-first could start again"
             )
         return made
+
+    def _checkNotStopping(self) -> None:
+        # What was cancelled may have ignored that.
+        if self.isStopping:
+            raise CancelledError
 
     async def waitUntilRetired(self, old: Generation, more: float = FLUSH) -> None:
         """

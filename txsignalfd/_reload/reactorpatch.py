@@ -240,12 +240,11 @@ class ReactorPorts:
 
     def leave(self, owner: PortOwner) -> None:
         """
-        Share the ports of a service no longer.  May be called twice.
+        Share the ports of a service no longer.
         """
-        if owner in self.owners:
-            self.owners.remove(owner)
-            if not self.owners:
-                self._uninstall()
+        self.owners.remove(owner)
+        if not self.owners:
+            self._uninstall()
 
     def _install(self) -> None:
         self._addTrigger = self._reactor.addSystemEventTrigger
@@ -455,7 +454,7 @@ def _isShared(trigger: Callable[..., Any], reactor: Any) -> bool:
     """
     Whether all generations share what a trigger ends.
 
-    That are the reactor's own triggers, such as the one of its thread pool, those
+    These are the reactor's own triggers, such as the one of its thread pool, those
     of this package, such as a dispatcher's, and those that a module adds when it is
     imported, since it is imported once.
     """
