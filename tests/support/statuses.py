@@ -63,7 +63,8 @@ def work():
     name("worker")
     pthread_sigmask(SIG_BLOCK, {SIGWINCH})
     pthread_kill(threading.get_ident(), SIGWINCH)
-    print("ready", threading.get_native_id(), flush=True)
+    # In one piece, also where the output is not buffered.
+    os.write(1, b"ready %d\n" % threading.get_native_id())
     threading.Event().wait()
 
 name("main one")
