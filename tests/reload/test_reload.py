@@ -24,6 +24,7 @@ from twisted.application.service import IService, Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import LogEvent, formatEvent
 from zope.interface.verify import verifyObject
 
@@ -840,6 +841,19 @@ async def test_triggersOfAnImportBelongToAllGenerations(
         await reloads.reload()
         assert ended == []
     monkeypatch.delitem(sys.modules, "importedOnce")
+
+
+@inReactor
+async def test_theReactorsThreadPoolBelongsToAllGenerations(reactor: Any) -> None:
+    class Threaded(Service):
+        def startService(self) -> Any:
+            super().startService()
+            return deferToThreadPool(reactor, reactor.getThreadPool(), int)
+
+    async with serving(reactor, Threaded) as (reloads, _):
+        for _ in range(3):
+            await reloads.reload()
+        assert reactor.getThreadPool().started
 
 
 @inReactor
