@@ -64,7 +64,7 @@ def work():
     pthread_sigmask(SIG_BLOCK, {SIGWINCH})
     pthread_kill(threading.get_ident(), SIGWINCH)
     # In one piece, also where the output is not buffered.
-    os.write(1, b"ready %d\n" % threading.get_native_id())
+    os.write(1, b"ready %d\\n" % threading.get_native_id())
     threading.Event().wait()
 
 name("main one")
