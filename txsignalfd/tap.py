@@ -38,7 +38,7 @@ from txsignalfd._twistd.signallog import (
     SignalLogService,
     logToStderr,
 )
-from txsignalfd._twistd.startup import startupSignals
+from txsignalfd._twistd.startup import removeOwnPidfile, startupSignals
 from txsignalfd._twistd.systemd import Notifier
 from txsignalfd._twistd.usage import explain
 from txsignalfd._version import __version__
@@ -209,6 +209,7 @@ class Options(UsageOptions):
             self._parse()
             return
         startupSignals.defer(DEFAULTS)
+        removeOwnPidfile(self.parent.get("pidfile", ""))
         shareInherited()
         try:
             self._parse()

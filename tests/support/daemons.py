@@ -195,6 +195,7 @@ def asInit(
     *command: str,
     unshare: Sequence[str] = (),
     until: Callable[[Program], object] | None = None,
+    pidfile: str = "",
 ) -> Iterator[tuple[Program, int]]:
     """
     Run a daemon as the first process of a pid namespace.
@@ -203,7 +204,7 @@ def asInit(
     @param until: Waits for the daemon; by default until it serves.
     @return: The program that starts it, and its pid outside of the namespace.
     """
-    twistd = commandFor(directory, *command, twistd=["--pidfile="])
+    twistd = commandFor(directory, *command, twistd=[f"--pidfile={pidfile}"])
     whole = inPidNamespace(*twistd, options=["--kill-child", *unshare])
     with program(directory, *whole) as outer:
         if until is None:

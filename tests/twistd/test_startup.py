@@ -13,6 +13,7 @@ from pathlib import Path
 from signal import (
     SIGHUP,
     SIGINT,
+    SIGKILL,
     SIGQUIT,
     SIGRTMIN,
     SIGTERM,
@@ -39,6 +40,7 @@ from tests.support.daemons import (
 from tests.support.served import write
 from txsignalfd._proc.status import ofProcess
 from txsignalfd._twistd.actions import REPEAT
+from txsignalfd._twistd.startup import removeOwnPidfile
 
 STOPS = [SIGTERM, SIGINT, SIGQUIT]
 
@@ -291,6 +293,31 @@ def test_startOfTheFirstProcessHangs(tmp_path: Path) -> None:
             while outer.process.poll() is None:
                 os.kill(pid, SIGTERM)
         assert outer.wait() == 128 + SIGTERM
+
+
+def test_firstProcessStartsAgainAfterSIGKILL(tmp_path: Path) -> None:
+    """
+    It finds a pidfile with its own pid, which is that of the killed process.
+    """
+    write(tmp_path)
+    pidfile = tmp_path / "twistd.pid"
+    for _ in range(2):
+        with asInit(tmp_path, "served", pidfile=str(pidfile)) as (outer, pid):
+            assert pidfile.read_text() == "1"
+            os.kill(pid, SIGKILL)
+            outer.wait()
+
+
+@pytest.mark.parametrize("content", [str(os.getppid()), "no number", None])
+def test_anotherPidfileStays(content: str | None, tmp_path: Path) -> None:
+    """
+    Twistd decides what it means.
+    """
+    pidfile = tmp_path / "twistd.pid"
+    if content is not None:
+        pidfile.write_text(content)
+    removeOwnPidfile(str(pidfile))
+    assert pidfile.exists() == (content is not None)
 
 
 def test_firstProcessReloadsAndStops(tmp_path: Path) -> None:

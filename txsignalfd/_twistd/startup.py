@@ -42,6 +42,26 @@ def _isDeferred(signo: int, action: Action) -> bool:
     return action.name != "leave" and signo != SIGCHLD
 
 
+def removeOwnPidfile(path: str) -> None:
+    """
+    Remove a pidfile that names this process, and was left by one that was killed.
+
+    twistd would refuse to start: it takes the process for another daemon.  The
+    first process of a container has the same pid after each start.
+
+    @param path: The pidfile, or an empty string if there is none.
+    """
+    try:
+        with open(path, encoding="ascii") as pidfile:
+            isOwn = int(pidfile.read()) == os.getpid()
+        if isOwn:
+            os.remove(path)
+            _log.info("removed the pidfile {path!r} of this pid", path=path)
+    except (OSError, ValueError):
+        # twistd reports a pidfile that it cannot read.
+        return
+
+
 class StartupSignals:
     """
     The signals that are deferred until the service has started.
