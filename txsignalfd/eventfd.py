@@ -256,7 +256,7 @@ class EventDescriptor:
         """
         Close because the reactor stops, or because reading has failed.
 
-        @param reason: The error, or L{ConnectionLost}.
+        @param reason: The error, or C{ConnectionLost}.
         """
         if self._counter is None:
             return

@@ -28,7 +28,7 @@ from txsignalfd._reload.sharing import (
     unclaimed,
     unshareInherited,
 )
-from txsignalfd._twistd.actions import DEFAULTS, SIMPLE, parseOn, parseSignal
+from txsignalfd._twistd.actions import DEFAULTS, parseOn, parseSignal
 from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.notstarted import makingService
 from txsignalfd._twistd.plugins import PluginFactory, installedPlugins, parseOptions
@@ -145,7 +145,7 @@ class Options(UsageOptions):
         self["on"] = {}
         self.plugins: dict[str, Any] = {}
         #: What the plugin acquires before its service is started.
-        self.early = Resources(unclaimed)
+        self.early: Resources = Resources(unclaimed)
         self._arguments: list[str] = []
         #: Whether every part of the command line was parsed.
         self._hasParsed = False
@@ -173,8 +173,8 @@ class Options(UsageOptions):
 
     # The help shows this, with its line breaks.
     opt_on.__doc__ = (
-        "SIGNAL=ACTION: the action of a signal (repeatable):"
-        f" {', '.join(SIMPLE)}, call:MODULE.FUNCTION or run:COMMAND"
+        "SIGNAL=ACTION: the action of a signal (repeatable): reload, stop, quit,"
+        " rotate, report, ignore, leave, call:MODULE.FUNCTION or run:COMMAND"
         " (leave: the program handles the signal itself)"
     )
 
@@ -202,7 +202,7 @@ class Options(UsageOptions):
 
         @raise UsageError: For a wrong command line, except under twistd.
         @raise SystemExit: For a wrong command line under twistd, whose older
-            releases exit with 0 after a L{UsageError}.
+            releases exit with 0 after a C{UsageError}.
         """
         self._arguments = sys.argv[1:] if options is None else options
         if self.parent is None:

@@ -311,11 +311,11 @@ class HandlerTable:
     def __init__(self, progressed: Callable[[], None]) -> None:
         self.progressed = progressed
         self._entries: dict[int, tuple[Registration, ...]] = {}
-        self.holds = Holds()
+        self.holds: Holds = Holds()
         self._queue: list[SigInfo] = []
         self._batch: Iterator[SigInfo] = iter([])
         self._unhandled: dict[int, int] = {}
-        self.receiving = False
+        self.receiving: bool = False
         self._isClosing = False
         self._closedBy: tuple[Registration, int] | None = None
         self.runs: set[Run] = set()

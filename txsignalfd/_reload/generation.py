@@ -210,20 +210,20 @@ def checkService(made: Any, maker: object) -> Any:
 
 class State(Enum):
     """
-    The states of a L{Generation}; the value describes it in a report.
+    The states of a L{Generation}; the value describes it in a report::
 
-    ========= ==================================== =========
-    state     event                                new state
-    ========= ==================================== =========
-    STARTING  its service has started              SERVING
-    STARTING  its service could not start, and no  FAILED
-              other generation serves
-    STARTING, L{Generation.retire}                 DRAINING
-    SERVING,
-    FAILED
-    DRAINING  its connections have ended           STOPPING
-    STOPPING  its service has stopped              STOPPED
-    ========= ==================================== =========
+        ========= ==================================== =========
+        state     event                                new state
+        ========= ==================================== =========
+        STARTING  its service has started              SERVING
+        STARTING  its service could not start, and no  FAILED
+                  other generation serves
+        STARTING, retire() is called                   DRAINING
+        SERVING,
+        FAILED
+        DRAINING  its connections have ended           STOPPING
+        STOPPING  its service has stopped              STOPPED
+        ========= ==================================== =========
     """
 
     STARTING = "starts"

@@ -57,19 +57,19 @@ AT_ONCE: Final = 0.25
 
 class Phase(Enum):
     """
-    What L{Generations} are doing.
+    What L{Generations} are doing::
 
-    ========= ================================== =========
-    phase     event                              new phase
-    ========= ================================== =========
-    NEW       the first generation is started    STARTING
-    STARTING  it serves, or has failed           READY
-    READY     a reload begins                    RELOADING
-    RELOADING the new generation serves, or      READY
-              has failed
-    any       L{Generations.stop}                STOPPING
-    STOPPING  the last generation has stopped    STOPPED
-    ========= ================================== =========
+        ========= ================================== =========
+        phase     event                              new phase
+        ========= ================================== =========
+        NEW       the first generation is started    STARTING
+        STARTING  it serves, or has failed           READY
+        READY     a reload begins                    RELOADING
+        RELOADING the new generation serves, or      READY
+                  has failed
+        any       stop() is called                   STOPPING
+        STOPPING  the last generation has stopped    STOPPED
+        ========= ================================== =========
     """
 
     NEW = auto()

@@ -6,7 +6,7 @@ Without this module, twistd prints a traceback.  Here the traceback is only in t
 log file, or, with C{--debug} of twistd, in the output.
 
 The service is made before the log is opened and before twistd becomes a daemon.
-Then the line goes to stderr, and L{SystemExit} ends the process.  Later it is
+Then the line goes to stderr, and C{SystemExit} ends the process.  Later it is
 logged.  L{NotStarted} then lets twistd remove its pidfile and inform the process
 that has started the daemon.
 """
