@@ -7,12 +7,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from signal import SIGUSR1, SIGUSR2
 
 import pytest
 
 from tests.support.descriptors import blockedSignals, descriptorOf, drained
 from tests.support.kernel import forked
+from txsignalfd import SignalAlreadyWatched, SignalDescriptor, spawning
+from txsignalfd._native.extension import lib
 
 #: Watch a signal, send it, and report what was received, or why it cannot be watched.
 WATCH = """
@@ -82,3 +85,17 @@ def test_interpretersMayWatchOneAfterAnother(watchInSubinterpreter: Watch) -> No
             os.kill(os.getpid(), SIGUSR1)
             assert drained(descriptor, reads, 1).signals == [SIGUSR1]
         assert watchInSubinterpreter(SIGUSR1) == [SIGUSR1]
+
+
+@forked
+def test_signalIsRefusedWhileAnotherInterpreterWatches() -> None:
+    """
+    There is no spawn window, either.
+    """
+    assert lib.txs_interpreter_enter(1)
+    with pytest.raises(SignalAlreadyWatched, match="another Python interpreter"):
+        SignalDescriptor([SIGUSR1], print)
+    assert isinstance(spawning(), nullcontext)
+    lib.txs_interpreter_leave()
+    with descriptorOf(SIGUSR1):
+        assert blockedSignals() == {SIGUSR1}

@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from signal import SIGCHLD, SIGHUP, SIGRTMIN, SIGTERM, SIGUSR1, SIGUSR2
@@ -32,7 +33,7 @@ from tests.support.daemons import python
 from tests.support.descriptors import Owner, blockedSignals, descriptorOf
 from tests.support.handlers import SENDER, Recorder
 from tests.support.inreactor import inReactor
-from tests.support.kernel import forge, inChild
+from tests.support.kernel import forge, forked, inChild
 from tests.support.processes import SLEEP, Ending
 from tests.support.reactors import DEADLINE, newReactor, runReactor, spin, turn, until
 from tests.support.worlds import maskWhile, needsLinux, queue, send
@@ -601,6 +602,32 @@ def test_failingWakeAfterManySignalsClosesTheWindow() -> None:
         assert pool.submit(canSpawn).result(DEADLINE)
     descriptor.close()
     assert len(infos) == count
+
+
+@forked
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_openingASpawnWindowMayBeInterrupted(
+    error: type[BaseException] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Otherwise it opens, even if more signals are deferred all the time.
+    """
+
+    def assign() -> list[_mask.ProcessMask]:
+        assigned.append(None)
+        if error is not None and len(assigned) == 1:
+            raise error
+        return []
+
+    assigned: list[None] = []
+    monkeypatch.setattr(_spawn, "_MUCH", -1)
+    monkeypatch.setattr(_mask, "assignDeferred", assign)
+    with descriptorOf(SIGUSR1):
+        with suppress(KeyboardInterrupt), spawning():
+            assert error is None
+            assert len(assigned) == _spawn._REPEATS
+        assert blockedSignals() == {SIGUSR1}
+        assert canSpawn()
 
 
 def test_childForkedInASpawnWindowIsClean() -> None:
