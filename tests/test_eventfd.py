@@ -4,6 +4,7 @@ L{EventDescriptor}: a counter that wakes any reactor from anywhere.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import ctypes
 import errno
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGUSR1
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -310,10 +312,15 @@ def test_itProvidesIReadDescriptor() -> None:
     assert repr(other).startswith("<EventDescriptor -1,")
 
 
+#: Exceptions that must not end a reactor.
+ERRORS = [ZeroDivisionError, SystemExit, KeyboardInterrupt, asyncio.CancelledError]
+
+
+@pytest.mark.parametrize("error", ERRORS)
 @everyReactor
 @inReactor
 async def test_aCallbackThatRaisesIsLogged(
-    reactor: Any, kind: str, logged: list[LogEvent]
+    reactor: Any, kind: str, error: type[BaseException], logged: list[LogEvent]
 ) -> None:
     """
     The descriptor goes on, and the callback is called again.
@@ -322,14 +329,34 @@ async def test_aCallbackThatRaisesIsLogged(
 
     def raises(count: int) -> None:
         counts.append(count)
-        raise ZeroDivisionError
+        raise error
 
     with reading(reactor, raises) as descriptor:
         for expected in (1, 2):
             descriptor.add(expected)
             await until(reactor, lambda n=expected: len(counts) == n)  # type: ignore[misc]
     assert [event["count"] for event in logged if "count" in event] == [1, 2]
-    assert all(failure.check(ZeroDivisionError) for failure in failures(logged))
+    assert all(failure.check(error) for failure in failures(logged))
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@everyReactor
+def test_lostThatRaisesIsLogged(
+    kind: str, error: type[BaseException], logged: list[LogEvent]
+) -> None:
+    """
+    A reactor that stops closes its other descriptors all the same.
+    """
+    lost = [Mock(side_effect=error) for _ in range(2)]
+    descriptors = [EventDescriptor(print, lost=each) for each in lost]
+
+    async def main(reactor: Any) -> None:
+        for descriptor in descriptors:
+            reactor.addReader(descriptor)
+
+    spin(main, kind)
+    assert [each.call_count for each in lost] == [1, 1]
+    assert [bool(failure.check(error)) for failure in failures(logged)] == [True, True]
 
 
 @everyReactor

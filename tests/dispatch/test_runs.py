@@ -67,6 +67,17 @@ class BadFuture:
         raise SystemExit("add_done_callback")
 
 
+class Reluctant(Deferred[None]):
+    """
+    It raises although it has called the callback.
+    """
+
+    def addBoth(self, *args: Any, **kwargs: Any) -> Any:
+        super().addBoth(*args, **kwargs)
+        super().callback(None)
+        raise SystemExit("addBoth")
+
+
 #: Results that raise when they are inspected, or when their result is awaited.
 RAISING: dict[str, Callable[[], Any]] = {
     "__class__": lambda: raising("__class__"),
@@ -77,6 +88,7 @@ RAISING: dict[str, Callable[[], Any]] = {
     "paused": lambda: firedDeferred("paused"),
     "result": lambda: firedDeferred("result"),
     "addBoth": lambda: raising("addBoth", Deferred),
+    "addBoth after a call": Reluctant,
     "a future": BadFuture,
 }
 

@@ -146,7 +146,7 @@ async def test_unreadSignalsOfAStreamAreLogged(
         assert (await infos.__anext__()).value == 1
     (event,) = (event for event in logged if "unread" in event["log_format"])
     assert event["count"] == 2
-    assert event["unread"].count("SIGRTMIN from pid") == 2
+    assert event["unread"].count("by sigqueue, value") == 2
 
 
 @inReactor
@@ -293,3 +293,21 @@ def test_manyUnreadSignalsAreAShortLogLine(logged: list[LogEvent]) -> None:
     (event,) = (event for event in logged if "unread" in event["log_format"])
     assert event["count"] == BACKLOG
     assert event["unread"].endswith("and 4990 more")
+
+
+def test_aReaderMayCancelAnother() -> None:
+    """
+    Both wait for a signal when the stream ends.
+    """
+    signals = MemorySignals()
+
+    async def first() -> None:
+        await collect(infos)
+        second.cancel()
+
+    with signals.stream(SIGRTMIN) as infos:
+        reading = Deferred.fromCoroutine(first())
+        second = Deferred.fromCoroutine(collect(infos))
+        second.addErrback(lambda failure: failure.trap(CancelledError))
+    assert reading.called
+    assert second.called

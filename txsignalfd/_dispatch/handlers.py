@@ -282,10 +282,8 @@ class Registration:
                 self.logFailure(run.info, Failure())
 
     def _finished(self, result: Any, run: Run) -> Any:
-        if run not in self.runs:
-            return result
-        self.runs.remove(run)
-        self._table.runs.remove(run)
+        self.runs.discard(run)
+        self._table.runs.discard(run)
         # Unlike isinstance, issubclass of the type runs no code of the result.
         if issubclass(type(result), Failure):
             if not (run.cancelled and result.check(*_CANCELLED)):
