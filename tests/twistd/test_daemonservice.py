@@ -27,8 +27,8 @@ from tests.support.servicemanager import listening
 from tests.support.worlds import needsLinux
 from txsignalfd import ReloadService, SignalService
 from txsignalfd._native.extension import lib
-from txsignalfd._twistd import daemon
-from txsignalfd._twistd.actions import DEFAULTS, Action, parseOn
+from txsignalfd._twistd import daemon, startup
+from txsignalfd._twistd.actions import DEFAULTS, REPEAT, Action, parseOn
 from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.notstarted import NotStarted
 from txsignalfd._twistd.startup import StartupSignals
@@ -420,12 +420,12 @@ def test_anIgnoredHangupStaysIgnored(asked: bool) -> None:
 def test_signalsDuringStartupAreHandledAfterIt(
     monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]
 ) -> None:
-    startup = StartupSignals()
-    startup.defer(DEFAULTS)
-    startup.defer(DEFAULTS)
+    signals = StartupSignals()
+    signals.defer(DEFAULTS)
+    signals.defer(DEFAULTS)
     me(SIGHUP)
     me(SIGUSR2)
-    monkeypatch.setattr(daemon, "startupSignals", startup)
+    monkeypatch.setattr(daemon, "startupSignals", signals)
 
     async def test(reactor: Any, made: Any, reloads: Any) -> None:
         await until(reactor, lambda: len(made.services) == 2)
@@ -440,11 +440,11 @@ def test_signalsDuringStartupAreHandledAfterIt(
 def test_aHandlerThatIsInstalledDuringStartupIsRestored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    startup = StartupSignals()
-    startup.defer(DEFAULTS)
+    signals = StartupSignals()
+    signals.defer(DEFAULTS)
     received: list[int] = []
     signal.signal(SIGHUP, lambda signo, frame: received.append(signo))
-    monkeypatch.setattr(daemon, "startupSignals", startup)
+    monkeypatch.setattr(daemon, "startupSignals", signals)
 
     async def test(reactor: Any, made: Any, reloads: Any) -> None:
         me(SIGHUP)
@@ -460,12 +460,31 @@ def test_aHandlerThatIsInstalledDuringStartupIsRestored(
 
 
 def test_aDeferredSignalIsSentWhenItIsRestored() -> None:
-    startup = StartupSignals()
-    startup.defer({signal.SIGURG: Action("report")})
+    signals = StartupSignals()
+    signals.defer({signal.SIGURG: Action("report")})
     me(signal.SIGURG)
-    startup.restore()
-    startup.restore()
+    signals.restore()
+    signals.restore()
     assert signal.getsignal(signal.SIGURG) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("pause", [0, REPEAT + 1])
+def test_aStopOfTheFirstProcessIsDeferredOnce(
+    pause: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    If it is repeated, after half a second, a start that hangs ends.
+    """
+    monkeypatch.setattr(startup, "isInit", lambda: True)
+    statuses: list[int] = []
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    signals = StartupSignals()
+    signals.defer({signal.SIGURG: Action("stop")})
+    me(signal.SIGURG)
+    monkeypatch.setattr(startup, "monotonic", lambda: monotonic() + pause)
+    me(signal.SIGURG)
+    assert statuses == ([128 + signal.SIGURG] if pause else [])
+    signals.restore()
 
 
 @pytest.mark.parametrize("name", ["stop", "quit", "leave"])
@@ -473,9 +492,9 @@ def test_aSignalThatStopsIsNotDeferred(name: str) -> None:
     """
     Nor is a signal that is left to the program, or one of children.
     """
-    startup = StartupSignals()
-    startup.defer({SIGUSR1: Action("report"), signal.SIGCHLD: Action("report")})
-    startup.defer({SIGUSR1: Action(name)})
+    signals = StartupSignals()
+    signals.defer({SIGUSR1: Action("report"), signal.SIGCHLD: Action("report")})
+    signals.defer({SIGUSR1: Action(name)})
     assert signal.getsignal(SIGUSR1) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
 
