@@ -85,13 +85,13 @@ async def test_standardSignalsArriveDespiteBusyThreads(
             stdin = process.stdin
             assert stdin is not None
 
-            def told(info: Any, got: Recorder = got, stdin: Any = stdin) -> None:
+            def confirm(info: Any, got: Recorder = got, stdin: Any = stdin) -> None:
                 if info.codeName == "SI_USER":
                     got(info)
                     stdin.write(b"x")
                     stdin.flush()
 
-            registration = dispatcher.addHandler(signo, told)
+            registration = dispatcher.addHandler(signo, confirm)
             await until(reactor, lambda got=got: len(got.infos) == count)  # type: ignore[misc]
             stdin.close()
             assert process.wait(DEADLINE) == 0

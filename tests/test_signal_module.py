@@ -277,8 +277,8 @@ def waitsIn(name: str, thread: int) -> bool:
     """
     Return whether a thread of this process waits in a system call.
     """
-    with open(f"/proc/self/task/{thread}/syscall", encoding="ascii") as told:
-        number = told.read().split()[0]
+    with open(f"/proc/self/task/{thread}/syscall", encoding="ascii") as file:
+        number = file.read().split()[0]
     return number != "running" and int(number) in NUMBERS[os.uname().machine][name]
 
 
@@ -419,8 +419,8 @@ async def test_otherThreadSendsToTheProcess(
         signal.raise_signal(SIGUSR1)
         return signal.sigtimedwait([SIGUSR1], 0)
 
-    kept = await inPool(reactor, raiseHere)
-    assert (kept.si_signo, kept.si_pid) == (SIGUSR1, ME)
+    pending = await inPool(reactor, raiseHere)
+    assert (pending.si_signo, pending.si_pid) == (SIGUSR1, ME)
     await turn(reactor)
     assert got.infos == []
     await inPool(reactor, os.kill, ME, SIGUSR1)

@@ -471,9 +471,9 @@ def test_unclosedDescriptorOfTheParentIsNoWarning() -> None:
     """
 
     def forget() -> list[str]:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             left.clear()
-        return [str(warning.message) for warning in told]
+        return [str(warning.message) for warning in caught]
 
     left = [SignalDescriptor([SIGUSR1], print)]
     assert inChild(forget) == []

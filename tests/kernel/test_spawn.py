@@ -274,14 +274,14 @@ def test_childOfAThreadOfTheWatcherIsClean(
     """
     The reactor's thread inherits the mask of the thread that watches.
     """
-    told: list[list[str]] = []
+    masks: list[list[str]] = []
     raised: list[BaseException] = []
 
-    async def tell(reactor: Any) -> None:
-        told.append(signals(await start(reactor)))
+    async def record(reactor: Any) -> None:
+        masks.append(signals(await start(reactor)))
 
     async def main(reactor: Any) -> None:
-        await tell(reactor)
+        await record(reactor)
         await dispatcher.close()
 
     def run() -> None:
@@ -290,7 +290,7 @@ def test_childOfAThreadOfTheWatcherIsClean(
         except BaseException as error:
             raised.append(error)
 
-    spin(tell)
+    spin(record)
     with newReactor() as reactor:
         dispatcher = SignalDispatcher(reactor, backend)
         dispatcher.watch(*WATCHED)
@@ -298,7 +298,7 @@ def test_childOfAThreadOfTheWatcherIsClean(
         thread.start()
         thread.join()
     assert not raised
-    assert told[0] == told[1]
+    assert masks[0] == masks[1]
     assert blockedSignals() == set()
 
 
@@ -836,8 +836,8 @@ def test_deferredSignalHasTheKernelsRecord(signo: int, code: int, rest: bytes) -
         with spawning():
             forge(signo, code, rest)
         descriptor.drain()
-        queued, kept = reads.infos
-        assert kept == queued
+        queued, deferred = reads.infos
+        assert deferred == queued
 
 
 SPAWN_AT_EXIT = """
