@@ -363,10 +363,10 @@ def test_aForgedSigpipeRunsItsCommand(logged: list[LogEvent]) -> None:
 
     async def test(reactor: Any, made: Any, reloads: Any) -> None:
         forge(signal.SIGPIPE, SI_QUEUE, struct.pack("=ii", os.getpid(), 0))
-        await until(reactor, lambda: "echo well: well" in textsOf(logged))
+        await until(reactor, lambda: "exit 3 exited with status 3" in textsOf(logged))
         me(SIGTERM)
 
-    runDaemon(test, "PIPE=run:echo well")
+    runDaemon(test, "PIPE=run:exit 3")
 
 
 def test_everyHangupReloadsABackgroundDaemon() -> None:
