@@ -161,8 +161,7 @@ class Options(UsageOptions):
         sys.stdout.write(f"txsignalfd {__version__}\n")
         raise SystemExit(0)
 
-    def opt_on(self, text: str) -> None:
-        """Parse SIGNAL=ACTION."""
+    def opt_on(self, text: str) -> None:  # noqa: D102
         try:
             signo, action = parseOn(text)
         except ValueError as error:
