@@ -111,6 +111,24 @@ async def test_aResponseThatHasBegunIsFinished(reactor: Any, stops: bool) -> Non
 
 
 @inReactor
+async def test_aClientThatAlwaysPipelinesIsToldInHalfOfTheDrain(reactor: Any) -> None:
+    page = Page()
+    async with running(reactor, site(page), drain=0.4) as (reloads, made):
+        client = await connectTo(reactor, made.ports[0].getHost().port)
+        assert client.transport is not None
+        client.transport.write(3 * REQUEST)
+        await until(reactor, lambda: page.requests)
+        ended = reloads.reload()
+        await page.answer(reactor)
+        assert b"Connection: close" not in await response(reactor, client)
+        await until(reactor, lambda: page.requests)
+        await sleep(reactor, 0.3)
+        await page.answer(reactor)
+        assert b"Connection: close" in await response(reactor, client)
+        await ended
+
+
+@inReactor
 async def test_aStopClosesIdleConnections(reactor: Any) -> None:
     page = Page()
     async with running(reactor, site(page)) as (reloads, made):

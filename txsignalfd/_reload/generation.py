@@ -20,7 +20,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.udp import Port as DatagramPort
 from twisted.logger import Logger
 
-from txsignalfd._reload.httpdraining import HTTPDraining, sendGoAway
+from txsignalfd._reload.httpdraining import HTTPDraining, urgeEnd
 from txsignalfd._reload.transaction import (
     OneShotEvent,
     Timer,
@@ -400,7 +400,7 @@ class Generation:
 
     def _endSoon(self, successor: Successor | None) -> None:
         self._handOver(successor)
-        self._each(sendGoAway)
+        self._each(urgeEnd)
 
     def _handOver(self, successor: Successor | None) -> None:
         if successor is not None:

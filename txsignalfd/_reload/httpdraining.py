@@ -45,6 +45,8 @@ class _LastHeaders:
         self._connection = connection
         self._channel = channel
         self._writeHeaders = channel.writeHeaders
+        #: Whether to announce the end although more requests have arrived.
+        self.isUrgent = False
 
     def __call__(
         self, version: bytes, code: bytes, reason: bytes, headers: Any
@@ -58,7 +60,7 @@ class _LastHeaders:
         # A WebSocket begins with a response, too.
         isUpgrade = code == b"101"
         hasMore = hasBufferedData(channel) or hasUnreadData(self._connection)
-        if not (isUpgrade or hasMore):
+        if not isUpgrade and (self.isUrgent or not hasMore):
             headers.setRawHeaders(b"connection", [b"close"])
             channel.persistent = False
         self._writeHeaders(version, code, reason, headers)
@@ -118,6 +120,19 @@ def announceEnd(connection: Any) -> None:
         _GoAway,
     ):
         channel._requestDone = _GoAway(channel)  # noqa: SLF001
+
+
+def urgeEnd(connection: Any) -> None:
+    """
+    Announce the end of a connection although it is busy.
+
+    A client that always sends more requests than it has responses would learn of
+    it too late.
+    """
+    headers = getattr(channelOf(connection), "writeHeaders", None)
+    if isinstance(headers, _LastHeaders):
+        headers.isUrgent = True
+    sendGoAway(connection)
 
 
 def sendGoAway(connection: Any) -> bool:
