@@ -27,11 +27,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.internet.process import reapAllProcesses
 from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 
 from tests.support.daemons import python
 from tests.support.descriptors import Owner, blockedSignals, descriptorOf
-from tests.support.handlers import SENDER, Recorder
+from tests.support.handlers import SENDER, Recorder, failures
 from tests.support.inreactor import inReactor
 from tests.support.kernel import forge, forked, inChild
 from tests.support.processes import SLEEP, Ending
@@ -560,48 +561,42 @@ def canSpawn() -> bool:
     return free
 
 
-@needsLinux
-def test_failingWakeIsRaisedWhenTheWindowIsClosed() -> None:
+def failToWake() -> None:
     """
-    Other owners receive their signals, and other threads may start children.
+    Fail as the wake of a dispatcher whose asyncio loop was closed.
     """
-
-    def wake() -> None:
-        raise RuntimeError("Event loop is closed")
-
-    for signals in ((SIGUSR1, SIGUSR2), (SIGUSR2, SIGUSR1)):
-        infos: list[SigInfo] = []
-        broken = SignalDescriptor(signals[:1], infos.extend, wake=wake)
-        sound = SignalDescriptor(signals[1:], infos.extend)
-        with pytest.raises(RuntimeError, match="loop is closed"), spawning():
-            send(SIGUSR1, SIGUSR2)
-        with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(canSpawn).result(DEADLINE)
-        broken.close()
-        sound.close()
-        assert {info.signo for info in infos} == {SIGUSR1, SIGUSR2}
+    raise RuntimeError("Event loop is closed")
 
 
 @needsLinux
-def test_failingWakeAfterManySignalsClosesTheWindow() -> None:
+@pytest.mark.parametrize(
+    "occasion",
+    [lambda _: None, SignalDescriptor.doRead, SignalDescriptor.drain],
+    ids=["spawning", "doRead", "drain"],
+)
+@pytest.mark.parametrize("order", [1, -1])
+def test_ownerThatCannotBeWokenIsLogged(
+    order: int,
+    occasion: Callable[[SignalDescriptor], object],
+    logged: list[LogEvent],
+) -> None:
     """
-    The signals are received nevertheless.
+    The caller and other owners are not affected, and its signals are received later.
     """
-
-    def wake() -> None:
-        raise RuntimeError("Event loop is closed")
-
+    first, second = (SIGUSR1, SIGUSR2)[::order]
     infos: list[SigInfo] = []
-    descriptor = SignalDescriptor([SIGRTMIN], infos.extend, wake=wake)
-    count = _spawn._MUCH + 1
-    send(*[SIGRTMIN] * count)
-    with pytest.raises(RuntimeError, match="loop is closed"), spawning():
-        raise AssertionError("started")
-    assert SIGRTMIN in blockedSignals()
+    broken = SignalDescriptor([first], infos.extend, wake=failToWake)
+    sound = SignalDescriptor([second], infos.extend)
+    with spawning():
+        send(SIGUSR1, SIGUSR2)
+        assert occasion(sound) is None
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(canSpawn).result(DEADLINE)
-    descriptor.close()
-    assert len(infos) == count
+    broken.close()
+    sound.close()
+    assert {info.signo for info in infos} == {SIGUSR1, SIGUSR2}
+    (failure,) = failures(logged)
+    assert failure.check(RuntimeError)
 
 
 @forked

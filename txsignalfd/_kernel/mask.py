@@ -10,9 +10,9 @@ it.  To acquire a signal, a L{ProcessMask}
      L{ProcessMask.claimForThread}, in the reactor's thread.  Threads that these
      start inherit the mask.
   2. installs a handler in C, for all other threads.  The handler blocks the signal
-     in the thread that it interrupts, and sends the signal to the process again
-     (see C{_native/handler.c}).  So each thread that existed before receives
-     the signal at most once, and passes it on.
+     in the thread that it interrupts, and defers the signal for its owner, or sends
+     it to the process again (see C{_native/handler.c}).  So each thread that existed
+     before receives the signal at most once, and passes it on.
   3. lets the child of a fork(2) undo both (see L{fork <txsignalfd._kernel.fork>},
      and L{spawn <txsignalfd._kernel.spawn>} for children that are started without
      fork).
@@ -35,7 +35,8 @@ are interrupted more often, and a program that replaces the handler takes the si
 away).
 
 A signal has at most one owner in the process, because the records of a signal that
-is in two signalfds are split between them at random.
+is in two signalfds are split between them at random.  All owners belong to one Python
+interpreter, which the C code knows.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterable
-from contextlib import ExitStack
 from typing import Final
 from weakref import WeakMethod
+
+from twisted.logger import Logger
 
 from txsignalfd._kernel.fork import (
     callInForkedChildren,
@@ -63,6 +65,8 @@ from txsignalfd.lowlevel import (
     sigset,
 )
 from txsignalfd.siginfo import SIGINFO_SIZE, SigInfo, parse
+
+_log: Final = Logger("txsignalfd.mask.ProcessMask")
 
 _NOT_WATCHABLE: Final[dict[int, str]] = {
     **dict.fromkeys(
@@ -167,14 +171,16 @@ def _assignDeferred() -> list[ProcessMask]:
 
 def wakeOwners(owners: Iterable[ProcessMask]) -> None:
     """
-    Wake each owner, also if another cannot be woken.
+    Wake each owner, while the caller holds no lock.
 
-    @raise Exception: The exception of an owner, for example that its reactor has
-        been closed.
+    An owner that cannot be woken, for example because its reactor was closed, receives
+    its signals later.  This is logged, as the caller may be another owner.
     """
-    with ExitStack() as calls:
-        for owner in owners:
-            calls.callback(owner.wake)
+    for owner in owners:
+        try:
+            owner.wake()
+        except Exception:
+            _log.failure("a reactor cannot be woken for deferred signals")
 
 
 def _forgetOwners() -> None:
