@@ -20,6 +20,7 @@ from twisted.logger import LogEvent
 
 from tests.support.generations import (
     Listening,
+    NumberedDatagrams,
     NumberedFactory,
     ServiceFactory,
     serving,
@@ -82,6 +83,32 @@ async def test_aServiceThatFailsToStopHasEnded(
         assert await factory.served() == b"2"
         factory.services[1].stopService = WAYS[way](error)
         await reloads.stopService()
+
+
+@inReactor
+async def test_aServiceNeedNotWaitForItsPorts(
+    reactor: Any, logged: list[LogEvent]
+) -> None:
+    """
+    Many services do not return the Deferred of C{stopListening}.
+    """
+
+    class Careless(Service):
+        def __init__(self) -> None:
+            self.ports = [
+                reactor.listenTCP(0, NumberedFactory(1)),
+                reactor.listenUDP(0, NumberedDatagrams(1)),
+            ]
+
+        def stopService(self) -> None:
+            super().stopService()
+            for port in self.ports:
+                port.stopListening()
+
+    async with serving(reactor, Careless) as (reloads, _):
+        await reloads.reload()
+        await turn(reactor)
+    assert not any("log_failure" in event for event in logged)
 
 
 @everyError

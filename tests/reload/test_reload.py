@@ -372,6 +372,9 @@ async def test_aFirstStartThatFailsLaterIsLogged(
     made.instead = lambda: deferred
     async with serving(reactor, made) as (reloads, _):
         deferred.errback(ZeroDivisionError("no database"))
+        assert reloads.describe() == [
+            "generation 1 does not serve: 0 connections, no port"
+        ]
         made.instead = None
         await reloads.reload()
         assert await made.served() == b"1"

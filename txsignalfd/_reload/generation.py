@@ -210,20 +210,20 @@ def checkService(made: Any, maker: object) -> Any:
 
 class State(Enum):
     """
-    The states of a L{Generation}; the value describes it in a report::
+    The states of a L{Generation}; the value describes it in a report.
 
-        ========= ==================================== =========
-        state     event                                new state
-        ========= ==================================== =========
-        STARTING  its service has started              SERVING
-        STARTING  its service could not start, and no  FAILED
-                  other generation serves
-        STARTING, retire() is called                   DRAINING
-        SERVING,
-        FAILED
-        DRAINING  its connections have ended           STOPPING
-        STOPPING  its service has stopped              STOPPED
-        ========= ==================================== =========
+    ========= ============================ =========
+    state     event                        new state
+    ========= ============================ =========
+    STARTING  L{Generation.serve}          SERVING
+    STARTING, L{Generation.fail}           FAILED
+    SERVING
+    STARTING, L{Generation.retire}         DRAINING
+    SERVING,
+    FAILED
+    DRAINING  its connections have ended   STOPPING
+    STOPPING  its service has stopped      STOPPED
+    ========= ============================ =========
     """
 
     STARTING = "starts"
@@ -315,6 +315,13 @@ class Generation:
         self.state = State.SERVING
         self.resources.started()
 
+    def fail(self) -> None:
+        """
+        Note that the generation does not serve, or not everywhere.
+        """
+        if self.state in (State.STARTING, State.SERVING):
+            self.state = State.FAILED
+
     def retire(self, seconds: float, successor: Successor | None) -> None:
         """
         Accept no more connections, drain those that are open, and stop.
@@ -339,7 +346,7 @@ class Generation:
         if successor is None:
             self.resources.triggers.leave()
             attempt(self.resources.collect)
-        self._http.begin(IDLE, mayClose=successor is None)
+        attempt(self._http.begin, IDLE, successor is None)
         if isFirst:
             if any(isinstance(port, DatagramPort) for port in self.resources.ports):
                 self._callLater(min(seconds, ANSWERS), self._answered.fire)
@@ -351,7 +358,7 @@ class Generation:
         try:
             await self._answered.wait()
             await self.resources.whenQuiet()
-            self._http.end()
+            attempt(self._http.end)
             for timer in self._timers:
                 timer.cancel()
             self.state = State.STOPPING

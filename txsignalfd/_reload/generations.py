@@ -173,13 +173,18 @@ class Generations:
         Start the first generation.
         """
         first = self.current
-        with self._sharing.starting(first.resources):
-            if self._awaitedService is not None:
-                first.service = self._checked(await toDeferred(self._awaitedService))
-                first.privilegedStart()
-            await first.start()
-            checkListens(first.resources, None)
-            first.serve()
+        try:
+            with self._sharing.starting(first.resources):
+                if self._awaitedService is not None:
+                    service = await toDeferred(self._awaitedService)
+                    first.service = self._checked(service)
+                    first.privilegedStart()
+                await first.start()
+                checkListens(first.resources, None)
+                first.serve()
+        except BaseException:
+            first.fail()
+            raise
 
     async def reload(self) -> Generation:
         """
@@ -249,14 +254,14 @@ class Generations:
                 await again.start()
                 again.serve()
         except BaseException:
-            again.state = State.FAILED
+            again.fail()
             _log.failure("{it} cannot be started again: nothing serves", it=old)
             return
         for port in again.resources.ports:
             addresses.pop(port.listener.key, None)
         if addresses:
             # A systemd endpoint listens once, and does not raise the second time.
-            again.state = State.FAILED
+            again.fail()
             where = ", ".join(addresses.values())
             _log.error("{it} no longer listens on {where}", it=old, where=where)
 

@@ -50,7 +50,7 @@ from txsignalfd._reload.listener import (
     pathOf,
     removeStaleLock,
 )
-from txsignalfd._reload.transaction import attempt
+from txsignalfd._reload.transaction import OneShotEvent, attempt
 
 _log: Final = Logger("txsignalfd.reload.ReloadService")
 
@@ -69,6 +69,8 @@ class SharedPort:
     #: The resources of its generation.
     resources: Resources
     _made: SharedSocket | None = None
+    #: Fires when the port has stopped.
+    _ended: OneShotEvent | None = None
 
     def listenAs(
         self, key: Hashable, listener: Listener | None, resources: Resources
@@ -153,6 +155,21 @@ class SharedPort:
         attempt(self.listener.release, self)
         self.resources.suspended()
 
+    def stopListening(self, *args: Any, **keywords: Any) -> Any:
+        """
+        Stop the port.  A second call waits for the first one.
+
+        A service may stop its port, and not wait for that.
+        """
+        if self._ended is not None:
+            return self._ended.wait()
+        self._ended = OneShotEvent()
+        try:
+            return super().stopListening(*args, **keywords)  # type: ignore[misc]
+        except BaseException:
+            self._ended = None
+            raise
+
     def stopReading(self) -> None:
         """
         Stop accepting, also when the system reports an error.
@@ -218,6 +235,8 @@ class SharedPort:
         with suppress(ValueError):
             self.resources.ports.remove(self)
         self.resources.suspended()
+        self._ended = self._ended or OneShotEvent()
+        self._ended.fire()
 
 
 class Accepted:
