@@ -21,12 +21,10 @@ from twisted.logger import (
     ILogObserver,
     LegacyLogObserverWrapper,
     LogEvent,
-    Logger,
     LogLevel,
     LogLevelFilterPredicate,
     LogPublisher,
     PredicateResult,
-    globalLogPublisher,
     textFileLogObserver,
 )
 from twisted.python.log import FileLogObserver as LegacyFileLogObserver
@@ -42,9 +40,8 @@ from tests.support.daemons import (
     program,
     waitFor,
 )
+from tests.support.observers import LOG, logging
 from txsignalfd._twistd.logs import rotateLogs
-
-LOG = Logger("example")
 
 #: A service that rotates on SIGUSR1, and appends the outcome to a file.
 SERVICE = """
@@ -52,6 +49,7 @@ from signal import SIGUSR1
 from twisted.application.service import Application
 from twisted.logger import Logger
 from txsignalfd import SignalService
+from tests.support.observers import LOG, logging
 from txsignalfd._twistd.logs import rotateLogs
 
 class Service(SignalService):
@@ -274,19 +272,6 @@ def losePrivileges(directory: Path, moved: bool) -> None:
             os.chown(log, 65534, 65534)
         done = "reopened" if moved else "rotated"
         assert daemon.rotate() == [f"{log}: {done}"]
-
-
-@contextmanager
-def logging(*observers: ILogObserver) -> Iterator[None]:
-    """
-    Log to these observers only.
-    """
-    others = globalLogPublisher._observers
-    globalLogPublisher._observers = list(observers)
-    try:
-        yield
-    finally:
-        globalLogPublisher._observers = others
 
 
 @contextmanager

@@ -45,6 +45,7 @@ from txsignalfd._reload.sharing import unshareInherited
 from txsignalfd._twistd import signallog
 from txsignalfd._twistd.actions import DEFAULTS, Action
 from txsignalfd._twistd.daemon import Daemon
+from txsignalfd._twistd.output import Output
 from txsignalfd._twistd.plugins import PluginFactory
 from txsignalfd._twistd.startup import startupSignals
 from txsignalfd.siginfo import parse
@@ -318,52 +319,63 @@ def test_anErrorNamesItsOption() -> None:
         tap.Options().parseOptions(["--signals", "HUP,FOO"])
 
 
+@contextmanager
+def loggingTo(descriptor: int) -> Iterator[signallog.SignalLogger]:
+    """
+    A logger that writes JSON to a descriptor.
+    """
+    with open(descriptor, "w") as stdout:
+        logger = signallog.SignalLogger(json=True, stdout=stdout)
+        output = logger._stdout
+        yield logger
+        if isinstance(output, Output):
+            output.close()
+
+
+HANGUP = parse(SIGHUP.to_bytes(4, sys.byteorder) + bytes(124))[0]
+
+
 def test_jsonGoesToTheLogAfterThePipeIsClosed(logged: list[LogEvent]) -> None:
     """
     One warning says so.
     """
     read, write = os.pipe()
     os.close(read)
-    with open(write, "w", buffering=1, closefd=False) as broken:
-        logger = signallog.SignalLogger(json=True, stdout=broken)
-        info = parse(SIGHUP.to_bytes(4, sys.byteorder) + bytes(124))[0]
-        logger.receive(info)
-        logger.receive(info)
-        # Discard the buffered line, or close() would fail too.
-        with open(os.devnull, "wb") as null:
-            os.dup2(null.fileno(), write)
-    os.close(write)
-    texts = textsOf(logged)
-    assert [text for text in texts if "SIGHUP" not in text] == [
-        "stdout: the reader has closed it: JSON goes to this log"
-    ]
-    assert len(texts) == 3
+    with loggingTo(write) as logger:
+        for count in (2, 3):
+            logger.receive(HANGUP)
+            waitFor(lambda: len(textsOf(logged)) == count, "it is logged")  # noqa: B023
+    warning, *lines = textsOf(logged)
+    assert warning == "stdout: the reader has closed it: JSON goes to this log"
+    assert all(json.loads(line)["name"] == "SIGHUP" for line in lines)
 
 
-def test_jsonGoesToTheLogWhileTheDiskIsFull(logged: list[LogEvent]) -> None:
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+def test_jsonGoesToTheLogWhileTheDiskIsFull(
+    kind: str, tmp_path: Path, logged: list[LogEvent]
+) -> None:
     """
     It goes to stdout again when there is room.
     """
-    info = parse(SIGHUP.to_bytes(4, sys.byteorder) + bytes(124))[0]
     read, write = os.pipe()
-    os.set_blocking(read, False)
-    pipe = os.dup(write)
-    with open(write, "w") as stdout:
-        logger = signallog.SignalLogger(json=True, stdout=stdout)
+    if kind == "file":
+        os.close(write)
+        write = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
+    before = os.dup(write)
+    with loggingTo(write) as logger:
         with open("/dev/full", "wb") as full:
             os.dup2(full.fileno(), write)
-        logger.receive(info)
-        texts = textsOf(logged)
-        assert texts[0].startswith("stdout: [Errno 28] No space left on device: ")
-        assert json.loads(texts[1])["name"] == "SIGHUP"
-        assert len(texts) == 2
-        os.dup2(pipe, write)
-        logger.receive(info)
-    os.close(pipe)
-    lines = os.read(read, 4096).decode().splitlines()
+        logger.receive(HANGUP)
+        waitFor(lambda: len(textsOf(logged)) == 2, "it is logged")
+        os.dup2(before, write)
+        logger.receive(HANGUP)
+    os.close(before)
+    written = os.read(read, 4096) or (tmp_path / "file").read_bytes()
     os.close(read)
-    assert json.loads(lines[-1])["name"] == "SIGHUP"
-    assert len(logged) == 2
+    assert json.loads(written.splitlines()[-1])["name"] == "SIGHUP"
+    error, line = textsOf(logged)
+    assert error.startswith("stdout: [Errno 28] No space left on device: ")
+    assert json.loads(line)["name"] == "SIGHUP"
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

@@ -31,7 +31,7 @@ from txsignalfd._reload.transaction import Reload
 from txsignalfd._twistd.actions import DEFAULTS, REPEAT, Action, describeActions
 from txsignalfd._twistd.answers import Answers
 from txsignalfd._twistd.commands import RunCommand
-from txsignalfd._twistd.logs import rotateLogs
+from txsignalfd._twistd.logs import rotateLogs, unblockLog
 from txsignalfd._twistd.notstarted import logNotStarted, starting
 from txsignalfd._twistd.report import report
 from txsignalfd._twistd.startup import startupSignals
@@ -111,6 +111,7 @@ class Daemon(Service):
         Watch the signals, and open the ports of the service.
         """
         super().privilegedStartService()
+        unblockLog(self._reactor)
         self._actions = self._effectiveActions()
         self._hadTerminal = self._foreground and hasTerminal()
         self._signals = SignalService(

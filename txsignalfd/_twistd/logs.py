@@ -51,6 +51,8 @@ from twisted.python.log import FileLogObserver as LegacyFileLogObserver
 from twisted.python.logfile import BaseLogFile
 from twisted.python.syslog import SyslogObserver
 
+from txsignalfd._twistd.output import Output, descriptorOf, finishWith, mayBlock
+
 _log: Final = Logger("txsignalfd.logs")
 
 _NOTHING: Final = "nothing to rotate"
@@ -101,8 +103,7 @@ def _logFiles() -> list[BaseLogFile]:
 
 
 def _wasMoved(file: BaseLogFile) -> bool:
-    # Private, because BaseLogFile has no fileno().  Twisted has closed the file if
-    # its own rotation failed.
+    # Twisted has closed the file if its own rotation failed.
     inner = file._file  # noqa: SLF001
     return inner.closed or not _isInPlace(file.path, inner.fileno())
 
@@ -117,11 +118,40 @@ def destinations(text: str = "") -> list[Any]:
     return list({id(file): file for file in map(_targetOf, _observers(text))}.values())
 
 
+def unblockLog(reactor: Any) -> None:
+    """
+    Do not let the log block a reactor: write to pipes and terminals by L{Output}.
+    """
+    _unblockLog()
+    # twist(1) opens the log after it has started the service.
+    reactor.callWhenRunning(_unblockLog)
+    finishWith(reactor)
+
+
+def _unblockLog() -> None:
+    outputs: dict[int, Output] = {}
+    for observer in _observers(""):
+        target = _targetOf(observer)
+        descriptor = descriptorOf(target)
+        if isinstance(target, Output) or not mayBlock(descriptor):
+            continue
+        if descriptor not in outputs:
+            outputs[descriptor] = Output(descriptor, _nameOf(target))
+        output: Any = outputs[descriptor]
+        if isinstance(observer, FileLogObserver):
+            # Private, as in _targetOf.
+            observer._outFile = output  # noqa: SLF001
+        elif isinstance(observer, LegacyLogObserverWrapper):
+            legacy: Any = observer.legacyObserver
+            legacy.__self__.write = output.write
+            legacy.__self__.flush = output.flush
+
+
 def isStream(destination: Any) -> bool:
     """
     Return whether a destination is stdout or stderr.
     """
-    return _descriptorOf(destination) in _STREAMS
+    return descriptorOf(destination) in _STREAMS
 
 
 def _observers(text: str) -> list[ILogObserver]:
@@ -162,21 +192,12 @@ def _targetOf(observer: Any) -> Any:
     return observer
 
 
-def _descriptorOf(target: Any) -> int | None:
-    try:
-        number = target.fileno()
-    except (AttributeError, ValueError):
-        # Not a file, a file in memory, or a closed file.
-        return None
-    return number if isinstance(number, int) else None
-
-
 def _nameOf(target: Any) -> str:
     if isinstance(target, BaseLogFile):
         return target.path
     if isinstance(target, SyslogObserver):
         return "syslog"
-    descriptor = _descriptorOf(target)
+    descriptor = descriptorOf(target)
     if descriptor in _STREAMS:
         return _STREAMS[descriptor]
     return repr(target) if descriptor is None else str(getattr(target, "name", target))
@@ -185,7 +206,7 @@ def _nameOf(target: Any) -> str:
 def _renew(target: Any) -> str:
     if isinstance(target, BaseLogFile):
         return _rotate(target)
-    descriptor = _descriptorOf(target)
+    descriptor = descriptorOf(target)
     if isinstance(target, SyslogObserver) or descriptor in _STREAMS:
         return _NOTHING
     if descriptor is None:

@@ -24,6 +24,8 @@ from txsignalfd._proc.sender import (
     isFromThisProcess,
     senderCommand,
 )
+from txsignalfd._twistd.logs import unblockLog
+from txsignalfd._twistd.output import Output, descriptorOf, mayBlock
 from txsignalfd._twistd.startup import startupSignals
 from txsignalfd.service import SignalService
 from txsignalfd.siginfo import SigInfo
@@ -91,7 +93,10 @@ class SignalLogger:
         @param stdout: The file for JSON, or C{None} to write JSON to the log.
         """
         self._json = json
-        self._stdout = stdout
+        self._stdout: Any = stdout
+        descriptor = descriptorOf(stdout)
+        if json and mayBlock(descriptor):
+            self._stdout = Output(descriptor, "stdout", self._failed)
 
     def receive(self, info: SigInfo) -> None:
         """
@@ -105,26 +110,26 @@ class SignalLogger:
             _log.info("{line}", line=describeWithCommand(info), info=info)
             return
         line = toJSON(info, senderCommand(info), datetime.now(timezone.utc))
-        if not self._print(line):
-            _log.info("{line}", line=line, info=info)
-
-    def _print(self, line: str) -> bool:
         if self._stdout is None:
-            return False
+            _log.info("{line}", line=line, info=info)
+            return
+        # One write for the whole line: an unbuffered print makes two, and the
+        # reader may close the pipe between them.
+        data = f"{line}\n"
         try:
-            # One write for the whole line: an unbuffered print makes two, and
-            # the reader may close the pipe between them.
-            self._stdout.write(line + "\n")
+            self._stdout.write(data)
             self._stdout.flush()
-        except BrokenPipeError:
-            _log.warn("stdout: the reader has closed it: JSON goes to this log")
-            self._stdout = None
-            return False
         except OSError as error:
+            self._failed(data.encode(), error)
+
+    def _failed(self, data: bytes, error: OSError) -> None:
+        if not isinstance(error, BrokenPipeError):
             # For example a full disk, which may have room again later.
             _log.error("stdout: {error}: this JSON goes to the log", error=error)
-            return False
-        return True
+        elif self._stdout is not None:
+            _log.warn("stdout: the reader has closed it: JSON goes to this log")
+            self._stdout = None
+        _log.info("{line}", line=data.decode().rstrip("\n"))
 
 
 class SignalLogService(SignalService):
@@ -161,6 +166,7 @@ class SignalLogService(SignalService):
         """
         startupSignals.block()
         super().privilegedStartService()
+        unblockLog(self._reactor)
 
     def startService(self) -> None:
         """
