@@ -379,12 +379,12 @@ def _origin(info: SigInfo, command: str | None) -> str:
     if (child := info.child) is not None:
         how = _CHILD_DID.get(code, "exited with status")
         what = str(child.exitCode) if child.signal is None else signalName(child.signal)
-        return f"{source} the kernel: child {child.pid} {how} {what}"
+        return f"from the kernel: child {child.pid} {how} {what}"
     if code == "SI_TIMER":
         timer = f"{info.tid}, overrun {info.overrun}, value {info.int}"
         return f"{source} POSIX timer {timer}"
     if code == "SI_KERNEL":
-        return f"{source} the kernel"
+        return "from the kernel"
     if code == "SI_SIGIO" or code.startswith("POLL_"):
         source = "from the kernel:" if vouched else "claims that"
         return f"{source} descriptor {info.fd} is ready ({code})"

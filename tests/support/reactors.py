@@ -17,7 +17,7 @@ from twisted.internet.pollreactor import PollReactor
 from twisted.internet.selectreactor import SelectReactor
 
 #: Seconds after which a test that waits has failed.
-DEADLINE = 30.0
+DEADLINE = 120.0
 
 Main = Callable[[Any], Coroutine[Any, Any, object]]
 
