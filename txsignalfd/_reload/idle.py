@@ -47,10 +47,12 @@ class TLSRecords:
         self.isUnused = False
         received = self._header + data
         end = self._rest
-        while end <= len(received) - _RECORD_HEADER:
-            end += _RECORD_HEADER + int.from_bytes(received[end + 3 : end + 5], "big")
+        last = len(received) - _RECORD_HEADER
+        while end <= last:
+            end += _RECORD_HEADER + (received[end + 3] << 8 | received[end + 4])
         self._header = received[end:]
-        self._rest = max(end - len(received), 0)
+        rest = end - len(received)
+        self._rest = rest if rest > 0 else 0
         self._receive(data)
 
     @property
