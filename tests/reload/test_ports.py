@@ -544,6 +544,23 @@ async def test_aLatePortAcceptsUntilTheNewGenerationOpensIt(reactor: Any) -> Non
         await new.end()
 
 
+@inReactor
+async def test_aLatePortMayBeClosedByItsService(reactor: Any) -> None:
+    """
+    The new generation opens it with a new socket.
+    """
+    listen = at("tcp", freePort())
+    async with running(reactor, tcp, alone=True) as (reloads, made):
+        client = await connectTo(reactor, made.ports[0].getHost().port)
+        await client.line()
+        late = listen(reactor, 1)
+        reloads.reload().addErrback(lambda failure: None)
+        await turn(reactor)
+        await late.stopListening()
+        port = listen(reactor, 2).getHost().port
+        assert await answerOf(reactor, socket.SOCK_STREAM, port) == b"2\n"
+
+
 @pytest.mark.parametrize("drain", [0, 0.05, 0.2])
 @inReactor
 async def test_aLatePortThatIsNotOpenedAgainIsClosed(

@@ -24,6 +24,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 
 from txsignalfd._dispatch.runs import toDeferred
+from txsignalfd._reload.failedlistens import checkListens
 from txsignalfd._reload.generation import (
     FLUSH,
     Generation,
@@ -33,7 +34,6 @@ from txsignalfd._reload.generation import (
     checkService,
     whereIs,
 )
-from txsignalfd._reload.reactorpatch import checkListens
 from txsignalfd._reload.sharing import Handover, PortSharing, unshareInherited
 from txsignalfd._reload.transaction import (
     OneShotEvent,

@@ -52,7 +52,7 @@ class TLSRecords:
             end += _RECORD_HEADER + (received[end + 3] << 8 | received[end + 4])
         self._header = received[end:]
         rest = end - len(received)
-        self._rest = rest if rest > 0 else 0
+        self._rest = max(0, rest)
         self._receive(data)
 
     @property

@@ -327,6 +327,13 @@ class Listener:
         """
         return isinstance(self.key, tuple) and self.key[-1] == 0
 
+    @property
+    def isOpen(self) -> bool:
+        """
+        Whether the socket was not stopped yet.
+        """
+        return self._socket.fileno() >= 0
+
     def name(self) -> Any:
         """
         Return the address of the socket: getsockname(2).

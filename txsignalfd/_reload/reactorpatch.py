@@ -28,9 +28,9 @@ from types import FrameType
 from typing import Any, Final, cast
 from weakref import WeakSet
 
-from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
+from txsignalfd._reload.failedlistens import FailedListen
 from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.listener import Listener
 from txsignalfd._reload.ports import (
@@ -44,87 +44,6 @@ from txsignalfd._reload.ports import (
 
 #: The resources of the generation that the running code starts.
 _current: Final[ContextVar[Resources | None]] = ContextVar("_current", default=None)
-
-
-class FailedListen:
-    """
-    A failure to open a port while a service starts.
-
-    A service may try one port after another until one is free.  Then its factory
-    listens in the end or, if each attempt has a factory of its own, another one of
-    the same class does.  The second may also be another part of the service; it is
-    when the failure was logged: an error that reaches only the log is handled by
-    nothing.
-    """
-
-    def __init__(self, key: Any, factory: Any, error: BaseException) -> None:
-        """
-        @param key: The kind of port and the address.
-        @param factory: The factory or protocol.
-        @param error: The reason.
-        """
-        self.key = key
-        self.error = error
-        self._factory = _unwrapped(factory)
-        self._isLogged = False
-        self._hasListened = self._hasClassListened = False
-
-    def observe(self, event: LogEvent) -> None:
-        """
-        Observe the log.
-        """
-        failure = event.get("log_failure") or event.get("failure")
-        if getattr(failure, "value", None) is self.error:
-            self._isLogged = True
-
-    def listened(self, key: Any, factory: Any) -> None:
-        """
-        Note a port that was opened later.
-        """
-        factory = _unwrapped(factory)
-        if key[0] == self.key[0]:
-            self._hasListened |= factory is self._factory
-            self._hasClassListened |= type(factory) is type(self._factory)
-
-    @property
-    def isHandled(self) -> bool:
-        """
-        Whether the service listens elsewhere instead.
-        """
-        return self._hasListened or (self._hasClassListened and not self._isLogged)
-
-
-def checkListens(new: Resources, old: Resources | None) -> None:
-    """
-    Check that a generation has opened its ports, when its service has started.
-
-    The first generation has to listen somewhere, if it tried.  A later one has to
-    open each port that it tries to open; what the old one could not open either may
-    stay closed.
-
-    @param new: The resources of the generation.
-    @param old: Those of the generation before, if there is one.
-    @raise CannotListenError: If it has not.
-    """
-    failed = [each for each in new.failedListens if not each.isHandled]
-    if old is None:
-        failed = [] if new.ports else failed
-    elif new.ports or not old.ports:
-        known = [each.key for each in old.failedListens]
-        failed = [each for each in failed if each.key not in known]
-    for first in failed:
-        if isinstance(first.error, CannotListenError):
-            raise first.error
-        _, *address = first.key
-        interface = address[0] if len(address) > 1 else None
-        raise CannotListenError(interface, address[-1], first.error)
-
-
-def _unwrapped(factory: Any) -> Any:
-    # Each attempt to listen with TLS wraps the factory again.
-    while hasattr(factory, "wrappedFactory"):
-        factory = factory.wrappedFactory
-    return factory
 
 
 class PortOwner:
@@ -164,7 +83,9 @@ class PortOwner:
         """
         if listeners := self.offered.get(key):
             return listeners.popleft()
-        port = self.late.get(key) or self._boundPort(key)
+        port = self.late.get(key)
+        if port is None or not port.listener.isOpen:
+            port = self._boundPort(key)
         return port.listener if port is not None else None
 
     def _boundPort(self, key: Hashable) -> Any:
