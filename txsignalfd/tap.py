@@ -29,6 +29,7 @@ from txsignalfd._reload.sharing import (
     unshareInherited,
 )
 from txsignalfd._twistd.actions import DEFAULTS, parseOn, parseSignal
+from txsignalfd._twistd.applications import ApplicationFile, applicationFile
 from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.notstarted import makingService
 from txsignalfd._twistd.plugins import PluginFactory, installedPlugins, parseOptions
@@ -138,6 +139,14 @@ class Options(UsageOptions):
             "seconds that open connections have to drain at a stop [default: 30]",
             partial(seconds, "--stop-timeout"),
         ],
+        [
+            "python",
+            "y",
+            None,
+            "run an application from a Python file, as twistd -y does, and reload it",
+        ],
+        ["source", None, None, "the same, from a file that twistd --source reads"],
+        ["file", None, None, "the same, from a pickle that twistd --file reads"],
     ]
 
     def __init__(self) -> None:
@@ -146,6 +155,8 @@ class Options(UsageOptions):
         self.plugins: dict[str, Any] = {}
         #: What the plugin acquires before its service is started.
         self.early: Resources = Resources(unclaimed)
+        #: The application file to run in place of a plugin.
+        self.application: ApplicationFile | None = None
         self._arguments: list[str] = []
         #: Whether every part of the command line was parsed.
         self._hasParsed = False
@@ -236,6 +247,8 @@ class Options(UsageOptions):
         A function that parses the options of the plugin again, from the same
         command line, and returns them.
         """
+        if self.application is not None:
+            return lambda: None
         _, (name, *arguments) = getopt(self._arguments, self.shortOpt, self.longOpt)
         return partial(parseOptions, self.plugins[name], self, arguments)
 
@@ -247,8 +260,16 @@ class Options(UsageOptions):
         to stderr, unless the user has chosen another destination.
         """
         self._hasParsed = True
-        if self.subCommand is not None:
-            self._forPlugin()
+        own = applicationFile(self)
+        if own is not None and self.subCommand is not None:
+            raise UsageError(
+                f"expected an application file or a command, got {own.tapname} and"
+                f" {self.subCommand}"
+            )
+        # twistd -y FILE signalfd means the same as twistd signalfd -y FILE.
+        self.application = own or applicationFile(self.parent or {})
+        if self.subCommand is not None or self.application is not None:
+            self._forService()
             return
         for option in ("on", "stop-first", *_TIMES):
             # 0 is a valid time.
@@ -265,7 +286,7 @@ class Options(UsageOptions):
             if not any(self.parent.get(option) for option in chosen):
                 self.parent["logger"] = fullyQualifiedName(logToStderr)
 
-    def _forPlugin(self) -> None:
+    def _forService(self) -> None:
         for option in ("signals", "format"):
             if self[option] is not None:
                 raise UsageError(f"--{option}: only without a command")
@@ -303,16 +324,20 @@ def makeService(options: Options) -> IService:
 
     @param options: The parsed command line.
     """
-    if options.subCommand is None:
+    maker: Any = options.application
+    if options.subCommand is not None:
+        maker = options.plugins[options.subCommand]
+    if maker is None:
         stdout = sys.stdout if options.inForeground else None
         logger = SignalLogger(options["format"] == "json", stdout)
         return SignalLogService(options["signals"], logger.receive)
     from twisted.internet import reactor
 
-    maker = options.plugins[options.subCommand]
     twistd: Mapping[str, Any] = options.parent or {}
     with recordingStartup(reactor, options.early), makingService(twistd):
-        factory = PluginFactory(maker, options.subOptions, options.parseAgain)
+        factory = PluginFactory(
+            maker, getattr(options, "subOptions", None), options.parseAgain
+        )
     reloads = ReloadService(
         factory,
         drain=options["drain"],
@@ -327,6 +352,7 @@ def makeService(options: Options) -> IService:
     notifier = Notifier(reactor)
     daemon = Daemon(reloads, options["on"], options.inForeground, notifier, reactor)
     daemon.debug = bool(twistd.get("debug"))
+    daemon.application = options.application
     # Exit functions run in reverse order: this one runs after most others.
     atexit.register(daemon.exit)
     return daemon

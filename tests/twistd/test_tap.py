@@ -682,7 +682,7 @@ def test_anErrorNamesAPluginThatMakesNoService() -> None:
         def makeService(self, options: Any) -> None:
             pass
 
-    with pytest.raises(TypeError, match="the plugin forgetful has made None, which"):
+    with pytest.raises(TypeError, match="service of forgetful has made None,"):
         PluginFactory(Maker(), "first", lambda: "again")
 
 

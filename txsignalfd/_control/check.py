@@ -12,11 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
-
-#: The options of twistd that name an application, and how each is loaded; in the order
-#: in which twistd looks at them.
-_STYLES: Final = {"python": "python", "source": "source", "file": "pickle"}
+from typing import Any
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,9 +45,10 @@ def _refuse(reason: str) -> int:
 
 
 def _make(arguments: list[str]) -> str:
-    from twisted.application.service import loadApplication
     from twisted.python.usage import UsageError
     from twisted.scripts._twistd_unix import ServerOptions
+
+    from txsignalfd._twistd.applications import applicationFile
 
     # A program runs from its directory, as twistd's does.
     sys.path.insert(0, os.getcwd())
@@ -61,11 +58,8 @@ def _make(arguments: list[str]) -> str:
     if plugin is not None:
         options.loadedPlugins[plugin].makeService(options.subOptions)
         return f"plugin {plugin}"
-    style, path = next((style, options[style]) for style in _STYLES if options[style])
-    try:
-        loadApplication(path, _STYLES[style])
-    except KeyError as error:
-        if error.args == ("application",):
-            raise UsageError(f"{path} sets no variable named application") from None
-        raise
-    return str(path)
+    application = applicationFile(options)
+    if application is None:
+        raise UsageError("expected a plugin, or -y with an application file")
+    application.makeService(None)
+    return application.tapname

@@ -30,6 +30,7 @@ from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.transaction import Reload
 from txsignalfd._twistd.actions import DEFAULTS, REPEAT, Action, describeActions
 from txsignalfd._twistd.answers import Answers
+from txsignalfd._twistd.applications import ApplicationFile
 from txsignalfd._twistd.commands import RunCommand
 from txsignalfd._twistd.logs import rotateLogs, unblockLog
 from txsignalfd._twistd.notstarted import logNotStarted, starting
@@ -50,9 +51,11 @@ class Daemon(Service):
     Runs a L{ReloadService}, acts on signals, and notifies systemd.
 
     @cvar debug: Whether to show the traceback if the service cannot start.
+    @cvar application: The application file that it runs, if it runs one.
     """
 
     debug: bool = False
+    application: ApplicationFile | None = None
 
     def __init__(
         self,
@@ -91,6 +94,15 @@ class Daemon(Service):
         reloads.logsStart = False
         self._answers = Answers(reloads, reactor)
         reloads.addObserver(self._before, self._after)
+
+    def setServiceParent(self, parent: Any) -> None:
+        """
+        Join twistd's application, which gets the uid, the gid and the log observer
+        of an application file.
+        """
+        if self.application is not None:
+            self.application.equip(parent)
+        super().setServiceParent(parent)
 
     def _effectiveActions(self) -> dict[int, Action]:
         defaults = {

@@ -84,7 +84,7 @@ class PluginFactory:
         self._first = checkService(maker.makeService(options), self)
 
     def __repr__(self) -> str:
-        return f"the plugin {self._maker.tapname}"
+        return f"the service of {self._maker.tapname}"
 
     def __call__(self) -> Any:
         """
