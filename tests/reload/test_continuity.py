@@ -409,6 +409,7 @@ def test_withoutStopFirstAnExclusiveLockFailsTheReload(
     [
         ({"make": "raise"}, "RuntimeError: it was told to raise"),
         ({"listen": "taken"}, "CannotListenError: Couldn't listen on 127.0.0.1:"),
+        ({"logging": "taken"}, "CannotListenError: Couldn't listen on 127.0.0.1:"),
         ({"start": "exit"}, "SystemExit: 7"),
         (None, "UsageError: options: Expecting value"),
     ],
@@ -433,8 +434,8 @@ def test_aReloadThatFailsLeavesTheOldOneServing(
         if change is None:
             (tmp_path / "options").write_text("no JSON")
         else:
-            if change.get("listen"):
-                change = {"listen": [listen(busy.getsockname()[1])]}
+            for key in {"listen", "logging"} & set(change):
+                change = {key: [listen(busy.getsockname()[1])]}
             listens = [listen(port), listen(new), *change.pop("listen", [])]
             write(tmp_path, listen=listens, body="new", **change)
         for number in range(3):

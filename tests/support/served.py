@@ -13,10 +13,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from twisted.application.internet import UDPServer
+from twisted.application.internet import StreamServerEndpointService, UDPServer
 from twisted.application.service import MultiService, Service
 from twisted.application.strports import service
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -33,7 +34,8 @@ def write(directory: Path, **options: Any) -> None:
     """
     Write the file of options.
 
-    @param options: C{listen}: endpoints.  C{early}: ports of 127.0.0.1 that are
+    @param options: C{listen}: endpoints.  C{logging}: endpoints of services that only
+        log that they cannot listen.  C{early}: ports of 127.0.0.1 that are
         opened when the service is made.  C{late}: endpoints that are opened after
         it has started.  C{udp}: hosts and ports that echo datagrams.  C{body}: the
         response.  C{make}, C{start} and C{stop}: how these fail.  C{exclusive}:
@@ -213,6 +215,10 @@ def makeService(options: Options) -> MultiService:
     body = chosen.get("body", "body " * 1000)
     for endpoint in chosen.get("listen", []):
         service(endpoint, Site(Answer(body.encode()))).setServiceParent(whole)
+    for endpoint in chosen.get("logging", []):
+        listening = serverFromString(_reactor(), endpoint)
+        site = Site(Answer(body.encode()))
+        StreamServerEndpointService(listening, site).setServiceParent(whole)
     for port in chosen.get("early", []):
         site = Site(Answer(body.encode()))
         _reactor().listenTCP(port, site, interface="127.0.0.1")

@@ -44,6 +44,14 @@ def test_thePortIsInUse(tmp_path: Path) -> None:
     assert "Traceback" not in output
 
 
+def test_aServiceThatListensNowhereAndOnlyLogsItIsNotStarted(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", freePort())) as used:
+        address = f"127.0.0.1:{used.getsockname()[1]}"
+        write(tmp_path, logging=[f"tcp:{address[10:]}:interface=127.0.0.1"])
+        output = outputOf(tmp_path, "served")
+    assert f"] not started: CannotListenError: Couldn't listen on {address}" in output
+
+
 @pytest.mark.parametrize(
     ("listen", "reason"),
     [
