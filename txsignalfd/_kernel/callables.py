@@ -20,26 +20,26 @@ from txsignalfd._proc.quoting import printable
 UNKNOWN: Final = "(unknown)"
 
 
-class Named:
+class Named(partial[Any]):
     """
     A callable with a name, and advice for a user who wants something else.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str, advice: str) -> None:
-        """
-        @param function: The function to call.
-        @param name: The name that L{nameOf} returns.
-        @param advice: How to have another handler called.
-        """
-        self._function = function
-        self.name = printable(name)
-        self.advice = advice
+    #: The name that L{nameOf} returns.
+    name: str
+    #: How to have another handler called.
+    advice: str
 
-    def __call__(self, *args: Any) -> Any:
+    # typing.Self is new in Python 3.11.
+    def __new__(  # noqa: PYI034
+        cls, function: Callable[..., Any], name: str, advice: str
+    ) -> Named:
         """
-        Call the function.
+        Give a function a name and advice.
         """
-        return self._function(*args)
+        self = super().__new__(cls, function)
+        self.name, self.advice = printable(name), advice
+        return self
 
 
 def nameOf(function: object) -> str:
