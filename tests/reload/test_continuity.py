@@ -390,6 +390,27 @@ def test_withStopFirstIdleConnectionsAreClosed(tmp_path: Path, port: int) -> Non
         fetch(tcp(port))
 
 
+def test_aStopDuringAStopFirstReloadServesPendingConnections(
+    tmp_path: Path, port: int
+) -> None:
+    write(tmp_path, listen=[listen(port)])
+    with serving(tmp_path, "--stop-first", "--drain=1000", "served") as daemon:
+        with webs(port, 1) as (busy,), ExitStack() as stack:
+            busy.send("/go")
+            assert busy.socket.recv(1, socket.MSG_PEEK)
+            daemon.kill(SIGHUP)
+            daemon.waitForOutput("reloading: requested by")
+            pending = stack.enter_context(webs(port, 10))
+            for web in pending:
+                web.send()
+            daemon.kill(SIGTERM)
+            for web in pending:
+                web.receive()
+            (tmp_path / "go").touch()
+            busy.receive()
+        assert daemon.wait() == -SIGTERM
+
+
 def test_withoutStopFirstAnExclusiveLockFailsTheReload(
     tmp_path: Path, port: int
 ) -> None:

@@ -210,6 +210,24 @@ async def test_aServiceMayTryOnePortAfterAnother(
 
 
 @inReactor
+async def test_aServiceMayTryAgain(reactor: Any, port: int) -> None:
+    """
+    With another factory, and although it logs the failure.
+    """
+
+    class Again(Trying):
+        def startService(self) -> None:
+            with socket.create_server(("127.0.0.1", port)):
+                super().startService()
+            super().startService()
+
+    services = [Service, lambda: Again(reactor, port, logs=True)]
+    async with serving(reactor, lambda: services.pop(0)()) as (reloads, _):  # noqa: PLW0108
+        await reloads.reload()
+        assert await servedBy(reactor, port) == b"1"
+
+
+@inReactor
 async def test_aServiceThatFindsNoFreePortFails(
     reactor: Any, busy: int, port: int
 ) -> None:

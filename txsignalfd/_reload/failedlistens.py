@@ -17,11 +17,11 @@ class FailedListen:
     """
     A failure to open a port while a service starts.
 
-    A service may try one port after another until one is free.  Then its factory
-    listens in the end or, if each attempt has a factory of its own, another one of
-    the same class does.  The second may also be another part of the service; it is
-    when the failure was logged: an error that reaches only the log is handled by
-    nothing.
+    A service may try again, or try one port after another until one is free.  Then
+    the address is in use in the end, or its factory listens or, if each attempt has a
+    factory of its own, another one of the same class does.  That one may also belong
+    to another part of the service; it does if the failure was logged: nothing handles
+    an error that reaches only the log.
     """
 
     def __init__(self, key: Any, factory: Any, error: BaseException) -> None:
@@ -49,6 +49,7 @@ class FailedListen:
         Note a port that was opened later.
         """
         factory = _unwrapped(factory)
+        self._hasListened |= key == self.key
         if key[0] == self.key[0]:
             self._hasListened |= factory is self._factory
             self._hasClassListened |= type(factory) is type(self._factory)
