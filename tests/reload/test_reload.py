@@ -755,7 +755,7 @@ async def test_withStopFirstTriggersFireWhenTheNewServiceServes(reactor: Any) ->
         assert ended == [1, 3, 2, 5, 4]
 
 
-@pytest.mark.parametrize("event", ["shutdown", "startup", "thread"])
+@pytest.mark.parametrize("event", ["shutdown", "startup", "thread", "file"])
 @inReactor
 async def test_triggersFireWhenTheirGenerationEnds(reactor: Any, event: str) -> None:
     """
@@ -772,6 +772,9 @@ async def test_triggersFireWhenTheirGenerationEnds(reactor: Any, event: str) -> 
             add()
         elif event == "startup":
             reactor.callWhenRunning(add)
+        elif event == "file":
+            # As twistd executes an application file.
+            exec("add()", {"add": add})  # noqa: S102
         else:
             thread = threading.Thread(target=add)
             thread.start()

@@ -18,7 +18,7 @@ class FailedListen:
     A failure to open a port while a service starts.
 
     A service may try again, or try one port after another until one is free.  Then
-    the address is in use in the end, or its factory listens or, if each attempt has a
+    the address is open in the end, or its factory listens or, if each attempt has a
     factory of its own, another one of the same class does.  That one may also belong
     to another part of the service; it does if the failure was logged: nothing handles
     an error that reaches only the log.

@@ -386,7 +386,8 @@ def _isShared(trigger: Callable[..., Any], reactor: Any) -> bool:
     if module.startswith("txsignalfd."):
         return True
     while not module.startswith(("txsignalfd.", "twisted.internet.")):
-        if function == "<module>":
+        # An application file is no module: each generation executes it again.
+        if function == "<module>" and module in sys.modules:
             return True
         module, function = next(frames, ("twisted.internet.", ""))
     # Older frames do not belong to the start of the generation.
