@@ -774,7 +774,7 @@ async def test_triggersFireWhenTheirGenerationEnds(reactor: Any, event: str) -> 
             reactor.callWhenRunning(add)
         elif event == "file":
             # As twistd executes an application file.
-            exec("add()", {"add": add})  # noqa: S102
+            exec("add()", {"add": add})
         else:
             thread = threading.Thread(target=add)
             thread.start()
