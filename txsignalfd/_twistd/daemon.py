@@ -31,6 +31,7 @@ from txsignalfd._reload.transaction import Reload
 from txsignalfd._twistd.actions import DEFAULTS, REPEAT, Action, describeActions
 from txsignalfd._twistd.answers import Answers
 from txsignalfd._twistd.applications import ApplicationFile
+from txsignalfd._twistd.changedcode import LoadedCode
 from txsignalfd._twistd.commands import RunCommand
 from txsignalfd._twistd.logs import rotateLogs, unblockLog
 from txsignalfd._twistd.notstarted import logNotStarted, starting
@@ -89,6 +90,7 @@ class Daemon(Service):
         self._stopBegan = 0.0
         self._catchingUp = True
         self._extending: Any = None
+        self._code = LoadedCode()
         #: Whether the first generation could not start.
         self._failed = False
         reloads.logsStart = False
@@ -212,11 +214,13 @@ class Daemon(Service):
 
     def _before(self, reload: Reload) -> None:
         if reload.number > 1:
+            self._code.logChanges()
             self._notifier.reloading()
             if self._reloads.stopFirst:
                 self._extend(self._reloads.drain + FLUSH)
 
     def _after(self, reload: Reload) -> None:
+        self._code.addModules()
         if self._stopSignal is None:
             self._stopExtending()
         if reload.failure is None:
