@@ -180,7 +180,8 @@ class Generations:
                     first.service = self._checked(service)
                     first.privilegedStart()
                 await first.start()
-                checkListens(first.resources, None)
+                if first.resources.failedListens:
+                    checkListens(first.resources, None)
                 first.serve()
         except BaseException:
             first.fail()
@@ -272,7 +273,8 @@ class Generations:
                 new.service = self._checked(await resultOf(self._factory))
                 new.privilegedStart()
                 await new.start()
-                checkListens(new.resources, self.current.resources)
+                if new.resources.failedListens:
+                    checkListens(new.resources, self.current.resources)
                 new.serve()
         except BaseException:
             new.retire(0, handover.stopLate)
