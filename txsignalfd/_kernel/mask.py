@@ -224,8 +224,14 @@ class ProcessMask:
         self._wake = WeakMethod(wake)
         self._pipe = pipe
         self._doorbell = doorbell
-        #: The acquired signals.
-        self.acquired: frozenset[int] = frozenset()
+
+    @property
+    def acquired(self) -> frozenset[int]:
+        """
+        The signals of this owner; none in a forked child.
+        """
+        with _lock:
+            return frozenset(n for n, owner in _owners.items() if owner is self)
 
     def defer(self, infos: list[SigInfo]) -> None:
         """
@@ -278,7 +284,6 @@ class ProcessMask:
                 replaceStarters()
             _owners.update(dict.fromkeys(wanted, self))
             _reserved.difference_update(wanted)
-            self.acquired |= frozenset(wanted)
             _unblockRestored()
 
     def claimForThread(self) -> None:
@@ -289,8 +294,9 @@ class ProcessMask:
         the end.
         """
         with _lock:
-            blockUntilRestored(self.acquired)
-            for signo in self.acquired:
+            acquired = self.acquired
+            blockUntilRestored(acquired)
+            for signo in acquired:
                 lib.txs_install(signo)
             lib.txs_window_update()
             _unblockRestored()
@@ -312,7 +318,6 @@ class ProcessMask:
         """
         with _lock:
             restored = self.acquired.intersection(signals)
-            self.acquired -= restored
             for signo in restored:
                 lib.txs_release(signo)
             owners = _assignDeferred()  # those of restored signals go to the process
