@@ -9,13 +9,15 @@ from signal import SIGHUP, SIGRTMIN, SIGUSR1, SIGUSR2
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent
 
 from tests.support.handlers import Recorder, ignore
 from tests.support.inreactor import inReactor
 from tests.support.reactors import newReactor, runReactor, turn, until
 from tests.support.worlds import dispatcherFor, queue, send
-from txsignalfd import SignalDispatcher, SignalNotWatchable
+from txsignalfd import SigInfo, SignalDispatcher, SignalNotWatchable
+from txsignalfd.testing import MemorySignals
 
 pytestmark = pytest.mark.usefixtures("world")
 
@@ -136,6 +138,29 @@ async def test_closeWaitsForAHold(reactor: Any, dispatcher: SignalDispatcher) ->
         assert not got.infos
     assert closed.called
     assert len(got.infos) == 1
+
+
+def test_closeWaitsForTheResultOfAHandlerThatEndsTheLastHold() -> None:
+    """
+    The handler handles a queued signal, and ends the hold before it returns.
+    """
+    signals, got = MemorySignals(), Recorder(busy=True)
+    hold = signals.hold(SIGUSR2)
+
+    def handler(info: SigInfo) -> Deferred[None] | None:
+        if got.infos:
+            hold.__exit__(None, None, None)
+        return got(info)
+
+    signals.addHandler(SIGUSR1, handler)
+    signals.deliver(SigInfo.make(SIGUSR1), SigInfo.make(SIGUSR1))
+    hold.__enter__()
+    closed = signals.close()
+    got.out[0].callback(None)
+    assert len(got.infos) == 2
+    assert not closed.called
+    got.out[1].callback(None)
+    assert closed.called
 
 
 def test_deferredSignalsAreLoggedWhenTheReactorStops(logged: list[LogEvent]) -> None:

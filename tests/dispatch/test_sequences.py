@@ -39,13 +39,15 @@ from txsignalfd import (
     SigInfo,
     SignalDispatcher,
 )
-from txsignalfd._dispatch import handlers
+from txsignalfd._dispatch import handlers, holds
+from txsignalfd._dispatch.runs import LIMIT
 from txsignalfd.lowlevel import sigqueue
 
 REALTIME = [int(SIGRTMIN), int(SIGRTMIN) + 1]
 
 signals = st.sampled_from([int(SIGUSR1), *REALTIME])
 bursts = st.lists(signals, max_size=5)
+limits = st.sampled_from([LIMIT, 1, 2])
 severalSignals = st.lists(signals, min_size=1, max_size=2, unique=True)
 
 TURNS_BEFORE_CLOSE = 6
@@ -66,12 +68,24 @@ class Expected:
     signo: int
     overlap: Overlap
     action: str
+    limit: int
     calls: list[int] = field(default_factory=list)
     out: list[int] = field(default_factory=list)
     waiting: deque[int] = field(default_factory=deque)
     dropped: int = 0
     removed: bool = False
     advancing: bool = False
+
+
+@dataclass
+class ExpectedHold:
+    """
+    The state of a hold, by the contract.
+    """
+
+    signals: list[int]
+    limit: int
+    count: int = 0
 
 
 class Model:
@@ -83,7 +97,7 @@ class Model:
         self.watched: set[int] = set()
         self.pending: list[tuple[int, int]] = []
         self.registrations: list[Expected] = []
-        self.holds: list[list[int]] = []
+        self.holds: list[ExpectedHold] = []
         self.deferred: list[tuple[int, int]] = []
         self.queue: deque[tuple[int, int]] = deque()
         self.receiving = False
@@ -110,16 +124,27 @@ class Model:
         self.receiving = True
         while self.queue:
             signo, value = self.queue.popleft()
-            if self.isHeld(signo):
+            registrations = [
+                each
+                for each in self.registrations
+                if each.signo == signo and not each.removed
+            ]
+            if holds := self.holdsOf(signo):
+                if any(hold.count >= hold.limit for hold in holds):
+                    for each in registrations:
+                        each.dropped += 1
+                    continue
                 self.deferred.append((signo, value))
+                for hold in holds:
+                    hold.count += 1
                 continue
-            for each in list(self.registrations):
-                if each.signo == signo and not each.removed:
+            for each in registrations:
+                if not each.removed:
                     self.receive(each, value)
         self.receiving = False
 
-    def isHeld(self, signo: int) -> bool:
-        return any(signo in held for held in self.holds)
+    def holdsOf(self, signo: int) -> list[ExpectedHold]:
+        return [hold for hold in self.holds if signo in hold.signals]
 
     def receive(self, each: Expected, value: int) -> None:
         if each.overlap is Overlap.DROP and each.out:
@@ -129,6 +154,10 @@ class Model:
             each.out.clear()
         if each.overlap is Overlap.MERGE:
             each.waiting.clear()
+        busy = each.out if each.overlap is Overlap.CONCURRENT else each.waiting
+        if len(busy) >= each.limit:
+            each.dropped += 1
+            return
         each.waiting.append(value)
         self.advance(each)
 
@@ -139,7 +168,7 @@ class Model:
         each.advancing = True
         while (
             each.waiting
-            and not self.isHeld(each.signo)
+            and not self.holdsOf(each.signo)
             and not (each.out and each.overlap is not Overlap.CONCURRENT)
         ):
             value = each.waiting.popleft()
@@ -160,12 +189,13 @@ class Model:
         if not self.holds:
             return
         left = self.holds.pop()
-        for signo in left:
+        for signo in left.signals:
             for each in self.registrations:
                 if each.signo == signo:
                     self.advance(each)
-        self.queue.extendleft(reversed(self.deferred))
-        self.deferred.clear()
+        released = [each for each in self.deferred if not self.holdsOf(each[0])]
+        self.deferred = [each for each in self.deferred if self.holdsOf(each[0])]
+        self.queue.extendleft(reversed(released))
         self.dispatch()
 
     def isIdle(self) -> bool:
@@ -211,14 +241,16 @@ class Sequences(RuleBasedStateMachine):
 
     @initialize(
         handlers=st.lists(
-            st.tuples(signals, st.sampled_from(Overlap), st.sampled_from(ACTIONS)),
+            st.tuples(
+                signals, st.sampled_from(Overlap), st.sampled_from(ACTIONS), limits
+            ),
             min_size=4,
             max_size=8,
         )
     )
-    def addSome(self, handlers: list[tuple[int, Overlap, str]]) -> None:
-        for signo, overlap, action in handlers:
-            self.add(signo, overlap, action)
+    def addSome(self, handlers: list[tuple[int, Overlap, str, int]]) -> None:
+        for handler in handlers:
+            self.add(*handler)
 
     @precondition(isOpen)
     @rule(several=severalSignals, unwatch=st.booleans())
@@ -233,9 +265,12 @@ class Sequences(RuleBasedStateMachine):
 
     @precondition(lambda self: self.isOpen() and len(self.registrations) < 8)
     @rule(
-        signo=signals, overlap=st.sampled_from(Overlap), action=st.sampled_from(ACTIONS)
+        signo=signals,
+        overlap=st.sampled_from(Overlap),
+        action=st.sampled_from(ACTIONS),
+        limit=limits,
     )
-    def add(self, signo: int, overlap: Overlap, action: str) -> None:
+    def add(self, signo: int, overlap: Overlap, action: str, limit: int) -> None:
         index = len(self.registrations)
 
         def handler(info: SigInfo) -> Deferred[None] | None:
@@ -255,8 +290,10 @@ class Sequences(RuleBasedStateMachine):
             return deferred
 
         self.calls.append([])
-        self.registrations.append(self.dispatcher.addHandler(signo, handler, overlap))
-        self.model.registrations.append(Expected(signo, overlap, action))
+        self.registrations.append(
+            self.dispatcher.addHandler(signo, handler, overlap, limit)
+        )
+        self.model.registrations.append(Expected(signo, overlap, action, limit))
         self.model.watched.add(signo)
 
     @precondition(lambda self: self.registrations)
@@ -268,12 +305,12 @@ class Sequences(RuleBasedStateMachine):
         self.check()
 
     @precondition(lambda self: self.isOpen() and len(self.holds) < 3)
-    @rule(several=severalSignals)
-    def enterHold(self, several: list[int]) -> None:
-        hold = self.dispatcher.hold(*several)
+    @rule(several=severalSignals, limit=limits)
+    def enterHold(self, several: list[int], limit: int) -> None:
+        hold = self.dispatcher.hold(*several, limit=limit)
         hold.__enter__()
         self.holds.append(hold)
-        self.model.holds.append(sorted(several))
+        self.model.holds.append(ExpectedHold(sorted(several), limit))
 
     @precondition(lambda self: self.holds)
     @rule()
@@ -296,7 +333,7 @@ class Sequences(RuleBasedStateMachine):
         self, before: list[int], several: list[int], within: list[list[int]]
     ) -> None:
         self.send(before)
-        self.enterHold(several)
+        self.enterHold(several, LIMIT)
         for burst in within:
             self.turn()
             self.send(burst)
@@ -398,7 +435,8 @@ def test_anySequence(monkeypatch: pytest.MonkeyPatch) -> None:
     # Twisted's log would store thousands of failures until it starts, which makes
     # every later test slower.
     nowhere = Logger(observer=cast(ILogObserver, lambda event: None))
-    monkeypatch.setattr(handlers, "_log", nowhere)
+    for module in (handlers, holds):
+        monkeypatch.setattr(module, "_log", nowhere)
     # Hypothesis reports an error of sigqueue, or a signal without its value, as
     # FlakyStrategyDefinition: neither happens again when it repeats the example.
     _, limit = resource.getrlimit(resource.RLIMIT_SIGPENDING)

@@ -469,7 +469,8 @@ class HandlerTable:
         """
         Return whether no handler is busy, except one that closes the dispatcher.
         """
-        if not all(run.closes for run in self.runs):
+        # A handler on the stack, which has ended a hold, may return a Deferred.
+        if self.calling is not None or not all(run.closes for run in self.runs):
             return False
         return not any(
             registration.isBusy()
