@@ -421,19 +421,21 @@ async def test_cutStopsAnOldGenerationAtOnce(reactor: Any) -> None:
         await until(reactor, lambda: client.lost)
 
 
-@pytest.mark.parametrize("option", ["drain", "stopTimeout"])
+@pytest.mark.parametrize(
+    ("argument", "option"), [("drain", "--drain"), ("stopTimeout", "--stop-timeout")]
+)
 @inReactor
 async def test_connectionsAreClosedAfterTheirTimeLimit(
-    reactor: Any, option: str, logged: list[LogEvent]
+    reactor: Any, argument: str, option: str, logged: list[LogEvent]
 ) -> None:
-    limit: dict[str, Any] = {option: 0.05}
+    limit: dict[str, Any] = {argument: 0.05}
     async with serving(reactor, **limit) as (reloads, factory):
         client = await factory.connect()
         assert await client.line() == b"1"
-        await (reloads.reload() if option == "drain" else reloads.stopService())
+        await (reloads.reload() if argument == "drain" else reloads.stopService())
         await until(reactor, lambda: client.lost)
-    ended = "generation 1 has ended; closed 1 connection still open after 0.05 s"
-    assert ended in texts(logged)
+    closed = f"closed 1 connection that was still open after {option} (0.05 s)"
+    assert f"generation 1 has ended; {closed}" in texts(logged)
 
 
 @inReactor

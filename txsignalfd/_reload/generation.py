@@ -240,7 +240,7 @@ class Generation:
 
     @ivar service: The C{IService}, or C{None} until it is made.
     @ivar closed: How many connections were still open after their time limit.
-    @ivar limit: That time limit, in seconds.
+    @ivar limit: That time limit, such as C{--drain (30 s)}.
     @ivar missing: The addresses where it could not listen when it was started
         again, by their keys.
     @ivar retired: Fires when it has stopped.
@@ -257,7 +257,7 @@ class Generation:
         self.state = State.STARTING
         self.service: Any = None
         self.closed = 0
-        self.limit = 0.0
+        self.limit = ""
         self.missing: dict[Any, str] = {}
         self.retired = OneShotEvent()
         self._answered = OneShotEvent()
@@ -322,7 +322,9 @@ class Generation:
         if self.state in (State.STARTING, State.SERVING):
             self.state = State.FAILED
 
-    def retire(self, seconds: float, successor: Successor | None) -> None:
+    def retire(
+        self, seconds: float, successor: Successor | None, option: str = "--drain"
+    ) -> None:
         """
         Accept no more connections, drain those that are open, and stop.
 
@@ -333,6 +335,7 @@ class Generation:
         @param seconds: The time limit for open connections.
         @param successor: Receives lingering ports after half of the time.
             C{None} if no other generation serves.
+        @param option: The name of the time limit for operators.
         """
         if self.state in (State.STOPPING, State.STOPPED):
             return
@@ -341,7 +344,7 @@ class Generation:
             self._handOver(successor)
         self.suspend(lingering=isFirst and successor is not None)
         self._callLater(seconds / 2, self._endSoon, successor)
-        self._callLater(seconds, self._close, seconds)
+        self._callLater(seconds, self._close, f"{option} ({seconds:g} s)")
         self._callLater(seconds + FLUSH, self.cut)
         if successor is None:
             self.resources.triggers.leave()
@@ -413,7 +416,7 @@ class Generation:
         if successor is not None:
             attempt(successor, self.resources.lingering)
 
-    def _close(self, limit: float) -> None:
+    def _close(self, limit: str) -> None:
         self.suspend()
         attempt(self.resources.collect)
         self.closed, self.limit = len(self.resources.connections), limit

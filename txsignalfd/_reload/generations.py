@@ -334,8 +334,9 @@ class Generations:
         closed = ""
         if count := generation.closed:
             connections = "1 connection" if count == 1 else f"{count} connections"
-            limit = f"{generation.limit:g} s"
-            closed = f"; closed {connections} still open after {limit}"
+            verb = "was" if count == 1 else "were"
+            limit = generation.limit
+            closed = f"; closed {connections} that {verb} still open after {limit}"
         _log.info("{it} has ended{closed}", it=generation, closed=closed)
         if self.phase is Phase.STOPPING and not self.generations:
             self._finish()
@@ -366,7 +367,7 @@ class Generations:
         for generation in reversed(list(self.generations)):
             generation.suspend()
         for generation in list(self.generations):
-            generation.retire(seconds, None)
+            generation.retire(seconds, None, "--stop-timeout")
 
     def giveUp(self) -> None:
         """
