@@ -14,7 +14,7 @@ import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from signal import (
     ITIMER_PROF,
     ITIMER_REAL,
@@ -37,7 +37,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.threads import deferToThreadPool
 
 from tests.support.daemons import waitFor
-from tests.support.handlers import Recorder
+from tests.support.handlers import Handled, Recorder, handling
 from tests.support.inreactor import inReactor
 from tests.support.kernel import posixTimer
 from tests.support.reactors import DEADLINE, sleep, turn, until
@@ -53,27 +53,6 @@ TIMERS = [
 #: The C library, called with and without the GIL.
 holdingTheGIL = ctypes.PyDLL(None, use_errno=True)
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Handled(list[int]):
-    """
-    A handler of the signal module that records the signals.
-    """
-
-    def __call__(self, signo: int, frame: object) -> None:
-        self.append(signo)
-
-
-@contextmanager
-def handling(signo: int, handler: Any) -> Iterator[None]:
-    """
-    Install a handler of the signal module for a while.
-    """
-    before = signal.signal(signo, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signo, before)
 
 
 @pytest.fixture(autouse=True)

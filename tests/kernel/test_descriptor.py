@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from tests.support.descriptors import Reads
-from tests.support.handlers import failures
+from tests.support.handlers import failures, handling
 from tests.support.inreactor import inReactor
 from tests.support.kernel import inChild
 from tests.support.reactors import DEADLINE, KINDS, spin, turn, until, untilLength
@@ -180,8 +180,7 @@ def test_replacedHandlerIsReportedOnce(
     def theirs(signo: int, frame: object) -> None:
         raise AssertionError("called")
 
-    saved = signal.signal(SIGUSR1, theirs)
-    try:
+    with handling(SIGUSR1, theirs):
         for _ in range(3):
             send(SIGUSR1)
             descriptor.doRead()
@@ -194,9 +193,7 @@ def test_replacedHandlerIsReportedOnce(
             " call it from there, or unwatch the signal first"
         )
         assert signal.getsignal(SIGUSR1) is theirs
-    finally:
-        signal.signal(SIGUSR1, saved)
-        descriptor.claimForThread()
+    descriptor.claimForThread()
 
 
 def test_replacementUnknownToPythonIsReported(
@@ -240,17 +237,14 @@ def test_replacedHandlerIsReportedForEverySignalOfARead(
     The read may begin with another signal.
     """
     descriptor.watch([SIGHUP])
-    saved = signal.signal(SIGUSR1, print)
-    try:
+    with handling(SIGUSR1, print):
         send(SIGUSR1)
         send(SIGHUP)
         descriptor.doRead()
         assert [info.signal for info in reads.infos] == [SIGHUP, SIGUSR1]
         (event,) = logged
         assert event["name"] == "SIGUSR1"
-    finally:
-        signal.signal(SIGUSR1, saved)
-        descriptor.claimForThread()
+    descriptor.claimForThread()
 
 
 def test_replacedHandlerIsReportedDuringABurst(
@@ -261,17 +255,14 @@ def test_replacedHandlerIsReportedDuringABurst(
     """
     send(SIGUSR1)
     descriptor.doRead()
-    saved = signal.signal(SIGUSR1, print)
-    try:
+    with handling(SIGUSR1, print):
         deadline = monotonic() + DEADLINE
         while not logged:
             assert monotonic() < deadline
             send(SIGUSR1)
             descriptor.doRead()
         assert "is watched by txsignalfd" in str(logged[0]["log_format"])
-    finally:
-        signal.signal(SIGUSR1, saved)
-        descriptor.claimForThread()
+    descriptor.claimForThread()
 
 
 def test_handlersAreCheckedAtMostAHundredTimesASecond(
@@ -431,22 +422,17 @@ def test_fileWithTheDescriptorsNumberIsNotClosed(
 
 
 def test_forkedChildCannotUseTheDescriptor(descriptor: SignalDescriptor) -> None:
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            for call in (
-                lambda: descriptor.watch([SIGUSR2]),
-                lambda: descriptor.unwatch([SIGUSR1]),
-                descriptor.claimForThread,
-                descriptor.close,
-            ):
-                with pytest.raises(WatchedByParent, match="twistd forks"):
-                    call()
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitpid(pid, 0) == (pid, 0)
+    def use() -> None:
+        for call in (
+            lambda: descriptor.watch([SIGUSR2]),
+            lambda: descriptor.unwatch([SIGUSR1]),
+            descriptor.claimForThread,
+            descriptor.close,
+        ):
+            with pytest.raises(WatchedByParent, match="twistd forks"):
+                call()
+
+    inChild(use)
 
 
 def test_unclosedDescriptorIsAResourceWarning() -> None:

@@ -29,7 +29,7 @@ from tests.support.descriptors import (
     drained,
     maskIn,
 )
-from tests.support.handlers import runIn
+from tests.support.handlers import Handled, handling, runIn
 from tests.support.kernel import forked, inChild, libc
 from tests.support.reactors import DEADLINE
 from tests.support.worlds import needsLinux, queue, send
@@ -234,24 +234,18 @@ def test_interruptedThreadUnblocksRestoredSignals() -> None:
 
 
 def test_dispositionsAreRestored() -> None:
-    python: list[int] = []
-    saved = signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
-    signal.signal(SIGUSR2, signal.SIG_IGN)
-    ours = signal.getsignal(SIGUSR1)
-    try:
+    ours = Handled()
+    with handling(SIGUSR1, ours), handling(SIGUSR2, signal.SIG_IGN):
         with descriptorOf(SIGUSR1, SIGUSR2, SIGHUP):
-            assert signal.getsignal(SIGUSR1) is ours
+            assert id(signal.getsignal(SIGUSR1)) == id(ours)
             assert signal.getsignal(SIGUSR2) == signal.SIG_IGN
             assert signal.getsignal(SIGHUP) == signal.SIG_DFL
             assert {SIGUSR1, SIGUSR2, SIGHUP} <= maskIn(
                 Path("/proc/self/status"), "SigCgt"
             )
         send(SIGUSR1, SIGUSR2)
-        assert python == [SIGUSR1]
+        assert ours == [SIGUSR1]
         assert SIGUSR2 in maskIn(Path("/proc/self/status"), "SigIgn")
-    finally:
-        signal.signal(SIGUSR1, saved)
-        signal.signal(SIGUSR2, signal.SIG_DFL)
 
 
 def test_handlerInstalledMeanwhileStays() -> None:
@@ -281,25 +275,20 @@ def test_forkedChildHasThePreviousMaskAndDispositions() -> None:
     """
     They are restored before any code of the child runs.
     """
+
+    def masks() -> list[object]:
+        status = Path("/proc/self/status")
+        fields = ("SigBlk", "SigIgn", "SigCgt")
+        return [*(maskIn(status, field) for field in fields), len(_mask._owners)]
+
     signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR2])
-    signal.signal(SIGHUP, signal.SIG_IGN)
-    before = [
-        maskIn(Path("/proc/self/status"), field)
-        for field in ("SigBlk", "SigIgn", "SigCgt")
-    ]
     try:
-        with descriptorOf(SIGUSR1, SIGUSR2, SIGHUP, SIGTERM, SIGRTMIN):
-            pid = os.fork()
-            if pid == 0:
-                after = [
-                    maskIn(Path("/proc/self/status"), field)
-                    for field in ("SigBlk", "SigIgn", "SigCgt")
-                ]
-                os._exit(0 if after == before and not _mask._owners else 1)
-            assert os.waitpid(pid, 0) == (pid, 0)
+        with handling(SIGHUP, signal.SIG_IGN):
+            before = masks()
+            with descriptorOf(SIGUSR1, SIGUSR2, SIGHUP, SIGTERM, SIGRTMIN):
+                assert inChild(masks) == before
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR2])
-        signal.signal(SIGHUP, signal.SIG_DFL)
 
 
 def test_failedAcquireRestoresTheOtherSignals(

@@ -29,7 +29,7 @@ from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 
 from tests.support.descriptors import Owner, Reads, blockedSignals
-from tests.support.handlers import Recorder
+from tests.support.handlers import Handled, Recorder, handling
 from tests.support.inreactor import inEveryReactor, inReactor
 from tests.support.kernel import (
     checked,
@@ -757,17 +757,13 @@ def test_signalsInThePipeAtCloseHaveTheirPreviousEffect() -> None:
     """
     Another thread wrote them, and nothing has read them.
     """
-    python: list[int] = []
-    saved = signal.signal(SIGUSR1, lambda signo, frame: python.append(signo))
-    try:
+    with handling(SIGUSR1, Handled()) as python:
         with otherThread() as call:
             with pipeOf(SIGUSR1, claims=False) as (_, reads):
                 call(lambda: signal.raise_signal(SIGUSR1))
                 assert not python
             assert python == [SIGUSR1]
             assert not reads.infos
-    finally:
-        signal.signal(SIGUSR1, saved)
 
 
 def test_unwatchReceivesPendingSignals() -> None:

@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 
 from tests.support.daemons import python
 from tests.support.descriptors import Owner, blockedSignals, descriptorOf
-from tests.support.handlers import SENDER, Recorder, failures
+from tests.support.handlers import SENDER, Handled, Recorder, failures, handling
 from tests.support.inreactor import inReactor
 from tests.support.kernel import forge, forked, inChild
 from tests.support.processes import SLEEP, Ending
@@ -321,9 +321,7 @@ async def test_spawnedProcessEndsBySigterm(
 
 
 def test_forkedPythonChildHasThePreviousHandlers() -> None:
-    python: list[int] = []
-    saved = signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
-    try:
+    with handling(SIGUSR1, Handled()) as python:
         with descriptorOf(SIGUSR1, SIGTERM):
             pid = os.fork()
             if pid == 0:
@@ -335,8 +333,6 @@ def test_forkedPythonChildHasThePreviousHandlers() -> None:
                 signal.pause()
             os.kill(pid, SIGTERM)
             assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == SIGTERM
-    finally:
-        signal.signal(SIGUSR1, saved)
 
 
 @pytest.mark.parametrize("way", ["spawnProcess", "spawning"])
@@ -487,9 +483,7 @@ def test_watchAndUnwatchInASpawnWindow() -> None:
     """
     A child's protocol may do both in connectionMade.
     """
-    python: list[int] = []
-    saved = signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
-    try:
+    with handling(SIGUSR1, Handled()) as python:
         with descriptorOf(SIGUSR1, SIGUSR2) as (descriptor, reads):
             with spawning(), spawning():
                 send(SIGUSR1)
@@ -506,8 +500,6 @@ def test_watchAndUnwatchInASpawnWindow() -> None:
             assert [info.signo for info in reads.infos] == [SIGUSR1, SIGHUP]
             send(SIGUSR1)
             assert python == [SIGUSR1]
-    finally:
-        signal.signal(SIGUSR1, saved)
 
 
 @needsLinux
@@ -536,19 +528,15 @@ def test_signalRestoredInASpawnWindowHasItsPreviousEffect() -> None:
     """
     The owner does not receive the deferred signal.
     """
-    python: list[int] = []
-    saved = signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
     owner = Owner()
     mask = _mask.ProcessMask(owner.defer, owner.wake)
-    try:
+    with handling(SIGUSR1, Handled()) as python:
         mask.acquire([SIGUSR1])
         with spawning():
             send(SIGUSR1)
             mask.restore([SIGUSR1])
         assert python == [SIGUSR1]
         assert owner.deferred == []
-    finally:
-        signal.signal(SIGUSR1, saved)
 
 
 def canSpawn() -> bool:
@@ -629,22 +617,18 @@ def test_childForkedInASpawnWindowIsClean() -> None:
     """
     It may watch signals and open spawn windows itself.
     """
-    with descriptorOf(SIGUSR1), spawning():
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
+
+    def use() -> None:
+        assert blockedSignals() == set()
+        with descriptorOf(SIGUSR1, SIGUSR2) as (descriptor, reads):
+            with spawning():
                 assert blockedSignals() == set()
-                with descriptorOf(SIGUSR1, SIGUSR2) as (descriptor, reads):
-                    with spawning():
-                        assert blockedSignals() == set()
-                        signal.raise_signal(SIGUSR1)
-                    descriptor.drain()
-                    assert len(reads.infos) == 1
-                status = 0
-            finally:
-                os._exit(status)
-        assert os.waitpid(pid, 0) == (pid, 0)
+                signal.raise_signal(SIGUSR1)
+            descriptor.drain()
+            assert len(reads.infos) == 1
+
+    with descriptorOf(SIGUSR1), spawning():
+        inChild(use)
 
 
 def test_forkedChildMayLeaveTheSpawnWindow() -> None:
@@ -890,10 +874,7 @@ def test_childHasTheMaskOfItsOwnThread() -> None:
         pool.submit(watch).result(DEADLINE)
     signal.raise_signal(SIGUSR1)  # passed on, and blocked here from now on
     assert blockedSignals() == {SIGUSR1}
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if blockedSignals() == set() else 1)
-    assert os.waitpid(pid, 0) == (pid, 0)
+    assert inChild(blockedSignals) == set()
     with spawning():
         assert blockedSignals() == set()
     watched[0].drain()

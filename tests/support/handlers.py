@@ -4,7 +4,10 @@ Handlers for tests, and a program that sends signals.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -18,6 +21,8 @@ from tests.support.reactors import (
 from txsignalfd import (
     SigInfo,
 )
+
+T = TypeVar("T")
 
 everyReactor = pytest.mark.parametrize("kind", list(KINDS))
 
@@ -72,6 +77,27 @@ def ignore(_: object) -> None:
     """
     Return C{None}, whatever an expression returns.
     """
+
+
+class Handled(list[int]):
+    """
+    A handler of the signal module that records the signals.
+    """
+
+    def __call__(self, signo: int, frame: object) -> None:
+        self.append(signo)
+
+
+@contextmanager
+def handling(signo: int, handler: T) -> Iterator[T]:
+    """
+    Install a handler of the signal module for a while.
+    """
+    before = signal.signal(signo, cast(Any, handler))
+    try:
+        yield handler
+    finally:
+        signal.signal(signo, before)
 
 
 SENDER = """
