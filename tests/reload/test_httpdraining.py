@@ -24,6 +24,7 @@ from tests.support.websites import (
     REQUEST,
     HTTP2Client,
     Page,
+    overTLS,
     response,
     secureClient,
     secureSite,
@@ -187,11 +188,6 @@ def http2(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     connect.listen = lambda page: secureSite(page, pem)  # type: ignore[attr-defined]
     return connect
 
-
-# The arguments that Twisted passes to pyOpenSSL are not ours.
-overTLS = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:twisted", "ignore:Passing pyOpenSSL"
-)
 
 #: The last stream of a GOAWAY frame after which requests are still answered.
 NOT_YET = 2**31 - 1
@@ -379,10 +375,7 @@ async def test_otherProtocolsGoOnUntilTheLimit(reactor: Any) -> None:
         await until(reactor, lambda: client.lost)
 
 
-# The arguments that Twisted passes to pyOpenSSL are not ours.
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:twisted", "ignore:Passing pyOpenSSL"
-)
+@overTLS
 @inReactor
 async def test_aTLSConnectionIsClosedInOrder(reactor: Any, certificate: Path) -> None:
     """

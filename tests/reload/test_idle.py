@@ -28,6 +28,7 @@ from tests.support.websites import (
     REQUEST,
     HTTP2Client,
     Page,
+    overTLS,
     response,
     secureClient,
     secureSite,
@@ -188,12 +189,6 @@ async def test_anIdleConnectionWithLayersIsClosed(reactor: Any, wrap: Any) -> No
         await turn(reactor)
         await reloads.stopService()
         await until(reactor, lambda: client.lost)
-
-
-#: The arguments that Twisted passes to pyOpenSSL are not ours.
-overTLS = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:twisted", "ignore:Passing pyOpenSSL"
-)
 
 
 @overTLS

@@ -12,6 +12,7 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.events
+import pytest
 from twisted.internet.ssl import PrivateCertificate
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.resource import Resource
@@ -19,6 +20,11 @@ from twisted.web.server import NOT_DONE_YET, Site
 
 from tests.support.generations import Client, connectTo
 from tests.support.reactors import turn, until
+
+#: The arguments that Twisted passes to pyOpenSSL are not ours.
+overTLS = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:twisted", "ignore:Passing pyOpenSSL"
+)
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
