@@ -16,7 +16,7 @@ from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from tests.support.generations import Client, connectTo
+from tests.support.generations import Client, connectTo, makeDue
 from tests.support.inreactor import inReactor
 from tests.support.ports import running, tcp
 from tests.support.reactors import sleep, turn, until
@@ -30,6 +30,8 @@ from tests.support.websites import (
     secureSite,
     site,
 )
+from txsignalfd import ReloadService
+from txsignalfd._reload.generation import Generation
 
 #: Seconds in which an idle connection is closed by a stop, and much more.
 IDLE, LONG = 0.02, 0.2
@@ -41,6 +43,14 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     Close idle connections soon.
     """
     monkeypatch.setattr("txsignalfd._reload.generation.IDLE", IDLE)
+
+
+def current(reloads: ReloadService) -> Generation:
+    """
+    Return the generation that serves.
+    """
+    assert reloads._generations is not None
+    return reloads._generations.current
 
 
 async def ask(reactor: Any, client: Client, page: Page) -> bytes:
@@ -114,16 +124,17 @@ async def test_aResponseThatHasBegunIsFinished(reactor: Any, stops: bool) -> Non
 @inReactor
 async def test_aClientThatAlwaysPipelinesIsToldInHalfOfTheDrain(reactor: Any) -> None:
     page = Page()
-    async with running(reactor, site(page), drain=0.4) as (reloads, made):
+    async with running(reactor, site(page), drain=1000) as (reloads, made):
         client = await connectTo(reactor, made.ports[0].getHost().port)
         assert client.transport is not None
         client.transport.write(3 * REQUEST)
         await until(reactor, lambda: page.requests)
+        old = current(reloads)
         ended = reloads.reload()
         await page.answer(reactor)
         assert b"Connection: close" not in await response(reactor, client)
-        await until(reactor, lambda: page.requests)
-        await sleep(reactor, 0.3)
+        makeDue(old._timers[0])
+        await turn(reactor)
         await page.answer(reactor)
         assert b"Connection: close" in await response(reactor, client)
         await ended
@@ -147,10 +158,13 @@ async def test_aStopClosesIdleConnections(reactor: Any) -> None:
 
 
 @inReactor
-async def test_aStopDuringADrainGivesIdleConnectionsTheirTime(reactor: Any) -> None:
+async def test_aStopDuringADrainGivesIdleConnectionsTheirTime(
+    reactor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
     A request may be on its way.
     """
+    monkeypatch.setattr("txsignalfd._reload.generation.IDLE", 1000)
     page = Page()
     async with running(reactor, site(page)) as (reloads, made):
         client = await connectTo(reactor, made.ports[0].getHost().port)
@@ -266,16 +280,17 @@ async def test_aLongHTTP2RequestGetsGOAWAYInHalfOfTheDrain(
     reactor: Any, http2: Any
 ) -> None:
     page = Page()
-    async with running(reactor, http2.listen(page), drain=0.4) as (reloads, made):
+    async with running(reactor, http2.listen(page), drain=1000) as (reloads, made):
         client = await http2(reactor, made)
         client.send(client.request())
         await until(reactor, lambda: page.requests)
+        old = current(reloads)
         ended = reloads.reload()
+        makeDue(old._timers[0])
         await client.receive(lambda: client.lastStreams)
         assert client.lastStreams == [NOT_YET]
         assert not ended.called
         page.requests[0].notifyFinish().addErrback(lambda failure: None)
-        await ended
 
 
 class AutobahnSocket(Protocol):
@@ -365,14 +380,16 @@ async def test_aWebSocketThatIsNotOpenYetIsClosed(
 
 @inReactor
 async def test_otherProtocolsGoOnUntilTheLimit(reactor: Any) -> None:
-    async with running(reactor, tcp, stopTimeout=0.2) as (reloads, made):
+    async with running(reactor, tcp) as (reloads, made):
         client = await connectTo(reactor, made.ports[0].getHost().port)
         await client.line()
+        old = current(reloads)
         stopped = reloads.stopService()
-        await sleep(reactor, 0.1)
+        await sleep(reactor, LONG)
         assert await client.ask(b"still?") == b"still?"
-        await stopped
+        makeDue(old._timers[1])
         await until(reactor, lambda: client.lost)
+        await stopped
 
 
 @overTLS
