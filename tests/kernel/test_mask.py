@@ -224,11 +224,11 @@ def test_interruptedThreadUnblocksRestoredSignals() -> None:
                 return blockedSignals()
 
         call(int)
-        interrupted(SIGUSR1, SIGRTMIN)
+        interrupted(SIGUSR1, SIGHUP)
         assert call(partial(inChild, blockedSignals)) == set()
         assert call(opened) == set()
         assert call(blockedSignals) == set()
-        interrupted(SIGUSR1, SIGRTMIN)
+        interrupted(SIGUSR1, SIGHUP)
         assert call(acquires) == {SIGUSR2}
         assert call(blockedSignals) == set()
 

@@ -102,7 +102,7 @@ static void read_signalfd(int signo, int doorbell)
             for (size_t i = 0; i < (size_t)size / sizeof records[0]; i++)
                 note(records[i].ssi_int);
     }
-    if (txs_release(signo) == -1 || txs_is_installed(signo) != 0)
+    if (txs_release(signo) == -1 || txs_is_installed(signo))
         exit(4);
     close(fd);
 }
@@ -140,7 +140,7 @@ static void read_pipe(int signo)
     txs_pipe_pause(fds[1]);
     if (txs_without_siginfo(signo) != 0)
         exit(5);
-    if (txs_release(signo) == -1 || txs_is_installed(signo) != 0)
+    if (txs_release(signo) == -1 || txs_is_installed(signo))
         exit(4);
     close(fds[0]);
     close(fds[1]);

@@ -101,6 +101,15 @@ def install():
     assert library.install(SIGUSR1) == 0
 """
 
+SIGNAL = """
+def install():
+    action = (ctypes.c_ulong * 32)()
+    libc = ctypes.CDLL(None)
+    libc.sigaction(SIGUSR1, None, action)
+    libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    libc.signal(SIGUSR1, action[0])
+"""
+
 CALLS = {
     "void(int)": "((void (*)(int))old.sa_sigaction)(signo)",
     "garbage": "old.sa_sigaction(signo, (siginfo_t *)&calls, (void *)&signo)",
@@ -138,3 +147,10 @@ def test_libraryMayCallOurHandler(tmp_path: Path, call: str) -> None:
     command = [compiler, "-shared", "-fPIC", "-o", "library.so", "library.c"]
     subprocess.run(command, cwd=tmp_path, check=True)
     assert run(tmp_path, USE_LIBRARY, True) == "5 0 3 True\n"
+
+
+def test_libraryMayInstallOurHandlerAgain(tmp_path: Path) -> None:
+    """
+    By signal(2), so that the kernel passes no siginfo.
+    """
+    assert run(tmp_path, SIGNAL, True) == "5 0 3 True\n"

@@ -178,6 +178,17 @@ def test_noSpace() -> None:
     assert inChild(received) == ([(SIGUSR1, 0)], 1)
 
 
+def test_requested() -> None:
+    """
+    The thread blocks the signal, and nothing is received.
+    """
+    with otherThread() as call, descriptorOf(SIGRTMIN) as (descriptor, reads):
+        assert SIGRTMIN in call(blockedSignals)
+        assert lib.txs_unanswered() == 0
+        descriptor.drain()
+        assert reads.infos == []
+
+
 def test_blocked() -> None:
     """
     The signal stays queued, and no handler runs.

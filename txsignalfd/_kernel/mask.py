@@ -55,6 +55,7 @@ from txsignalfd._kernel.fork import (
     replaceStarters,
     restoreStarters,
 )
+from txsignalfd._kernel.threads import blockInOthers
 from txsignalfd._native.extension import ffi, lib
 from txsignalfd._native.names import signalName
 from txsignalfd.lowlevel import (
@@ -285,6 +286,7 @@ class ProcessMask:
             _owners.update(dict.fromkeys(wanted, self))
             _reserved.difference_update(wanted)
             _unblockRestored()
+            blockInOthers(wanted)
 
     def claimForThread(self) -> None:
         """

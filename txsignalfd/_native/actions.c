@@ -9,7 +9,8 @@
  *
  * An action that other code installed over ours is restored, but never performed:
  * if it calls ours, it would be called again without end.  After one was seen,
- * every other function that is found when the signal is acquired is suspected.
+ * every other function that is found when the signal is acquired is suspected, but
+ * not the one that Python installs for all its handlers, which calls no other.
  */
 
 #include "native.h"
@@ -48,6 +49,18 @@ static void txs_save(int signo, const struct txs_actions *actions)
     atomic_store(&txs_versions[signo], version);
 }
 
+/* Python's function, as it is installed for SIGINT while we are imported; or NULL. */
+static void (*txs_python_handler)(int);
+
+__attribute__((constructor)) static void txs_find_python_handler(void)
+{
+    struct sigaction action;
+
+    if (sigaction(SIGINT, NULL, &action) == 0 && !(action.sa_flags & SA_SIGINFO)
+        && action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN)
+        txs_python_handler = action.sa_handler;
+}
+
 /* --- the lock ----------------------------------------------------------- */
 
 /*
@@ -78,19 +91,21 @@ static void txs_unlock_actions(void)
 
 /* --- install and restore ------------------------------------------------ */
 
+/* Other code may have installed our handler again, without SA_SIGINFO. */
 static int txs_is_ours(const struct sigaction *action)
 {
-    return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == txs_handler;
+    if (action->sa_flags & SA_SIGINFO)
+        return action->sa_sigaction == txs_handler;
+    return action->sa_handler == (void (*)(int))(void (*)(void))txs_handler;
 }
 
-/* 1 while our handler is installed for a signal, else 0; or -1 and errno. */
+/* Whether our handler is installed for a signal as we install it. */
 static int txs_is_installed(int signo)
 {
     struct sigaction current;
 
-    if (sigaction(signo, NULL, &current) == -1)
-        return -1;
-    return txs_is_ours(&current);
+    return sigaction(signo, NULL, &current) == 0 && txs_is_ours(&current)
+           && (current.sa_flags & SA_SIGINFO);
 }
 
 static int txs_is_function(const struct sigaction *action)
@@ -103,7 +118,7 @@ static int txs_is_function(const struct sigaction *action)
 static int txs_is_suspect(const struct txs_actions *saved,
                           const struct sigaction *action)
 {
-    return txs_is_function(action)
+    return txs_is_function(action) && action->sa_handler != txs_python_handler
            && !(txs_is_function(&saved->before)
                 && action->sa_handler == saved->before.sa_handler);
 }

@@ -51,6 +51,8 @@ ffibuilder.cdef(
     uintptr_t txs_tid(void);
     void txs_note(uintptr_t tid, int signo);
     unsigned long long txs_noted(uintptr_t tid);
+    int txs_ask(int tid, int signo, unsigned long long signals);
+    int txs_unanswered(void);
     void txs_forget(uintptr_t tid, unsigned long long signals);
     unsigned long long txs_child_mask(void);
     int txs_unblock_in_main(const sigset_t *signals);

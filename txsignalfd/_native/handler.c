@@ -22,6 +22,8 @@
  *                                               is full, it is deferred
  *   no-space       the same as any of these,    is blocked here, noted and counted;
  *                  and no more can be deferred  the reader learns only its number
+ *   requested      is asked to block it, as a   is dropped: it is the request
+ *                  realtime signal is acquired  (-> blocked)
  *   blocked        blocks it                    stays queued until the signalfd is
  *                                               read; no handler runs
  *   chained        any; other code calls the    is received once, but not blocked
@@ -146,7 +148,7 @@ static int txs_is_from_kernel(int signo)
 {
     sigset_t all, now;
 
-    if (txs_is_installed(signo) != 1)
+    if (!txs_is_installed(signo))
         return 0;
     sigfillset(&all);
     sigdelset(&all, SIGKILL);
@@ -231,6 +233,10 @@ static void txs_handler(int signo, siginfo_t *info, void *context)
             info = &unknown;
         }
     }
+    if (context != NULL && txs_answer(signo, info, context)) {
+        errno = saved_errno;
+        return;
+    }
     if (getpid() == atomic_load(&txs_pid)) {
         int pipe_fd;
 
@@ -272,6 +278,7 @@ static void txs_after_fork_in_child(void)
         struct txs_signal *signal = &txs_signals[signo];
 
         atomic_store(&signal->running, 0);
+        atomic_store(&signal->unanswered, 0);
         if (!atomic_load(&signal->watched))
             continue;
         txs_restore_action(signo);
@@ -373,7 +380,8 @@ static int txs_release(int signo)
 
     atomic_store(&signal->watched, 0);
     txs_lock_actions();
-    result = txs_restore_action(signo);
+    /* A thread that has not answered must not meet another action. */
+    result = atomic_load(&signal->unanswered) ? 0 : txs_restore_action(signo);
     txs_unlock_actions();
     atomic_store(&signal->pipe_fd, 0);
     atomic_store(&signal->doorbell_fd, 0);

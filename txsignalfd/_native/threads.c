@@ -196,6 +196,66 @@ static void txs_set_bits(sigset_t *mask, txs_bits bits)
             sigdelset(mask, signo);
 }
 
+/* --- requests ------------------------------------------------------------ */
+
+static const char txs_request;          /* its address is the value of a request */
+static atomic_ullong txs_requested;     /* what the threads are asked to block */
+
+/*
+ * Ask another thread to block signals: send it one of them, which it must not block.
+ * 0, or -1 and errno.
+ */
+static int txs_ask(int tid, int signo, txs_bits signals)
+{
+#if TXS_LINUX
+    siginfo_t info;
+    int result;
+
+    memset(&info, 0, sizeof info);
+    info.si_signo = signo;
+    info.si_code = SI_QUEUE;
+    info.si_pid = getpid();
+    info.si_uid = getuid();
+    info.si_value.sival_ptr = (void *)&txs_request;
+    atomic_store(&txs_requested, signals);
+    atomic_fetch_add(&txs_signals[signo].unanswered, 1);
+    result = (int)syscall(SYS_rt_tgsigqueueinfo, getpid(), tid, signo, &info);
+    if (result == -1)
+        atomic_fetch_sub(&txs_signals[signo].unanswered, 1);
+    return result;
+#else
+    (void)tid, (void)signo, (void)signals, (void)txs_request, (void)txs_requested;
+    errno = ENOSYS;
+    return -1;
+#endif
+}
+
+/* How many requests have not been answered. */
+static int txs_unanswered(void)
+{
+    int count = 0;
+
+    for (int signo = 1; signo < TXS_NSIG; signo++)
+        count += atomic_load(&txs_signals[signo].unanswered);
+    return count;
+}
+
+/* For the handler: 0 if the signal is not a request, else answer it. */
+static int txs_answer(int signo, const siginfo_t *info, void *context)
+{
+    txs_bits signals = atomic_load(&txs_requested);
+
+    if (info->si_code != SI_QUEUE || info->si_value.sival_ptr != (void *)&txs_request
+        || info->si_pid != getpid())
+        return 0;
+    for (int other = 1; other < TXS_NSIG; other++)
+        if ((signals & TXS_BIT(other)) && atomic_load(&txs_signals[other].watched)
+            && !txs_in_window(txs_tid()))
+            txs_block_here(other, context);
+    atomic_fetch_sub(&txs_signals[signo].unanswered, 1);
+    return 1;
+}
+
 /* Empty the table, in a forked child. */
 static void txs_threads_reset(void)
 {
