@@ -34,6 +34,7 @@ from tests.support.daemons import (
     Program,
     adoptingOrphans,
     caught,
+    childrenOf,
     commandFor,
     endOf,
     program,
@@ -320,6 +321,42 @@ def test_theShellOfAClosedTerminalStopsIt(tmp_path: Path) -> None:
     waitFor(lambda: "Server Shut Down." in log.read_text(), "it stops")
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == SIGHUP
+
+
+#: The same, which ends when the job has received the signal.
+ENDING_LEADER = """
+import os, signal, subprocess, sys, time
+def hangUp(*_):
+    job.send_signal(signal.SIGHUP)
+    while ": stopping" not in open("log").read():
+        time.sleep(0.001)
+    os._exit(0)
+signal.signal(signal.SIGHUP, hangUp)
+job = subprocess.Popen(sys.argv[1:])
+job.wait()
+"""
+
+
+def test_theEndOfTheShellIsTheSameRequest(tmp_path: Path) -> None:
+    """
+    The kernel sends another SIGHUP then, to the processes in the foreground.
+    """
+    write(tmp_path, stop="slow")
+    log = tmp_path / "log"
+    whole = commandFor(tmp_path, "served", twistd=["--logfile", str(log)])
+    with adoptingOrphans():
+        leader, terminal = pty.fork()
+        if leader == 0:
+            os.chdir(tmp_path)
+            os.execv(sys.executable, [sys.executable, "-c", ENDING_LEADER, *whole])
+        waitFor(lambda: log.exists() and "serves" in log.read_text(), "it serves")
+        (pid,) = childrenOf(leader)
+        os.close(terminal)
+        os.waitpid(leader, 0)
+        status = endOf(pid)
+    assert os.WTERMSIG(status) == SIGHUP
+    assert "SIGHUP from the kernel: already stopping" in log.read_text()
+    assert "at once" not in log.read_text()
 
 
 @pytest.mark.parametrize("asked", [False, True])

@@ -180,6 +180,28 @@ def test_aRepeatedSignalIsTheSameRequest(
     assert any("already stopping" in text for text in textsOf(logged))
 
 
+def test_theHangupOfAShellAndItsTerminalIsOneRequest(
+    monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]
+) -> None:
+    """
+    The shell sends SIGHUP, and the kernel does when the shell ends.
+    """
+    monkeypatch.setattr(daemon, "hasTerminal", iter([True, False]).__next__)
+    monkeypatch.setattr(os, "getsid", lambda pid: os.getpid())
+
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+        client = await made.connect()
+        assert await client.line() == b"1"
+        me(SIGHUP)
+        await until(reactor, lambda: not reloads.running)
+        forge(SIGHUP, SI_KERNEL)
+        assert await client.ask(b"still") == b"still"
+        await client.end()
+
+    assert runDaemon(test)._exitSignal == SIGHUP
+    assert any("already stopping" in text for text in textsOf(logged))
+
+
 def test_pressingTwiceStopsItAtOnce() -> None:
     """
     Only the kernel sends such a signal, when ^C is pressed at a terminal.

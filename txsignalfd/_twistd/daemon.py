@@ -304,8 +304,10 @@ class Daemon(Service):
             _log.info("{signal}: already stopping", signal=describeWithCommand(info))
 
     def _isNewRequest(self, info: SigInfo) -> bool:
-        if info.codeName == "SI_KERNEL":  # only from the kernel: ^C was pressed again
-            return True
+        # Other processes cannot forge this code.  The kernel also sends SIGHUP when a
+        # shell ends that has just sent it, because its terminal was closed.
+        if info.codeName == "SI_KERNEL" and info.signo != SIGHUP:
+            return True  # ^C was pressed again
         return not self._catchingUp and monotonic() - self._stopBegan >= REPEAT
 
     def _quit(self, info: SigInfo) -> None:
