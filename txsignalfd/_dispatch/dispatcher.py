@@ -440,7 +440,7 @@ class HandlerGroup:
             # A signal may have been unwatched since an earlier group borrowed it.
             borrowed.intersection_update(before)
             borrowed.update(signals - before)
-        self.registrations = [
+        self.registrations: list[Registration] = [
             dispatcher.addHandler(signo, handler) for signo, handler in wanted
         ]
 
