@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from inspect import isawaitable
 from time import monotonic
 from typing import Any, Final, TypeAlias
@@ -24,9 +23,9 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.reflect import safe_repr
 
 from txsignalfd._dispatch.runs import toDeferred
+from txsignalfd._kernel.callables import nameOf
 from txsignalfd._proc.reason import reasonOf
 from txsignalfd._proc.sender import describeWithCommand
 from txsignalfd.siginfo import SigInfo
@@ -91,7 +90,7 @@ def attempt(function: Callable[..., object], *args: Any) -> None:
     try:
         function(*args)
     except BaseException:
-        _log.failure("{name} has failed", name=_nameOf(function))
+        _log.failure("{name} has failed", name=nameOf(function))
 
 
 def attemptLater(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
@@ -101,15 +100,8 @@ def attemptLater(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
     @return: A Deferred that fires when it has ended, and does not fail.
     """
     return resultOf(function, *args).addErrback(
-        lambda it: _log.failure("{name} has failed", it, name=_nameOf(function))
+        lambda it: _log.failure("{name} has failed", it, name=nameOf(function))
     )
-
-
-def _nameOf(function: Any) -> str:
-    while isinstance(function, partial):
-        function = function.func
-    name = getattr(function, "__qualname__", None)
-    return name if isinstance(name, str) else safe_repr(function)
 
 
 class Timer:
@@ -405,5 +397,5 @@ class Transaction:
 
     async def _do(self, step: Callable[[], Any]) -> None:
         if not await firesWithin(self._seconds, attemptLater(step), self._reactor):
-            name = _nameOf(step)
+            name = nameOf(step)
             _log.warn("{name} does not end: no longer waiting for it", name=name)
