@@ -276,6 +276,28 @@ async def test_aSlowClientOfHTTP2LosesNoResponse(reactor: Any, http2: Any) -> No
 
 @overTLS
 @inReactor
+async def test_aClientThatNeverEndsTLSIsClosedAtTheLimit(
+    reactor: Any, http2: Any
+) -> None:
+    page = Page()
+    async with running(reactor, http2.listen(page), drain=1000) as (reloads, made):
+        client = await http2(reactor, made)
+        client.send(client.request())
+        await page.answer(reactor)
+        await client.receive(lambda: client.ended)
+        client.tls.client.transport.pauseProducing()
+        old = current(reloads)
+        ended = reloads.reload()
+        await until(reactor, lambda: old._http._closing)
+        makeDue(old._timers[1])
+        await ended
+        client.tls.client.transport.resumeProducing()
+        await until(reactor, lambda: client.tls.client.lost)
+        assert "forceAbortClient" not in str(reactor.getDelayedCalls())
+
+
+@overTLS
+@inReactor
 async def test_aLongHTTP2RequestGetsGOAWAYInHalfOfTheDrain(
     reactor: Any, http2: Any
 ) -> None:

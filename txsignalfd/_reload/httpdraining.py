@@ -248,6 +248,9 @@ class HTTPDraining:
         """
         Close a connection whose time limit has passed, of any protocol.
         """
+        if connection in self._closing:
+            connection.loseConnection()
+            return
         if closeIfIdle(connection) or connection.disconnecting:
             return
         code = _GOING_AWAY if self._mayClose else _SERVICE_RESTART
