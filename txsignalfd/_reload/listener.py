@@ -193,6 +193,9 @@ def pathOf(name: str | bytes) -> str | bytes | None:
 #: The length of the longest listen queue: the default of net.core.somaxconn.
 MAX_BACKLOG: Final = 4096
 
+#: How many bytes of a pending connection are read before it is closed.
+_MOST_READ: Final = 1 << 20
+
 #: The sockets that have joined, by protocol level, and group and interface.
 Groups: TypeAlias = dict[tuple[int, Any], set["SharedSocket"]]
 
@@ -406,5 +409,4 @@ class Listener:
                     connection.setblocking(False)
                     # To close a socket resets it while there is something to read.
                     with suppress(OSError):
-                        while connection.recv(65536):
-                            pass
+                        connection.recv(_MOST_READ)
