@@ -277,8 +277,10 @@ async def test_aSlowClientOfHTTP2LosesNoResponse(reactor: Any, http2: Any) -> No
 @overTLS
 @inReactor
 async def test_aClientThatNeverEndsTLSIsClosedAtTheLimit(
-    reactor: Any, http2: Any
+    reactor: Any, http2: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Twisted's own limit is another one.
+    monkeypatch.setattr("twisted.web._http2.H2Connection.abortTimeout", 1000)
     page = Page()
     async with running(reactor, http2.listen(page), drain=1000) as (reloads, made):
         client = await http2(reactor, made)
