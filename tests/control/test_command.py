@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.clients import fetch, tcp
-from tests.support.daemons import Program, program, python, serving, waitFor
+from tests.support.daemons import RELOADED, Program, program, python, serving, waitFor
 from tests.support.freeports import freePort
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
@@ -196,6 +196,19 @@ def test_aSignalWithAnotherActionIsRefused(tmp_path: Path) -> None:
     with serving(tmp_path, "--on", "HUP=ignore", "served") as daemon:
         expected = "txsignalfd: SIGHUP=ignore, so it does not reload\n"
         assert ask("reload", str(daemon.pid)) == (1, "", expected)
+
+
+def test_aValueOfAnotherProgramIsNoRequest(daemon: Program) -> None:
+    """
+    Its signal has the usual action, whatever the value, and however often.
+    """
+    for count in (1, 2):
+        sigqueue(daemon.pid, SIGHUP, 5)
+        waitFor(lambda: daemon.output().count(RELOADED) == count, "it reloads")  # noqa: B023
+    sigqueue(daemon.pid, SIGUSR2, 4)
+    daemon.waitForOutput("delayed calls")
+    sigqueue(daemon.pid, SIGTERM, 1)
+    assert daemon.wait() == -SIGTERM
 
 
 def test_aValueOfTheUsersOwnFunctionIsNoRequest(tmp_path: Path) -> None:

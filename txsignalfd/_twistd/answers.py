@@ -77,9 +77,9 @@ class Answers:
 
         def receive(info: SigInfo) -> Any:
             requester = requesterOf(info)
-            if requester is None:
+            if requester is None or not self._requests.isAnswered(info):
                 return handler(info)
-            if not self._requests.isRepeated(info):
+            if not self._requests.isRepeated(requester):
                 self._receive(requester, info, action, handler)
             return None
 

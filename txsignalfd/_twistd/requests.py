@@ -15,9 +15,9 @@ its answers.  A bounded number of requests is remembered.
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections import OrderedDict
-from contextlib import suppress
 from typing import Final, NamedTuple
 
 from txsignalfd._native.names import CODES
@@ -79,20 +79,29 @@ class Requests:
         self._answers: OrderedDict[Requester, bytes | None] = OrderedDict()
         self._socket: socket.socket | None = None
 
-    def isRepeated(self, info: SigInfo) -> bool:
+    def isAnswered(self, info: SigInfo) -> bool:
         """
-        Remember and acknowledge a request.
+        Acknowledge a request.
 
         @param info: The signal.
-        @return: Whether the request was received before, and must not be acted on
-            again.  C{False} for a signal that is no request.
+        @return: C{False} for a signal that is no request: other programs may send a
+            value, too, but do not wait for an answer.
         """
         requester = requesterOf(info)
         if requester is None:
             return False
+        answer = self._answers.get(requester) or b"X_ACKNOWLEDGED=1"
+        return self._send(requester, answer) or requester in self._answers
+
+    def isRepeated(self, requester: Requester) -> bool:
+        """
+        Remember a request.
+
+        @return: Whether the request was received before, and must not be acted on
+            again.
+        """
         isRepeated = requester in self._answers
-        answer = self._answers.setdefault(requester, None)
-        self._send(requester, answer or b"X_ACKNOWLEDGED=1")
+        self._answers.setdefault(requester, None)
         if len(self._answers) > REMEMBERED:
             self._answers.popitem(last=False)
         return isRepeated
@@ -127,13 +136,20 @@ class Requests:
             self._answers[requester] = message
         self._send(requester, message)
 
-    def _send(self, requester: Requester, message: bytes) -> None:
-        # A requester that does not read, or that has ended, loses the answer.
-        with suppress(OSError):
+    def _send(self, requester: Requester, message: bytes) -> bool:
+        """
+        Send an answer, which is lost if the requester does not read.
+
+        @return: Whether the requester has bound its address.
+        """
+        try:
             if self._socket is None:
                 kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
                 self._socket = socket.socket(socket.AF_UNIX, kind)
             self._socket.sendto(message, replyAddress(*requester))
+        except OSError as error:
+            return error.errno != errno.ECONNREFUSED
+        return True
 
     def close(self) -> None:
         """
