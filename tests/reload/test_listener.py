@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any
@@ -20,12 +21,13 @@ from twisted.logger import LogEvent, formatEvent
 from tests.support import clients
 from tests.support.clients import fetch
 from tests.support.daemons import asInit
-from tests.support.generations import Client, NumberedDatagrams
+from tests.support.generations import Client, NumberedDatagrams, connectTo
 from tests.support.inreactor import inReactor
 from tests.support.ports import (
     failingReloads,
     numberAt,
     running,
+    tcp,
     unixAt,
 )
 from tests.support.reactors import turn
@@ -148,6 +150,26 @@ async def test_aReloadBindsARemovedDatagramPathAgain(
             await turn(reactor)
             assert client.recv(100) == b"2\n"
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("datagrams", [False, True])
+@inReactor
+async def test_anOldPathCanBeRestoredDuringADrain(
+    reactor: Any, datagrams: bool, tmp_path: Path
+) -> None:
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    listen = unixDatagramsAt if datagrams else partial(unixAt, wantPID=1)
+    async with running(reactor, tcp, listen(first)) as (reloads, made):
+        client = await connectTo(reactor, made.ports[0].getHost().port)
+        assert await client.line() == b"1"
+        for path in (second, first, second):
+            made.listens = [tcp, listen(path)]
+            reloads.reload().addErrback(lambda failure: None)
+            await turn(reactor)
+            assert made.ports[1].getHost().name in (path, os.fsencode(path))
+            assert [each for each in os.listdir(tmp_path) if "lock" not in each] == [
+                os.path.basename(path)
+            ]
 
 
 @pytest.mark.parametrize("stopFirst", [False, True])
