@@ -37,7 +37,7 @@ from tests.support.inreactor import inReactor
 from tests.support.kernel import forge, forked, inChild
 from tests.support.processes import SLEEP, Ending
 from tests.support.reactors import DEADLINE, newReactor, runReactor, spin, turn, until
-from tests.support.worlds import maskWhile, needsLinux, queue, send
+from tests.support.worlds import maskWhile, needsLinux, needsSignalfd, queue, send
 from txsignalfd import (
     ChildReaper,
     SigInfo,
@@ -745,7 +745,7 @@ def test_callerMayChooseTheMaskOfAChild() -> None:
         assert signals(output.read())[0] == f"SigBlk {1 << SIGUSR2 - 1:x}"
 
 
-@needsLinux
+@needsSignalfd
 @pytest.mark.parametrize("usePTY", [False, True])
 @inReactor
 async def test_childStartsQuicklyWhileManySignalsArePending(

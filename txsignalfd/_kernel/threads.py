@@ -46,10 +46,8 @@ def blockedIn(thread: int) -> int:
     @raise OSError: If the thread has ended.
     """
     with open(f"{_TASKS}/{thread}/status", "rb") as status:
-        for line in status:
-            if line.startswith(b"SigBlk:"):
-                return int(line.split()[1], 16)
-    raise ProcessLookupError(thread)
+        line = next(line for line in status if line.startswith(b"SigBlk:"))
+    return int(line.split()[1], 16)
 
 
 def blockInOthers(signals: Iterable[int]) -> None:
