@@ -9,19 +9,20 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from signal import SIGRTMIN, SIGUSR1
 from typing import Any
 
 import pytest
 
-from tests.support.descriptors import blockedSignals, descriptorOf
+from tests.support.descriptors import blockedSignals, descriptorOf, maskIn
 from tests.support.handlers import SENDER, Recorder
 from tests.support.inreactor import inReactor
 from tests.support.kernel import inChild
 from tests.support.reactors import until, untilLength
 from tests.support.threads import busyThreads, otherThread
 from tests.support.worlds import needsLinux
-from txsignalfd import SignalDispatcher
+from txsignalfd import SignalDescriptor, SignalDispatcher
 from txsignalfd._kernel import threads as _threads
 from txsignalfd._native.extension import lib
 
@@ -105,11 +106,30 @@ def test_lateAnswerHarmsNobody(monkeypatch: pytest.MonkeyPatch) -> None:
         with otherThread() as call:
             call(lambda: block(signal.SIG_BLOCK))
             with descriptorOf(SIGRTMIN):
-                before = lib.txs_unanswered()
+                before = lib.txs_unanswered(SIGRTMIN)
             call(lambda: block(signal.SIG_UNBLOCK))
-            return before, lib.txs_unanswered()
+            return before, lib.txs_unanswered(SIGRTMIN)
 
     assert inChild(story) == (1, 0)
+
+
+def test_threadThatEndsWithoutAnAnswerIsForgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    The disposition of the signal is restored.
+    """
+    monkeypatch.setattr(_threads, "PATIENCE", 0.01)
+    monkeypatch.setattr(_threads, "blockedIn", lambda thread: 0)
+
+    def story() -> bool:
+        with otherThread() as call:
+            call(lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [SIGRTMIN]))
+            descriptor = SignalDescriptor([SIGRTMIN], print)
+        descriptor.close()
+        return SIGRTMIN in maskIn(Path("/proc/self/status"), "SigCgt")
+
+    assert not inChild(story)
 
 
 @inReactor

@@ -184,7 +184,7 @@ def test_requested() -> None:
     """
     with otherThread() as call, descriptorOf(SIGRTMIN) as (descriptor, reads):
         assert SIGRTMIN in call(blockedSignals)
-        assert lib.txs_unanswered() == 0
+        assert lib.txs_unanswered(0) == 0
         descriptor.drain()
         assert reads.infos == []
 

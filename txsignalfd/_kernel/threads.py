@@ -63,7 +63,7 @@ def blockInOthers(signals: Iterable[int]) -> None:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         # A thread that has not answered yet may have started others.
-        answered = not lib.txs_unanswered()
+        answered = not lib.txs_unanswered(0)
         new = set(map(int, os.listdir(_TASKS))) - known
         if answered and not new:
             return

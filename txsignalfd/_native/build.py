@@ -52,7 +52,7 @@ ffibuilder.cdef(
     void txs_note(uintptr_t tid, int signo);
     unsigned long long txs_noted(uintptr_t tid);
     int txs_ask(int tid, int signo, unsigned long long signals);
-    int txs_unanswered(void);
+    int txs_unanswered(int signo);
     void txs_forget(uintptr_t tid, unsigned long long signals);
     unsigned long long txs_child_mask(void);
     int txs_unblock_in_main(const sigset_t *signals);

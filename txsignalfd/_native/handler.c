@@ -233,7 +233,7 @@ static void txs_handler(int signo, siginfo_t *info, void *context)
             info = &unknown;
         }
     }
-    if (context != NULL && txs_answer(signo, info, context)) {
+    if (context != NULL && txs_answer(info, context)) {
         errno = saved_errno;
         return;
     }
@@ -278,7 +278,6 @@ static void txs_after_fork_in_child(void)
         struct txs_signal *signal = &txs_signals[signo];
 
         atomic_store(&signal->running, 0);
-        atomic_store(&signal->unanswered, 0);
         if (!atomic_load(&signal->watched))
             continue;
         txs_restore_action(signo);
@@ -381,7 +380,7 @@ static int txs_release(int signo)
     atomic_store(&signal->watched, 0);
     txs_lock_actions();
     /* A thread that has not answered must not meet another action. */
-    result = atomic_load(&signal->unanswered) ? 0 : txs_restore_action(signo);
+    result = txs_unanswered(signo) ? 0 : txs_restore_action(signo);
     txs_unlock_actions();
     atomic_store(&signal->pipe_fd, 0);
     atomic_store(&signal->doorbell_fd, 0);

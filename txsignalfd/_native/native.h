@@ -145,7 +145,6 @@ static struct txs_signal {
     atomic_int throttled;           /* blocked there until the pipe has room */
     atomic_int user_blocked;        /* blocked there by the user, and not now */
     atomic_uint without_siginfo;    /* signals that could not be deferred */
-    atomic_int unanswered;          /* requests to other threads to block it */
     atomic_uint reported;           /* those that the reader has learned of */
 } txs_signals[TXS_NSIG];
 
@@ -178,7 +177,8 @@ static void txs_forget(uintptr_t tid, txs_bits signals);
 static int txs_blocked_by_us(uintptr_t tid, int signo);
 static txs_bits txs_without_us(uintptr_t tid, const sigset_t *mask);
 static void txs_set_bits(sigset_t *mask, txs_bits bits);
-static int txs_answer(int signo, const siginfo_t *info, void *context);
+static int txs_unanswered(int signo);
+static int txs_answer(const siginfo_t *info, void *context);
 static void txs_threads_reset(void);
 
 /* --- deferred signals, and the spawn window (deferred.c, window.c) ------- */

@@ -198,68 +198,110 @@ static void txs_set_bits(sigset_t *mask, txs_bits bits)
 
 /* --- requests ------------------------------------------------------------ */
 
-static const char txs_request;          /* its address is the value of a request */
-static atomic_ullong txs_requested;     /* what the threads are asked to block */
+/*
+ * The requests that have not been answered.  A slot is free if its thread is 0.  When
+ * all are in use, no more threads are asked.
+ */
+static struct {
+    atomic_int tid;
+    atomic_int signo;
+} txs_requests[1024];
+
+static const int txs_request_count = sizeof txs_requests / sizeof *txs_requests;
+static atomic_ullong txs_requested;     /* the signals that the threads shall block */
+
+#if TXS_LINUX
+/* Find the slot of a thread, or a free one for 0.  -1 if there is none. */
+static int txs_find_request(int tid)
+{
+    for (int i = 0; i < txs_request_count; i++)
+        if (atomic_load(&txs_requests[i].tid) == tid)
+            return i;
+    return -1;
+}
+#endif
 
 /*
  * Ask another thread to block signals: send it one of them, which it must not block.
- * 0, or -1 and errno.
+ * 0, or -1 if that is impossible.  One thread at a time may call this.
  */
 static int txs_ask(int tid, int signo, txs_bits signals)
 {
 #if TXS_LINUX
     siginfo_t info;
-    int result;
+    int slot = txs_find_request(0);
 
+    if (slot == -1)
+        return -1;
     memset(&info, 0, sizeof info);
     info.si_signo = signo;
     info.si_code = SI_QUEUE;
     info.si_pid = getpid();
     info.si_uid = getuid();
-    info.si_value.sival_ptr = (void *)&txs_request;
+    info.si_value.sival_ptr = txs_requests;     /* marks a request */
     atomic_store(&txs_requested, signals);
-    atomic_fetch_add(&txs_signals[signo].unanswered, 1);
-    result = (int)syscall(SYS_rt_tgsigqueueinfo, getpid(), tid, signo, &info);
-    if (result == -1)
-        atomic_fetch_sub(&txs_signals[signo].unanswered, 1);
-    return result;
+    atomic_store(&txs_requests[slot].signo, signo);
+    atomic_store(&txs_requests[slot].tid, tid);
+    if (syscall(SYS_rt_tgsigqueueinfo, getpid(), tid, signo, &info) == 0)
+        return 0;
+    atomic_store(&txs_requests[slot].tid, 0);
 #else
-    (void)tid, (void)signo, (void)signals, (void)txs_request, (void)txs_requested;
-    errno = ENOSYS;
-    return -1;
+    (void)tid, (void)signo, (void)signals, (void)txs_requested;
 #endif
+    return -1;
 }
 
-/* How many requests have not been answered. */
-static int txs_unanswered(void)
+/* How many threads have not answered a request with a signal, or with any for 0. */
+static int txs_unanswered(int signo)
 {
     int count = 0;
 
-    for (int signo = 1; signo < TXS_NSIG; signo++)
-        count += atomic_load(&txs_signals[signo].unanswered);
+    for (int i = 0; i < txs_request_count; i++) {
+        int tid = atomic_load(&txs_requests[i].tid);
+
+        if (tid == 0 || (signo != 0 && atomic_load(&txs_requests[i].signo) != signo))
+            continue;
+#if TXS_LINUX
+        if (syscall(SYS_tgkill, getpid(), tid, 0) == -1 && errno == ESRCH) {
+            atomic_store(&txs_requests[i].tid, 0);
+            continue;
+        }
+#endif
+        count++;
+    }
     return count;
 }
 
 /* For the handler: 0 if the signal is not a request, else answer it. */
-static int txs_answer(int signo, const siginfo_t *info, void *context)
+static int txs_answer(const siginfo_t *info, void *context)
 {
+#if TXS_LINUX
+    uintptr_t tid = txs_tid();
     txs_bits signals = atomic_load(&txs_requested);
+    int slot;
 
-    if (info->si_code != SI_QUEUE || info->si_value.sival_ptr != (void *)&txs_request
+    if (info->si_code != SI_QUEUE || info->si_value.sival_ptr != (void *)txs_requests
         || info->si_pid != getpid())
         return 0;
-    for (int other = 1; other < TXS_NSIG; other++)
-        if ((signals & TXS_BIT(other)) && atomic_load(&txs_signals[other].watched)
-            && !txs_in_window(txs_tid()))
-            txs_block_here(other, context);
-    atomic_fetch_sub(&txs_signals[signo].unanswered, 1);
+    for (int signo = 1; signo < TXS_NSIG; signo++)
+        if ((signals & TXS_BIT(signo)) && atomic_load(&txs_signals[signo].watched)
+            && !txs_in_window(tid))
+            txs_block_here(signo, context);
+    slot = txs_find_request((int)tid);
+    if (slot != -1)
+        atomic_store(&txs_requests[slot].tid, 0);
     return 1;
+#else
+    (void)info, (void)context;
+    return 0;
+#endif
 }
 
-/* Empty the table, in a forked child. */
+/* Empty the tables, in a forked child. */
 static void txs_threads_reset(void)
 {
     memset(txs_slots, 0, sizeof txs_slots);
+    memset(txs_requests, 0, sizeof txs_requests);
 }
 
 /* --- the main thread's mask --------------------------------------------- */
