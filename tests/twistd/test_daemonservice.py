@@ -536,6 +536,33 @@ def test_signalsAreReleasedIfTheServiceCannotListen() -> None:
         reactor.runUntilCurrent()
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_aReasonThatIsLoggedIsNotLoggedAgain(
+    debug: bool, logged: list[LogEvent]
+) -> None:
+    """
+    C{startService} raises, and its failure is known to the L{ReloadService}.
+    """
+
+    class Failing(Service):
+        def startService(self) -> None:
+            raise ZeroDivisionError("no")
+
+    with newReactor() as reactor:
+        reloads = ReloadService(Failing, reactor=reactor)
+        service = Daemon(reloads, {}, True, Notifier(reactor, {}), reactor)
+        service.debug = debug
+        service.privilegedStartService()
+        with pytest.raises(NotStarted, match="ZeroDivisionError: no") as raised:
+            service.startService()
+        assert (raised.value.__cause__ is not None) == debug
+        sys.excepthook = sys.__excepthook__
+        service._signals.stopService()
+        for call in reactor.getDelayedCalls():
+            call.cancel()
+    assert textsOf(logged).count("not started: ZeroDivisionError: no") == 1
+
+
 def test_aDaemonEndsIfItsStartFailsLater(logged: list[LogEvent]) -> None:
 
     class Failing(Service):

@@ -14,6 +14,7 @@ from tests.support.daemons import adoptingOrphans, commandFor, program
 from tests.support.freeports import freePort
 from tests.support.served import write
 from txsignalfd._proc.sender import commandOf
+from txsignalfd._twistd.notstarted import _withoutTraceback
 
 
 def outputOf(directory: Path, *command: str, twistd: tuple[str, ...] = ()) -> str:
@@ -101,3 +102,8 @@ def test_theLauncherOfADaemonFails(tmp_path: Path) -> None:
         assert launcher.wait() == 1
         assert "NotStarted: RuntimeError: it was told to raise" in launcher.output()
     assert not (tmp_path / "twistd.pid").exists()
+
+
+def test_otherExceptionsHaveTheirTraceback(capsys: pytest.CaptureFixture[str]) -> None:
+    _withoutTraceback(ValueError, ValueError("another"), None)
+    assert capsys.readouterr().err == "ValueError: another\n"

@@ -9,6 +9,7 @@ import pty
 import re
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fcntl import F_SETPIPE_SZ, fcntl
@@ -119,6 +120,12 @@ def test_theEndWaitsForAReaderOnlyShortly(
         drain(read, out)
 
 
+def test_anOutputWithoutALineHasNoThread() -> None:
+    with smallPipe() as (_, write), outputTo(write) as out:
+        finishAll()
+        assert out._thread is None
+
+
 def test_afterTheEndEachLineIsWaitedFor() -> None:
     with smallPipe() as (read, write), outputTo(write) as out:
         finishAll()
@@ -127,14 +134,19 @@ def test_afterTheEndEachLineIsWaitedFor() -> None:
         assert os.read(read, 100) == b"late"
 
 
-def test_aDescriptorMayBeNonBlocking() -> None:
+def test_aDescriptorMayBeNonBlocking(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Another process that has it may have set O_NONBLOCK.
     """
     with smallPipe() as (read, write), outputTo(write) as out:
         os.set_blocking(write, False)
+        os.write(write, b"x" * 4096)
+        select, waits = output.select.select, threading.Event()
+        note = lambda *ends: waits.set() or select(*ends)  # noqa: E731
+        monkeypatch.setattr(output.select, "select", note)
         out.write(b"x" * 100_000)
-        received = 0
+        assert waits.wait(DEADLINE)
+        received = -4096
         while received < 100_000:
             received += len(os.read(read, 4096))
 
@@ -178,8 +190,16 @@ def test_onlyReadersMayBlockAWrite(tmp_path: Path) -> None:
 
 def test_everyObserverOfAPipeIsUnblocked(tmp_path: Path) -> None:
     """
-    Also a legacy observer.  Those of files are not changed.
+    Also a legacy observer.  Those of files, and others, are not changed.
     """
+
+    class Other:
+        def __call__(self, event: LogEvent) -> None:
+            pass
+
+        def fileno(self) -> int:
+            return end
+
     before = len(output._outputs)
     with newReactor() as reactor, smallPipe() as (read, end):
         file = open(end, "w", closefd=False)  # noqa: SIM115
@@ -188,6 +208,7 @@ def test_everyObserverOfAPipeIsUnblocked(tmp_path: Path) -> None:
         with logging(
             textFileLogObserver(plain),
             textFileLogObserver(file),
+            cast(Any, Other()),
             LegacyLogObserverWrapper(cast(Any, legacy.emit)),
         ):
             unblockLog(reactor)
@@ -196,7 +217,7 @@ def test_everyObserverOfAPipeIsUnblocked(tmp_path: Path) -> None:
             assert out.fileno() == end
             for _ in range(1000):
                 LOG.info("a line that does not fit into a pipe a thousand times")
-            assert len(rotateLogs()) == 2
+            assert len(rotateLogs()) == 3
         drain(read, out)
         out.close()
         plain.close()

@@ -340,14 +340,18 @@ def test_jsonGoesToTheLogAfterThePipeIsClosed(logged: list[LogEvent]) -> None:
     One warning says so.
     """
     read, write = os.pipe()
-    os.close(read)
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(write, b"x" * 4096)
     with loggingTo(write) as logger:
-        for count in (2, 3):
-            logger.receive(HANGUP)
-            waitFor(lambda: len(textsOf(logged)) == count, "it is logged")  # noqa: B023
+        # Both wait for the reader.
+        logger.receive(HANGUP)
+        logger.receive(HANGUP)
+        os.close(read)
+        waitFor(lambda: len(textsOf(logged)) == 3, "they are logged")
+        logger.receive(HANGUP)
     warning, *lines = textsOf(logged)
     assert warning == "stdout: the reader has closed it: JSON goes to this log"
-    assert all(json.loads(line)["name"] == "SIGHUP" for line in lines)
+    assert [json.loads(line)["name"] for line in lines] == ["SIGHUP"] * 3
 
 
 @pytest.mark.parametrize("kind", ["pipe", "file"])

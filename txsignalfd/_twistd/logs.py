@@ -135,16 +135,18 @@ def _unblockLog() -> None:
         descriptor = descriptorOf(target)
         if isinstance(target, Output) or not mayBlock(descriptor):
             continue
+        if target is observer:
+            # An observer of another kind writes by itself.
+            continue
         if descriptor not in outputs:
             outputs[descriptor] = Output(descriptor, _nameOf(target))
         output: Any = outputs[descriptor]
         if isinstance(observer, FileLogObserver):
             # Private, as in _targetOf.
             observer._outFile = output  # noqa: SLF001
-        elif isinstance(observer, LegacyLogObserverWrapper):
-            legacy: Any = observer.legacyObserver
-            legacy.__self__.write = output.write
-            legacy.__self__.flush = output.flush
+        else:
+            legacy = observer.legacyObserver.__self__  # type: ignore[attr-defined]
+            legacy.write, legacy.flush = output.write, output.flush
 
 
 def isStream(destination: Any) -> bool:
