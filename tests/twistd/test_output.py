@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import socket
 import subprocess
 import threading
@@ -141,11 +142,15 @@ def test_aDescriptorMayBeNonBlocking(monkeypatch: pytest.MonkeyPatch) -> None:
     with smallPipe() as (read, write), outputTo(write) as out:
         os.set_blocking(write, False)
         os.write(write, b"x" * 4096)
-        select, waits = output.select.select, threading.Event()
-        note = lambda *ends: waits.set() or select(*ends)  # noqa: E731
-        monkeypatch.setattr(output.select, "select", note)
+        wait, isWaiting = select.select, threading.Event()
+
+        def waiting(*ends: Any) -> Any:
+            isWaiting.set()
+            return wait(*ends)
+
+        monkeypatch.setattr(select, "select", waiting)
         out.write(b"x" * 100_000)
-        assert waits.wait(DEADLINE)
+        assert isWaiting.wait(DEADLINE)
         received = -4096
         while received < 100_000:
             received += len(os.read(read, 4096))
