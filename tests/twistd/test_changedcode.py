@@ -17,7 +17,7 @@ from tests.support.clients import fetch, tcp
 from tests.support.daemons import reload, serving
 from tests.support.freeports import freePort
 from tests.support.handlers import textsOf
-from txsignalfd._twistd.changedcode import LoadedCode
+from txsignalfd._twistd.plugins import LoadedCode
 
 KEEPS = "a reload keeps the loaded code"
 

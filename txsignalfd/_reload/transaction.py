@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime, timezone
 from inspect import isawaitable
 from time import monotonic
 from typing import Any, Final, TypeAlias
@@ -264,6 +265,17 @@ class Reload:
 
     #: The former name of L{requester}.
     asker = requester
+
+    def status(self) -> dict[str, Any]:
+        """
+        Describe the reload, which is over, for a program.
+        """
+        return {
+            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "outcome": self.outcome,
+            "seconds": round(self.seconds, 6),
+            "requester": self.requester,
+        }
 
     @property
     def outcome(self) -> str:

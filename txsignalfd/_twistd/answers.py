@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from datetime import datetime, timezone
+from collections import deque
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any, Final
 
@@ -29,11 +29,23 @@ from txsignalfd.siginfo import SigInfo
 #: Seconds between two lines about connections that drain during a stop.
 PROGRESS: Final = 0.2
 
-#: The number of finished reloads that C{status} shows.
-_SHOWN: Final = 10
-
 #: The command that requests each action, where the names differ.
 _COMMAND_OF: Final = {"report": "status", "quit": "stop"}
+
+
+class History:
+    """
+    The reloads of a service.
+
+    @ivar succeeded: How many succeeded.
+    @ivar failed: How many failed.
+    @ivar last: The last ones, the newest last, as L{Reload.status} describes them.
+    """
+
+    def __init__(self) -> None:
+        self.succeeded = 0
+        self.failed = 0
+        self.last: deque[dict[str, Any]] = deque(maxlen=10)
 
 
 class Answers:
@@ -42,50 +54,47 @@ class Answers:
     reactor's thread.
     """
 
-    def __init__(self, reloads: ReloadService, reactor: Any) -> None:
+    def __init__(self, reloads: ReloadService, history: History, reactor: Any) -> None:
         """
         @param reloads: The service.
+        @param history: Its reloads.
         @param reactor: The reactor.
         """
         self._reloads = reloads
+        self._history = history
         self._reactor = reactor
         self._requests = Requests()
         self._began = monotonic()
+        #: The action of each signal.
+        self.actions: Mapping[int, Action] = {}
         #: Requests for the next reload, for the one that goes on, and for the stop.
-        self._next: list[SigInfo] = []
-        self._current: list[SigInfo] = []
+        self.waiting: list[SigInfo] = []
+        self.current: list[SigInfo] = []
         self._stops: list[SigInfo] = []
         self._progress: Any = None
-        self._counts = {"succeeded": 0, "failed": 0}
-        self._last: list[dict[str, Any]] = []
-        self._actions: dict[int, Action] = {}
-        reloads.addObserver(self._before, self._after)
 
-    def wrap(
-        self, signo: int, action: Action, handler: Callable[[SigInfo], Any]
-    ) -> Callable[[SigInfo], Any]:
+    def receive(
+        self, info: SigInfo, action: Action, handler: Callable[[SigInfo], Any]
+    ) -> Any:
         """
-        Return a handler that does the same, and answers requests.
+        Act on a signal that sigqueue(3) sent.
 
-        @param signo: The signal.
+        A request is answered, unless it was received before.  Every other signal has
+        its usual action, whatever its value is.
+
+        @param info: The signal.
         @param action: Its action.
         @param handler: Does the action.
+        @return: What the handler returns.
         """
-        self._actions[signo] = action
-        if action.name in ("call", "run"):
-            return handler
+        requester = requesterOf(info)
+        if requester is None or not self._requests.isAnswered(info):
+            return handler(info)
+        if not self._requests.isRepeated(requester):
+            self._act(requester, info, action, handler)
+        return None
 
-        def receive(info: SigInfo) -> Any:
-            requester = requesterOf(info)
-            if requester is None or not self._requests.isAnswered(info):
-                return handler(info)
-            if not self._requests.isRepeated(requester):
-                self._receive(requester, info, action, handler)
-            return None
-
-        return receive
-
-    def _receive(
+    def _act(
         self,
         requester: Requester,
         info: SigInfo,
@@ -108,7 +117,7 @@ class Answers:
             handler(info)
             self._showProgress()
         else:
-            self._next.append(info)
+            self.waiting.append(info)
             handler(info)
             if not self._reloads.running:
                 self.refuse()
@@ -117,31 +126,24 @@ class Answers:
         """
         Answer the requests for a reload that will not happen.
         """
-        refused, self._next = self._next, []
+        refused, self.waiting = self.waiting, []
         for info in refused:
             text = "not reloaded: the service is being stopped"
             self._requests.answer(info, text, succeeded=False)
 
-    def _before(self, reload: Reload) -> None:
-        self._current, self._next = self._next, []
+    def before(self) -> None:
+        """
+        A reload begins: it answers the requests that have arrived.
+        """
+        self.current, self.waiting = [*self.current, *self.waiting], []
 
-    def _after(self, reload: Reload) -> None:
-        requests, self._current = self._current, []
-        succeeded = reload.failure is None
+    def after(self, reload: Reload) -> None:
+        """
+        Send the outcome of a reload to its requesters.
+        """
+        requests, self.current = self.current, []
         for info in requests:
-            self._requests.answer(info, reload.outcome, succeeded)
-        if reload.number > 1:
-            self._counts["succeeded" if succeeded else "failed"] += 1
-            now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            self._last.append(
-                {
-                    "time": now,
-                    "outcome": reload.outcome,
-                    "seconds": round(reload.seconds, 6),
-                    "requester": reload.requester,
-                }
-            )
-            del self._last[:-_SHOWN]
+            self._requests.answer(info, reload.outcome, reload.failure is None)
 
     def _showProgress(self) -> None:
         if self._progress is not None and self._progress.active():
@@ -176,14 +178,18 @@ class Answers:
             "uptime": round(monotonic() - self._began, 3),
             "state": "stops" if self._stops else "serves",
             "generations": self._generations(),
-            "reloads": {**self._counts, "last": self._last},
+            "reloads": {
+                "succeeded": self._history.succeeded,
+                "failed": self._history.failed,
+                "last": list(self._history.last),
+            },
             "signals": [
                 {
                     "name": signalName(signo),
                     "action": str(action),
                     "handled": handled.get(signo, 0),
                 }
-                for signo, action in sorted(self._actions.items())
+                for signo, action in sorted(self.actions.items())
             ],
             "children": len(childProcesses()),
         }

@@ -23,18 +23,18 @@ from txsignalfd._dispatch.dispatcher import dispatcherFor
 from txsignalfd._dispatch.stopping import staysIgnored, stopReactor
 from txsignalfd._kernel.callables import Named
 from txsignalfd._kernel.descriptor import isTwisteds, warnOfHandler
-from txsignalfd._native.names import signalName
+from txsignalfd._native.names import CODES, signalName
 from txsignalfd._proc.sender import describeWithCommand, hasTerminal, isFromLeader
 from txsignalfd._reload.generation import FLUSH
 from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.transaction import Reload
 from txsignalfd._twistd.actions import DEFAULTS, REPEAT, Action, describeActions
-from txsignalfd._twistd.answers import Answers
+from txsignalfd._twistd.answers import Answers, History
 from txsignalfd._twistd.applications import ApplicationFile
-from txsignalfd._twistd.changedcode import LoadedCode
 from txsignalfd._twistd.commands import RunCommand
 from txsignalfd._twistd.logs import rotateLogs, unblockLog
 from txsignalfd._twistd.notstarted import logNotStarted, starting
+from txsignalfd._twistd.plugins import LoadedCode
 from txsignalfd._twistd.report import report
 from txsignalfd._twistd.startup import startupSignals
 from txsignalfd._twistd.systemd import Notifier
@@ -42,6 +42,8 @@ from txsignalfd.service import SignalService
 from txsignalfd.siginfo import SigInfo
 
 _log: Final = Logger("txsignalfd.daemon.Daemon")
+
+_SI_QUEUE: Final = CODES["SI_QUEUE"]
 
 #: Seconds between two C{EXTEND_TIMEOUT_USEC} while connections drain.
 EXTEND: Final = 5.0
@@ -94,7 +96,8 @@ class Daemon(Service):
         #: Whether the first generation could not start.
         self._failed = False
         reloads.logsStart = False
-        self._answers = Answers(reloads, reactor)
+        self._history = History()
+        self._answers = Answers(reloads, self._history, reactor)
         reloads.addObserver(self._before, self._after)
 
     def setServiceParent(self, parent: Any) -> None:
@@ -127,14 +130,15 @@ class Daemon(Service):
         super().privilegedStartService()
         unblockLog(self._reactor)
         self._actions = self._effectiveActions()
+        self._answers.actions = self._actions
         self._hadTerminal = self._foreground and hasTerminal()
         self._signals = SignalService(
             {
                 signo: Named(
-                    self._answers.wrap(signo, action, self._handler(signo)),
+                    self._answering(signo, self._handler(signo)),
                     *self._explain(signo),
                 )
-                for signo, action in self._actions.items()
+                for signo in self._actions
                 if not self._leaves(signo)
             },
             stopOn=(),
@@ -215,12 +219,16 @@ class Daemon(Service):
     def _before(self, reload: Reload) -> None:
         if reload.number > 1:
             self._code.logChanges()
+            if self._answers.waiting:
+                self._answers.before()
             self._notifier.reloading()
             if self._reloads.stopFirst:
                 self._extend(self._reloads.drain + FLUSH)
 
     def _after(self, reload: Reload) -> None:
         self._code.addModules()
+        if reload.number > 1:
+            self._record(reload)
         if self._stopSignal is None:
             self._stopExtending()
         if reload.failure is None:
@@ -238,6 +246,15 @@ class Daemon(Service):
             logNotStarted(reload.failure, self.debug)
             self._failed = True
             self._reactor.callLater(0, self._reactor.stop)
+
+    def _record(self, reload: Reload) -> None:
+        self._history.last.append(reload.status())
+        if reload.failure is None:
+            self._history.succeeded += 1
+        else:
+            self._history.failed += 1
+        if self._answers.current:
+            self._answers.after(reload)
 
     def exit(self) -> None:
         """
@@ -283,6 +300,23 @@ class Daemon(Service):
             "ignore": self._ignore,
         }
         return handlers[action.name]
+
+    def _answering(
+        self, signo: int, handler: Callable[[SigInfo], Any]
+    ) -> Callable[[SigInfo], Any]:
+        """
+        Return a handler that does the same, and answers the txsignalfd command.
+        """
+        action = self._actions[signo]
+        if action.name in ("call", "run"):
+            return handler  # the value is for the user's function or command
+
+        def receive(info: SigInfo) -> Any:
+            if info.code == _SI_QUEUE:
+                return self._answers.receive(info, action, handler)
+            return handler(info)
+
+        return receive
 
     def _hangup(self, info: SigInfo) -> None:
         # A request to reload comes from a process.  When the terminal closes,
