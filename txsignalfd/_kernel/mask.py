@@ -13,6 +13,8 @@ it.  To acquire a signal, a L{ProcessMask}
      in the thread that it interrupts, and defers the signal for its owner, or sends
      it to the process again (see C{_native/handler.c}).  So each thread that existed
      before receives the signal at most once, and passes it on.
+     For realtime signals, which have an order, it makes those threads block the
+     signal at once (see L{threads <txsignalfd._kernel.threads>}).
   3. lets the child of a fork(2) undo both (see L{fork <txsignalfd._kernel.fork>},
      and L{spawn <txsignalfd._kernel.spawn>} for children that are started without
      fork).
@@ -29,8 +31,7 @@ thread unblocks the signal in its children of fork(2), and in itself when it ope
 spawn window, or acquires or restores a signal.  Children of threads that inherited
 the mask inherit it as well.
 
-Rejected: to ask each thread to block the signal (threads of C libraries cannot be
-asked); to let the handler write to a pipe where signalfd(2) exists (other threads
+Rejected: to let the handler write to a pipe where signalfd(2) exists (other threads
 are interrupted more often, and a program that replaces the handler takes the signal
 away).
 
