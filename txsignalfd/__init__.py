@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     # The public names.  Type checkers follow these imports; at run time _homes()
-    # reads from them where each name is.
+    # finds out from them where each name is.
     from txsignalfd import lowlevel as lowlevel
     from txsignalfd._children.reaper import ChildReaper as ChildReaper
     from txsignalfd._dispatch.description import Description as Description
@@ -55,15 +55,21 @@ else:  # a type checker that saw __getattr__ would accept any name
     _found: dict[str, str] = {}
 
     def _homes() -> dict[str, str]:
-        if not _found:
-            import ast
+        """
+        Return the module of each public name, from the compiled imports above.
 
-            tree = ast.parse(__spec__.loader.get_source(__name__))
-            for node in ast.walk(tree):
-                if isinstance(node, ast.ImportFrom):
-                    _found.update(
-                        {a.asname: node.module for a in node.names if a.asname}
-                    )
+        They are in the bytecode, which also a program without its sources has.
+        """
+        if not _found:
+            import dis
+
+            module = ""
+            for each in dis.get_instructions(__spec__.loader.get_code(__name__)):
+                if each.opname == "IMPORT_NAME":
+                    module = each.argval
+                elif each.opname == "IMPORT_FROM" and module.startswith(__name__):
+                    _found[each.argval] = module
+            del _found["_version"]
         return _found
 
     def __getattr__(name: str) -> object:
