@@ -15,9 +15,9 @@ it.  To acquire a signal, a L{ProcessMask}
      before receives the signal at most once, and passes it on.
      For realtime signals, which have an order, it makes those threads block the
      signal at once (see L{threads <txsignalfd._kernel.threads>}).
-  3. lets the child of a fork(2) undo both (see L{fork <txsignalfd._kernel.fork>},
-     and L{spawn <txsignalfd._kernel.spawn>} for children that are started without
-     fork).
+  3. lets the child of a fork(2) undo both.  L{fork <txsignalfd._kernel.fork>} does
+     the same for subprocess and posix_spawn(3), and
+     L{spawn <txsignalfd._kernel.spawn>} for other ways to start children.
 
 Without signalfd(2), the handler reports the signals itself, and the reactor's
 thread unblocks them: see L{pipe <txsignalfd._kernel.pipe>}.
