@@ -16,7 +16,7 @@ from tests.support.handlers import Recorder, ignore
 from tests.support.inreactor import inReactor
 from tests.support.reactors import newReactor, runReactor, turn, until
 from tests.support.worlds import dispatcherFor, queue, send
-from txsignalfd import SigInfo, SignalDispatcher, SignalNotWatchable
+from txsignalfd import Overlap, SigInfo, SignalDispatcher, SignalNotWatchable
 from txsignalfd.testing import MemorySignals
 
 pytestmark = pytest.mark.usefixtures("world")
@@ -183,3 +183,28 @@ def test_deferredSignalsAreLoggedWhenTheReactorStops(logged: list[LogEvent]) -> 
         assert event["deferred"].startswith("SIGHUP from pid")
         hold.__exit__(None, None, None)
         assert not got.infos
+
+
+def test_anIdleHandlerDropsNoSignalWhenAnotherHandlerEndsAHold() -> None:
+    """
+    It has finished during the outer hold, and the queued signal of the other handler
+    is handled before the deferred one.
+    """
+    signals, got, other = MemorySignals(), Recorder(busy=True), Recorder(busy=True)
+    inner, outer = signals.hold(SIGUSR2), signals.hold(SIGUSR1, SIGRTMIN)
+
+    def handler(info: SigInfo) -> Deferred[None] | None:
+        if other.infos:
+            inner.__exit__(None, None, None)
+        return other(info)
+
+    registration = signals.addHandler(SIGRTMIN, got, Overlap.DROP)
+    signals.addHandler(SIGUSR1, handler)
+    signals.deliver(*map(SigInfo.make, [SIGRTMIN, SIGUSR1, SIGUSR1]))
+    inner.__enter__()
+    with outer:
+        got.out[0].callback(None)
+        other.out[0].callback(None)
+        signals.deliver(SigInfo.make(SIGRTMIN))
+    assert len(got.infos) == 2
+    assert registration.dropped == 0

@@ -148,7 +148,7 @@ class Registration:
         """
         if self._removed:
             return
-        if self.overlap is Overlap.DROP:
+        if self.overlap is Overlap.DROP and not self._mayRun():
             self.dropped += 1
             return
         if self.overlap is Overlap.RESTART:
