@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.daemons import waitFor
 from tests.support.descriptors import blockedSignals, descriptorOf, maskIn
 from tests.support.handlers import SENDER, Recorder
 from tests.support.inreactor import inReactor
@@ -124,8 +125,10 @@ def test_threadThatEndsWithoutAnAnswerIsForgotten(
 
     def story() -> bool:
         with otherThread() as call:
+            task = Path("/proc/self/task", str(call(threading.get_native_id)))
             call(lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [SIGRTMIN]))
             descriptor = SignalDescriptor([SIGRTMIN], print)
+        waitFor(lambda: not task.exists(), "the thread has ended")
         descriptor.close()
         return SIGRTMIN in maskIn(Path("/proc/self/status"), "SigCgt")
 
