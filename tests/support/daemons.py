@@ -109,9 +109,9 @@ def program(directory: Path, *command: str) -> Iterator[Program]:
 @contextmanager
 def python(directory: Path, source: str) -> Iterator[Program]:
     """
-    Run a Python program with unbuffered output.
+    Run a Python program with unbuffered output, which may import C{tests.support}.
     """
-    with program(directory, sys.executable, "-u", "-c", source) as running:
+    with program(directory, *_ENV, sys.executable, "-u", "-c", source) as running:
         yield running
 
 
