@@ -16,6 +16,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from time import monotonic
 from typing import Final
 from warnings import warn
@@ -91,7 +92,8 @@ class Doorbell:
         """
         Wake the owner once, however often the handler has rung.
         """
-        os.read(self._fd, 8)
+        with suppress(BlockingIOError):  # a nested turn of the reactor was faster
+            os.read(self._fd, 8)
         self._wake()
 
     def connectionLost(self, reason: Failure) -> None:
