@@ -70,6 +70,7 @@ def exists(pid: int) -> bool:
     return os.path.exists(f"/proc/{pid}")
 
 
+@needsLinux
 def test_orphan(logged: list[LogEvent]) -> None:
     """
     An orphan is reaped, and a child that is waited for in time is not.
@@ -102,6 +103,7 @@ class CustomPopen(subprocess.Popen[bytes]):
     pass
 
 
+@needsLinux
 @inReactor
 async def test_processOfAnObject(reactor: Any, dispatcher: SignalDispatcher) -> None:
     """
@@ -123,6 +125,7 @@ async def test_processOfAnObject(reactor: Any, dispatcher: SignalDispatcher) -> 
     assert process.exitcode == 5
 
 
+@needsLinux
 def test_sigchldWasIgnored() -> None:
     """
     Children that the kernel would have reaped by itself are reaped, also one
@@ -147,6 +150,7 @@ def test_sigchldWasIgnored() -> None:
         signal.signal(SIGCHLD, saved)
 
 
+@needsLinux
 @inReactor
 async def test_forgedSigchld(reactor: Any, dispatcher: SignalDispatcher) -> None:
     """
@@ -163,6 +167,7 @@ async def test_forgedSigchld(reactor: Any, dispatcher: SignalDispatcher) -> None
         assert not look._suspects
 
 
+@needsLinux
 @inReactor
 async def test_whenExitedOwns(dispatcher: SignalDispatcher) -> None:
     """
@@ -177,6 +182,7 @@ async def test_whenExitedOwns(dispatcher: SignalDispatcher) -> None:
         assert not look._isOwned(living)
 
 
+@needsLinux
 @inReactor
 async def test_ownerReapsInTheLastMoment(
     reactor: Any, dispatcher: SignalDispatcher, monkeypatch: pytest.MonkeyPatch
@@ -200,6 +206,7 @@ async def test_ownerReapsInTheLastMoment(
     await until(reactor, lambda: not look._suspects)
 
 
+@needsLinux
 @inReactor
 async def test_ownerReapsLate(
     reactor: Any, dispatcher: SignalDispatcher, monkeypatch: pytest.MonkeyPatch
@@ -219,6 +226,7 @@ async def test_ownerReapsLate(
     assert not look._suspects
 
 
+@needsLinux
 def test_subreaperBefore() -> None:
     """
     A process that was a subreaper before stays one, and closing ends the grace
@@ -300,6 +308,7 @@ def test_childrenCannotBeListed(mount: str) -> None:
     assert "Traceback" not in result.stdout + result.stderr
 
 
+@needsLinux
 @inReactor
 async def test_descriptorsAreUsedUp(
     reactor: Any,
