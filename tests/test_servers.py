@@ -1,7 +1,7 @@
 """
 Unchanged servers of other projects reload under load, and no request fails.
 
-C{pip install .[servers]} installs them.
+C{pip install --group servers} installs them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ RELOADS = 10
 
 def _needs(package: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(
-        find_spec(package) is None, reason=f"needs {package}: pip install .[servers]"
+        find_spec(package) is None,
+        reason=f"needs {package}: pip install --group servers",
     )
 
 

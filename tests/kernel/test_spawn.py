@@ -587,6 +587,7 @@ def test_ownerThatCannotBeWokenIsLogged(
     assert failure.check(RuntimeError)
 
 
+@needsSignalfd
 @forked
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt])
 def test_openingASpawnWindowMayBeInterrupted(

@@ -409,10 +409,12 @@ async def test_withStopFirstAServiceThatDoesNotStopDelaysNoReloadForEver(
     monkeypatch.setattr(generations, "LATE", 0.01)
     async with serving(reactor, stopFirst=True, drain=0.01) as (reloads, factory):
         old = factory.services[0]
+        # A Deferred without a reference would be collected, and end the coroutine.
+        never: Deferred[None] = Deferred()
 
         async def stopService() -> None:
             await maybeDeferred(Listening.stopService, old)
-            await Deferred()
+            await never
 
         old.stopService = stopService
         reloaded = reloads.reload()
