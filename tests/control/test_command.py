@@ -265,9 +265,10 @@ def test_aStoppedRequesterCostsNothing(daemon: Program) -> None:
     """
     with subprocess.Popen([*COMMAND, "reload", str(daemon.pid)]) as asking:
         asking.send_signal(SIGSTOP)
-        assert ask("reload", str(daemon.pid))[0] == 0
+        answered = ask("reload", str(daemon.pid))
         asking.send_signal(SIGCONT)
         assert asking.wait(DEADLINE) == 0
+    assert answered[0] == 0, answered
 
 
 def test_onlyTheDaemonIsBelieved(daemon: Program) -> None:
