@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -322,3 +323,20 @@ def test_helpNeedsNoTwisted() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for verb in ("reload", "stop", "rotate", "status", "inspect", "check"):
         assert f"\n    {verb} " in done.stdout
+
+
+def test_aRequestWaitsForRoomInTheKernelsQueue(daemon: Program) -> None:
+    """
+    Without it the kernel would deliver the signal, and forget the token.
+    """
+    limit = resource.prlimit(daemon.pid, resource.RLIMIT_SIGPENDING)
+    resource.prlimit(daemon.pid, resource.RLIMIT_SIGPENDING, (0, limit[1]))
+    with subprocess.Popen(
+        [*COMMAND, "reload", str(daemon.pid)], stdout=subprocess.PIPE, text=True
+    ) as asking:
+        with pytest.raises(subprocess.TimeoutExpired):
+            asking.wait(5 * AGAIN)
+        assert "reloading" not in daemon.output()
+        resource.prlimit(daemon.pid, resource.RLIMIT_SIGPENDING, limit)
+        out, _ = asking.communicate(timeout=DEADLINE)
+    assert (asking.returncode, out[:12]) == (0, "reloaded in ")

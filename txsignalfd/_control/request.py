@@ -182,6 +182,8 @@ class Request:
         # one would be merged with it.
         if self._sent and self._target.hasPending(self._signo):
             return
+        if not self._target.canQueue:
+            return  # RLIMIT_SIGPENDING is reached for now: the token would be lost
         if self._sent == MOST_SENT:
             raise CannotAsk(
                 f"process {self._target.pid} has received {signalName(self._signo)},"
@@ -190,8 +192,6 @@ class Request:
             )
         try:
             sigqueue(self._target.pid, self._signo, self._token)
-        except BlockingIOError:
-            return  # RLIMIT_SIGPENDING is used up for now
         except OSError as error:
             raise CannotAsk(
                 f"process {self._target.pid} cannot be signalled: {error.strerror}"

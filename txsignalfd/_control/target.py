@@ -92,6 +92,16 @@ class Target:
                 " twistd signalfd that serves"
             )
 
+    @property
+    def canQueue(self) -> bool:
+        """
+        Whether the kernel has room for the siginfo of another signal.
+
+        Without it a standard signal arrives all the same, but without its value.
+        """
+        status = self._status()
+        return status.queueLimit is None or status.queued < status.queueLimit
+
     def hasPending(self, signo: int) -> bool:
         """
         Return whether a signal is pending for the process.
