@@ -75,6 +75,17 @@ def _state() -> dict[str, object]:
     }
 
 
+# nohup(1) ignores SIGHUP, and a shell without job control SIGINT and SIGQUIT of a
+# background job.  The daemons of the tests would inherit that, and keep it.
+for _signo, _handler in (
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(_signo) is signal.SIG_IGN:
+        signal.signal(_signo, _handler)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def acquireWhatStays() -> None:
     """
