@@ -49,7 +49,6 @@ from signal import SIGUSR1
 from twisted.application.service import Application
 from twisted.logger import Logger
 from txsignalfd import SignalService
-from tests.support.observers import LOG, logging
 from txsignalfd._twistd.logs import rotateLogs
 
 class Service(SignalService):
