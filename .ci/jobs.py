@@ -100,4 +100,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as made:
+        # Some tests become another user, who must be able to reach their files.
+        os.chmod(made, 0o755)
         sys.exit(main(made))
