@@ -242,6 +242,9 @@ def test_stopThatIsLeftToTwisted(signo: int, tmp_path: Path) -> None:
     write(tmp_path)
     name = Signals(signo).name
     with serving(tmp_path, f"--on={name}=leave", "served") as daemon:
+        # Twisted installs its handlers when the reactor starts, which is later.
+        daemon.kill(SIGUSR2)
+        daemon.waitForOutput("delayed calls")
         daemon.kill(signo)
         assert daemon.wait() == -signo
         assert ("Server Shut Down." in daemon.output()) == (signo != SIGQUIT)
