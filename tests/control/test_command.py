@@ -70,6 +70,10 @@ def daemon(tmp_path: Path, port: int) -> Iterator[Program]:
     write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"], body="old")
     with serving(tmp_path, "--drain=1", "--stop-timeout=5", "served") as running:
         yield running
+        if running.process.poll() is None:
+            # One that is killed saves no coverage.
+            running.kill(SIGTERM)
+            running.wait()
 
 
 def test_reloadPrintsTheVerdict(daemon: Program, port: int) -> None:
