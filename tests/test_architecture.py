@@ -15,6 +15,7 @@ from tests.support.freeports import freePort
 from tests.support.layers import LAYERS
 from tests.support.reactors import DEADLINE
 from tests.support.walks import HOUSE
+from tests.support.worlds import needsSignalfd
 
 PAGE = CHECKOUT / "docs" / "architecture.rst"
 
@@ -78,6 +79,7 @@ def trace(walk: str) -> dict[str, set[str]]:
     return called
 
 
+@needsSignalfd
 @pytest.mark.parametrize("walk", WALKS)
 def test_aWalkIsWhatHappens(walk: str) -> None:
     """
