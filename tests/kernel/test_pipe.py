@@ -503,7 +503,7 @@ def refuseToQueueAgain() -> None:
 
 def fillDeferred() -> ProcessMask:
     """
-    Defer so many signals that no more can be deferred.
+    Fill the space for deferred signals.
     """
     owner = Owner()
     mask = ProcessMask(owner.defer, owner.wake)

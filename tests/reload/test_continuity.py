@@ -447,7 +447,7 @@ def test_aReloadThatFailsLeavesTheOldOneServing(
     with ExitStack() as stack:
         busy = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         daemon = stack.enter_context(serving(tmp_path, "--drain=1", "served"))
-        # From then on the reactor needs no more descriptors.
+        # From then on the reactor opens no descriptor.
         fetch(tcp(port))
         descriptors = f"/proc/{daemon.pid}/fd"
         count = len(os.listdir(descriptors))

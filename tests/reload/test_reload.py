@@ -169,7 +169,7 @@ async def test_signalsDuringAReloadAreOneMoreReload(
     reactor: Any, logged: list[LogEvent]
 ) -> None:
     """
-    The log says who has requested each, how long it took, and what came of it.
+    The log names the requester, the duration and the outcome of each reload.
     """
     starts = Slow.starts = []
     async with serving(reactor, Slow) as (reloads, _):

@@ -1,5 +1,5 @@
 """
-L{ReloadRequest} and L{Reload}: who has requested a reload, and why it has failed.
+L{ReloadRequest} and L{Reload}: the requesters of a reload, and its outcome.
 """
 
 from __future__ import annotations

@@ -291,6 +291,7 @@ def test_startOfTheFirstProcessHangs(tmp_path: Path) -> None:
     write(tmp_path, make="wait")
     with asInit(tmp_path, "served", until=waitsForGo) as (outer, pid):
         os.kill(pid, SIGTERM)
+        # Within that time it would be the same request.
         time.sleep(REPEAT)
         with suppress(ProcessLookupError):
             while outer.process.poll() is None:

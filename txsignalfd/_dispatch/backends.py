@@ -101,7 +101,7 @@ class Backend(Protocol):
 
     def stop(self) -> None:
         """
-        Receive the signals that are pending, and then no more.
+        Receive the pending signals, and stop reading.
         """
 
     def close(self) -> None:
@@ -284,7 +284,7 @@ class ReactorBackend:
 
     def stop(self) -> None:
         """
-        Receive the signals that are pending, and then no more.
+        Receive the pending signals, and stop reading.
         """
         if (descriptor := self._descriptor) is not None:
             self._removeReader(descriptor)

@@ -10,7 +10,7 @@ handler on the stack that causes more signals to be read, as C{unwatch} does.
 
 Handlers may change the table while they are called.  The entries of the table are
 tuples that are replaced, never changed: a handler that is added while a signal is
-dispatched receives the next signal, and a removed handler receives no more.
+dispatched receives the next signal, and a removed handler receives none.
 
 A batch is dispatched by an iterator.  Code that receives more signals meanwhile
 moves the rest of the batch to L{HandlerTable._queue} and appends its own.  That is

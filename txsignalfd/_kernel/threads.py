@@ -72,4 +72,5 @@ def blockInOthers(signals: Iterable[int]) -> None:
                 if missing := wanted & ~blockedIn(thread):
                     lib.txs_ask(thread, missing.bit_length(), wanted)
         known |= new
+        # Nothing can be waited for: handlers in other threads answer, and wake nobody.
         time.sleep(_PAUSE)
