@@ -61,6 +61,7 @@ class Program:
                 stderr=err,
                 # SIGTSTP stops no process of an orphaned group, as ours may be.
                 preexec_fn=os.setpgrp,
+                close_fds=False,
             )
         self.pid = self.process.pid
 

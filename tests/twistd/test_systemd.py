@@ -5,6 +5,7 @@ L{Notifier} with real sockets.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from twisted.logger import LogEvent
 from zope.interface.verify import verifyObject
 
 from tests.support.daemons import adoptingOrphans, endOf, program
+from tests.support.descriptorstore import descriptorStore
 from tests.support.handlers import textsOf
 from tests.support.inreactor import inReactor
 from tests.support.reactors import KINDS, newReactor, runReactor, until
@@ -201,6 +203,33 @@ async def test_messagesAreQueuedWhileTheSocketIsFull(
     assert full.startswith(f"NOTIFY_SOCKET={manager.name!r}: the socket is full; ")
     assert "[b'RELOADING=1\\nMONOTONIC_USEC=" in full
     assert sent == f"NOTIFY_SOCKET={manager.name!r}: all messages are sent"
+
+
+@inReactor
+async def test_storedDescriptorsWaitToo(reactor: Any, tmp_path: Path) -> None:
+    """
+    A message that is never sent closes its duplicate.
+    """
+    with descriptorStore(tmp_path) as store, socket.socket() as stored:
+        with notifying(reactor, store.manager.environ) as notifier:
+            store.manager.fill()
+            notifier.store("first", stored.fileno())
+            notifier.store("second", stored.fileno())
+            notifier.discard("first")
+            store.manager.empty()
+            await until(reactor, store.manager.hasMessage)
+            store.receive()
+            assert list(store.stored) == ["second"]
+            store.manager.fill()
+            notifier.store("never", stored.fileno())
+
+
+def test_onlyAServiceManagerStoresDescriptors(idle: Any) -> None:
+    for environ in ({"FDSTORE": "5"}, {"FDSTORE": "x", "NOTIFY_SOCKET": "/none"}):
+        with notifying(idle, environ) as notifier:
+            assert notifier.stores == 0
+    with notifying(idle, {}) as notifier, socket.socket() as stored:
+        notifier.store("nowhere", stored.fileno())
 
 
 @inReactor

@@ -35,6 +35,7 @@ from txsignalfd._reload.generation import (
     whereIs,
 )
 from txsignalfd._reload.sharing import Handover, PortSharing, unshareInherited
+from txsignalfd._reload.stored import Restored, SocketStore
 from txsignalfd._reload.transaction import (
     OneShotEvent,
     Prepare,
@@ -115,6 +116,8 @@ class Generations:
         self._participants = participants
         self._drain = drain
         self._stopFirst = stopFirst
+        self._store: SocketStore | None = None
+        self._restored: Restored | None = None
         self._awaitedService: Awaitable[Any] | None = None
         self._count = 0
         self._timer: Timer | None = None
@@ -145,7 +148,9 @@ class Generations:
         """
         return self._count + 1
 
-    def privilegedStart(self, alone: bool, resources: Resources) -> None:
+    def privilegedStart(
+        self, alone: bool, resources: Resources, store: SocketStore | None = None
+    ) -> None:
         """
         Make the first generation, and start what may need privileges.
 
@@ -153,8 +158,12 @@ class Generations:
 
         @param alone: Whether nothing else listens on the reactor.
         @param resources: What was opened for the first generation before.
+        @param store: Where listening sockets are stored for the next process.
         """
         self._sharing = PortSharing(self._reactor, alone)
+        if store is not None:
+            self._store = self._sharing.store = store
+            self._restored = Restored(self._sharing, store)
         self.current = first = self._new(resources)
         try:
             with self._sharing.starting(first.resources):
@@ -186,6 +195,8 @@ class Generations:
         except BaseException:
             first.fail()
             raise
+        if self._restored is not None:
+            self._restored.commit(max(self._drain, LATE))
 
     async def reload(self) -> Generation:
         """
@@ -358,6 +369,8 @@ class Generations:
         @param seconds: How long connections may stay open.
         """
         self.phase = Phase.STOPPING
+        if self._store is not None:
+            self._store.isStopping = True
         if self.current.state is State.DRAINING:
             # The new generation of a stop-first reload does not exist yet.
             self.current.acceptPending()

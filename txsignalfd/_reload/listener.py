@@ -16,7 +16,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
@@ -317,6 +317,9 @@ class Listener:
         self.key = key
         #: The path to remove with the socket.
         self.path: SocketPath | None = None
+        #: Called before the socket is stopped.  Returns whether another process
+        #: goes on with it.
+        self.isPassedOn: Callable[[Listener], bool] | None = None
         self._adopted = adopted
         self._socket = duplicateOf(fd)
         self._holders: set[object] = set()
@@ -335,7 +338,13 @@ class Listener:
         """
         Whether the socket was not stopped yet.
         """
-        return self._socket.fileno() >= 0
+        return self.fileno() >= 0
+
+    def fileno(self) -> int:
+        """
+        Return the descriptor of the socket.
+        """
+        return self._socket.fileno()
 
     def name(self) -> Any:
         """
@@ -387,7 +396,14 @@ class Listener:
     def close(self) -> None:
         """
         Stop the socket and all its duplicates: new connections are refused.
+
+        If another process goes on with the socket, new connections wait.
         """
+        if self.isPassedOn is not None and self.isPassedOn(self):
+            with suppress(OSError):
+                self.enlargeQueue()
+            self._socket.close()
+            return
         if not self._adopted:
             if self._socket.type == socket.SOCK_STREAM:
                 self._closePending()

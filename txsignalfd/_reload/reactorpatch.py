@@ -56,6 +56,8 @@ class PortOwner:
         @param alone: Whether nothing else listens on the reactor.
         """
         self.alone = alone
+        #: The L{SocketStore} of its listening sockets, if it has one.
+        self.store: Any = None
         #: Where the next port is recorded.
         self.resources = Resources()
         #: Listeners of the generation before, by address, for the one that starts.
@@ -238,6 +240,8 @@ class ReactorPorts:
             listener = self._unownedListener(key)
         with owner.listening(key, port):
             port.listenAs(key, listener, owner.resources)
+        if owner.store is not None:
+            owner.store.add(port.listener, port.late)
         return port
 
     # These have the names and arguments of Twisted's reactor interfaces.

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from txsignalfd._reload.generation import Generation, Resources
 from txsignalfd._reload.generations import Generations, Phase
 from txsignalfd._reload.sharing import unclaimed
+from txsignalfd._reload.stored import SocketStore
 from txsignalfd._reload.transaction import (
     Prepare,
     Reload,
@@ -98,6 +99,7 @@ class ReloadService(Service):
         returned.  Otherwise an observer does so.
     @cvar early: What was opened for the first generation before the start, as
         twistd makes it.
+    @cvar store: Where listening sockets are stored for the next process.
     @cvar share: The part of the time that successive reloads may take: the next
         one begins 198 ms after one that took 2 ms, and always within half a
         second.
@@ -106,6 +108,7 @@ class ReloadService(Service):
     alone: bool = False
     logsStart: bool = True
     early: Resources | None = None
+    store: SocketStore | None = None
     share: float = 0.01
 
     def __init__(
@@ -194,7 +197,7 @@ class ReloadService(Service):
             self._reactor, self._factory, self._participants, self.drain, self.stopFirst
         )
         early, self.early = self.early or Resources(unclaimed), None
-        generations.privilegedStart(self.alone, early)
+        generations.privilegedStart(self.alone, early, self.store)
         self._generations = generations
 
     def startService(self) -> None:

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from twisted.internet.endpoints import _SystemdParser
+from twisted.python.systemd import ListenFDs
 
 from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.listener import Listener
@@ -131,6 +132,28 @@ def unshareInherited() -> None:
     _replace(_own())
 
 
+def takeInherited(prefix: str) -> list[tuple[str, int]]:
+    """
+    Take the descriptors whose names begin with a prefix, and hide them from
+    endpoints.
+
+    @return: Their names and numbers.
+    """
+    own = _own()
+    names = {fd: name for name, fd in own.inheritedNamedDescriptors().items()}
+    taken = [(name, fd) for fd, name in names.items() if name.startswith(prefix)]
+    if taken:
+        numbers = {fd for _, fd in taken}
+        left = [fd for fd in own.inheritedDescriptors() if fd not in numbers]
+        present: Any = _SystemdParser._sddaemon  # noqa: SLF001
+        rest = ListenFDs(left, [names.get(fd, "") for fd in left])
+        if isinstance(present, SharedInherited):
+            present.own = rest
+        else:
+            _replace(rest)
+    return taken
+
+
 # The attribute is private to Twisted; the parser has no public way to replace it.
 
 
@@ -178,7 +201,7 @@ class PortSharing(PortOwner):
         self._ports = _reactors.setdefault(reactor, ReactorPorts(reactor))
         self._ports.enter(self)
         #: Those that still have sockets.
-        self.handovers: set[Handover] = set()
+        self.handovers: set[Any] = set()
 
     @contextmanager
     def starting(self, resources: Resources) -> Iterator[None]:

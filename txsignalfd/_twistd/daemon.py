@@ -27,6 +27,7 @@ from txsignalfd._native.names import CODES, signalName
 from txsignalfd._proc.sender import describeWithCommand, hasTerminal, isFromLeader
 from txsignalfd._reload.generation import FLUSH
 from txsignalfd._reload.service import ReloadService
+from txsignalfd._reload.stored import SocketStore
 from txsignalfd._reload.transaction import Reload
 from txsignalfd._twistd.actions import DEFAULTS, REPEAT, Action, describeActions
 from txsignalfd._twistd.answers import Answers, History
@@ -145,6 +146,9 @@ class Daemon(Service):
             reapChildren=not self._leaves(SIGCHLD),
             reactor=self._reactor,
         )
+        if limit := self._notifier.stores:
+            store = SocketStore(limit, self._notifier.store, self._notifier.discard)
+            self._reloads.store = store
         startupSignals.block()
         for signo in DEFAULTS.keys() & self._actions.keys() - self._chosen.keys():
             self._warnIfReplaced(signo)

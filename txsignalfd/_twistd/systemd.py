@@ -69,6 +69,8 @@ class NotifySocket:
         self._socket: socket.socket | None = None
         #: Unsent messages in their order, by the names that they assign.
         self._queue: dict[tuple[bytes, ...], bytes] = {}
+        #: Duplicates of the descriptors that go with some of them.
+        self._descriptors: dict[tuple[bytes, ...], int] = {}
         self._isWriter = False
         self._failed = False
         try:
@@ -76,24 +78,36 @@ class NotifySocket:
         except OSError as error:
             self._logFailure(error)
 
-    def send(self, assignments: Mapping[bytes, bytes]) -> None:
+    def send(
+        self, assignments: Mapping[bytes, bytes], descriptor: int | None = None
+    ) -> None:
         """
         Send a message, after the queued ones.
 
         @param assignments: The values of the message, by name.
+        @param descriptor: A file descriptor that goes with the message.
         """
-        names = tuple(assignments)
-        self._queue.pop(names, None)
+        # Each stored descriptor has messages of its own.
+        names = (*assignments, assignments.get(b"FDNAME", b""))
+        self._remove(names)
         self._queue[names] = b"\n".join(map(b"=".join, assignments.items()))
+        if descriptor is not None:
+            self._descriptors[names] = os.dup(descriptor)
         if not self._isWriter:
             self._flush()
+
+    def _remove(self, names: tuple[bytes, ...]) -> None:
+        self._queue.pop(names, None)
+        descriptor = self._descriptors.pop(names, None)
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _flush(self) -> None:
         try:
             while self._queue:
                 names, message = next(iter(self._queue.items()))
-                self._transmit(message)
-                del self._queue[names]
+                self._transmit(message, self._descriptors.get(names))
+                self._remove(names)
         except BlockingIOError as error:
             self._logFailure(error)
             if not self._isWriter:
@@ -106,17 +120,18 @@ class NotifySocket:
             self._logSuccess()
         self._stopWriting()
 
-    def _transmit(self, message: bytes) -> None:
+    def _transmit(self, message: bytes, descriptor: int | None) -> None:
+        descriptors = [] if descriptor is None else [descriptor]
         if self._socket is not None:
             try:
-                self._socket.send(message)
+                socket.send_fds(self._socket, [message], descriptors)
             except BlockingIOError:
                 raise
             except OSError:
                 self._disconnect()
             else:
                 return
-        self._connect().send(message)
+        socket.send_fds(self._connect(), [message], descriptors)
 
     def _connect(self) -> socket.socket:
         address = self._name
@@ -201,7 +216,8 @@ class NotifySocket:
                 name=self._name,
                 queue=list(self._queue.values()),
             )
-            self._queue.clear()
+            for names in list(self._queue):
+                self._remove(names)
 
 
 #: The most bytes of a status.  systemd ignores a datagram longer than PIPE_BUF,
@@ -232,6 +248,8 @@ class Notifier:
     first call.
 
     @ivar enabled: Whether there is a service manager.
+    @ivar stores: How many descriptors it stores for the next process of the service,
+        0 if it stores none.
     @ivar watchdogInterval: The seconds between two C{WATCHDOG=1}, or C{None} if
         the service manager has no watchdog for this process.
     """
@@ -240,12 +258,14 @@ class Notifier:
         """
         @param reactor: Any reactor with C{addWriter} and C{callLater}.
         @param environ: The environment with C{NOTIFY_SOCKET},
-            C{WATCHDOG_USEC} and C{WATCHDOG_PID}, by default C{os.environ}.  It
-            is not changed.
+            C{WATCHDOG_USEC}, C{WATCHDOG_PID} and C{FDSTORE}, by default
+            C{os.environ}.  It is not changed.
         """
         environ = os.environ if environ is None else environ
         name = environ.get("NOTIFY_SOCKET")
         self.enabled = bool(name)
+        count = environ.get("FDSTORE", "")
+        self.stores = int(count) if name and count.isdecimal() else 0
         self._socket = NotifySocket(reactor, name) if name else None
         self._pid = os.getpid()
         self.watchdogInterval = self._readInterval(environ) if name else None
@@ -318,6 +338,25 @@ class Notifier:
         """
         usec = b"%d" % round(seconds * _SECOND)
         self._notify({b"EXTEND_TIMEOUT_USEC": usec})
+
+    def store(self, name: str, descriptor: int) -> None:
+        """
+        Send FDSTORE=1: the next process of the service gets a duplicate.
+
+        @param name: The name that it has there: C{FDNAME} in sd_pid_notify_with_fds(3).
+        @param descriptor: The file descriptor.
+        """
+        if self._socket is not None:
+            assignments = {b"FDSTORE": b"1", b"FDNAME": name.encode()}
+            self._socket.send(assignments, descriptor)
+
+    def discard(self, name: str) -> None:
+        """
+        Send FDSTOREREMOVE=1: remove a stored descriptor.
+
+        @param name: Its name.
+        """
+        self._notify({b"FDSTOREREMOVE": b"1", b"FDNAME": name.encode()})
 
     def startWatchdog(self) -> None:
         """
