@@ -26,8 +26,15 @@ HERE = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 #: What the wheel contains besides the package.
-PLUGIN = "twisted/plugins/txsignalfd_plugin.py"
-WHEEL_NEEDS = {"txsignalfd/_native/extension.abi3.so", "txsignalfd/py.typed", PLUGIN}
+PLUGINS = {
+    "twisted/plugins/txsignalfd_plugin.py",
+    "twisted/plugins/txsignalfd_reactors.py",
+}
+WHEEL_NEEDS = {
+    "txsignalfd/_native/extension.abi3.so",
+    "txsignalfd/py.typed",
+    *PLUGINS,
+}
 SDIST_NEEDS = {"README.rst", "LICENSE", "setup.py", "txsignalfd/_native/build.py"}
 
 #: Modules whose code differs in a build that uses nothing but POSIX.
@@ -158,7 +165,7 @@ def build(session: nox.Session) -> None:
     with zipfile.ZipFile(dist(session, "txsignalfd-*-cp310-abi3-*.whl")) as wheel:
         names = set(wheel.namelist())
     foreign = {name for name in names if not re.match("txsignalfd[/-]", name)}
-    if not names >= WHEEL_NEEDS or foreign != {PLUGIN}:
+    if not names >= WHEEL_NEEDS or foreign != PLUGINS:
         session.error(f"wheel: missing {WHEEL_NEEDS - names}, foreign {foreign}")
     with tarfile.open(dist(session, "*.tar.gz")) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
@@ -245,13 +252,13 @@ def servers(session: nox.Session) -> None:
 
 
 @nox.session
-def processes(session: nox.Session) -> None:
+def twisted(session: nox.Session) -> None:
     """
-    Run Twisted's own tests of processes with this package's signal handling.
+    Run Twisted's own tests with this package's reactor.
     """
     installWheel(session, "test")
     with sourcesAlone(session):
-        session.run("python", "-m", "tests.support.twisted_processes")
+        session.run("python", "-m", "tests.support.twisted_suite")
 
 
 @nox.session

@@ -20,7 +20,7 @@ from tests.support.handlers import everyReactor, inEachThread, runIn
 from tests.support.inreactor import inReactor
 from tests.support.processes import spawn
 from tests.support.reactors import newReactor, runReactor, turn
-from tests.support.twisted_processes import compare
+from tests.support.twisted_suite import EVERYWHERE, compare
 from tests.support.worlds import send
 from txsignalfd import (
     ReactorSignals,
@@ -174,7 +174,7 @@ def test_signalThatWasBlockedAtTheStart(tmp_path: Path) -> None:
 
 def test_someOfTwistedsTests() -> None:
     """
-    C{python -m tests.support.twisted_processes} runs all of them.
+    C{python -m tests.support.twisted_suite} runs all of them.
     """
     suite = "twisted.internet.test.test_process.ProcessTestsBuilder_EPollReactorTests"
-    assert compare([f"{suite}.test_timelyProcessExited"]) is None
+    assert compare([f"{suite}.test_timelyProcessExited"], EVERYWHERE) is None

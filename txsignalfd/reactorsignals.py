@@ -6,16 +6,20 @@ L{ReactorSignals}: Twisted's own signal handling, on top of a dispatcher.
 from __future__ import annotations
 
 import signal
-from signal import SIGINT, SIGTERM
+from collections.abc import Callable
+from contextlib import suppress
+from signal import SIG_DFL, SIGCHLD, SIGINT, SIGTERM
 from typing import Any
 
 from txsignalfd._children.reaper import ChildReaper
+from txsignalfd._dispatch.backends import atShutdown
 from txsignalfd._dispatch.dispatcher import (
     HandlerGroup,
     SignalDispatcher,
     dispatcherFor,
 )
-from txsignalfd._dispatch.stopping import stopReactor
+from txsignalfd._dispatch.stopping import isClaimed, isStopping, stopReactor
+from txsignalfd._kernel.mask import SignalAlreadyWatched
 from txsignalfd.siginfo import SigInfo
 
 
@@ -25,8 +29,9 @@ class ReactorSignals:
     that is run with C{installSignalHandlers=True}.
 
     The first two stop the reactor (C{SIGINT} only if Python's default handler
-    is installed).  On C{SIGCHLD}, processes report their ends.  Other handlers
-    of the reactor's dispatcher receive these signals too.
+    is installed), unless a L{SignalService} handles the signal, which decides
+    itself.  On C{SIGCHLD}, processes report their ends.  Other handlers of the
+    reactor's dispatcher receive these signals too.
 
     This class provides the interface of
     C{twisted.internet._signals.SignalHandling}.  A program calls L{install}
@@ -44,6 +49,12 @@ class ReactorSignals:
         self._dispatcher: SignalDispatcher | None = None
         self._group: HandlerGroup | None = None
         self._reaper: ChildReaper | None = None
+        self._forgetShutdown: Callable[[], None]
+
+    def _stopSignals(self) -> list[int]:
+        if signal.getsignal(SIGINT) is signal.default_int_handler:
+            return [SIGTERM, SIGINT]
+        return [SIGTERM]
 
     def install(self) -> None:
         """
@@ -62,20 +73,31 @@ class ReactorSignals:
         )  # a new one if the last one was closed
         if dispatcher is self._dispatcher:
             return
-        signals = [SIGTERM]
-        if signal.getsignal(SIGINT) is signal.default_int_handler:
-            signals.append(SIGINT)
 
         def stop(info: SigInfo) -> None:
-            stopReactor(dispatcher, info.signo)
+            if not isStopping(dispatcher) and not isClaimed(dispatcher, info.signo):
+                stopReactor(dispatcher, info.signo)
 
         reaper = ChildReaper(dispatcher)
         try:
-            self._group = HandlerGroup(dispatcher, [(signo, stop) for signo in signals])
+            self._group = HandlerGroup(
+                dispatcher, [(signo, stop) for signo in self._stopSignals()]
+            )
         except BaseException:
             reaper.close()
             raise
         self._dispatcher, self._reaper = dispatcher, reaper
+        dispatcher._setInternal(True)  # noqa: SLF001
+        self._forgetShutdown = atShutdown(self._reactor, "during", self._shutdown)
+
+    def _shutdown(self) -> None:
+        # Only now: this closes the dispatcher, with the handlers of other code.
+        self._disown()
+        self._reactor.disconnectAll()
+
+    def _disown(self) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher._setInternal(False)  # noqa: SLF001
 
     def uninstall(self) -> None:
         """
@@ -84,9 +106,62 @@ class ReactorSignals:
         A second call does nothing, nor does a call after the reactor has
         stopped, when all signals are restored already.
         """
-        self._dispatcher = None
         group, self._group = self._group, None
         reaper, self._reaper = self._reaper, None
         if group is not None and reaper is not None:
+            self._disown()
+            self._forgetShutdown()
             group.restore()
             reaper.close()
+        self._dispatcher = None
+
+
+class ChildSignals(ReactorSignals):
+    """
+    The signal handling of a reactor that is run with C{installSignalHandlers=False}.
+
+    Processes report their ends, in contrast to Twisted's reactors.  The program
+    handles the other signals, and C{SIGCHLD} too if it has a handler.
+    """
+
+    def _stopSignals(self) -> list[int]:
+        return []
+
+    def install(self) -> None:
+        """
+        Watch C{SIGCHLD}, unless the program or another dispatcher handles it.
+        """
+        if signal.getsignal(SIGCHLD) is SIG_DFL:
+            # The reaper of that dispatcher serves all reactors of the process.
+            with suppress(SignalAlreadyWatched):
+                super().install()
+
+
+class ReactorSignalsMixin:
+    """
+    Mixin that lets a Twisted reactor use L{ReactorSignals} when it runs.
+
+    Put it before the reactor's class.  A class of the two has to be in a module with a
+    function C{install}: that is where other code looks for it.
+    """
+
+    # Twisted makes the signal handling of each run by this method, which is not public.
+    # It is the only place where Twisted's can be replaced.
+    def _makeSignalHandling(self, installSignalHandlers: bool) -> ReactorSignals:
+        if installSignalHandlers:
+            return ReactorSignals(self)
+        reactor: Any = self
+        signals = ChildSignals(self)
+        reactor.callWhenRunning(signals.install)  # which Twisted does not call
+        return signals
+
+    def run(self, installSignalHandlers: bool = True) -> None:
+        """
+        Run the reactor, and restore the signals in the end.
+        """
+        reactor: Any = super()
+        try:
+            reactor.run(installSignalHandlers)
+        finally:
+            # Twisted's reactor for asyncio does not do that.
+            self._signals.uninstall()  # type: ignore[attr-defined]

@@ -22,7 +22,7 @@ from txsignalfd._dispatch.dispatcher import (
     dispatcherFor,
 )
 from txsignalfd._dispatch.runs import Handler
-from txsignalfd._dispatch.stopping import isStopping, staysIgnored, stopReactor
+from txsignalfd._dispatch.stopping import claim, isStopping, staysIgnored, stopReactor
 from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd.siginfo import SigInfo
 
@@ -76,6 +76,7 @@ class SignalService(Service):
         self._reaper: ChildReaper | None = None
         self._reactorStops = False
         self._forgetShutdown: Callable[[], None]
+        self._unclaim: Callable[[], None]
 
     def privilegedStartService(self) -> None:
         """
@@ -109,6 +110,7 @@ class SignalService(Service):
             )
             undo.pop_all()
         self._group, self._stops, self._reaper = group, stops, reaper
+        self._unclaim = claim(dispatcher, {*self._handlers, *self._stopOn})
         # Triggers fire in the order in which they were added.  The one of twistd,
         # which calls stopService, is added later.
         self._forgetShutdown = atShutdown(
@@ -136,6 +138,7 @@ class SignalService(Service):
             # all signals when the reactor has stopped.
             group.remove()
             return
+        self._unclaim()
         self._forgetShutdown()
         self._stops.restore()
         group.restore()

@@ -85,6 +85,11 @@ class MemoryBackend:
         """
         self.signals = self.receivable = self.signals.difference(signals)
 
+    def setInternal(self, internal: bool) -> None:
+        """
+        Do nothing: the reactor reads no descriptor.
+        """
+
     def stop(self) -> None:
         """
         Receive no more signals.

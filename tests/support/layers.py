@@ -19,6 +19,7 @@ LAYERS: Final = [
     ["_children"],
     ["eventfd", "testing"],
     ["reactorsignals", "service"],
+    ["signalfdreactor", "asyncioreactor"],
     ["_reload"],
     ["_twistd"],
     ["tap"],

@@ -99,6 +99,11 @@ class Backend(Protocol):
         Release signals, after those that are pending have been received.
         """
 
+    def setInternal(self, internal: bool) -> None:
+        """
+        Choose whether the reactor counts the descriptors as its own.
+        """
+
     def stop(self) -> None:
         """
         Receive the pending signals, and stop reading.
@@ -180,6 +185,7 @@ class ReactorBackend:
         self._doorbell: Doorbell | None = None
         self._withoutSiginfo = 0
         self._startTrigger: Any = None
+        self._internal = False
 
     def describe(self) -> BackendDescription:
         """
@@ -248,6 +254,37 @@ class ReactorBackend:
         self._reactor.addReader(descriptor)
         if self._doorbell is not None:
             self._reactor.addReader(self._doorbell)
+        if self._internal:
+            self._internalReaders.update(self._readers(descriptor))
+
+    def _readers(self, descriptor: SignalDescriptor) -> set[IReadDescriptor]:
+        return {descriptor} if self._doorbell is None else {descriptor, self._doorbell}
+
+    @property
+    def _internalReaders(self) -> set[Any]:
+        """
+        The readers that the reactor's C{removeAll} leaves alone.
+
+        The set is not public.  Twisted's C{_addInternalReader} would not do, because
+        the reader was perhaps added before, and its pendant raises an error for a
+        reader that is not in the set.
+        """
+        readers: set[Any] = getattr(self._reactor, "_internalReaders", set())
+        return readers
+
+    def setInternal(self, internal: bool) -> None:
+        """
+        Choose whether the reactor counts the descriptors as its own.
+
+        C{trial} removes all other readers after each test, and reports them.
+        """
+        self._internal = internal
+        if self._descriptor is not None:
+            readers = self._readers(self._descriptor)
+            if internal:
+                self._internalReaders.update(readers)
+            else:
+                self._internalReaders.difference_update(readers)
 
     def _closeDoorbell(self) -> None:
         doorbell, self._doorbell = self._doorbell, None
@@ -294,6 +331,7 @@ class ReactorBackend:
                 _log.failure("cannot read the pending signals")
 
     def _removeReader(self, reader: IReadDescriptor) -> None:
+        self._internalReaders.discard(reader)
         try:
             self._reactor.removeReader(reader)
         except OSError:
@@ -321,6 +359,7 @@ class ReactorBackend:
     def _descriptorLost(self, reason: Failure) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:  # else a handler of the last signals has closed it
+            self._internalReaders.discard(descriptor)
             self._withoutSiginfo += descriptor.withoutSiginfo
             self._closeDoorbell()
         self._lost(reason)

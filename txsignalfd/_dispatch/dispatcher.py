@@ -161,6 +161,12 @@ class SignalDispatcher:
         watched = tuple(map(self._table.describe, sorted(self.watching)))
         return describe(watched, self._backend.describe())
 
+    def _setInternal(self, internal: bool) -> None:
+        """
+        Choose whether the reactor counts the descriptors as its own.
+        """
+        self._backend.setInternal(internal)
+
     def _check(self) -> None:
         if self._state is not _State.OPEN:
             raise DispatcherClosed(

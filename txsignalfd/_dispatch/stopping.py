@@ -5,15 +5,21 @@ Stop a reactor because of a signal, unless the user wants it to be ignored.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from functools import partial
 from signal import SIG_IGN, SIG_UNBLOCK, SIGINT, SIGTERM, getsignal, pthread_sigmask
 from typing import Final
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from txsignalfd._dispatch.backends import atShutdown
 from txsignalfd._dispatch.dispatcher import SignalDispatcher
 
 _stopping: Final[WeakSet[SignalDispatcher]] = WeakSet()
+
+#: The signals of L{claim}, by dispatcher.
+_claims: Final[WeakKeyDictionary[SignalDispatcher, list[Collection[int]]]] = (
+    WeakKeyDictionary()
+)
 
 
 def staysIgnored(signo: int) -> bool:
@@ -25,6 +31,24 @@ def staysIgnored(signo: int) -> bool:
     daemon that ignores it could not be stopped in order.
     """
     return signo != SIGTERM and getsignal(signo) is SIG_IGN
+
+
+def claim(dispatcher: SignalDispatcher, signals: Collection[int]) -> Callable[[], None]:
+    """
+    Decide, in place of the reactor's own handling, whether signals stop the reactor.
+
+    @return: A function that leaves it to the reactor again.
+    """
+    claims = _claims.setdefault(dispatcher, [])
+    claims.append(signals)
+    return partial(claims.remove, signals)
+
+
+def isClaimed(dispatcher: SignalDispatcher, signo: int) -> bool:
+    """
+    Return whether other code decides what a signal does.
+    """
+    return any(signo in claimed for claimed in _claims.get(dispatcher, ()))
 
 
 def isStopping(dispatcher: SignalDispatcher) -> bool:
