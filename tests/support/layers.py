@@ -19,7 +19,7 @@ LAYERS: Final = [
     ["_children"],
     ["eventfd", "testing"],
     ["reactorsignals", "service"],
-    ["signalfdreactor", "asyncioreactor"],
+    ["asyncioreactor", "signalfdreactor"],
     ["_reload"],
     ["_twistd"],
     ["tap"],
