@@ -9,10 +9,8 @@ from __future__ import annotations
 import atexit
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from getopt import getopt
-from math import inf
 from typing import Any, Final
 
 from twisted.application.service import IService
@@ -21,7 +19,6 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from txsignalfd._reload.generation import Resources
-from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.sharing import (
     recordingStartup,
     shareInherited,
@@ -30,9 +27,10 @@ from txsignalfd._reload.sharing import (
 )
 from txsignalfd._twistd.actions import DEFAULTS, parseOn, parseSignal
 from txsignalfd._twistd.applications import ApplicationFile, applicationFile
-from txsignalfd._twistd.daemon import Daemon
-from txsignalfd._twistd.notstarted import makingService
+from txsignalfd._twistd.daemon import makeDaemon
+from txsignalfd._twistd.notstarted import hideTraceback, makingService
 from txsignalfd._twistd.plugins import PluginFactory, installedPlugins, parseOptions
+from txsignalfd._twistd.settings import DRAIN, Settings, checkSeconds
 from txsignalfd._twistd.signallog import (
     DEFAULT_SIGNALS,
     SignalLogger,
@@ -40,12 +38,9 @@ from txsignalfd._twistd.signallog import (
     logToStderr,
 )
 from txsignalfd._twistd.startup import removeOwnPidfile, startupSignals
-from txsignalfd._twistd.systemd import Notifier
 from txsignalfd._twistd.usage import explain
 from txsignalfd._version import __version__
 
-#: Seconds that open connections have to drain, by default.
-_DRAIN: Final = 30.0
 #: The options that take such a time.
 _TIMES: Final = ("drain", "stop-timeout")
 
@@ -71,11 +66,10 @@ def seconds(option: str, text: str) -> float:
     @param text: A number of seconds.
     @raise UsageError: For anything else.
     """
-    with suppress(ValueError):
-        value = float(text)
-        if 0 <= value < inf:
-            return value
-    raise UsageError(f"{option}: expected a number of seconds, 0 or more, got {text!r}")
+    try:
+        return checkSeconds(option, text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 class Options(UsageOptions):
@@ -292,7 +286,19 @@ class Options(UsageOptions):
                 raise UsageError(f"--{option}: only without a command")
         for option in _TIMES:
             if self[option] is None:
-                self[option] = _DRAIN
+                self[option] = DRAIN
+
+    @property
+    def settings(self) -> Settings:
+        """
+        How the daemon acts on signals, drains and stops.
+        """
+        return Settings(
+            self["on"],
+            self["drain"],
+            self["stop-timeout"],
+            bool(self["stop-first"]),
+        )
 
     @property
     def inForeground(self) -> bool:
@@ -338,20 +344,12 @@ def makeService(options: Options) -> IService:
         factory = PluginFactory(
             maker, getattr(options, "subOptions", None), options.parseAgain
         )
-    reloads = ReloadService(
-        factory,
-        drain=options["drain"],
-        stopTimeout=options["stop-timeout"],
-        stopFirst=bool(options["stop-first"]),
-        reactor=reactor,
-    )
-    reloads.addParticipant(factory.prepare)
-    # twistd runs no other service.
-    reloads.alone = True
-    reloads.early = options.early
-    notifier = Notifier(reactor)
-    daemon = Daemon(reloads, options["on"], options.inForeground, notifier, reactor)
+    daemon = makeDaemon(factory, options.settings, options.inForeground, reactor)
+    daemon.reloads.addParticipant(factory.prepare)
+    daemon.reloads.early = options.early
     daemon.debug = bool(twistd.get("debug"))
+    if not daemon.debug:
+        hideTraceback()
     daemon.application = options.application
     # Exit functions run in reverse order: this one runs after most others.
     atexit.register(daemon.exit)

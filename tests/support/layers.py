@@ -23,6 +23,7 @@ LAYERS: Final = [
     ["_reload"],
     ["_twistd"],
     ["tap"],
+    ["_start"],
     ["_control"],
     ["__init__"],
     ["__main__"],

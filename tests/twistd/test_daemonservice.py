@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import signal
 import struct
-import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2
@@ -89,7 +88,7 @@ def runDaemon(
         # The daemon defers some signals until the end of the process.
         cast(StartupSignals, vars(daemon)["startupSignals"]).restore()
         # This returns if the service has started.
-        if not service._failed:
+        if not service.failed:
             service.exit()
         if raised:
             raise raised[0]
@@ -531,8 +530,6 @@ def test_signalsAreReleasedIfTheServiceCannotListen() -> None:
         service = Daemon(reloads, {}, True, Notifier(reactor, {}), reactor)
         with pytest.raises(NotStarted, match="ZeroDivisionError"):
             service.privilegedStartService()
-        assert sys.excepthook is not sys.__excepthook__
-        sys.excepthook = sys.__excepthook__
         reactor.runUntilCurrent()
 
 
@@ -556,7 +553,6 @@ def test_aReasonThatIsLoggedIsNotLoggedAgain(
         with pytest.raises(NotStarted, match="ZeroDivisionError: no") as raised:
             service.startService()
         assert (raised.value.__cause__ is not None) == debug
-        sys.excepthook = sys.__excepthook__
         service._signals.stopService()
         for call in reactor.getDelayedCalls():
             call.cancel()

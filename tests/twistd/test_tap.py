@@ -697,6 +697,6 @@ def test_theDaemonHasTheOptionsOfTheCommandLine() -> None:
     finally:
         unshareInherited()
     assert isinstance(service, Daemon)
-    assert service._reloads.stopTimeout == 4.0
-    assert service._reloads.drain == 30.0
+    assert service.reloads.stopTimeout == 4.0
+    assert service.reloads.drain == 30.0
     assert service._chosen == {signal.SIGURG: Action("ignore")}

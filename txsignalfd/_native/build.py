@@ -78,6 +78,8 @@ ffibuilder.cdef(
     int txs_peek_child(int pid, int pidfd, struct txs_siginfo *record);
     int txs_peek_any_child(struct txs_siginfo *record);
     int txs_set_subreaper(int wanted);
+
+    int txs_exit_by(int signo);
     """
 )
 

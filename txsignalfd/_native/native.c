@@ -10,3 +10,4 @@
 #include "window.c"
 #include "pipe.c"
 #include "children.c"
+#include "exit.c"

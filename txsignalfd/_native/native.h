@@ -9,6 +9,7 @@
  *   window.c     the spawn window, in which a thread starts a child
  *   pipe.c       the backend for systems without signalfd(2)
  *   children.c   the ends of child processes
+ *   exit.c       the end of this process by a signal
  *
  * native.c includes all of them: they are one translation unit, and all names
  * are static.  The C code makes no policy.  _kernel/mask.py decides which
@@ -30,6 +31,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>

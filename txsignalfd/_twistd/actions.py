@@ -5,12 +5,13 @@ The actions of C{--on SIGNAL=ACTION}.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, Signals
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from twisted.python.reflect import ModuleNotFound, ObjectNotFound, namedAny
 
+from txsignalfd._kernel.callables import nameOf
 from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd._native.names import signalName, signalNumber
 from txsignalfd._twistd.usage import nearest
@@ -55,6 +56,41 @@ DEFAULTS: Final = {
     int(SIGUSR1): Action("rotate"),
     int(SIGUSR2): Action("report"),
 }
+
+
+#: The actions of signals as a program names them: C{{"USR2": "rotate"}}, with a
+#: function in place of an action, or C{["USR2=rotate"]}.
+On: TypeAlias = Mapping[Any, str | Callable[..., Any]] | Iterable[str]
+
+
+def parseActions(on: On) -> dict[int, Action]:
+    """
+    Parse the actions that a program chooses.
+
+    @param on: A mapping from signals, by name or number, to actions or functions,
+        or the arguments of C{--on}.
+    @raise ValueError: With a message for the user.
+    """
+    if isinstance(on, str):
+        on = [on]
+    if not isinstance(on, Mapping):
+        return dict(map(parseOn, on))
+    return {_signalOf(signal): _actionOf(action) for signal, action in on.items()}
+
+
+def _signalOf(signal: str | int) -> int:
+    if isinstance(signal, str):
+        return parseSignal(signal)
+    (signo,) = checkWatchable([signal])
+    return signo
+
+
+def _actionOf(action: str | Callable[..., Any]) -> Action:
+    if isinstance(action, str):
+        return _parseAction(action)
+    if callable(action):
+        return Action("call", nameOf(action), action)
+    raise TypeError(f"expected an action or a function, got {action!r}")
 
 
 def parseOn(text: str) -> tuple[int, Action]:

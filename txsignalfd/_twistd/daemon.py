@@ -37,6 +37,7 @@ from txsignalfd._twistd.logs import rotateLogs, unblockLog
 from txsignalfd._twistd.notstarted import logNotStarted, starting
 from txsignalfd._twistd.plugins import LoadedCode
 from txsignalfd._twistd.report import report
+from txsignalfd._twistd.settings import Settings
 from txsignalfd._twistd.startup import startupSignals
 from txsignalfd._twistd.systemd import Notifier
 from txsignalfd.service import SignalService
@@ -56,6 +57,8 @@ class Daemon(Service):
 
     @cvar debug: Whether to show the traceback if the service cannot start.
     @cvar application: The application file that it runs, if it runs one.
+    @ivar reloads: The service.
+    @ivar failed: Whether its first generation could not start.
     """
 
     debug: bool = False
@@ -77,7 +80,7 @@ class Daemon(Service):
         @param notifier: Notifies systemd.
         @param reactor: The reactor.
         """
-        self._reloads = reloads
+        self.reloads = reloads
         self._chosen = dict(actions)
         self._foreground = foreground
         self._notifier = notifier
@@ -94,8 +97,7 @@ class Daemon(Service):
         self._catchingUp = True
         self._extending: Any = None
         self._code = LoadedCode()
-        #: Whether the first generation could not start.
-        self._failed = False
+        self.failed = False
         reloads.logsStart = False
         self._history = History()
         self._answers = Answers(reloads, self._history, reactor)
@@ -154,14 +156,17 @@ class Daemon(Service):
             self._warnIfReplaced(signo)
         self._signals.privilegedStartService()
         try:
-            with self._starting():
-                self._reloads.privilegedStartService()
+            with self.starting():
+                self.reloads.privilegedStartService()
         except BaseException:
             self._signals.stopService()
             raise
 
-    def _starting(self) -> AbstractContextManager[None]:
-        return starting(self.debug, lambda: self._failed)
+    def starting(self) -> AbstractContextManager[None]:
+        """
+        Log the reason, if the service cannot start, and raise L{NotStarted}.
+        """
+        return starting(self.debug, lambda: self.failed)
 
     def startService(self) -> None:
         """
@@ -175,8 +180,8 @@ class Daemon(Service):
         if isInit() and not self._leaves(SIGCHLD):
             # The dispatcher closes the reaper: orphans may arrive until then.
             ChildReaper(dispatcherFor(self._reactor), subreaper=True)
-        with self._starting():
-            self._reloads.startService()
+        with self.starting():
+            self.reloads.startService()
         self._notifier.startWatchdog()
         startupSignals.resend()
 
@@ -188,8 +193,8 @@ class Daemon(Service):
         if self._stopSignal is None:
             self._stopSignal, self._stopBegan = 0, monotonic()
         self._notifier.stopping()
-        self._extend(self._reloads.stopTimeout + FLUSH)
-        stopped = self._reloads.stopService()
+        self._extend(self.reloads.stopTimeout + FLUSH)
+        stopped = self.reloads.stopService()
         # That may have taken long.  What is pending is read in the next turn.
         self._reactor.callLater(0, self._reactor.callLater, 0, self._caughtUp)
         stopped.addBoth(self._stopped)
@@ -226,8 +231,8 @@ class Daemon(Service):
             if self._answers.waiting:
                 self._answers.before()
             self._notifier.reloading()
-            if self._reloads.stopFirst:
-                self._extend(self._reloads.drain + FLUSH)
+            if self.reloads.stopFirst:
+                self._extend(self.reloads.drain + FLUSH)
 
     def _after(self, reload: Reload) -> None:
         self._code.addModules()
@@ -248,7 +253,7 @@ class Daemon(Service):
         elif self._stopSignal is None:
             # A daemon whose service did not start must exit.
             logNotStarted(reload.failure, self.debug)
-            self._failed = True
+            self.failed = True
             self._reactor.callLater(0, self._reactor.stop)
 
     def _record(self, reload: Reload) -> None:
@@ -266,7 +271,7 @@ class Daemon(Service):
 
         twistd itself exits with 0 when the reactor was stopped, or by a signal.
         """
-        if self._failed:
+        if self.failed:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(1)
@@ -296,7 +301,7 @@ class Daemon(Service):
         if signo == SIGHUP and SIGHUP not in self._chosen and self._foreground:
             return self._hangup
         handlers: dict[str, Callable[[SigInfo], Any]] = {
-            "reload": self._reloads.reload,
+            "reload": self.reloads.reload,
             "stop": self._stop,
             "quit": self._quit,
             "rotate": self._rotate,
@@ -329,7 +334,7 @@ class Daemon(Service):
         closed = info.codeName == "SI_KERNEL" or (
             self._hadTerminal and isFromLeader(info) and not hasTerminal()
         )
-        (self._stop if closed else self._reloads.reload)(info)
+        (self._stop if closed else self.reloads.reload)(info)
 
     def _stop(self, info: SigInfo) -> None:
         if self._stopSignal is None:
@@ -350,7 +355,7 @@ class Daemon(Service):
 
     def _quit(self, info: SigInfo) -> None:
         _log.info("{signal}: stopping at once", signal=describeWithCommand(info))
-        self._reloads.cut()
+        self.reloads.cut()
         if self._stopSignal is None:
             self._stopSignal = info.signo
             stopReactor(dispatcherFor(self._reactor), info.signo)
@@ -359,8 +364,30 @@ class Daemon(Service):
         return rotateLogs()
 
     def _report(self, info: SigInfo) -> None:
-        text = report(dispatcherFor(self._reactor), self._reloads.describe())
+        text = report(dispatcherFor(self._reactor), self.reloads.describe())
         _log.info("{signal}\n{text}", signal=describeWithCommand(info), text=text)
 
     def _ignore(self, info: SigInfo) -> None:
         _log.debug("{signal}: ignored", signal=describeWithCommand(info))
+
+
+def makeDaemon(
+    factory: Callable[[], Any], settings: Settings, foreground: bool, reactor: Any
+) -> Daemon:
+    """
+    Make a daemon for a program that runs no other service.
+
+    @param factory: Makes the service; see L{ReloadService}.
+    @param settings: How the daemon acts on signals, drains and stops.
+    @param foreground: Whether the process may have a controlling terminal.
+    @param reactor: The reactor.
+    """
+    reloads = ReloadService(
+        factory,
+        drain=settings.drain,
+        stopTimeout=settings.stopTimeout,
+        stopFirst=settings.stopFirst,
+        reactor=reactor,
+    )
+    reloads.alone = True
+    return Daemon(reloads, settings.on, foreground, Notifier(reactor), reactor)

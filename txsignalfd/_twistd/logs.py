@@ -46,6 +46,7 @@ from twisted.logger import (
     ILogObserver,
     LegacyLogObserverWrapper,
     Logger,
+    globalLogBeginner,
 )
 from twisted.python.log import FileLogObserver as LegacyFileLogObserver
 from twisted.python.logfile import BaseLogFile
@@ -149,6 +150,20 @@ def _unblockLog() -> None:
             legacy.write, legacy.flush = output.write, output.flush
 
 
+def hasBegun() -> bool:
+    """
+    Return whether the program has begun its log.
+
+    Until then, Twisted shows critical events on stderr, and no others.
+    """
+    return _untilBegun() is None
+
+
+def _untilBegun() -> Any:
+    # Private, but nothing public shows whether the log has begun.
+    return globalLogBeginner._temporaryObserver  # noqa: SLF001
+
+
 def isStream(destination: Any) -> bool:
     """
     Return whether a destination is stdout or stderr.
@@ -173,7 +188,14 @@ def _observers(text: str) -> list[ILogObserver]:
 
 def _lastOf(trace: list[tuple[Any, Any]]) -> list[Any]:
     publishers = {id(publisher) for publisher, _ in trace}
-    observers = {id(observer): observer for _, observer in trace}
+    # Until the log has begun, an observer of Twisted's stands for its destinations.
+    unbegun = {id(_untilBegun())}
+    observers = {}
+    for publisher, observer in trace:
+        if unbegun.isdisjoint((id(publisher), id(observer))):
+            observers[id(observer)] = observer
+        else:
+            unbegun.add(id(observer))
     return [each for key, each in observers.items() if key not in publishers]
 
 

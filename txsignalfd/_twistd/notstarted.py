@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
 from txsignalfd._proc.reason import reasonOf
-from txsignalfd._twistd.logs import destinations, isStream
+from txsignalfd._twistd.logs import destinations, hasBegun, isStream
 
 _log: Final = Logger("txsignalfd.daemon.Daemon")
 
@@ -84,16 +84,28 @@ def starting(debug: bool, isLogged: Callable[[], bool]) -> Iterator[None]:
     except Exception as error:
         if not isLogged():
             logNotStarted(Failure(), debug)
-        if not debug:
-            sys.excepthook = _withoutTraceback
         raise NotStarted(reasonOf(error)) from (error if debug else None)
 
 
+def printNotStarted(error: NotStarted, command: str) -> None:
+    """
+    Print why a service could not start, unless the log has shown it.
+
+    @param command: The beginning of the line, such as C{"twistd: "}.
+    """
+    if hasBegun() and not any(map(isStream, destinations())):
+        print(f"{command}{_NOT_STARTED.format(reason=error)}", file=sys.__stderr__)
+
+
+def hideTraceback() -> None:
+    """
+    Let Python print no traceback of L{NotStarted}, whose reason is logged.
+    """
+    sys.excepthook = _withoutTraceback
+
+
 def _withoutTraceback(kind: type, error: BaseException, traceback: Any) -> None:
-    """
-    Print the reason of L{NotStarted}, unless the log has shown it.
-    """
-    if not isinstance(error, NotStarted):
+    if isinstance(error, NotStarted):
+        printNotStarted(error, "twistd signalfd: ")
+    else:
         sys.__excepthook__(kind, error, traceback)
-    elif not any(map(isStream, destinations())):
-        print(f"twistd signalfd: not started: {error}", file=sys.__stderr__)

@@ -1,0 +1,3 @@
+"""
+Programs that start a daemon in other ways than twistd signalfd.
+"""
