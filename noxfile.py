@@ -32,6 +32,7 @@ PLUGINS = {
 }
 WHEEL_NEEDS = {
     "txsignalfd/_native/extension.abi3.so",
+    "txsignalfd/_native/record.abi3.so",
     "txsignalfd/py.typed",
     *PLUGINS,
 }
@@ -51,6 +52,9 @@ POSIX_TESTS = [
     "tests/twistd/test_tap.py",
     "tests/twistd/test_daemonservice.py",
 ]
+
+#: Where signals are read, and their attributes.
+PURE_TESTS = ["tests/test_siginfo.py", "tests/native", "tests/kernel", "tests/dispatch"]
 
 #: Print the minor version of an interpreter that can load the wheel.
 USABLE = """
@@ -224,6 +228,16 @@ def handler(session: nox.Session) -> None:
     installWheel(session, "test")
     session.env["TXSIGNALFD_BACKEND"] = "handler"
     pytest(session)
+
+
+@nox.session
+def pure(session: nox.Session) -> None:
+    """
+    Test the wheel with the class of records in Python, as on PyPy.
+    """
+    installWheel(session, "test")
+    session.env["TXSIGNALFD_PURE"] = "1"
+    pytest(session, *PURE_TESTS)
 
 
 @nox.session

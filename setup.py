@@ -2,7 +2,10 @@
 The C extension, which setup.cfg cannot name; all else is in setup.cfg.
 """
 
-from setuptools import setup
+import sys
+import sysconfig
+
+from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, ExecError, PlatformError
 
@@ -36,7 +39,20 @@ class BuildExtension(build_ext):
             ) from error
 
 
+# A free-threaded build has no stable ABI.
+LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+RECORD = Extension(
+    "txsignalfd._native.record",
+    ["txsignalfd/_native/record.c"],
+    depends=["txsignalfd/_native/record.h"],
+    define_macros=[("Py_LIMITED_API", "0x030A0000")] if LIMITED else [],
+    py_limited_api=LIMITED,
+)
+
 setup(
     cffi_modules=["txsignalfd/_native/build.py:ffibuilder"],
+    # Elsewhere Python code is as fast.
+    ext_modules=[RECORD] if sys.implementation.name == "cpython" else [],
     cmdclass={"build_ext": BuildExtension},
 )

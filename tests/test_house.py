@@ -32,6 +32,9 @@ MODULES = {
     for path in sorted(HOUSE.rglob("*.py"))
 }
 
+#: The modules that are written in C.
+EXTENSIONS = {"_native.extension", "_native.record"}
+
 #: The most lines of a module.
 MOST_LINES = 500
 
@@ -60,7 +63,7 @@ def _moduleOf(parts: list[str]) -> str:
     """
     while parts:
         name = ".".join(parts)
-        if name in MODULES or name == "_native.extension":
+        if name in MODULES or name in EXTENSIONS:
             return name
         parts = parts[:-1]
     return "__init__"
@@ -95,7 +98,7 @@ def test_importsInsideAPackageFormNoCycle() -> None:
             for name in _imports(module)
             if name.partition(".")[0] == module.partition(".")[0]
         }
-        - {module, "_native.extension"}
+        - {module, *EXTENSIONS}
         for module in MODULES
     }
     list(TopologicalSorter(graph).static_order())

@@ -32,7 +32,6 @@ from signal import (
     SIGUSR1,
     Signals,
 )
-from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -50,41 +49,16 @@ from tests.support.kernel import (
     posixTimer,
     waitFor,
 )
+from tests.support.records import FIELDS, record
 from txsignalfd import lowlevel
 from txsignalfd._native.names import signalName, signalNumber
 from txsignalfd.siginfo import (
-    SIGINFO_SIZE,
     Child,
     Sender,
     SigInfo,
     describe,
     parse,
 )
-
-#: The offset and format of each field, from the man page and the kernel's header
-#: rather than from the compiler, which the package asks.
-FIELDS = {
-    "signo": (0, "I"),
-    "errno": (4, "i"),
-    "code": (8, "i"),
-    "pid": (12, "I"),
-    "uid": (16, "I"),
-    "fd": (20, "i"),
-    "tid": (24, "I"),
-    "band": (28, "I"),
-    "overrun": (32, "I"),
-    "trapno": (36, "I"),
-    "status": (40, "i"),
-    "int": (44, "i"),
-    "ptr": (48, "Q"),
-    "utime": (56, "Q"),
-    "stime": (64, "Q"),
-    "addr": (72, "Q"),
-    "addr_lsb": (80, "H"),
-    "syscall": (84, "i"),
-    "call_addr": (88, "Q"),
-    "arch": (96, "I"),
-}
 
 #: The events of poll(2) that F_SETSIG reports with POLL_IN.
 READABLE = 0x41
@@ -104,17 +78,6 @@ def byMe() -> str:
     Return how a line names this process.
     """
     return f"from pid {os.getpid()} (uid {os.getuid()}) by"
-
-
-def record(signo: int = SIGHUP, **fields: int) -> bytes:
-    """
-    Make a record with these fields, and 0 in all others.
-    """
-    buffer = bytearray(128)
-    for name, value in {"signo": signo, **fields}.items():
-        offset, layout = FIELDS[name]
-        struct.pack_into("=" + layout, buffer, offset, value)
-    return bytes(buffer)
 
 
 def info(signo: int = SIGHUP, **fields: int) -> SigInfo:
@@ -729,48 +692,6 @@ def test_lineNamesTheCommand(fields: dict[str, int], line: str) -> None:
 # --- SigInfo -------------------------------------------------------------------
 
 
-def test_fieldsHaveTheKernelsLayout() -> None:
-    """
-    Each field has its own offset, size and sign, under both of its names.
-    """
-    assert SIGINFO_SIZE == 128
-    for name, (_, layout) in FIELDS.items():
-        size = struct.calcsize("=" + layout) * 8
-        signed = layout.islower()
-        low, high = (-(2 ** (size - 1)), 2 ** (size - 1) - 1)
-        for value in (low, high) if signed else (1, 2**size - 1):
-            received = info(**{"signo": 0, name: value})
-            assert {n: v for n in FIELDS if (v := getattr(received, n))} == {
-                name: value
-            }
-            assert getattr(received, "ssi_" + name) == value
-
-
-def test_dirListsBothNamesOfEachField() -> None:
-    """
-    Programs copy all attributes that C{dir} lists.
-    """
-    received = info(signo=1, pid=42)
-    listed = {name: getattr(received, name) for name in dir(received)}
-    for name in FIELDS:
-        assert listed[name] == listed[f"ssi_{name}"] == getattr(received, name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["nope", "ssi_", "ssi_nope", "ssi_ssi_pid", "ssi_pad2", "ssi_name", "errno_"],
-)
-def test_unknownAttributeIsAnAttributeError(name: str) -> None:
-    """
-    The error names the attribute, and C{hasattr} returns False.
-    """
-    received = info()
-    assert not hasattr(received, name)
-    with pytest.raises(AttributeError) as caught:
-        getattr(received, name)
-    assert str(caught.value) == f"'SigInfo' object has no attribute {name!r}"
-
-
 def test_siginfoIsImmutable() -> None:
     received = info(pid=7)
     before = hash(received), repr(received)
@@ -780,30 +701,6 @@ def test_siginfoIsImmutable() -> None:
         with pytest.raises(AttributeError):
             delattr(received, name)
     assert (hash(received), repr(received)) == before
-
-
-def test_siginfoIsEqualByValue() -> None:
-    plain = record(pid=7)
-    (first,), (second,) = parse(plain), parse(bytearray(plain))
-    assert first == second
-    assert hash(first) == hash(second)
-    for position in range(SIGINFO_SIZE):
-        other = bytearray(plain)
-        other[position] ^= 0x80
-        (changed,) = parse(other)
-        assert first != changed
-        assert {first: 1, second: 2, changed: 3} == {first: 2, changed: 3}
-
-
-@pytest.mark.parametrize("other", [1, record(), None, "SIGHUP", (1, b""), object()])
-def test_siginfoDiffersFromOtherTypes(other: object) -> None:
-    """
-    A comparison raises no error, and the other object may decide.
-    """
-    received = info()
-    assert received != other
-    assert other != received
-    assert received == mock.ANY
 
 
 def test_siginfosHaveNoOrder() -> None:
@@ -842,64 +739,6 @@ def test_siginfoHasNoDictionary() -> None:
     assert not hasattr(info(), "__dict__")
 
 
-# --- parse ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("make", [bytes, bytearray, memoryview])
-def test_parseAcceptsAnyBuffer(
-    make: Callable[[bytes], bytes | bytearray | memoryview],
-) -> None:
-    """
-    The order of the records stays.
-    """
-    records = [record(signo, pid=signo * 100) for signo in (3, 1, 64, 1)]
-    parsed = parse(make(b"".join(records)))
-    assert [(i.signo, i.pid) for i in parsed] == [
-        (3, 300),
-        (1, 100),
-        (64, 6400),
-        (1, 100),
-    ]
-
-
-def test_parseCountsBytesOfWiderItems() -> None:
-    """
-    A view of wider items is parsed by its bytes.
-    """
-    made = record(SIGUSR1, pid=42)
-    for count in (1, 4):  # 4 are as many numbers as a record has bytes
-        assert parse(memoryview(made * count).cast("I")) == parse(made) * count
-    with pytest.raises(ValueError, match="got 516 bytes"):
-        parse(memoryview(bytes(516)).cast("I"))
-    with pytest.raises(ValueError, match="got 64 bytes"):
-        parse(memoryview(bytes(64)).cast("I"))
-
-
-@pytest.mark.parametrize("empty", [b"", bytearray(), memoryview(b"")])
-def test_emptyBufferHasNoSignals(empty: bytes | bytearray | memoryview) -> None:
-    assert parse(empty) == []
-
-
-@pytest.mark.parametrize("length", [1, 4, 127, 129, 255, 257, 128 * 64 - 1])
-def test_truncatedBufferIsAnError(length: int) -> None:
-    made = mock.Mock(wraps=SigInfo)
-    message = f"^expected whole records of 128 bytes, got {length} bytes$"
-    with (
-        mock.patch("txsignalfd.siginfo.SigInfo", made),
-        pytest.raises(ValueError, match=message),
-    ):
-        parse(bytes(length))
-    assert made.mock_calls == []
-
-
-def test_parsedSignalsOutliveTheirBuffer() -> None:
-    buffer = bytearray(record(pid=7))
-    (received,) = parse(buffer)
-    buffer[:] = bytes(256)
-    assert received == info(pid=7)
-    assert hash(received) == hash(info(pid=7))
-
-
 records = st.binary(min_size=128, max_size=128)
 
 
@@ -936,22 +775,6 @@ def test_everyKnownCodeCanBeRead(signo: int, code: int, data: bytes) -> None:
     assert (received.child is not None) == (signo == SIGCHLD and 1 <= code <= 6)
     assert (received.value is not None) == (code == -1)
     assert (received.sender is not None) == (code in (0, -1, -3, -4, -6))
-
-
-@given(st.lists(records, max_size=70))
-def test_parseReturnsASignalForEachRecord(datas: list[bytes]) -> None:
-    together = parse(b"".join(datas))
-    assert together == [parse(data)[0] for data in datas]
-    assert len(together) == len(datas)
-
-
-@given(records, records)
-def test_equalityIsThatOfTheRecords(one: bytes, other: bytes) -> None:
-    (first,), (second,), (again,) = parse(one), parse(other), parse(one)
-    assert (first == second) == (one == other)
-    assert (first != second) == (one != other)
-    assert first == again
-    assert hash(first) == hash(again)
 
 
 # --- SigInfo.make

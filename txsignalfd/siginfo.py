@@ -5,9 +5,9 @@ Bytes in, L{SigInfo} out: the record of signalfd(2) as a value.
 No descriptor, no reactor and no system call is involved.
 
 Programs often only count a signal, or compare its number.  So a L{SigInfo}
-holds its record undecoded, and decodes a field when it is read.  Decoding every
-field at once doubles the cost of a record, for fields most of which mean nothing
-for most signals.
+holds its record undecoded, and decodes a field when it is read.  Its base class
+C{Record} does that, in C.  PyPy has one in Python, and so has CPython if
+C{TXSIGNALFD_PURE} is set to anything in the environment.
 
 The meaning of a field depends on C{signo} and C{code} together (see "The
 siginfo_t argument" in sigaction(2)).  The attributes with the man page's names
@@ -21,56 +21,24 @@ from __future__ import annotations
 import builtins
 import os
 import struct
-from collections.abc import Callable
-from operator import attrgetter
+import sys
 from signal import SIGCHLD, Signals
-from typing import Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from txsignalfd._native.extension import ffi
 from txsignalfd._native.names import CODES, codeName, codeNumber, signalName, toSignal
+from txsignalfd._native.purerecord import LAYOUT, SIZE
 
 __all__ = ["SIGINFO_SIZE", "Child", "Sender", "SigInfo", "describe", "parse"]
 
+if TYPE_CHECKING:
+    from txsignalfd._native.record import Record
+elif sys.implementation.name != "cpython" or os.environ.get("TXSIGNALFD_PURE"):
+    from txsignalfd._native.purerecord import Record
+else:
+    from txsignalfd._native.record import Record
+
 #: The size of a record in bytes.
-SIGINFO_SIZE: Final[int] = ffi.sizeof("struct txs_siginfo")
-
-_SIGNO_SIZE: Final = 4
-
-#: A record, split into its first field (the signal's number) and the rest.
-_RECORD: Final = struct.Struct(f"=I{SIGINFO_SIZE - _SIGNO_SIZE}s")
-
-_FORMATS: Final = {"uint16_t": "H", "int32_t": "i", "uint32_t": "I", "uint64_t": "Q"}
-
-#: The offset of each field and its format for C{struct}, as the compiler has them.
-_LAYOUT: Final[dict[str, tuple[int, str]]] = {
-    name.rstrip("_"): (where.offset, _FORMATS[where.type.cname])
-    for name, where in ffi.typeof("struct txs_siginfo").fields
-}
-
-
-def _decoder(*names: str) -> Callable[[bytes], tuple[int, ...]]:
-    """
-    Return a function that decodes fields from a record without its first field.
-
-    @param names: The fields, in the order of the record.
-    """
-    format_, end = "=", _SIGNO_SIZE
-    for name in names:
-        offset, code = _LAYOUT[name]
-        format_ += f"{offset - end}x{code}"
-        end = offset + struct.calcsize("=" + code)
-    return struct.Struct(f"{format_}{SIGINFO_SIZE - end}x").unpack
-
-
-def _field(name: str) -> int:
-    """
-    Return the property of L{SigInfo} that decodes one field.
-
-    It is a real C{property}, which the interpreter reads fast, but is declared
-    with the type of its value.
-    """
-    decode = _decoder(name)
-    return cast(int, property(lambda self: decode(self._rest)[0]))
+SIGINFO_SIZE: Final[int] = SIZE
 
 
 def _pack(**fields: int) -> bytes:
@@ -82,13 +50,13 @@ def _pack(**fields: int) -> bytes:
     """
     record = bytearray(SIGINFO_SIZE)
     for name, value in fields.items():
-        if name not in _LAYOUT:
+        if name not in LAYOUT:
             raise TypeError(
-                f"unknown field {name!r}; the fields are {', '.join(_LAYOUT)}"
+                f"unknown field {name!r}; the fields are {', '.join(LAYOUT)}"
             )
-        offset, code = _LAYOUT[name]
+        offset, layout = LAYOUT[name]
         try:
-            struct.pack_into("=" + code, record, offset, value)
+            struct.pack_into(layout, record, offset, value)
         except struct.error as error:
             raise ValueError(f"{name} cannot be {value!r}: {error}") from None
     return bytes(record)
@@ -145,7 +113,6 @@ _SI_QUEUE: Final = CODES["SI_QUEUE"]
 _CLD_EXITED: Final = CODES["CLD_EXITED"]
 _CLD_DUMPED: Final = CODES["CLD_DUMPED"]
 _CLD: Final = {code for name, code in CODES.items() if name.startswith("CLD_")}
-_codeAndInt: Final = _decoder("code", "int")
 
 #: The unit of C{utime} and C{stime}: this many are a second.
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -168,7 +135,7 @@ _CHILD_DID: Final = {
 }
 
 
-class SigInfo:
+class SigInfo(Record):
     """
     A received signal: its sender, and the data that came with it.
 
@@ -200,10 +167,7 @@ class SigInfo:
     @ivar arch: The architecture of that call.
     """
 
-    __slots__ = ("_rest", "_signo")
-
-    _signo: builtins.int
-    _rest: bytes
+    __slots__ = ()
 
     @classmethod
     def make(
@@ -223,67 +187,21 @@ class SigInfo:
             does not fit into its field.
         """
         number = codeNumber(code) if isinstance(code, str) else code
-        (info,) = parse(_pack(signo=signal, code=number, **fields))
-        return info
-
-    # Stored decoded, because the dispatcher reads it for every signal.
-    signo: Final = cast(builtins.int, property(attrgetter("_signo")))
-    errno: Final = _field("errno")
-    code: Final = _field("code")
-    pid: Final = _field("pid")
-    uid: Final = _field("uid")
-    fd: Final = _field("fd")
-    tid: Final = _field("tid")
-    band: Final = _field("band")
-    overrun: Final = _field("overrun")
-    trapno: Final = _field("trapno")
-    status: Final = _field("status")
-    int: Final = _field("int")
-    ptr: Final = _field("ptr")
-    utime: Final = _field("utime")
-    stime: Final = _field("stime")
-    addr: Final = _field("addr")
-    addr_lsb: Final = _field("addr_lsb")
-    syscall: Final = _field("syscall")
-    call_addr: Final = _field("call_addr")
-    arch: Final = _field("arch")
-
-    def __getattr__(self, name: str) -> builtins.int:
-        """
-        Return a field by its name with C{ssi_}, as in python-signalfd.
-        """
-        short = name.removeprefix("ssi_")
-        if short != name and short in _LAYOUT:
-            return cast(builtins.int, getattr(self, short))
-        raise AttributeError(
-            f"{type(self).__name__!r} object has no attribute {name!r}"
-        )
-
-    def __dir__(self) -> list[str]:
-        # Programs for PyPI's signalfd copy everything that dir() lists.
-        return [*super().__dir__(), *(f"ssi_{name}" for name in _LAYOUT)]
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, SigInfo):
-            return self._signo == other._signo and self._rest == other._rest
-        return NotImplemented
-
-    def __hash__(self) -> builtins.int:
-        return hash((self._signo, self._rest))
+        return cls(_pack(signo=signal, code=number, **fields))
 
     @property
     def signal(self) -> Signals | builtins.int:
         """
         The signal as a member of C{signal.Signals}, or its number.
         """
-        return toSignal(self._signo)
+        return toSignal(self.signo)
 
     @property
     def name(self) -> str:
         """
         The signal's name, as kill(1) has it: C{SIGHUP}, C{SIGRTMIN+3}.
         """
-        return signalName(self._signo)
+        return signalName(self.signo)
 
     @property
     def codeName(self) -> str:
@@ -293,7 +211,7 @@ class SigInfo:
         A code without a name is returned as its number in decimal.
         """
         code = self.code
-        return codeName(self._signo, code) or str(code)
+        return codeName(self.signo, code) or str(code)
 
     @property
     def vouched(self) -> bool:
@@ -326,7 +244,7 @@ class SigInfo:
         A C{SIGCHLD} that was sent by a process reports none.
         """
         code = self.code
-        if self._signo != SIGCHLD or code not in _CLD:
+        if self.signo != SIGCHLD or code not in _CLD:
             return None
         exited = code == _CLD_EXITED
         return Child(
@@ -343,14 +261,13 @@ class SigInfo:
         """
         The int that sigqueue(3) sent, or C{None} for any other signal.
         """
-        code, value = _codeAndInt(self._rest)
-        return value if code == _SI_QUEUE else None
+        return self.int if self.code == _SI_QUEUE else None
 
     def __str__(self) -> str:
         return describe(self)
 
     def __repr__(self) -> str:
-        fields = ((name, getattr(self, name)) for name in _LAYOUT)
+        fields = ((name, getattr(self, name)) for name in LAYOUT)
         shown = " ".join(f"{name}={value}" for name, value in fields if value)
         return f"<SigInfo {self.name} {shown}>"
 
@@ -391,6 +308,9 @@ def _origin(info: SigInfo, command: str | None) -> str:
     return f"{'with' if vouched else 'claims'} code {code}"
 
 
+_parse: Final = SigInfo._parse
+
+
 def parse(buffer: bytes | bytearray | memoryview) -> list[SigInfo]:
     """
     Parse the records that read(2) returned from a signalfd.
@@ -400,24 +320,4 @@ def parse(buffer: bytes | bytearray | memoryview) -> list[SigInfo]:
     @raise ValueError: If the length is no multiple of L{SIGINFO_SIZE}.  Then
         nothing is parsed.
     """
-    # An __init__ would make this half as slow again.
-    try:
-        if len(buffer) == SIGINFO_SIZE:  # the usual case, a third faster like this
-            info = SigInfo()
-            info._signo, info._rest = _RECORD.unpack(buffer)
-            return [info]
-        infos = []
-        for signo, rest in _RECORD.iter_unpack(buffer):
-            info = SigInfo()
-            info._signo = signo
-            info._rest = rest
-            infos.append(info)
-    except struct.error:
-        # len() of an array, or of a view of one, does not count bytes.
-        raw = memoryview(buffer)
-        if raw.nbytes != len(buffer):
-            return parse(raw.cast("B"))
-        raise ValueError(
-            f"expected whole records of {SIGINFO_SIZE} bytes, got {raw.nbytes} bytes"
-        ) from None
-    return infos
+    return _parse(buffer)

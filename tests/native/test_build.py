@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,21 @@ def test_theCHasNoWarnings(tmp_path: Path) -> None:
     source = tmp_path / "linux.c"
     source.write_text(POSIX.format(undefined="", native=NATIVE))
     assert compiled(*flags.split(), "-o", f"{source}.o", str(source)) == ""
+
+
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="this Python has the class in Python"
+)
+def test_theRecordHasNoWarnings() -> None:
+    """
+    It needs nothing but the stable ABI.
+    """
+    headers = Path(sysconfig.get_path("include"))
+    if not (headers / "Python.h").exists():
+        pytest.skip("needs Python's headers")
+    flags = "-std=c11 -DPy_LIMITED_API=0x030A0000 -Wall -Wextra -Werror -c"
+    source = str(NATIVE.with_name("record.c"))
+    assert compiled(*flags.split(), "-I", str(headers), "-o", os.devnull, source) == ""
 
 
 @pytest.mark.parametrize("options", [[], ["-DTXS_NO_LINUX"]], ids=["", "elsewhere"])

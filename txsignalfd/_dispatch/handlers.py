@@ -391,7 +391,7 @@ class HandlerTable:
         # Runs once for each signal: benchmarks/README.rst has the cost of each line.
         entries, held = self._entries, self.holds.held
         for info in infos:
-            signo = info._signo  # the property costs five times as much
+            signo = info.signo
             if held and signo in held:
                 self._defer(info)
                 continue

@@ -1,6 +1,7 @@
 /*
  * What the C files of txsignalfd share: types, state and functions.
  *
+ *   record.h     the record that a reader of signals gets
  *   siginfo.c    siginfo records, their layout, and the names of si_code
  *   threads.c    the signals that this module has blocked, by thread
  *   handler.c    the signal handler, its table of states, acquire and release
@@ -12,7 +13,7 @@
  *   exit.c       the end of this process by a signal
  *
  * native.c includes all of them: they are one translation unit, and all names
- * are static.  The C code makes no policy.  _kernel/mask.py decides which
+ * are static.  (record.c is another extension module.)  The C code makes no policy.  _kernel/mask.py decides which
  * descriptor may watch a signal, and when the signal is released.
  *
  * A macro TXS_NO_LINUX, or another system than Linux, leaves nothing here that
@@ -37,6 +38,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "record.h"
 
 #if defined __linux__ && !defined TXS_NO_LINUX
 #define TXS_LINUX 1
@@ -99,36 +102,6 @@ _Static_assert(sizeof(pthread_t) <= sizeof(uintptr_t) && sizeof(pid_t) == 4,
 
 /* --- records (siginfo.c) ------------------------------------------------ */
 
-/*
- * struct signalfd_siginfo with the fields that recent kernels have added: the C
- * library's own declaration may be older than the kernel.
- */
-struct txs_siginfo {
-    uint32_t signo;
-    int32_t errno_;     /* errno is a macro */
-    int32_t code;
-    uint32_t pid;
-    uint32_t uid;
-    int32_t fd;
-    uint32_t tid;
-    uint32_t band;
-    uint32_t overrun;
-    uint32_t trapno;
-    int32_t status;
-    int32_t int_;       /* int is a keyword */
-    uint64_t ptr;
-    uint64_t utime;
-    uint64_t stime;
-    uint64_t addr;
-    uint16_t addr_lsb;
-    uint16_t pad1;
-    int32_t syscall;
-    uint64_t call_addr;
-    uint32_t arch;
-    uint8_t pad2[28];
-};
-
-_Static_assert(sizeof(struct txs_siginfo) == 128, "the size of a record");
 _Static_assert(sizeof(struct txs_siginfo) <= _POSIX_PIPE_BUF,
                "a record is written to a pipe whole");
 
