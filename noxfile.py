@@ -7,6 +7,7 @@ C{build} makes the wheel, and most other sessions install that wheel.
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shutil
 import subprocess
@@ -263,6 +264,19 @@ def servers(session: nox.Session) -> None:
         session.error("a server was not tried")
     session.env["TXSIGNALFD_RELOADS"] = "200"
     pytest(session, "-k", "noConnectionIsLost", "tests/reload/test_continuity.py")
+
+
+@nox.session
+def systemd(session: nox.Session) -> None:
+    """
+    Run daemons under a real systemd, which is booted in namespaces.
+    """
+    tools = ("debootstrap", "apt-get")
+    if os.getuid() or not any(map(shutil.which, tools)):
+        session.skip("needs root, and debootstrap or apt-get")
+    tree = Path(session.create_tmp()) / "tree"
+    module = "tests.support.bootsystemd"
+    session.run("python", "-m", module, str(tree), str(dist(session, "*.whl")))
 
 
 @nox.session

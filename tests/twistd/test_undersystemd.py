@@ -9,14 +9,23 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from signal import SIGSTOP
+from signal import SIGKILL, SIGSTOP
 from socket import MSG_PEEK
 from threading import Thread
 from uuid import uuid4
 
 import pytest
 
-from tests.support.clients import Web, canConnect, keeping, load, opening, tcp
+from tests.support.clients import (
+    Web,
+    canConnect,
+    fetch,
+    keeping,
+    load,
+    opening,
+    tcp,
+    unix,
+)
 from tests.support.daemons import commandFor, waitFor
 from tests.support.freeports import freePort
 from tests.support.reactors import DEADLINE
@@ -62,6 +71,9 @@ class Unit:
 
     def reload(self) -> None:
         _systemctl("reload", self.name)
+
+    def restart(self) -> None:
+        _systemctl("restart", self.name)
 
 
 @contextmanager
@@ -180,3 +192,22 @@ def test_aBlockedDaemonIsRestarted(tmp_path: Path) -> None:
             lambda: running.show("StatusText") == "generation 1 serves", "it serves"
         )
         assert int(running.show("MainPID")) != first
+
+
+def test_aRestartRefusesNobody(tmp_path: Path) -> None:
+    """
+    Systemd keeps the sockets meanwhile, as also after a crash.
+    """
+    port, path = freePort(), str(tmp_path / "socket")
+    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1", f"unix:{path}"])
+    options = ["FileDescriptorStoreMax=2", "Restart=on-failure", "RestartSec=0.1"]
+    with unit(tmp_path, *options) as running:
+        with load(opening(tcp(port)), opening(unix(path))) as clients:
+            for _ in range(3):
+                running.restart()
+                clients.waitForAnswers()
+        assert running.show("NFileDescriptorStore") == "2"
+        os.kill(int(running.show("MainPID")), SIGKILL)
+        assert fetch(tcp(port))
+        assert fetch(unix(path))
+        assert running.show("NRestarts") == "1"
