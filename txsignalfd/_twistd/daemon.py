@@ -150,7 +150,7 @@ class Daemon(Service):
         )
         if limit := self._notifier.stores:
             store = SocketStore(limit, self._notifier.store, self._notifier.discard)
-            self._reloads.store = store
+            self.reloads.store = store
         startupSignals.block()
         for signo in DEFAULTS.keys() & self._actions.keys() - self._chosen.keys():
             self._warnIfReplaced(signo)
