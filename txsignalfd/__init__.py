@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         ReloadService as ReloadService,
     )
     from txsignalfd._reload.transaction import Reload as Reload
+    from txsignalfd._start.reacting import react as react
     from txsignalfd._start.running import run as run
     from txsignalfd.eventfd import (
         CounterFull as CounterFull,

@@ -21,7 +21,7 @@ from txsignalfd._native.extension import lib
 from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.sharing import recordingStartup, unshareInherited
 from txsignalfd._twistd.actions import DEFAULTS, On
-from txsignalfd._twistd.daemon import makeDaemon
+from txsignalfd._twistd.daemon import Daemon, makeDaemon
 from txsignalfd._twistd.notstarted import NotStarted, printNotStarted
 from txsignalfd._twistd.settings import DRAIN, Settings, checkSettings
 from txsignalfd._twistd.startup import startupSignals
@@ -71,10 +71,13 @@ def run(  # noqa: PLR0913
     @raise ReactorNotRestartable: After the reactor has stopped.
     """
     settings = checkSettings(on, drain, stopTimeout, stopFirst)
-    runDaemon(_Factory(makeService), settings, log, checkReactor(reactor))
+    reactor = checkReactor(reactor)
+    factory = Factory(makeService)
+    daemon = makeDaemon(factory, settings, foreground=True, reactor=reactor)
+    runDaemon(daemon, factory, settings, log, reactor)
 
 
-class _Factory:
+class Factory:
     """
     Calls a function that makes a service, the first time before the daemon starts.
     """
@@ -128,7 +131,8 @@ def _loopRuns() -> bool:
 
 
 def runDaemon(
-    factory: _Factory,
+    daemon: Daemon,
+    factory: Factory,
     settings: Settings,
     log: TextIO | ILogObserver | None,
     reactor: Any,
@@ -141,7 +145,6 @@ def runDaemon(
     if log is not None:
         observer: Any = log if callable(log) else textFileLogObserver(log)
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-    daemon = makeDaemon(factory, settings, foreground=True, reactor=reactor)
     daemon.debug = sys.flags.dev_mode
     startupSignals.defer({**DEFAULTS, **settings.on})
     try:
