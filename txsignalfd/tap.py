@@ -172,7 +172,7 @@ class Options(UsageOptions):
         except ValueError as error:
             raise UsageError(f"--on: {error}") from None
         self["on"][signo] = action
-        if self.parent is not None:
+        if self.parent is not None and not self._isChecked:
             startupSignals.defer({signo: action})
 
     # The help shows this, with its line breaks.
@@ -181,6 +181,22 @@ class Options(UsageOptions):
         " rotate, report, ignore, leave, call:MODULE.FUNCTION or run:COMMAND"
         " (leave: the program handles the signal itself)"
     )
+
+    @property
+    def _isChecked(self) -> bool:
+        """
+        Whether the command line is only checked: nothing is changed or opened then.
+        """
+        return getattr(self.parent, "isChecked", False)
+
+    @property
+    def maker(self) -> Any:
+        """
+        The plugin or the application file to run, or C{None}.
+        """
+        if self.subCommand is not None:
+            return self.plugins[self.subCommand]
+        return self.application
 
     def __missing__(self, key: str) -> Any:
         # A plugin may read the options of twistd from its parent.
@@ -196,9 +212,25 @@ class Options(UsageOptions):
         if not self.plugins:
             self.plugins = installedPlugins()
         return [
-            (name, None, partial(_optionsOf, maker, self.early), maker.description)
+            (name, None, partial(self._optionsOf, maker), maker.description)
             for name, maker in self.plugins.items()
         ]
+
+    def _optionsOf(self, maker: Any) -> Any:
+        # maker.options imports the module of the plugin.
+        options = maker.options()
+        parse = options.parseOptions
+
+        def parseOptions(arguments: list[str] | None = None) -> None:
+            from twisted.internet import reactor
+
+            # An option may acquire something, as --wsgi of web does.
+            with recordingStartup(reactor, self.early):
+                parse(arguments)
+
+        if not self._isChecked:
+            options.parseOptions = parseOptions
+        return options
 
     def parseOptions(self, options: list[str] | None = None) -> None:
         """
@@ -209,7 +241,7 @@ class Options(UsageOptions):
             releases exit with 0 after a C{UsageError}.
         """
         self._arguments = sys.argv[1:] if options is None else options
-        if self.parent is None:
+        if self.parent is None or self._isChecked:
             self._parse()
             return
         startupSignals.defer(DEFAULTS)
@@ -308,31 +340,13 @@ class Options(UsageOptions):
         return self.parent is None or bool(self.parent.get("nodaemon", True))
 
 
-def _optionsOf(maker: Any, early: Resources) -> Any:
-    # maker.options imports the module of the plugin.
-    options = maker.options()
-    parse = options.parseOptions
-
-    def parseOptions(arguments: list[str] | None = None) -> None:
-        from twisted.internet import reactor
-
-        # An option may acquire something, as --wsgi of web does.
-        with recordingStartup(reactor, early):
-            parse(arguments)
-
-    options.parseOptions = parseOptions
-    return options
-
-
 def makeService(options: Options) -> IService:
     """
     Make the service of C{twistd signalfd}.
 
     @param options: The parsed command line.
     """
-    maker: Any = options.application
-    if options.subCommand is not None:
-        maker = options.plugins[options.subCommand]
+    maker = options.maker
     if maker is None:
         stdout = sys.stdout if options.inForeground else None
         logger = SignalLogger(options["format"] == "json", stdout)

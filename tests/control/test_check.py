@@ -4,14 +4,26 @@ C{txsignalfd check}: what a start or a reload would say of a configuration.
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+from signal import SIGHUP, SIGTERM
+from typing import Any
 
 import pytest
 
+from tests.support.daemons import serving
 from tests.support.reactors import DEADLINE
+from tests.support.served import write
+from txsignalfd._control import targetcheck
+from txsignalfd._control.request import Request
+from txsignalfd._control.target import CannotAsk, Target
+
+SYSTEMD = "systemd:domain=INET:index=0"
 
 TAC = """
 from twisted.application.service import Application, Service
@@ -38,8 +50,10 @@ def check(directory: Path, *arguments: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["signalfd"],
         ["web", "--path=."],
-        ["signalfd", "web", "--path=."],
+        ["signalfd", "--on=HUP=ignore", "web", "--path=.", f"--listen={SYSTEMD}"],
+        ["--reactor=poll", "-y", "app.tac", "signalfd"],
         ["-n", "--pidfile=x.pid", "--logfile=x.log", "web", "--path=."],
         ["-y", "app.tac"],
         ["-ny", "app.tac"],
@@ -57,12 +71,42 @@ def test_aGoodConfigurationLeavesNoTrace(tmp_path: Path, arguments: list[str]) -
     assert sorted(tmp_path.iterdir()) == before
 
 
+#: What a program may do while it is loaded.
+OPENING = """
+import threading
+from twisted.application.service import Application
+from twisted.internet import reactor
+from twisted.internet.protocol import DatagramProtocol, Factory
+
+port = int(open("port").read())
+for listening in (
+    reactor.listenTCP(port, Factory(), interface="127.0.0.1"),
+    reactor.listenUDP(port, DatagramProtocol()),
+    reactor.listenUNIX("socket", Factory()),
+    reactor.adoptStreamPort(0, 2, Factory()),
+):
+    print(listening.getHost())
+    listening.startListening()
+    listening.stopListening()
+threading.Thread(target=threading.Event().wait).start()
+application = Application("example")
+"""
+
+
 def test_aPortInUseIsNoMatterOfTheConfiguration(tmp_path: Path) -> None:
     """
-    The daemon that serves has it.
+    The daemon that serves has it, also if the program opens it while it is loaded.
+    A thread that the program has started does not keep the check from ending.
     """
+    (tmp_path / "app.tac").write_text(OPENING)
     with socket.create_server(("127.0.0.1", 0)) as used:
-        endpoint = f"tcp:{used.getsockname()[1]}:interface=127.0.0.1"
+        number = used.getsockname()[1]
+        (tmp_path / "port").write_text(str(number))
+        status, out, err = check(tmp_path, "--json", "-y", "app.tac")
+        assert json.loads(out)["exitStatus"] == status == 0
+        assert f"IPv4Address(type='TCP', host='127.0.0.1', port={number})" in err
+        assert not (tmp_path / "socket").exists()
+        endpoint = f"tcp:{number}:interface=127.0.0.1"
         assert check(tmp_path, "web", f"--listen={endpoint}", "--path=.")[0] == 0
 
 
@@ -76,7 +120,10 @@ def test_aPortInUseIsNoMatterOfTheConfiguration(tmp_path: Path) -> None:
         (["-y", "syntax.tac"], "SyntaxError"),
         (["-y", "raises.tac"], "ZeroDivisionError: division by zero"),
         (["-y", "empty.tac"], "empty.tac sets no variable named application"),
+        (["-y", "exits.tac"], "SystemExit: 7"),
         (["nosuchplugin"], "nosuchplugin"),
+        (["--logfile=new.log", "signalfd", "-y", "raises.tac"], "ZeroDivisionError"),
+        (["--pidfile=x.pid"], "expected a plugin, or -y with an application file"),
     ],
 )
 def test_aBrokenConfigurationIsRefusedInOneLine(
@@ -88,8 +135,166 @@ def test_aBrokenConfigurationIsRefusedInOneLine(
     (tmp_path / "syntax.tac").write_text("def\n")
     (tmp_path / "raises.tac").write_text("1 / 0\n")
     (tmp_path / "empty.tac").write_text("\n")
+    (tmp_path / "exits.tac").write_text("raise SystemExit(7)\n")
     status, out, err = check(tmp_path, *arguments)
     assert (status, out) == (1, "")
     assert err.startswith("txsignalfd check: ")
     assert reason in err
     assert err.count("\n") == 1
+    assert not (tmp_path / "new.log").exists()
+
+
+def test_helpIsNoFailure(tmp_path: Path) -> None:
+    """
+    The help of the plugin, as twistd prints it.
+    """
+    status, out, err = check(tmp_path, "web", "--help")
+    assert (status, err) == (0, "")
+    assert "--listen" in out
+
+
+TLS = """
+from twisted.internet.endpoints import serverFromString
+from twisted.internet import reactor
+serverFromString(reactor, "ssl:0:privateKey=key.pem")
+"""
+
+
+def reload(daemon: Any) -> str:
+    """
+    Request a reload that fails, and return the reason.
+    """
+    with closing(Target(str(daemon.pid))) as target:
+        with closing(Request(target, SIGHUP, "reload")) as request:
+            answer = request.run(DEADLINE, lambda answer: None)
+    assert answer.exitStatus == 1
+    return answer.text.partition("serves on: ")[2]
+
+
+#: Check a file of the same name in several directories.
+CHECKS = """
+import os, sys
+from txsignalfd._control.check import main
+
+for directory in sys.argv[1:]:
+    os.chdir(directory)
+    main(["signalfd", "-y", "app.tac"])
+"""
+
+#: Five ways to break a configuration: C{None} is a missing file.
+BROKEN = {
+    "syntax": "def\n",
+    "exception": "1 / 0\n",
+    "key": TLS,
+    "option": "from twisted.web.tap import Options\n"
+    "Options().parseOptions(['--nonsense'])\n",
+    "missing": None,
+}
+
+
+def test_theReasonIsThatOfAReload(tmp_path: Path) -> None:
+    """
+    For each way to break a configuration.
+    """
+    running = tmp_path / "running"
+    for name, content in {"running": TAC, **BROKEN}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "key.pem").write_text("no key\n")
+        if content is not None:
+            (tmp_path / name / "app.tac").write_text(content)
+    reasons = []
+    with serving(running, "-y", "app.tac") as daemon:
+        for content in BROKEN.values():
+            (running / "app.tac").unlink()
+            if content is not None:
+                (running / "app.tac").write_text(content)
+            reasons.append(f"txsignalfd check: {reload(daemon)}")
+        daemon.kill(SIGTERM)
+        daemon.wait()
+    checked = subprocess.run(
+        [sys.executable, "-c", CHECKS, *(str(tmp_path / name) for name in BROKEN)],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=DEADLINE,
+        check=True,
+    )
+    assert checked.stderr.splitlines() == reasons
+
+
+# --- reload --check
+
+
+def ask(*arguments: str, user: list[str] | None = None) -> tuple[int, str, str]:
+    """
+    Run the command: its exit status, stdout and stderr.
+    """
+    done = subprocess.run(
+        [*(user or []), sys.executable, "-m", "txsignalfd", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_aReloadMayCheckFirst(tmp_path: Path) -> None:
+    """
+    The command line of the daemon is checked from any directory, and a daemon whose
+    check fails is not asked to reload.
+    """
+    write(tmp_path, make="")
+    with serving(tmp_path, "served") as daemon:
+        assert ask("reload", "--check", "--timeout=60", str(daemon.pid))[0] == 0
+        write(tmp_path, make="raise")
+        status, out, err = ask("reload", "--check", str(daemon.pid))
+        assert (status, out) == (1, "")
+        reason = "RuntimeError: it was told to raise"
+        assert err == f"txsignalfd: not reloaded, the check has failed: {reason}\n"
+        assert daemon.output().count("] reloading: ") == 1
+        daemon.kill(SIGTERM)
+        daemon.wait()
+
+
+def test_aDaemonThatDoesNotReportIsNotChecked(tmp_path: Path) -> None:
+    """
+    It does not tell its command line.
+    """
+    write(tmp_path)
+    with serving(tmp_path, "--on=USR2=ignore", "served") as daemon:
+        status, _, err = ask("reload", "--check", str(daemon.pid))
+        daemon.kill(SIGTERM)
+        daemon.wait()
+    assert status == 1
+    assert err == "txsignalfd: not checked: SIGUSR2=ignore, so it does not report\n"
+
+
+def statusOf(*command: str) -> dict[str, Any]:
+    return {"command": [sys.executable, *command], "directory": "/"}
+
+
+@pytest.mark.parametrize(
+    ("status", "timeout", "reason"),
+    [
+        (statusOf("-m", "carbon"), None, "was not started by twistd"),
+        (statusOf("twistd", "web"), 0.0, "the check has not ended within 0 s"),
+        ({**statusOf("twistd"), "directory": "/nowhere"}, None, "/nowhere"),
+    ],
+)
+def test_whatCannotBeCheckedIsSaid(
+    status: dict[str, Any], timeout: float | None, reason: str
+) -> None:
+    """
+    The reload is not requested then.
+    """
+    with pytest.raises(CannotAsk, match=reason):
+        targetcheck.check(os.getpid(), status, timeout)
+
+
+def test_aCheckThatEndsWithoutAnOutcomeFails() -> None:
+    """
+    The reason is the last line that it has printed.
+    """
+    status = statusOf("-c", "import sys; sys.exit('it fell')", "twistd")
+    reason = targetcheck.check(os.getpid(), status, None)
+    assert reason == "the check ended without an outcome: it fell"

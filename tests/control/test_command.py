@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from signal import SIGCONT, SIGHUP, SIGSTOP, SIGTERM, SIGUSR2
 from typing import Any
@@ -23,8 +26,8 @@ from tests.support.freeports import freePort
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
 from txsignalfd._control import command
-from txsignalfd._control.request import AGAIN, Request
-from txsignalfd._control.target import CannotAsk, Target
+from txsignalfd._control.request import AGAIN, MOST_SENT, Answer, Request
+from txsignalfd._control.target import Target
 from txsignalfd._proc.status import ofProcess
 from txsignalfd._twistd.requests import replyAddress
 from txsignalfd.lowlevel import sigqueue
@@ -100,18 +103,31 @@ def test_reloadPrintsTheReasonOfAFailure(daemon: Program, port: int) -> None:
     assert fetch(tcp(port)) == b"old"
 
 
+@contextmanager
+def requesting(daemon: Program, signo: int, command: str) -> Iterator[Request]:
+    """
+    A request that was not sent yet.
+    """
+    with closing(Target(str(daemon.pid))) as target:
+        with closing(Request(target, signo, command)) as request:
+            yield request
+
+
 def test_everyRequesterGetsAVerdict(daemon: Program) -> None:
     """
-    Requests that arrive at the same time may share a reload.
+    A hundred requests at the same time share a few reloads.
     """
-    asking = [
-        subprocess.Popen([*COMMAND, "reload", str(daemon.pid)], stdout=subprocess.PIPE)
-        for _ in range(20)
-    ]
-    for each in asking:
-        out, _ = each.communicate(timeout=DEADLINE)
-        assert each.returncode == 0
-        assert out.startswith(b"reloaded in ")
+
+    def ask(number: int) -> Answer:
+        with requesting(daemon, SIGHUP, "reload") as request:
+            return request.run(DEADLINE, lambda answer: None)
+
+    with ThreadPoolExecutor(100) as threads:
+        answers = list(threads.map(ask, range(100)))
+    assert {answer.exitStatus for answer in answers} == {0}
+    assert {answer.text for answer in answers} <= set(
+        re.findall(r"reloaded in .*", daemon.output())
+    )
 
 
 def test_aRepeatedRequestIsDoneOnce(
@@ -121,11 +137,8 @@ def test_aRepeatedRequestIsDoneOnce(
     The daemon recognizes the token, also when the first answers are lost.
     """
     monkeypatch.setattr(Request, "_receive", lose(Request._receive, 3))
-    target = Target(str(daemon.pid))
-    request = Request(target, SIGHUP, "reload")
-    answer = request.run(DEADLINE, lambda answer: None)
-    request.close()
-    target.close()
+    with requesting(daemon, SIGHUP, "reload") as request:
+        answer = request.run(DEADLINE, lambda answer: None)
     assert answer.exitStatus == 0
     assert daemon.output().count("] reloading: ") == 1
 
@@ -158,15 +171,17 @@ def test_stopShowsWhatDrains(daemon: Program, port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"GET /go HTTP/1.0\r\n\r\n")
         client.recv(1)
-        target = Target(str(daemon.pid))
-        request = Request(target, SIGTERM, "stop")
-        texts: list[str] = []
-        with pytest.raises(CannotAsk, match="no answer within 1 s"):
-            request.run(1, lambda answer: texts.append(answer.text))
-        request.close()
-        target.close()
-        assert "stopping: 1 connection drains" in texts
-        (daemon.directory / "go").touch()
+        with subprocess.Popen(
+            [*COMMAND, "stop", str(daemon.pid)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as asking:
+            assert asking.stderr is not None
+            assert asking.stderr.readline() == "stopping: 1 connection drains\n"
+            (daemon.directory / "go").touch()
+            out, _ = asking.communicate(timeout=DEADLINE)
+    assert (asking.returncode, out) == (0, f"process {daemon.pid} has ended\n")
     assert daemon.wait() == -SIGTERM
 
 
@@ -184,8 +199,9 @@ def test_statusShowsTheDaemon(daemon: Program, port: int) -> None:
     ask("reload", str(daemon.pid))
     _, text, _ = ask("status", str(daemon.pid))
     assert f"pid {daemon.pid} serves" in text
-    assert f"generation 2 serves: 0 connections, tcp:127.0.0.1:{port}" in text
-    assert "reloads: 1 done, 0 failed" in text
+    assert f"\n  2 serves: 0 connections, tcp:127.0.0.1:{port}\n" in text
+    assert "\nreloads: 1 succeeded, 0 failed\n" in text
+    assert "\n  SIGHUP=reload: 1 received\n" in text
     _, data, _ = ask("status", "--json", str(daemon.pid))
     status = json.loads(data)
     assert status["generations"][0]["addresses"] == [f"tcp:127.0.0.1:{port}"]
@@ -238,18 +254,33 @@ def test_aProgramWithoutAHandlerIsNotSignalled(tmp_path: Path, verb: str) -> Non
         assert "it is no twistd signalfd that serves" in err
 
 
+@pytest.mark.parametrize(
+    ("module", "reason", "signals"),
+    [
+        ("import txsignalfd.lowlevel", "does not answer", MOST_SENT),
+        ("", "has not loaded txsignalfd", 0),
+    ],
+)
 def test_aProgramThatDoesNotAnswerCannotBeAsked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    module: str,
+    reason: str,
+    signals: int,
 ) -> None:
     """
-    It receives a few signals at most.
+    It receives a few signals at most, and none unless it has loaded this package.
     """
-    source = "import signal\nsignal.signal(1, print)\nprint('ready')\n"
-    with python(tmp_path, source + "while True: signal.pause()") as other:
+    source = (
+        f"import signal\n{module}\nsignal.signal(1, lambda *_: print('caught'))\n"
+        "print('ready')\nwhile True: signal.pause()"
+    )
+    with python(tmp_path, source) as other:
         other.waitForOutput("ready")
         status, _, err = here(capsys, "reload", str(other.pid))
         assert status == 2
-        assert "does not answer" in err
+        assert reason in err
+        assert other.output().count("caught") == signals
 
 
 def test_theTimeIsLimited(daemon: Program, capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,15 +311,17 @@ def test_onlyTheDaemonIsBelieved(daemon: Program) -> None:
     """
     An answer of another process is discarded, though it knows the address.
     """
-    target = Target(str(daemon.pid))
-    request = Request(target, SIGHUP, "reload")
-    address = replyAddress(os.getpid(), request._token)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as forger:
+    with (
+        requesting(daemon, SIGHUP, "reload") as request,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as forger,
+    ):
+        address = replyAddress(os.getpid(), request._token)
         forger.sendto(b"STATUS=forged\nX_EXIT_STATUS=0", address)
-    answer = request.run(DEADLINE, lambda answer: None)
-    request.close()
-    target.close()
-    assert answer.text.startswith("reloaded in ")
+        answer = request.run(DEADLINE, lambda answer: None)
+        assert answer.text.startswith("reloaded in ")
+        # From the first answer on, no other process can fill its socket.
+        with pytest.raises(PermissionError):
+            forger.sendto(b"", address)
 
 
 def test_aDaemonThatEndsBeforeItsVerdictIsAFailure(daemon: Program) -> None:

@@ -3,63 +3,104 @@
 C{txsignalfd check}: make the service that a command line of twistd describes.
 
 The options are parsed as twistd parses them, and the service or the application is
-made and not started: no port is opened, and no pidfile or log is written.  What the
-module of a plugin or a C{.tac} file does by itself when it is loaded is done.
+made and not started.  No port is opened, also if the program opens it while it is
+loaded, and no pidfile, log or disposition of a signal is touched.  Everything else
+that the module of a plugin or a C{.tac} file does by itself is done.
+
+The reason of a failure is the one that a reload would give.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import Any
+
+from txsignalfd._control.output import Output
 
 
 def main(arguments: Sequence[str]) -> int:
     """
     Check a command line.
 
-    @param arguments: The command line without C{twistd}.
-    @return: The exit status: 0, or 1 with the reason on stderr.
+    @param arguments: The command line without C{twistd}, after an optional
+        C{--json}.
+    @return: The exit status: 0, or 1 with the reason.
+    @raise SystemExit: With status 0 if an option asks for help.
     """
-    from twisted.python.usage import UsageError
-
-    try:
-        what = _make(list(arguments))
-    except (SystemExit, UsageError) as error:
-        reason = str(error).strip().splitlines()
-        if isinstance(error, SystemExit) and error.code in (0, None):
-            return 0
-        return _refuse(reason[-1] if reason else "wrong options")
-    except Exception as error:
-        message = " ".join(str(error).split())
-        name = type(error).__name__
-        return _refuse(f"{name}: {message}" if message else name)
-    print(f"{what}: no error found; it was made, and not started")
-    return 0
+    asJSON = list(arguments[:1]) == ["--json"]
+    output = Output("check", asJSON, "txsignalfd check")
+    exitStatus = output.end(*_check(list(arguments[asJSON:])))
+    if any(_blocksExit(thread) for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exitStatus)
+    return exitStatus
 
 
-def _refuse(reason: str) -> int:
-    print(f"txsignalfd check: {reason}", file=sys.stderr)
-    return 1
+def _blocksExit(thread: threading.Thread) -> bool:
+    """
+    Return whether the interpreter would wait for a thread, of the service.
+    """
+    return not thread.daemon and thread is not threading.current_thread()
 
 
-def _make(arguments: list[str]) -> str:
-    from twisted.python.usage import UsageError
-    from twisted.scripts._twistd_unix import ServerOptions
-
-    from txsignalfd._twistd.applications import applicationFile
+def _check(arguments: list[str]) -> tuple[int, str]:
+    from txsignalfd._control.dryrun import openNoPorts
+    from txsignalfd._proc.reason import reasonOf
+    from txsignalfd._reload.sharing import assumeInherited, unshareInherited
 
     # A program runs from its directory, as twistd's does.
     sys.path.insert(0, os.getcwd())
-    options: Any = ServerOptions()
+    restore = openNoPorts()
+    assumeInherited()
+    try:
+        maker, own = _parse(arguments)
+        # The outcome is all that is printed on stdout.
+        with redirect_stdout(sys.stderr):
+            _make(maker, own)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # as a reload
+        if isinstance(error, SystemExit) and not error.code:
+            raise
+        return 1, reasonOf(error)
+    finally:
+        unshareInherited()
+        restore()
+    return 0, f"{maker.tapname}: no error found; it was made, and not started"
+
+
+def _parse(arguments: list[str]) -> tuple[Any, Any]:
+    """
+    Parse the command line.
+
+    @return: The plugin or the application file, and its options.
+    """
+    from twisted.python.usage import UsageError
+
+    from txsignalfd._control.dryrun import CheckedOptions
+    from txsignalfd._twistd.applications import applicationFile
+    from txsignalfd.tap import Options
+
+    options: Any = CheckedOptions()
     options.parseOptions(arguments)
-    plugin = options.subCommand
-    if plugin is not None:
-        options.loadedPlugins[plugin].makeService(options.subOptions)
-        return f"plugin {plugin}"
-    application = applicationFile(options)
-    if application is None:
+    inner = getattr(options, "subOptions", None)
+    if isinstance(inner, Options) and inner.maker is not None:
+        maker, own = inner.maker, getattr(inner, "subOptions", None)
+    elif options.subCommand is not None:
+        maker, own = options.loadedPlugins[options.subCommand], inner
+    else:
+        maker, own = applicationFile(options), None
+    if maker is None:
         raise UsageError("expected a plugin, or -y with an application file")
-    application.makeService(None)
-    return application.tapname
+    return maker, own
+
+
+def _make(maker: Any, own: Any) -> None:
+    from txsignalfd._twistd.plugins import PluginFactory
+
+    PluginFactory(maker, own, lambda: own)

@@ -12,76 +12,26 @@ from __future__ import annotations
 import faulthandler
 import sys
 from collections.abc import Sequence
-from signal import SIG_DFL, SIGHUP, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2, signal
-
-from txsignalfd._version import __version__
+from signal import (
+    SIG_DFL,
+    SIGINT,
+    SIGPIPE,
+    SIGUSR2,
+    default_int_handler,
+    getsignal,
+    signal,
+)
 
 TYPE_CHECKING = False  # see txsignalfd/__init__.py
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import Namespace
 
-    from txsignalfd._control.request import Answer, Request
+    from txsignalfd._control.output import Output
+    from txsignalfd._control.request import Answer
+    from txsignalfd._control.target import Target
 
 _DONE, _FAILED, _CANNOT_ASK = 0, 1, 2
-
-_TARGET_HELP = "a pid, the path of a pidfile, or unit:NAME (a unit of systemd)"
-
-#: The commands that ask a daemon: the signal whose action is wanted, and the help.
-_REQUESTS = {
-    "reload": (SIGHUP, "reload the service, and wait until the new one serves"),
-    "stop": (SIGTERM, "stop the daemon, and wait until it has ended"),
-    "rotate": (SIGUSR1, "rotate the log files"),
-    "status": (SIGUSR2, "show what the daemon is doing"),
-}
-
-
-def _seconds(text: str) -> float:
-    from argparse import ArgumentTypeError
-    from contextlib import suppress
-    from math import inf
-
-    with suppress(ValueError):
-        if 0 <= (value := float(text)) < inf:
-            return value
-    raise ArgumentTypeError(f"expected a number of seconds, 0 or more, got {text!r}")
-
-
-def _parser() -> ArgumentParser:
-    from argparse import ArgumentParser
-
-    parser = ArgumentParser(
-        prog="txsignalfd",
-        description="Ask a daemon that twistd signalfd runs, or inspect a process.",
-        epilog="Exit status: 0 done; 1 refused or failed, with the reason in one line;"
-        " 2 the target cannot be asked.",
-    )
-    parser.add_argument(
-        "--version", action="version", version=f"txsignalfd {__version__}"
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (_, text) in _REQUESTS.items():
-        command = commands.add_parser(name, help=text, description=text + ".")
-        command.add_argument("target", metavar="TARGET", help=_TARGET_HELP)
-        command.add_argument(
-            "--timeout",
-            type=_seconds,
-            metavar="SECONDS",
-            help="how long to wait for the outcome [default: no limit]",
-        )
-        if name == "status":
-            command.add_argument(
-                "--json", action="store_true", help="print one JSON object on one line"
-            )
-    commands.add_parser(
-        "inspect", help="show what a process does with each signal", add_help=False
-    )
-    commands.add_parser(
-        "check",
-        help="parse the options of twistd and make the service without starting it",
-        add_help=False,
-    )
-    return parser
 
 
 def run() -> None:
@@ -95,6 +45,8 @@ def run() -> None:
     # End silently, as cat(1) does, when the reader closes the pipe.  The inherited
     # action of SIGPIPE is unknown (see atStart), so it cannot be restored.
     signal(SIGPIPE, SIG_DFL)
+    if getsignal(SIGINT) is default_int_handler:
+        signal(SIGINT, SIG_DFL)  # the same for ^C
     sys.exit(main())
 
 
@@ -108,99 +60,101 @@ def main(arguments: Sequence[str] | None = None) -> int:
     @raise SystemExit: With status 2 for wrong arguments.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    first = given[0] if given else ""
-    if first == "check":
+    first, *others = given or [""]
+    if first == "check" and others and others[0] not in ("-h", "--help"):
         from txsignalfd._control.check import main as check
 
-        return check(given[1:])
-    if first == "inspect" or not first or first == "--json" or first.isdecimal():
+        return check(others)
+    if first == "inspect":
         from txsignalfd._control.inspect import main as inspect
 
-        return inspect(given[1:] if first == "inspect" else given)
-    options = _parser().parse_args(given)
-    return _ask(options)
+        return inspect(others, "txsignalfd inspect")
+    if not first or first == "--json" or first.isdecimal():
+        from txsignalfd._control.inspect import main as inspect
+
+        return inspect(given)
+    from txsignalfd._control.arguments import parser
+
+    return _ask(parser().parse_args(given))
 
 
 def _ask(options: Namespace) -> int:
-    from txsignalfd._control.request import Request, TargetEnded
+    from txsignalfd._control.output import Output
+    from txsignalfd._control.request import TargetEnded
     from txsignalfd._control.target import CannotAsk, Target
 
-    signo, _ = _REQUESTS[options.command]
+    output = Output(options.command, options.json)
+    pid: int | None = None
     try:
         target = Target(options.target)
+        pid = target.pid
         try:
-            target.checkCatches(signo)
-            request = Request(target, signo, options.command)
-            try:
-                return _run(request, options)
-            finally:
-                request.close()
+            return _run(target, options, output)
         finally:
             target.close()
     except CannotAsk as error:
-        print(f"txsignalfd: {error}", file=sys.stderr)
-        return _CANNOT_ASK
+        return output.end(_CANNOT_ASK, str(error), pid)
     except TargetEnded as error:
-        if options.command == "stop":
-            print(error)
-            return _DONE
-        print(f"txsignalfd: {error}", file=sys.stderr)
-        return _FAILED
+        status = _DONE if options.command == "stop" else _FAILED
+        return output.end(status, str(error), pid)
 
 
-def _run(request: Request, options: Namespace) -> int:
-    shown = ""
+def _run(target: Target, options: Namespace, output: Output) -> int:
+    from time import monotonic
 
-    def show(answer: Answer) -> None:
-        nonlocal shown
-        if answer.exitStatus is None:
-            shown = _progress(answer.text, shown)
+    from txsignalfd._control.arguments import REQUESTS
 
-    answer = request.run(options.timeout, show)
-    if shown:
-        sys.stderr.write("\r\033[K")
+    began = monotonic()
+    left = options.timeout
+    signo, _ = REQUESTS[options.command]
+    if options.command == "reload" and options.check:
+        from txsignalfd._control.targetcheck import check
+
+        answer = _answer(target, SIGUSR2, "status", left, output)
+        if answer.exitStatus != _DONE:
+            return output.end(_FAILED, f"not checked: {answer.text}", target.pid)
+        reason = check(target.pid, answer.parsed(), left)
+        if reason:
+            text = f"not reloaded, the check has failed: {reason}"
+            return output.end(_FAILED, text, target.pid)
+        if left is not None:
+            left = max(0.0, left - (monotonic() - began))
+    answer = _answer(target, signo, options.command, left, output)
     if options.command == "status" and answer.exitStatus == _DONE:
-        print(answer.data if options.json else _statusText(answer.data))
-    elif answer.exitStatus == _DONE:
-        print(answer.text)
-    else:
-        print(f"txsignalfd: {answer.text}", file=sys.stderr)
-    return answer.exitStatus or _DONE
+        return _showStatus(answer, output)
+    return output.end(answer.exitStatus or _DONE, answer.text, target.pid)
 
 
-def _progress(text: str, shown: str) -> str:
-    """
-    Show how far the daemon is, on a terminal only.
-    """
-    if text and sys.stderr.isatty():
-        sys.stderr.write(f"\r\033[K{text}")
-        sys.stderr.flush()
-        return text
-    return shown
+def _answer(
+    target: Target, signo: int, command: str, timeout: float | None, output: Output
+) -> Answer:
+    from txsignalfd._control.request import Request
+
+    target.checkCatches(signo)
+    request = Request(target, signo, command)
+    try:
+        return request.run(timeout, lambda answer: output.progress(answer.text))
+    finally:
+        request.close()
 
 
-def _statusText(data: str) -> str:
-    """
-    Return the answer to C{status} as an operator reads it.
-    """
+def _showStatus(answer: Answer, output: Output) -> int:
     import json
 
-    status = json.loads(data)
-    reloads = status["reloads"]
-    lines = [
-        "pid {pid} {state}, up {uptime:.0f} s, txsignalfd {version}".format(**status),
-        *(
-            "  generation {number} {state}: {connections} connections, ".format(**each)
-            + (", ".join(each["addresses"]) or "no port")
-            for each in status["generations"]
-        ),
-        "reloads: {succeeded} done, {failed} failed".format(**reloads),
-        *("  {time} {outcome}; {requester}".format(**each) for each in reloads["last"]),
-        "signals",
-        *(
-            "  {name}={action}: {handled} received".format(**s)
-            for s in status["signals"]
-        ),
-        "children: {children}".format(**status),
-    ]
-    return "\n".join(lines)
+    from txsignalfd._control.statustext import statusText
+    from txsignalfd._control.target import CannotAsk
+
+    status = answer.parsed()
+    if output.asJSON:
+        output.show(json.dumps(status))
+        return _DONE
+    try:
+        text = statusText(status)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise CannotAsk(
+            f"the answer is not understood ({why}): is the daemon of another version?"
+            " try --json"
+        ) from None
+    output.show(text)
+    return _DONE

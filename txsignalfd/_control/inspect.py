@@ -11,45 +11,29 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Sequence
 
+from txsignalfd._control.arguments import INSPECT, addInspectArguments
 from txsignalfd._proc.report import startToText, toJSON, toText
 from txsignalfd._proc.status import atStart, ofProcess
 from txsignalfd._version import __version__
 
 
-def _pid(text: str) -> int:
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise ArgumentTypeError(f"expected a process id, got {text!r}")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None, prog: str = "python -m txsignalfd"
+) -> int:
     """
     Run the command.
 
     @param arguments: The command line without the program; by default that of
         C{sys.argv}.
+    @param prog: The name of the program.
     @return: The exit status: 0, or 1 if the process cannot be inspected.
     @raise SystemExit: With status 2 for wrong arguments.
     """
-    parser = ArgumentParser(
-        prog="python -m txsignalfd",
-        description="Show what a process and its threads do with each signal: which"
-        " are caught, ignored, blocked or pending, and the default action of others.",
-    )
-    parser.add_argument(
-        "pid",
-        metavar="PID",
-        type=_pid,
-        nargs="?",
-        help="the process; without it, the state that programs inherit from this"
-        " shell or supervisor is shown",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object on one line"
-    )
+    parser = ArgumentParser(prog=prog, description=INSPECT)
+    addInspectArguments(parser)
     parser.add_argument(
         "--version", action="version", version=f"txsignalfd {__version__}"
     )

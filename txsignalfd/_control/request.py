@@ -13,7 +13,8 @@ again, with the same token, which the daemon recognizes.
 
 Only datagrams from the daemon's own pid are accepted: the kernel vouches for it
 (SO_PASSCRED).  Another process that guesses the token, or binds the name first,
-can send nothing that is taken for an answer.
+can send nothing that is taken for an answer.  The first answer tells the address of
+the daemon's socket; connected to that, the socket receives from no other process.
 
 See L{txsignalfd._twistd.requests} for the daemon's side, and C{docs/control.rst}
 for what hostile neighbours can and cannot do.
@@ -22,6 +23,7 @@ for what hostile neighbours can and cannot do.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import select
@@ -29,7 +31,8 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
 
 from txsignalfd._control.target import CannotAsk, Target
 from txsignalfd._native.names import signalName
@@ -38,6 +41,9 @@ from txsignalfd.lowlevel import sigqueue
 
 #: Seconds until a request that is not acknowledged is sent again.
 AGAIN: Final = 0.2
+
+#: Seconds until it is sent if the daemon has not looked at an earlier signal.
+BUSY: Final = 0.02
 
 #: How often a request is sent before the target counts as one that does not answer.
 MOST_SENT: Final = 10
@@ -92,6 +98,20 @@ class Answer(NamedTuple):
         status = self.fields.get("X_EXIT_STATUS", "")
         return int(status) if status in ("0", "1") else None
 
+    def parsed(self) -> dict[str, Any]:
+        """
+        Return the data.
+
+        @raise CannotAsk: If it is not what a daemon sends.
+        """
+        try:
+            data = json.loads(self.data)
+        except ValueError as error:
+            raise CannotAsk(f"the answer is not understood: {error}") from None
+        if not isinstance(data, dict):
+            raise CannotAsk("the answer is not understood: it is no JSON object")
+        return data
+
 
 class Request:
     """
@@ -113,6 +133,7 @@ class Request:
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             self._token = self._bind()
+            self._checkIsHeard()
         except BaseException:
             self._socket.close()
             raise
@@ -127,6 +148,17 @@ class Request:
                     continue  # another token has another address
                 raise
             return token
+
+    def _checkIsHeard(self) -> None:
+        try:
+            isHeard = self._target.hears(replyAddress(os.getpid(), self._token))
+        except OSError:
+            return  # the kernel does not say
+        if not isHeard:
+            raise CannotAsk(
+                f"process {self._target.pid} is in another network namespace, so its"
+                f" answers cannot arrive: {self._target.enter}"
+            )
 
     def close(self) -> None:
         """
@@ -154,10 +186,10 @@ class Request:
         while True:
             now = time.monotonic()
             if deadline is not None and now >= deadline:
-                raise CannotAsk(f"no answer within {timeout:g} s")
+                what = "outcome" if self._acknowledged else "answer"
+                raise CannotAsk(f"no {what} within {timeout:g} s")
             if not self._acknowledged and now >= again:
-                self._send()
-                again = now + AGAIN
+                again = now + (AGAIN if self._send() else BUSY)
             ready = dict(poll.poll(self._milliseconds(now, again, deadline)))
             if self._socket.fileno() in ready:
                 answer = self._receive()
@@ -177,13 +209,16 @@ class Request:
             times.append(deadline)
         return max(0.0, min(times) - now) * 1000 + 1 if times else None
 
-    def _send(self) -> None:
+    def _send(self) -> bool:
+        """
+        Send the signal, if its value can reach the daemon now.
+        """
         # While the signal is pending the daemon has not looked at it, and a second
         # one would be merged with it.
-        if self._sent and self._target.hasPending(self._signo):
-            return
+        if self._target.hasPending(self._signo):
+            return False
         if not self._target.canQueue:
-            return  # RLIMIT_SIGPENDING is reached for now: the token would be lost
+            return False  # RLIMIT_SIGPENDING is reached: the value would be lost
         if self._sent == MOST_SENT:
             raise CannotAsk(
                 f"process {self._target.pid} has received {signalName(self._signo)},"
@@ -197,6 +232,7 @@ class Request:
                 f"process {self._target.pid} cannot be signalled: {error.strerror}"
             ) from None
         self._sent += 1
+        return True
 
     def _receive(self) -> Answer | None:
         """
@@ -204,12 +240,15 @@ class Request:
 
         @return: C{None} if it is not the daemon's.
         """
-        datagram, ancillary, _, _ = self._socket.recvmsg(
+        datagram, ancillary, _, sender = self._socket.recvmsg(
             _LONGEST, socket.CMSG_SPACE(_CREDENTIALS.size)
         )
         for level, kind, data in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
                 pid, _, _ = _CREDENTIALS.unpack(data)
                 if pid == self._target.pid:
+                    # The daemon may have closed its socket, and be about to end.
+                    with suppress(ConnectionRefusedError):
+                        self._socket.connect(sender)
                     return Answer.parse(datagram)
         return None

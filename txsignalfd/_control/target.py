@@ -11,6 +11,9 @@ import subprocess
 from txsignalfd._native.names import signalName
 from txsignalfd._proc.status import ThreadSignals, ofProcess
 
+#: The C code of this package, in the path of a loaded file.
+_EXTENSION = b"/txsignalfd/_native/extension."
+
 
 class CannotAsk(Exception):
     """
@@ -69,6 +72,8 @@ class Target:
         @raise CannotAsk: If there is no such process.
         """
         self.pid = parseTarget(text)
+        if not hasattr(os, "pidfd_open"):
+            raise CannotAsk("this system has no pidfd_open(2)")
         try:
             self._pidfd = os.pidfd_open(self.pid)
         except OSError as error:
@@ -82,15 +87,63 @@ class Target:
 
     def checkCatches(self, signo: int) -> None:
         """
-        Check that a signal would reach a handler of the process.
+        Check that a signal would reach a handler of this package in the process.
 
-        @raise CannotAsk: If it would be ignored, or have its default action.
+        @raise CannotAsk: If it would not, as far as C{/proc} shows, or if the process
+            could not see who has sent it.
         """
         if signo not in self._status().caught:
             raise CannotAsk(
                 f"process {self.pid} has no handler for {signalName(signo)}: it is no"
                 " twistd signalfd that serves"
             )
+        if not self._mayUseThisPackage():
+            raise CannotAsk(
+                f"process {self.pid} has not loaded txsignalfd: it is no twistd"
+                " signalfd, and was sent no signal"
+            )
+        if self._isInInnerNamespace():
+            raise CannotAsk(
+                f"process {self.pid} is in another pid namespace, and cannot see who"
+                f" asks: {self.enter} --pid"
+            )
+
+    @property
+    def enter(self) -> str:
+        """
+        The beginning of a command that runs another one where the process runs.
+        """
+        return f"run the command by nsenter --target {self.pid} --mount --net"
+
+    def _isInInnerNamespace(self) -> bool:
+        with open(self._proc("status"), encoding="utf-8", errors="replace") as file:
+            (ids,) = (line.split()[1:] for line in file if line.startswith("NSpid:"))
+        return len(ids) > 1
+
+    def _mayUseThisPackage(self) -> bool:
+        """
+        Return whether the process has loaded the C code of this package, if it can be
+        determined: a stale pidfile may name any other process.
+        """
+        try:
+            with open(self._proc("maps"), "rb") as file:
+                return any(_EXTENSION in line for line in file)
+        except PermissionError:
+            return True
+
+    def hears(self, address: bytes) -> bool:
+        """
+        Return whether an abstract socket of this process is in the network namespace
+        of the process.
+
+        @param address: The address of the socket, which is bound.
+        """
+        name = b"@" + address[1:]
+        with open(self._proc("net/unix"), "rb") as file:
+            return any(line.split()[-1] == name for line in file)
+
+    def _proc(self, name: str) -> str:
+        return f"/proc/{self.pid}/{name}"
 
     @property
     def canQueue(self) -> bool:

@@ -125,6 +125,30 @@ def shareInherited(duplicates: set[int] = unclaimed) -> None:
     _replace(SharedInherited(_own(), duplicates))
 
 
+class _Assumed(SharedInherited):
+    """
+    Has every descriptor, in a process to which systemd passes none.
+    """
+
+    def inheritedDescriptors(self) -> Any:
+        return self
+
+    def inheritedNamedDescriptors(self) -> Any:
+        return self
+
+    def __getitem__(self, key: object) -> int:
+        return -1
+
+
+def assumeInherited() -> None:
+    """
+    Make each C{systemd:} endpoint from now on as if its socket was passed.
+
+    It can be made, but not listen.
+    """
+    _replace(_Assumed(_own(), set()))
+
+
 def unshareInherited() -> None:
     """
     Give the descriptor itself to the next endpoint, as Twisted does.

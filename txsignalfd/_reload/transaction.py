@@ -13,7 +13,7 @@ like any other.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from datetime import datetime, timezone
 from inspect import isawaitable
@@ -318,6 +318,33 @@ class Reload:
         self._ended = monotonic()
         self.isOver = True
         self.failure = failure
+
+
+class History:
+    """
+    The reloads of a service.
+
+    @ivar succeeded: How many succeeded.
+    @ivar failed: How many failed.
+    @ivar seconds: How long those that succeeded and those that failed have taken.
+    @ivar last: The last ones, the newest last.
+    """
+
+    def __init__(self) -> None:
+        self.succeeded = 0
+        self.failed = 0
+        self.seconds = {"succeeded": 0.0, "failed": 0.0}
+        self.last: deque[dict[str, Any]] = deque(maxlen=10)
+
+    def add(self, reload: Reload) -> None:
+        """
+        Add a reload that is over.
+        """
+        succeeded = reload.failure is None
+        self.succeeded += succeeded
+        self.failed += not succeeded
+        self.seconds["succeeded" if succeeded else "failed"] += reload.seconds
+        self.last.append({"succeeded": succeeded, **reload.status()})
 
 
 ReloadObserver: TypeAlias = Callable[[Reload], object]

@@ -10,20 +10,16 @@ belongs to the user's function.
 from __future__ import annotations
 
 import json
-import os
-from collections import deque
-from collections.abc import Callable, Mapping
-from time import monotonic
+from collections.abc import Callable
 from typing import Any, Final
 
-from txsignalfd._children.orphans import childProcesses
 from txsignalfd._dispatch.dispatcher import dispatcherFor
-from txsignalfd._native.names import signalName
+from txsignalfd._proc.reason import reasonOf
 from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.transaction import Reload
 from txsignalfd._twistd.actions import Action
-from txsignalfd._twistd.requests import Requester, Requests, requesterOf
-from txsignalfd._version import __version__
+from txsignalfd._twistd.requests import REMEMBERED, Requester, Requests, requesterOf
+from txsignalfd._twistd.status import DaemonStatus
 from txsignalfd.siginfo import SigInfo
 
 #: Seconds between two lines about connections that drain during a stop.
@@ -33,45 +29,30 @@ PROGRESS: Final = 0.2
 _COMMAND_OF: Final = {"report": "status", "quit": "stop"}
 
 
-class History:
-    """
-    The reloads of a service.
-
-    @ivar succeeded: How many succeeded.
-    @ivar failed: How many failed.
-    @ivar last: The last ones, the newest last, as L{Reload.status} describes them.
-    """
-
-    def __init__(self) -> None:
-        self.succeeded = 0
-        self.failed = 0
-        self.last: deque[dict[str, Any]] = deque(maxlen=10)
-
-
 class Answers:
     """
     The outcome of the daemon's actions, for their requesters.  Use it in the
     reactor's thread.
     """
 
-    def __init__(self, reloads: ReloadService, history: History, reactor: Any) -> None:
+    def __init__(
+        self, reloads: ReloadService, status: DaemonStatus, reactor: Any
+    ) -> None:
         """
         @param reloads: The service.
-        @param history: Its reloads.
+        @param status: Describes the daemon.
         @param reactor: The reactor.
         """
         self._reloads = reloads
-        self._history = history
+        self._status = status
         self._reactor = reactor
         self._requests = Requests()
-        self._began = monotonic()
-        #: The action of each signal.
-        self.actions: Mapping[int, Action] = {}
         #: Requests for the next reload, for the one that goes on, and for the stop.
         self.waiting: list[SigInfo] = []
         self.current: list[SigInfo] = []
         self._stops: list[SigInfo] = []
         self._progress: Any = None
+        self._hasShown = False
 
     def receive(
         self, info: SigInfo, action: Action, handler: Callable[[SigInfo], Any]
@@ -91,7 +72,11 @@ class Answers:
         if requester is None or not self._requests.isAnswered(info):
             return handler(info)
         if not self._requests.isRepeated(requester):
-            self._act(requester, info, action, handler)
+            try:
+                self._act(requester, info, action, handler)
+            except Exception as error:
+                self._fail(info, reasonOf(error))
+                raise
         return None
 
     def _act(
@@ -103,15 +88,18 @@ class Answers:
     ) -> None:
         command = _COMMAND_OF.get(action.name, action.name)
         if requester.command != command:
-            text = f"{info.name}={action}, so it does not {requester.command}"
-            self._requests.answer(info, text, succeeded=False)
+            wanted = "report" if requester.command == "status" else requester.command
+            self._fail(info, f"{info.name}={action}, so it does not {wanted}")
         elif command == "status":
-            text = json.dumps(self._status(), separators=(",", ":"))
+            status = self._status(dispatcherFor(self._reactor))
+            text = json.dumps(status, separators=(",", ":"))
             self._requests.answer(info, "", succeeded=True, data=text)
         elif command == "rotate":
             lines = handler(info)
             failed = any("not rotated" in line for line in lines)
             self._requests.answer(info, "; ".join(lines), not failed)
+        elif len(self.waiting) + len(self._stops) >= REMEMBERED:
+            self._fail(info, f"{REMEMBERED} other requests are waiting: not accepted")
         elif command == "stop":
             self._stops.append(info)
             handler(info)
@@ -122,14 +110,16 @@ class Answers:
             if not self._reloads.running:
                 self.refuse()
 
+    def _fail(self, info: SigInfo, text: str) -> None:
+        self._requests.answer(info, text, succeeded=False)
+
     def refuse(self) -> None:
         """
         Answer the requests for a reload that will not happen.
         """
         refused, self.waiting = self.waiting, []
         for info in refused:
-            text = "not reloaded: the service is being stopped"
-            self._requests.answer(info, text, succeeded=False)
+            self._fail(info, "not reloaded: the service is being stopped")
 
     def before(self) -> None:
         """
@@ -149,10 +139,12 @@ class Answers:
         if self._progress is not None and self._progress.active():
             return
         self._progress = self._reactor.callLater(PROGRESS, self._showProgress)
-        count = sum(each["connections"] for each in self._generations())
-        text = "1 connection drains" if count == 1 else f"{count} connections drain"
-        for info in self._stops:
-            self._requests.report(info, f"stopping: {text}")
+        count = sum(each["connections"] for each in self._status.generations())
+        if count or self._hasShown:
+            self._hasShown = True
+            text = "1 connection drains" if count == 1 else f"{count} connections drain"
+            for info in self._stops:
+                self._requests.report(info, f"stopping: {text}")
 
     def close(self) -> None:
         """
@@ -162,34 +154,3 @@ class Answers:
         if self._progress is not None and self._progress.active():
             self._progress.cancel()
         self._requests.close()
-
-    def _generations(self) -> list[dict[str, Any]]:
-        return [generation.status() for generation in self._reloads.generations]
-
-    def _status(self) -> dict[str, Any]:
-        dispatcher = dispatcherFor(self._reactor)
-        handled = {
-            signo: sum(each.handled for each in dispatcher.handlersOf(signo))
-            for signo in dispatcher.watching
-        }
-        return {
-            "pid": os.getpid(),
-            "version": __version__,
-            "uptime": round(monotonic() - self._began, 3),
-            "state": "stops" if self._stops else "serves",
-            "generations": self._generations(),
-            "reloads": {
-                "succeeded": self._history.succeeded,
-                "failed": self._history.failed,
-                "last": list(self._history.last),
-            },
-            "signals": [
-                {
-                    "name": signalName(signo),
-                    "action": str(action),
-                    "handled": handled.get(signo, 0),
-                }
-                for signo, action in sorted(self.actions.items())
-            ],
-            "children": len(childProcesses()),
-        }

@@ -28,17 +28,18 @@ from txsignalfd._proc.sender import describeWithCommand, hasTerminal, isFromLead
 from txsignalfd._reload.generation import FLUSH
 from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.stored import SocketStore
-from txsignalfd._reload.transaction import Reload
+from txsignalfd._reload.transaction import History, Reload
 from txsignalfd._twistd.actions import DEFAULTS, REPEAT, Action, describeActions
-from txsignalfd._twistd.answers import Answers, History
+from txsignalfd._twistd.answers import Answers
 from txsignalfd._twistd.applications import ApplicationFile
 from txsignalfd._twistd.commands import RunCommand
 from txsignalfd._twistd.logs import rotateLogs, unblockLog
 from txsignalfd._twistd.notstarted import logNotStarted, starting
-from txsignalfd._twistd.plugins import LoadedCode
+from txsignalfd._twistd.plugins import LoadedCode, logicalDirectory
 from txsignalfd._twistd.report import report
 from txsignalfd._twistd.settings import Settings
 from txsignalfd._twistd.startup import startupSignals
+from txsignalfd._twistd.status import DaemonStatus
 from txsignalfd._twistd.systemd import Notifier
 from txsignalfd.service import SignalService
 from txsignalfd.siginfo import SigInfo
@@ -100,7 +101,8 @@ class Daemon(Service):
         self.failed = False
         reloads.logsStart = False
         self._history = History()
-        self._answers = Answers(reloads, self._history, reactor)
+        self._status = DaemonStatus(reloads, self._history, logicalDirectory())
+        self._answers = Answers(reloads, self._status, reactor)
         reloads.addObserver(self._before, self._after)
 
     def setServiceParent(self, parent: Any) -> None:
@@ -133,7 +135,7 @@ class Daemon(Service):
         super().privilegedStartService()
         unblockLog(self._reactor)
         self._actions = self._effectiveActions()
-        self._answers.actions = self._actions
+        self._status.actions = self._actions
         self._hadTerminal = self._foreground and hasTerminal()
         self._signals = SignalService(
             {
@@ -190,6 +192,7 @@ class Daemon(Service):
         Drain open connections, and stop the service.
         """
         super().stopService()
+        self._status.isStopping = True
         if self._stopSignal is None:
             self._stopSignal, self._stopBegan = 0, monotonic()
         self._notifier.stopping()
@@ -257,11 +260,7 @@ class Daemon(Service):
             self._reactor.callLater(0, self._reactor.stop)
 
     def _record(self, reload: Reload) -> None:
-        self._history.last.append(reload.status())
-        if reload.failure is None:
-            self._history.succeeded += 1
-        else:
-            self._history.failed += 1
+        self._history.add(reload)
         if self._answers.current:
             self._answers.after(reload)
 

@@ -65,7 +65,7 @@ def parseOptions(maker: Any, parent: Any, arguments: list[str]) -> Any:
     return options
 
 
-def _logicalDirectory() -> str:
+def logicalDirectory() -> str:
     """
     Return the working directory as the shell names it, with symbolic links.
 
@@ -99,7 +99,7 @@ class PluginFactory:
         """
         self._maker = maker
         self._parseAgain = parseAgain
-        self._directory = _logicalDirectory()
+        self._directory = logicalDirectory()
         self._entered = os.stat(os.curdir)
         self._root = os.stat("/")
         self._first = checkService(maker.makeService(options), self)

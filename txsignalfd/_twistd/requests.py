@@ -5,7 +5,9 @@ L{Requests}: answer the C{txsignalfd} command.
 A request is a signal that sigqueue(3) sent with a positive value.  Its low bits name
 the command, and the others are random: together they are the token.  The answers are
 datagrams of assignments, as those of sd_notify(3), to an abstract UNIX socket that
-the requester has bound: see L{txsignalfd._control.request}.
+the requester has bound: see L{txsignalfd._control.request}.  They come from a socket
+with an address, to which the requester connects its own, so that no other process can
+fill that with datagrams.
 
 The pid and the token are only the sender's claims.  So an answer may go to an
 address that nobody has bound, or that somebody else has, and contains nothing but
@@ -26,11 +28,17 @@ from txsignalfd.siginfo import SigInfo
 #: The number of requests that are remembered, to recognize one that is repeated.
 REMEMBERED: Final = 1024
 
+#: The most bytes of the line for the operator; a datagram has to fit into the
+#: sender's buffer, which has 208 KiB by default.
+LONGEST: Final = 16384
+
 #: The commands, by their number in the low bits of a token.
 COMMANDS: Final = {1: "reload", 2: "stop", 3: "rotate", 4: "status"}
 COMMAND_BITS: Final = 3
 
 _SI_QUEUE: Final = CODES["SI_QUEUE"]
+
+_TOO_LONG: Final = b"STATUS=the answer does not fit into a datagram\nX_EXIT_STATUS=1"
 
 
 def replyAddress(pid: int, token: int) -> bytes:
@@ -95,11 +103,13 @@ class Requests:
 
     def isRepeated(self, requester: Requester) -> bool:
         """
-        Remember a request.
+        Remember a request, unless it changes nothing.
 
         @return: Whether the request was received before, and must not be acted on
             again.
         """
+        if requester.command == "status":
+            return False
         isRepeated = requester in self._answers
         self._answers.setdefault(requester, None)
         if len(self._answers) > REMEMBERED:
@@ -132,7 +142,7 @@ class Requests:
         if data:
             assignments.append(b"X_JSON=" + data.encode())
         message = b"\n".join(assignments)
-        if requester in self._answers:
+        if requester in self._answers and not data:
             self._answers[requester] = message
         self._send(requester, message)
 
@@ -146,8 +156,11 @@ class Requests:
             if self._socket is None:
                 kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
                 self._socket = socket.socket(socket.AF_UNIX, kind)
+                self._socket.bind(b"")  # the kernel chooses an abstract address
             self._socket.sendto(message, replyAddress(*requester))
         except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                return self._send(requester, _TOO_LONG)
             return error.errno != errno.ECONNREFUSED
         return True
 
@@ -161,4 +174,5 @@ class Requests:
 
 
 def _status(text: str) -> bytes:
-    return b"STATUS=" + " ".join(text.split()).encode(errors="replace")
+    line = " ".join(text.split()).encode(errors="replace")
+    return b"STATUS=" + (line if len(line) <= LONGEST else line[:LONGEST] + b"...")

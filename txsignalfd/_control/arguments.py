@@ -1,0 +1,116 @@
+# -*- test-case-name: tests.control.test_arguments -*-
+"""
+The arguments of the C{txsignalfd} command.
+
+Its help, the completion of shells and the parser itself come from L{parser}.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError
+from contextlib import suppress
+from math import inf
+from signal import SIGHUP, SIGTERM, SIGUSR1, SIGUSR2
+
+from txsignalfd._version import __version__
+
+#: The commands that ask a daemon: the signal whose action is wanted, and the help.
+REQUESTS = {
+    "reload": (SIGHUP, "reload the service, and wait until the new one serves"),
+    "stop": (SIGTERM, "stop the daemon, and wait until it has ended"),
+    "rotate": (SIGUSR1, "rotate the log files"),
+    "status": (SIGUSR2, "show what the daemon is doing"),
+}
+
+_TARGET = "a pid, the path of a pidfile, or unit:NAME (a unit of systemd)"
+
+_JSON = "print one JSON object on one line"
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (value := float(text)) < inf:
+            return value
+    raise ArgumentTypeError(f"expected a number of seconds, 0 or more, got {text!r}")
+
+
+def _processId(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise ArgumentTypeError(f"expected a process id, got {text!r}")
+
+
+def parser() -> ArgumentParser:
+    """
+    Return a parser of the whole command line.
+    """
+    whole = ArgumentParser(
+        prog="txsignalfd",
+        description="Ask a daemon that twistd signalfd runs, or inspect a process.",
+        epilog="Exit status: 0 done; 1 refused or failed, with the reason in one line;"
+        " 2 the target cannot be asked.  A PID alone is inspected.",
+    )
+    whole.add_argument(
+        "--version", action="version", version=f"txsignalfd {__version__}"
+    )
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (_, text) in REQUESTS.items():
+        command = commands.add_parser(name, help=text, description=f"{text}.")
+        command.add_argument("target", metavar="TARGET", help=_TARGET)
+        command.add_argument("--json", action="store_true", help=_JSON)
+        command.add_argument(
+            "--timeout",
+            type=_seconds,
+            metavar="SECONDS",
+            help="how long to wait for the outcome [default: no limit]",
+        )
+        if name == "reload":
+            command.add_argument(
+                "--check",
+                action="store_true",
+                help="check the command line of the daemon first, and do not reload if"
+                " that fails",
+            )
+    _addCheck(commands)
+    text = "show what a process does with each signal"
+    addInspectArguments(commands.add_parser("inspect", help=text, description=INSPECT))
+    return whole
+
+
+def _addCheck(commands: object) -> None:
+    text = "make the service of a command line of twistd, without starting it"
+    command = commands.add_parser(  # type: ignore[attr-defined]
+        "check",
+        help=text,
+        description=f"{text}.",
+        usage="txsignalfd check [-h] [--json] [options of twistd] PLUGIN ... | -y FILE",
+    )
+    command.add_argument("--json", action="store_true", help=_JSON)
+    command.add_argument(
+        "arguments",
+        metavar="ARGUMENT",
+        nargs="+",
+        help="the arguments of twistd, with or without signalfd",
+    )
+
+
+#: What C{txsignalfd inspect} shows.
+INSPECT = (
+    "Show what a process and its threads do with each signal: which are caught,"
+    " ignored, blocked or pending, and the default action of others."
+)
+
+
+def addInspectArguments(command: ArgumentParser) -> None:
+    """
+    Add the arguments of C{txsignalfd inspect}.
+    """
+    command.add_argument(
+        "pid",
+        metavar="PID",
+        type=_processId,
+        nargs="?",
+        help="the process; without it, the state that programs inherit from this"
+        " shell or supervisor is shown",
+    )
+    command.add_argument("--json", action="store_true", help=_JSON)
