@@ -28,6 +28,7 @@ from txsignalfd._reload.sharing import (
 from txsignalfd._twistd.actions import DEFAULTS, parseOn, parseSignal
 from txsignalfd._twistd.applications import ApplicationFile, applicationFile
 from txsignalfd._twistd.daemon import makeDaemon
+from txsignalfd._twistd.metrics import checkInstalled
 from txsignalfd._twistd.notstarted import hideTraceback, makingService
 from txsignalfd._twistd.plugins import PluginFactory, installedPlugins, parseOptions
 from txsignalfd._twistd.settings import DRAIN, Settings, checkSeconds
@@ -70,6 +71,19 @@ def seconds(option: str, text: str) -> float:
         return checkSeconds(option, text)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def metricsEndpoint(text: str) -> str:
+    """
+    Parse the argument of C{--metrics}.
+
+    @raise UsageError: If metrics cannot be served.
+    """
+    try:
+        checkInstalled()
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return text
 
 
 class Options(UsageOptions):
@@ -138,6 +152,16 @@ class Options(UsageOptions):
             "y",
             None,
             "run an application from a Python file, as twistd -y does, and reload it",
+        ],
+        [
+            "metrics",
+            None,
+            None,
+            (
+                "serve metrics for Prometheus at /metrics of this endpoint, such as"
+                " tcp:9101:interface=127.0.0.1 [default: none]"
+            ),
+            metricsEndpoint,
         ],
         ["source", None, None, "the same, from a file that twistd --source reads"],
         ["file", None, None, "the same, from a pickle that twistd --file reads"],
@@ -297,7 +321,7 @@ class Options(UsageOptions):
         if self.subCommand is not None or self.application is not None:
             self._forService()
             return
-        for option in ("on", "stop-first", *_TIMES):
+        for option in ("on", "stop-first", "metrics", *_TIMES):
             # 0 is a valid time.
             if self[option] or (option in _TIMES and self[option] == 0):
                 raise UsageError(f"--{option}: only with a command, such as web")
@@ -330,6 +354,7 @@ class Options(UsageOptions):
             self["drain"],
             self["stop-timeout"],
             bool(self["stop-first"]),
+            self["metrics"] or "",
         )
 
     @property
@@ -358,7 +383,7 @@ def makeService(options: Options) -> IService:
         factory = PluginFactory(
             maker, getattr(options, "subOptions", None), options.parseAgain
         )
-    daemon = makeDaemon(factory, options.settings, options.inForeground, reactor)
+        daemon = makeDaemon(factory, options.settings, options.inForeground, reactor)
     daemon.reloads.addParticipant(factory.prepare)
     daemon.reloads.early = options.early
     daemon.debug = bool(twistd.get("debug"))

@@ -13,7 +13,7 @@ from signal import SIGCHLD, SIGHUP, default_int_handler, getsignal
 from time import monotonic
 from typing import Any, Final
 
-from twisted.application.service import Service
+from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -34,6 +34,7 @@ from txsignalfd._twistd.answers import Answers
 from txsignalfd._twistd.applications import ApplicationFile
 from txsignalfd._twistd.commands import RunCommand
 from txsignalfd._twistd.logs import rotateLogs, unblockLog
+from txsignalfd._twistd.metrics import metricsService
 from txsignalfd._twistd.notstarted import logNotStarted, starting
 from txsignalfd._twistd.plugins import LoadedCode, logicalDirectory
 from txsignalfd._twistd.report import report
@@ -58,12 +59,14 @@ class Daemon(Service):
 
     @cvar debug: Whether to show the traceback if the service cannot start.
     @cvar application: The application file that it runs, if it runs one.
+    @cvar metrics: Serves the metrics, if they are asked for.
     @ivar reloads: The service.
     @ivar failed: Whether its first generation could not start.
     """
 
     debug: bool = False
     application: ApplicationFile | None = None
+    metrics: IService | None = None
 
     def __init__(
         self,
@@ -159,6 +162,9 @@ class Daemon(Service):
         self._signals.privilegedStartService()
         try:
             with self.starting():
+                if self.metrics is not None:
+                    # Before the reactor attributes ports to the service.
+                    self.metrics.privilegedStartService()
                 self.reloads.privilegedStartService()
         except BaseException:
             self._signals.stopService()
@@ -210,6 +216,8 @@ class Daemon(Service):
         self._stopExtending()
         self._notifier.stopWatchdog()
         self._notifier.close()
+        if self.metrics is not None:
+            self.metrics.stopService()
         self._answers.close()
         startupSignals.deferAgain()
         self._signals.stopService()
@@ -263,6 +271,12 @@ class Daemon(Service):
         self._history.add(reload)
         if self._answers.current:
             self._answers.after(reload)
+
+    def status(self) -> dict[str, Any]:
+        """
+        Describe the daemon for a program, in the reactor's thread.
+        """
+        return self._status(dispatcherFor(self._reactor))
 
     def exit(self) -> None:
         """
@@ -389,4 +403,7 @@ def makeDaemon(
         reactor=reactor,
     )
     reloads.alone = True
-    return Daemon(reloads, settings.on, foreground, Notifier(reactor), reactor)
+    daemon = Daemon(reloads, settings.on, foreground, Notifier(reactor), reactor)
+    if settings.metrics:
+        daemon.metrics = metricsService(settings.metrics, daemon.status)
+    return daemon

@@ -28,6 +28,8 @@ class Settings(NamedTuple):
     stopTimeout: float = DRAIN
     #: Whether a reload stops the old service before it makes the new one.
     stopFirst: bool = False
+    #: The endpoint where metrics are served, or an empty string.
+    metrics: str = ""
 
 
 def checkSettings(

@@ -1,0 +1,150 @@
+# -*- test-case-name: tests.twistd.test_metrics -*-
+"""
+The metrics of a daemon, for Prometheus.
+
+L{metricsService} serves them by prometheus-client's own resource for Twisted.  The
+listener belongs to the daemon, not to a generation: a reload does not touch it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import Any, Final
+
+from twisted.application.service import IService
+
+#: The states of generations that are always shown.
+_STATES: Final = ("serves", "drains")
+
+
+class Collector:
+    """
+    Converts the status of a daemon to metrics.
+
+    prometheus-client calls it in a thread of the reactor's thread pool.
+
+    @ivar status: The status, as C{txsignalfd status --json} shows it.
+    """
+
+    status: dict[str, Any]
+
+    def collect(self) -> Iterator[Any]:
+        """
+        Yield the metrics.
+        """
+        from prometheus_client import core
+
+        status = self.status
+        yield core.InfoMetricFamily(
+            "txsignalfd", "The version", value={"version": status["version"]}
+        )
+        yield core.GaugeMetricFamily(
+            "txsignalfd_uptime_seconds",
+            "The time since the daemon was made",
+            value=status["uptime"],
+        )
+        reloads = status["reloads"]
+        counter = core.CounterMetricFamily(
+            "txsignalfd_reloads", "Reloads by outcome", labels=["outcome"]
+        )
+        summary = core.SummaryMetricFamily(
+            "txsignalfd_reload_duration_seconds",
+            "The time that reloads have taken, by outcome",
+            labels=["outcome"],
+        )
+        for outcome, seconds in reloads["seconds"].items():
+            counter.add_metric([outcome], reloads[outcome])
+            summary.add_metric([outcome], reloads[outcome], seconds)
+        yield counter
+        yield summary
+        yield from self._generations()
+        received = core.CounterMetricFamily(
+            "txsignalfd_signals_received", "Signals received", labels=["signal"]
+        )
+        for each in status["signals"]:
+            received.add_metric([each["name"]], each["received"])
+        yield received
+        if status["childCount"] is not None:
+            yield core.GaugeMetricFamily(
+                "txsignalfd_children", "Child processes", value=status["childCount"]
+            )
+        yield core.GaugeMetricFamily(
+            "txsignalfd_workers", "Worker processes", value=len(status["workers"])
+        )
+
+    def _generations(self) -> Iterator[Any]:
+        from prometheus_client import core
+
+        generations = Counter(dict.fromkeys(_STATES, 0))
+        connections = Counter(dict.fromkeys(_STATES, 0))
+        for each in self.status["generations"]:
+            generations[each["state"]] += 1
+            connections[each["state"]] += each["connections"]
+        for name, counts in (
+            ("generations", generations),
+            ("connections", connections),
+        ):
+            gauge = core.GaugeMetricFamily(
+                f"txsignalfd_{name}", f"{name.title()} by state", labels=["state"]
+            )
+            for state, count in counts.items():
+                gauge.add_metric([state], count)
+            yield gauge
+
+
+def checkInstalled() -> None:
+    """
+    Check that prometheus-client is installed.
+
+    @raise ValueError: If it is not.
+    """
+    if find_spec("prometheus_client") is None:
+        raise ValueError(
+            "--metrics: prometheus-client is missing; pip install 'txsignalfd[metrics]'"
+        )
+
+
+def metricsService(endpoint: str, status: Callable[[], dict[str, Any]]) -> IService:
+    """
+    Return a service that serves metrics at C{/metrics}.
+
+    @param endpoint: Where to listen, such as C{tcp:9101:interface=127.0.0.1}.
+    @param status: Returns the status of the daemon, in the reactor's thread.
+    @raise ValueError: If prometheus-client is missing, or for a wrong endpoint.
+    """
+    checkInstalled()
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.twisted import MetricsResource
+    from twisted.application import strports
+    from twisted.web.resource import Resource
+    from twisted.web.server import Site
+
+    collector = Collector()
+    registry = CollectorRegistry()
+    registry.register(collector)
+    metrics = MetricsResource(registry)
+
+    class Scraped(Resource):
+        isLeaf = True
+
+        def render(self, request: Any) -> Any:
+            collector.status = status()
+            return metrics.render(request)
+
+    class QuietSite(Site):
+        noisy = False
+
+        def log(self, request: Any) -> None:
+            """
+            Do not log a request: there is one every few seconds.
+            """
+
+    root = Resource()
+    root.putChild(b"metrics", Scraped())
+    try:
+        service = strports.service(endpoint, QuietSite(root))
+    except ValueError as error:
+        raise ValueError(f"--metrics: {error}") from None
+    return service
