@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from twisted.application.reactors import installReactor
 from twisted.internet.posixbase import PosixReactorBase
 from twisted.trial.reporter import TreeReporter
-from twisted.trial.runner import TestLoader, TrialRunner
+from twisted.trial.runner import DestructiveTestSuite, TestLoader, TrialRunner
 
 from txsignalfd import ReactorSignals
 
@@ -86,7 +86,9 @@ def runHere(suites: list[str], how: str) -> Outcome:
     installReactor(SIGNALFD if how == SIGNALFD else EPOLL)
     report = StringIO()
     runner = TrialRunner(TreeReporter, stream=report, workingDirectory="_trial_temp")
-    result: Any = runner.run(TestLoader().loadByNames(suites))
+    loader = TestLoader()
+    loader.suiteFactory = DestructiveTestSuite  # as trial's own
+    result: Any = runner.run(loader.loadByNames(suites, recurse=True))
     failed = [test.id() for test, _ in (*result.errors, *result.failures)]
     failed += [test.id() for test, *_ in result.unexpectedSuccesses]
     skipped = [test.id() for test, _ in result.skips]

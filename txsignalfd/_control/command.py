@@ -4,34 +4,27 @@ The C{txsignalfd} command: ask a daemon to reload, stop, rotate its log or repor
 
 Exit status: 0 if the daemon did it, 1 if it refused or failed, with the reason in
 one line, and 2 if it cannot be asked.  A command imports what it needs when it
-runs: C{--help} imports nothing of Twisted.
+runs.  C{--help} imports nothing: C{signal} and C{argparse} take as long as the start
+of Python.
 """
 
 from __future__ import annotations
 
-import faulthandler
 import sys
-from collections.abc import Sequence
-from signal import (
-    SIG_DFL,
-    SIGINT,
-    SIGPIPE,
-    SIGUSR2,
-    default_int_handler,
-    getsignal,
-    signal,
-)
 
 TYPE_CHECKING = False  # see txsignalfd/__init__.py
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Sequence
 
     from txsignalfd._control.output import Output
     from txsignalfd._control.request import Answer
     from txsignalfd._control.target import Target
 
 _DONE, _FAILED, _CANNOT_ASK = 0, 1, 2
+
+_HELP = (["-h"], ["--help"])
 
 
 def run() -> None:
@@ -40,6 +33,22 @@ def run() -> None:
 
     @raise SystemExit: With the exit status.
     """
+    if sys.argv[1:2] not in _HELP:
+        _restoreActions()
+    sys.exit(main())
+
+
+def _restoreActions() -> None:
+    import faulthandler
+    from signal import (
+        SIG_DFL,
+        SIGINT,
+        SIGPIPE,
+        default_int_handler,
+        getsignal,
+        signal,
+    )
+
     # Restore the actions that -X faulthandler or -X dev has replaced.
     faulthandler.disable()
     # End silently, as cat(1) does, when the reader closes the pipe.  The inherited
@@ -47,7 +56,6 @@ def run() -> None:
     signal(SIGPIPE, SIG_DFL)
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)  # the same for ^C
-    sys.exit(main())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     first, *others = given or [""]
+    if [first] in _HELP:
+        from txsignalfd._control.helptext import HELP
+
+        print(HELP, end="")
+        return _DONE
     if first == "check" and others and others[0] not in ("-h", "--help"):
         from txsignalfd._control.check import main as check
 
@@ -108,6 +121,8 @@ def _run(target: Target, options: Namespace, output: Output) -> int:
     left = options.timeout
     signo, _ = REQUESTS[options.command]
     if options.command == "reload" and options.check:
+        from signal import SIGUSR2
+
         from txsignalfd._control.targetcheck import check
 
         answer = _answer(target, SIGUSR2, "status", left, output)
