@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from getopt import getopt
 from typing import Any, Final
@@ -27,7 +28,7 @@ from txsignalfd._reload.sharing import (
 )
 from txsignalfd._twistd.actions import DEFAULTS, parseOn, parseSignal
 from txsignalfd._twistd.applications import ApplicationFile, applicationFile
-from txsignalfd._twistd.daemon import makeDaemon
+from txsignalfd._twistd.daemon import Daemon, makeDaemon
 from txsignalfd._twistd.metrics import checkInstalled
 from txsignalfd._twistd.notstarted import hideTraceback, makingService
 from txsignalfd._twistd.plugins import PluginFactory, installedPlugins, parseOptions
@@ -40,7 +41,17 @@ from txsignalfd._twistd.signallog import (
 )
 from txsignalfd._twistd.startup import removeOwnPidfile, startupSignals
 from txsignalfd._twistd.usage import explain
+from txsignalfd._twistd.workeroptions import (
+    START,
+    Unparsed,
+    becomeSupervisor,
+    becomeWorker,
+    makeSupervisor,
+    makeWorker,
+    workerCount,
+)
 from txsignalfd._version import __version__
+from txsignalfd._workers.worker import Worker
 
 #: The options that take such a time.
 _TIMES: Final = ("drain", "stop-timeout")
@@ -148,6 +159,24 @@ class Options(UsageOptions):
             partial(seconds, "--stop-timeout"),
         ],
         [
+            "workers",
+            None,
+            None,
+            (
+                "run the service in this number of fresh processes, or auto: as many"
+                " as there are CPUs; a reload starts new ones, with the code as it is"
+                " then"
+            ),
+            workerCount,
+        ],
+        [
+            "start-timeout",
+            None,
+            None,
+            "with --workers: seconds that a worker has to start [default: 60]",
+            partial(seconds, "--start-timeout"),
+        ],
+        [
             "python",
             "y",
             None,
@@ -176,6 +205,8 @@ class Options(UsageOptions):
         #: The application file to run in place of a plugin.
         self.application: ApplicationFile | None = None
         self._arguments: list[str] = []
+        #: The connection to the supervisor, in a worker.
+        self.worker: Worker | None = None
         #: Whether every part of the command line was parsed.
         self._hasParsed = False
 
@@ -240,7 +271,17 @@ class Options(UsageOptions):
             for name, maker in self.plugins.items()
         ]
 
+    @property
+    def isSupervisor(self) -> bool:
+        """
+        Whether the service runs in other processes, the workers.
+        """
+        return self["workers"] is not None and self.worker is None
+
     def _optionsOf(self, maker: Any) -> Any:
+        wantsHelp = {"--help", "--version"} & set(self._arguments)
+        if self.isSupervisor and not (wantsHelp or self._isChecked):
+            return Unparsed()
         # maker.options imports the module of the plugin.
         options = maker.options()
         parse = options.parseOptions
@@ -269,10 +310,12 @@ class Options(UsageOptions):
             self._parse()
             return
         startupSignals.defer(DEFAULTS)
-        removeOwnPidfile(self.parent.get("pidfile", ""))
+        self.worker = becomeWorker(self.parent)
+        removeOwnPidfile(self.parent.get("pidfile") or "")
         shareInherited()
         try:
-            self._parse()
+            with nullcontext() if self.worker is None else self.worker.making():
+                self._parse()
         except BaseException as error:
             startupSignals.restore()
             unshareInherited()
@@ -321,7 +364,14 @@ class Options(UsageOptions):
         if self.subCommand is not None or self.application is not None:
             self._forService()
             return
-        for option in ("on", "stop-first", "metrics", *_TIMES):
+        for option in (
+            "on",
+            "stop-first",
+            "metrics",
+            "workers",
+            "start-timeout",
+            *_TIMES,
+        ):
             # 0 is a valid time.
             if self[option] or (option in _TIMES and self[option] == 0):
                 raise UsageError(f"--{option}: only with a command, such as web")
@@ -343,6 +393,12 @@ class Options(UsageOptions):
         for option in _TIMES:
             if self[option] is None:
                 self[option] = DRAIN
+        if self["start-timeout"] is None:
+            self["start-timeout"] = START
+        elif self["workers"] is None:
+            raise UsageError("--start-timeout: only with --workers")
+        if self.isSupervisor:
+            becomeSupervisor(self.parent)
 
     @property
     def settings(self) -> Settings:
@@ -379,17 +435,31 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     twistd: Mapping[str, Any] = options.parent or {}
-    with recordingStartup(reactor, options.early), makingService(twistd):
+    if options.isSupervisor:
+        with makingService(twistd):
+            return _finished(makeSupervisor(options, reactor), twistd)
+    worker = options.worker
+    making = makingService(twistd) if worker is None else worker.making()
+    with recordingStartup(reactor, options.early), making:
         factory = PluginFactory(
             maker, getattr(options, "subOptions", None), options.parseAgain
         )
-        daemon = makeDaemon(factory, options.settings, options.inForeground, reactor)
+        if worker is None:
+            daemon = makeDaemon(
+                factory, options.settings, options.inForeground, reactor
+            )
+        else:
+            daemon = makeWorker(worker, factory, options.settings, reactor)
     daemon.reloads.addParticipant(factory.prepare)
     daemon.reloads.early = options.early
+    daemon.application = options.application
+    return _finished(daemon, twistd)
+
+
+def _finished(daemon: Daemon, twistd: Mapping[str, Any]) -> IService:
     daemon.debug = bool(twistd.get("debug"))
     if not daemon.debug:
         hideTraceback()
-    daemon.application = options.application
     # Exit functions run in reverse order: this one runs after most others.
     atexit.register(daemon.exit)
     return daemon

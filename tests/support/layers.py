@@ -21,6 +21,7 @@ LAYERS: Final = [
     ["reactorsignals", "service"],
     ["asyncioreactor", "signalfdreactor"],
     ["_reload"],
+    ["_workers"],
     ["_twistd"],
     ["tap"],
     ["_start"],

@@ -19,6 +19,18 @@ from txsignalfd._proc.sender import commandOf
 _STATES: Final = {"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}
 
 
+class RemoteError(Exception):
+    """
+    A failure of another process.
+
+    Its text is the reason as that process has it, in one line.
+
+    @ivar traceback: The traceback of that process, or an empty string.
+    """
+
+    traceback = ""
+
+
 def reasonOf(error: BaseException | None) -> str:
     """
     Return the reason of a failure in one line, as at the end of a traceback.
@@ -26,6 +38,8 @@ def reasonOf(error: BaseException | None) -> str:
     If an address is in use, the processes that use it follow, as far as C{/proc}
     shows them.
     """
+    if isinstance(error, RemoteError):
+        return str(error)
     kind = type(error)
     # OpenSSL has an exception that is only named Error.
     name = kind.__name__ if kind.__name__ != "Error" else f"{kind.__module__}.Error"

@@ -20,6 +20,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.udp import Port as DatagramPort
 from twisted.logger import Logger
 
+from txsignalfd._reload.draining import DrainingService
 from txsignalfd._reload.httpdraining import HTTPDraining, urgeEnd
 from txsignalfd._reload.transaction import (
     OneShotEvent,
@@ -272,12 +273,14 @@ class Generation:
         """
         Describe the generation for a program.
         """
-        return {
+        own: dict[str, Any] = {
             "number": self.number,
             "state": self.state.value,
             "connections": len(self.resources.connections),
             "addresses": [whereIs(port) for port in self.resources.ports],
         }
+        service = self.service
+        return own | service.status() if isinstance(service, DrainingService) else own
 
     def describe(self) -> str:
         """
@@ -345,11 +348,13 @@ class Generation:
         self.suspend(lingering=isFirst and successor is not None)
         self._callLater(seconds / 2, self._endSoon, successor)
         self._callLater(seconds, self._close, f"{option} ({seconds:g} s)")
-        self._callLater(seconds + FLUSH, self.cut)
+        self._callLater(seconds + FLUSH, self._abort)
         if successor is None:
             self.resources.triggers.leave()
             attempt(self.resources.collect)
         attempt(self._http.begin, IDLE, successor is None)
+        if isinstance(self.service, DrainingService):
+            attempt(self.service.retire, seconds, successor is not None)
         if isFirst:
             if any(isinstance(port, DatagramPort) for port in self.resources.ports):
                 self._callLater(min(seconds, ANSWERS), self._answered.fire)
@@ -361,6 +366,9 @@ class Generation:
         try:
             await self._answered.wait()
             await self.resources.whenQuiet()
+            if isinstance(self.service, DrainingService):
+                await self.service.whenDrained()
+                self.closed, self.limit = self.service.closed, self.service.limit
             attempt(self._http.end)
             for timer in self._timers:
                 timer.cancel()
@@ -381,6 +389,9 @@ class Generation:
         """
         Whether there are connections or datagrams still to be answered.
         """
+        isOver = self.state in (State.STOPPING, State.STOPPED)
+        if isinstance(self.service, DrainingService) and not isOver:
+            return True
         return not (self.resources.isQuiet and self._answered.fired)
 
     def suspend(self, lingering: bool = False) -> None:
@@ -405,6 +416,11 @@ class Generation:
         """
         Abort all connections, and wait for no answers to datagrams.
         """
+        self._abort()
+        if isinstance(self.service, DrainingService):
+            attempt(self.service.cut)
+
+    def _abort(self) -> None:
         self._answered.fire()
         self._each(lambda connection: connection.abortConnection())
 
@@ -438,7 +454,7 @@ class Generation:
                 # An error of the system has left it open.
                 attempt(port.connectionLost, None)
         await self.resources.triggers.fire(self._reactor)
-        self.cut()
+        self._abort()
         attempt(self.resources.close)
 
 

@@ -125,6 +125,11 @@ class Generations:
         self.task: Deferred[None] = succeed(None)
         self.generations: list[Generation] = []
         self.stopped = OneShotEvent()
+        #: Called when the first generation has started: it accepts no connection
+        #: until the Deferred fires.
+        self.beforeServing: Callable[[], Deferred[Any]] | None = None
+        #: Whether to log that a generation has ended.
+        self.logsEnd: bool = True
 
     @property
     def isStopping(self) -> bool:
@@ -191,6 +196,8 @@ class Generations:
                 await first.start()
                 if first.resources.failedListens:
                     checkListens(first.resources, None)
+                if self.beforeServing is not None:
+                    await self.beforeServing()
                 first.serve()
         except BaseException:
             first.fail()
@@ -348,7 +355,8 @@ class Generations:
             verb = "was" if count == 1 else "were"
             limit = generation.limit
             closed = f"; closed {connections} that {verb} still open after {limit}"
-        _log.info("{it} has ended{closed}", it=generation, closed=closed)
+        if self.logsEnd:
+            _log.info("{it} has ended{closed}", it=generation, closed=closed)
         if self.phase is Phase.STOPPING and not self.generations:
             self._finish()
 
@@ -381,6 +389,9 @@ class Generations:
             generation.suspend()
         for generation in list(self.generations):
             generation.retire(seconds, None, "--stop-timeout")
+        if not self.generations:
+            # It was retired before.
+            self._finish()
 
     def giveUp(self) -> None:
         """

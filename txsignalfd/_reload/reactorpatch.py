@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from types import FrameType
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 from weakref import WeakSet
 
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
@@ -41,6 +41,21 @@ from txsignalfd._reload.ports import (
     UNIXDatagramPort,
     UNIXPort,
 )
+
+#: Makes the listener of a port that no other generation of this process has opened,
+#: from its key and the port.  C{None} leaves it to the port to bind a socket.
+Supplier: TypeAlias = Callable[[tuple[Any, ...], SharedPort], Listener | None]
+
+#: Where another process owns the listening sockets, the function that asks it.
+_suppliers: Final[list[Supplier]] = []
+
+
+def supplyListeners(supplier: Supplier) -> None:
+    """
+    Ask a function for the listeners of all ports that are opened from now on.
+    """
+    _suppliers.append(supplier)
+
 
 #: The resources of the generation that the running code starts.
 _current: Final[ContextVar[Resources | None]] = ContextVar("_current", default=None)
@@ -232,13 +247,17 @@ class ReactorPorts:
                 return listener
         return None
 
-    def _listen(self, key: Hashable, port: SharedPort) -> Any:
+    def _listen(self, key: tuple[Any, ...], port: SharedPort) -> Any:
         owner = self._ownerOf(key)
         listener = owner.find(key)
         isStarting = owner is not self._unowned or len(self._starting) > 1
         if listener is None and isStarting:
             listener = self._unownedListener(key)
         with owner.listening(key, port):
+            # A port that is opened later, for one connection, belongs to this process.
+            isOwn = key[-1] == 0 and not owner.resources.starting
+            for supply in _suppliers:
+                listener = listener or (None if isOwn else supply(key, port))
             port.listenAs(key, listener, owner.resources)
         if owner.store is not None:
             owner.store.add(port.listener, port.late)

@@ -19,11 +19,12 @@ from collections.abc import Callable
 from typing import Any, Final, overload
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txsignalfd._proc.reason import RemoteError
 from txsignalfd._reload.generation import Generation, Resources
 from txsignalfd._reload.generations import Generations, Phase
 from txsignalfd._reload.sharing import unclaimed
@@ -42,6 +43,12 @@ _log: Final = Logger("txsignalfd.reload.ReloadService")
 
 #: The longest rest between two reloads, in seconds.
 LONGEST: Final = 0.5
+
+
+def _leavePorts(ports: list[Any]) -> None:
+    """
+    Do nothing: another process listens.
+    """
 
 
 class Pace:
@@ -97,8 +104,11 @@ class ReloadService(Service):
         one that is opened when C{startService} has returned.
     @cvar logsStart: Whether to log a start that fails after C{startService} has
         returned.  Otherwise an observer does so.
+    @cvar logsEnd: Whether to log that a generation has ended.
     @cvar early: What was opened for the first generation before the start, as
         twistd makes it.
+    @cvar beforeServing: Called when the first generation has started.  It accepts no
+        connection until the Deferred that this returns fires.
     @cvar store: Where listening sockets are stored for the next process.
     @cvar share: The part of the time that successive reloads may take: the next
         one begins 198 ms after one that took 2 ms, and always within half a
@@ -107,8 +117,10 @@ class ReloadService(Service):
 
     alone: bool = False
     logsStart: bool = True
+    logsEnd: bool = True
     early: Resources | None = None
     store: SocketStore | None = None
+    beforeServing: Callable[[], Deferred[Any]] | None = None
     share: float = 0.01
 
     def __init__(
@@ -196,6 +208,8 @@ class ReloadService(Service):
         generations = Generations(
             self._reactor, self._factory, self._participants, self.drain, self.stopFirst
         )
+        generations.beforeServing = self.beforeServing
+        generations.logsEnd = self.logsEnd
         early, self.early = self.early or Resources(unclaimed), None
         generations.privilegedStart(self.alone, early, self.store)
         self._generations = generations
@@ -326,8 +340,31 @@ class ReloadService(Service):
     def _failed(self, generations: Generations, reload: Reload) -> None:
         assert reload.failure is not None, "the reload has failed"
         reload.remains = generations.remains
-        _log.failure("{outcome}", reload.failure, outcome=reload.outcome)
+        if isinstance(reload.failure.value, RemoteError):
+            # The traceback of this process would only show how it has waited.
+            text = f"{reload.outcome}\n{reload.failure.value.traceback}".rstrip()
+            _log.critical("{text}", text=text)
+        else:
+            _log.failure("{outcome}", reload.failure, outcome=reload.outcome)
         self._observers.after(reload)
+
+    def suspend(self) -> None:
+        """
+        Accept no more connections: another process is about to.
+        """
+        for generation in self.generations:
+            generation.suspend()
+
+    def retire(self, seconds: float) -> Deferred[list[Any]]:
+        """
+        Drain open connections, and stop the service: another process serves.
+
+        @param seconds: How long connections may stay open.
+        @return: A Deferred that fires when it has stopped.
+        """
+        for generation in self.generations:
+            generation.retire(seconds, _leavePorts)
+        return gatherResults([each.retired.wait() for each in self.generations])
 
     def stopService(self) -> Deferred[None]:
         """

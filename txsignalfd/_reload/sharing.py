@@ -178,6 +178,26 @@ def takeInherited(prefix: str) -> list[tuple[str, int]]:
     return taken
 
 
+def inherit(descriptors: list[int], names: list[str]) -> None:
+    """
+    Use descriptors that another process than systemd has passed to this one.
+
+    @param descriptors: The descriptors by number.
+    @param names: Their names.
+    """
+    _replace(ListenFDs(descriptors, names))
+
+
+def inherited() -> tuple[list[int], list[str]]:
+    """
+    Return the descriptors that were passed to this process, and their names.
+    """
+    own = _own()
+    descriptors = own.inheritedDescriptors()
+    nameOf = {fd: name for name, fd in own.inheritedNamedDescriptors().items()}
+    return descriptors, [nameOf.get(fd, "unknown") for fd in descriptors]
+
+
 # The attribute is private to Twisted; the parser has no public way to replace it.
 
 

@@ -58,6 +58,7 @@ class Daemon(Service):
     Runs a L{ReloadService}, acts on signals, and notifies systemd.
 
     @cvar debug: Whether to show the traceback if the service cannot start.
+    @cvar runsService: Whether the service runs in this process, and not in workers.
     @cvar application: The application file that it runs, if it runs one.
     @cvar metrics: Serves the metrics, if they are asked for.
     @ivar reloads: The service.
@@ -65,6 +66,7 @@ class Daemon(Service):
     """
 
     debug: bool = False
+    runsService: bool = True
     application: ApplicationFile | None = None
     metrics: IService | None = None
 
@@ -153,7 +155,7 @@ class Daemon(Service):
             reapChildren=not self._leaves(SIGCHLD),
             reactor=self._reactor,
         )
-        if limit := self._notifier.stores:
+        if self.runsService and (limit := self._notifier.stores):
             store = SocketStore(limit, self._notifier.store, self._notifier.discard)
             self.reloads.store = store
         startupSignals.block()
@@ -238,7 +240,8 @@ class Daemon(Service):
 
     def _before(self, reload: Reload) -> None:
         if reload.number > 1:
-            self._code.logChanges()
+            if self.runsService:
+                self._code.logChanges()
             if self._answers.waiting:
                 self._answers.before()
             self._notifier.reloading()
@@ -384,6 +387,23 @@ class Daemon(Service):
         _log.debug("{signal}: ignored", signal=describeWithCommand(info))
 
 
+def makeReloads(
+    factory: Callable[[], Any], settings: Settings, reactor: Any
+) -> ReloadService:
+    """
+    Make the service that reloads what a factory makes, in a program of one service.
+    """
+    reloads = ReloadService(
+        factory,
+        drain=settings.drain,
+        stopTimeout=settings.stopTimeout,
+        stopFirst=settings.stopFirst,
+        reactor=reactor,
+    )
+    reloads.alone = True
+    return reloads
+
+
 def makeDaemon(
     factory: Callable[[], Any], settings: Settings, foreground: bool, reactor: Any
 ) -> Daemon:
@@ -395,14 +415,7 @@ def makeDaemon(
     @param foreground: Whether the process may have a controlling terminal.
     @param reactor: The reactor.
     """
-    reloads = ReloadService(
-        factory,
-        drain=settings.drain,
-        stopTimeout=settings.stopTimeout,
-        stopFirst=settings.stopFirst,
-        reactor=reactor,
-    )
-    reloads.alone = True
+    reloads = makeReloads(factory, settings, reactor)
     daemon = Daemon(reloads, settings.on, foreground, Notifier(reactor), reactor)
     if settings.metrics:
         daemon.metrics = metricsService(settings.metrics, daemon.status)

@@ -1,0 +1,3 @@
+"""
+The supervisor and its workers.
+"""

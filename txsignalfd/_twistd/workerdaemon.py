@@ -1,0 +1,85 @@
+# -*- test-case-name: tests.workers.test_workers -*-
+"""
+L{WorkerDaemon}: the service that a worker of C{twistd signalfd --workers} runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2
+from time import monotonic
+from typing import Any, Final
+
+from txsignalfd._reload.service import ReloadService
+from txsignalfd._reload.transaction import Reload
+from txsignalfd._twistd.actions import Action
+from txsignalfd._twistd.daemon import Daemon
+from txsignalfd._twistd.systemd import Notifier
+from txsignalfd._workers.worker import Worker
+
+#: The actions of a worker.  The supervisor has those of C{--on}.  A terminal sends
+#: SIGINT, and C{pkill} anything else, to the workers too.
+_ACTIONS: Final = {
+    int(SIGHUP): Action("ignore"),
+    int(SIGTERM): Action("stop"),
+    int(SIGINT): Action("ignore"),
+    int(SIGQUIT): Action("quit"),
+    int(SIGUSR1): Action("ignore"),
+    int(SIGUSR2): Action("report"),
+}
+
+
+class WorkerDaemon(Daemon):
+    """
+    Runs the service of one worker.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        reloads: ReloadService,
+        actions: Mapping[int, Action],
+        reactor: Any,
+    ) -> None:
+        """
+        @param worker: The connection to the supervisor.
+        @param reloads: The service to run.
+        @param actions: The actions that the user chose, by signal.  Those apply to
+            the supervisor, except C{leave}.
+        @param reactor: The reactor.
+        """
+        chosen = {
+            signo: action for signo, action in actions.items() if action.name == "leave"
+        }
+        # systemd watches the supervisor.
+        super().__init__(reloads, chosen, False, Notifier(reactor, {}), reactor)
+        self._worker = worker
+        worker.run(reloads, self._stopFor)
+
+    def _effectiveActions(self) -> dict[int, Action]:
+        return _ACTIONS | self._chosen
+
+    def starting(self) -> AbstractContextManager[None]:
+        """
+        Tell the supervisor why the service cannot start.
+        """
+        return self._worker.making() if self._stopSignal is None else nullcontext()
+
+    def _after(self, reload: Reload) -> None:
+        if reload.failure is not None and self._stopSignal is None:
+            self._worker.failed(reload.failure)
+            self.failed = True
+            self._reactor.callLater(0, self._stopFor)
+
+    def _stopFor(self, seconds: float | None = None) -> None:
+        """
+        Stop, as after a signal.
+
+        @param seconds: How long connections may stay open, at most.
+        """
+        if seconds is not None:
+            self.reloads.stopTimeout = seconds
+        if self._stopSignal is None:
+            self._stopSignal, self._stopBegan = 0, monotonic()
+            self._reactor.stop()

@@ -1,0 +1,123 @@
+# -*- test-case-name: tests.workers.test_options -*-
+"""
+What C{--workers} of C{twistd signalfd} changes, in the supervisor and in a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.python.reflect import fullyQualifiedName
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError
+
+from txsignalfd._reload.service import ReloadService
+from txsignalfd._twistd.daemon import Daemon, makeDaemon, makeReloads
+from txsignalfd._twistd.plugins import logicalDirectory
+from txsignalfd._twistd.settings import Settings
+from txsignalfd._twistd.workerdaemon import WorkerDaemon
+from txsignalfd._workers.command import Command
+from txsignalfd._workers.cpus import usableCPUs
+from txsignalfd._workers.membership import membership
+from txsignalfd._workers.sockets import Sockets
+from txsignalfd._workers.supervisor import Supervisor
+from txsignalfd._workers.worker import Worker
+from txsignalfd._workers.workerlog import observer
+from txsignalfd._workers.workerset import Setup
+
+#: Seconds that a worker has to start, by default.
+START: Final = 60.0
+
+#: Options of twistd that are the supervisor's.
+_OF_SUPERVISOR: Final = ("pidfile", "logfile", "syslog", "debug")
+
+
+def workerCount(text: str) -> Callable[[], int]:
+    """
+    Parse the argument of C{--workers}.
+
+    @return: A function that returns the number of workers.
+    @raise UsageError: If it is neither a positive number nor C{auto}.
+    """
+    if text == "auto":
+        return usableCPUs
+    if text.isdecimal() and int(text) > 0:
+        return lambda: int(text)
+    raise UsageError(f"--workers: expected a number, 1 or more, or auto, got {text!r}")
+
+
+class Unparsed(UsageOptions):
+    """
+    The options of a plugin in the supervisor, which leaves them to its workers.
+    """
+
+    def parseOptions(self, options: list[str] | None = None) -> None:
+        """
+        Parse nothing.
+        """
+
+
+def becomeWorker(twistd: Any) -> Worker | None:
+    """
+    Stay a child of the supervisor, which writes the log and the pidfile.
+
+    @param twistd: The options of twistd.
+    @return: The connection to the supervisor, or C{None} if this is no worker.
+    """
+    place = membership()
+    if place is None:
+        return None
+    from twisted.internet import reactor
+
+    for option in _OF_SUPERVISOR:
+        twistd[option] = None
+    twistd["nodaemon"] = True
+    twistd["logger"] = fullyQualifiedName(observer)
+    return Worker(place, reactor)
+
+
+def becomeSupervisor(twistd: Any) -> None:
+    """
+    Leave what applies to workers to them, who parse the command line again.
+
+    @param twistd: The options of twistd.
+    @raise UsageError: If there can be no workers.
+    """
+    if twistd is None or "nodaemon" not in twistd:
+        raise UsageError("--workers: only with twistd")
+    if twistd["chroot"]:
+        raise UsageError("--workers: not with --chroot of twistd")
+    twistd["uid"] = twistd["gid"] = None
+
+
+def makeSupervisor(options: Any, reactor: Any) -> Daemon:
+    """
+    Make the daemon of a supervisor.
+
+    @param options: The options of C{twistd signalfd}.
+    @param reactor: The reactor.
+    """
+    sockets = Sockets(reactor)
+    command = Command(logicalDirectory())
+    setup = Setup(command, sockets, options["start-timeout"], reactor)
+    factory = Supervisor(options["workers"], setup)
+    daemon = makeDaemon(factory, options.settings, options.inForeground, reactor)
+    daemon.reloads.addParticipant(sockets.prepare)
+    daemon.runsService = False
+    return daemon
+
+
+def makeWorker(
+    worker: Worker, factory: Callable[[], Any], settings: Settings, reactor: Any
+) -> Daemon:
+    """
+    Make the daemon of a worker.
+
+    @param worker: The connection to the supervisor.
+    @param factory: Makes the service.
+    @param settings: How the daemon drains and stops.
+    @param reactor: The reactor.
+    """
+    reloads: ReloadService = makeReloads(factory, settings, reactor)
+    return WorkerDaemon(worker, reloads, settings.on, reactor)

@@ -1,0 +1,65 @@
+# -*- test-case-name: tests.workers.test_ending -*-
+"""
+Describe how a worker has ended.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from signal import SIGKILL
+from typing import Any
+
+from txsignalfd._native.names import signalName
+
+
+def describeEnd(reason: Any, isOutOfMemory: bool = False) -> str:
+    """
+    Describe the end of a process: C{was killed by SIGSEGV, and dumped core}.
+
+    @param reason: Twisted's C{ProcessDone} or C{ProcessTerminated}.
+    @param isOutOfMemory: Whether the kernel has killed a process for its memory.
+    """
+    signo = reason.signal
+    if signo is None:
+        return f"has exited with status {reason.exitCode}"
+    text = f"was killed by {signalName(signo)}"
+    if os.WCOREDUMP(reason.status):
+        return f"{text}, and dumped core"
+    if isOutOfMemory and signo == SIGKILL:
+        return f"{text}: the cgroup is out of memory"
+    return text
+
+
+class MemoryEvents:
+    """
+    Counts how often the kernel has killed a process of the cgroup for its memory.
+    """
+
+    def __init__(self, root: str = "") -> None:
+        """
+        @param root: The directory that stands for the root directory.
+        """
+        self._root = root
+        self._count = self._read()
+
+    def hasKilled(self) -> bool:
+        """
+        Whether it has killed one since the last call.
+        """
+        before, self._count = self._count, self._read()
+        return self._count > before
+
+    def _read(self) -> int:
+        # Other systems than Linux, or other cgroups than those of version 2, say
+        # nothing of it.
+        with suppress(OSError, ValueError):
+            text = Path(f"{self._root}/proc/self/cgroup").read_text("utf-8")
+            (cgroup,) = (
+                line[3:] for line in text.splitlines() if line.startswith("0::")
+            )
+            events = Path(f"{self._root}/sys/fs/cgroup{cgroup}/memory.events")
+            fields = dict(line.split() for line in events.read_text().splitlines())
+            return int(fields["oom_kill"])
+        return 0

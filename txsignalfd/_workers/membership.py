@@ -1,0 +1,75 @@
+# -*- test-case-name: tests.workers.test_membership -*-
+"""
+L{Membership}: what a worker knows of itself, from its environment.
+
+The supervisor starts each worker by its own command line.  One variable of the
+environment tells the new process that it is a worker, and which of its descriptors
+leads to the supervisor.  The variable is removed when it is read, because a program
+that the worker starts is no worker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from typing import Final
+
+_VARIABLE: Final = "TXSIGNALFD_WORKER"
+
+
+@dataclass(frozen=True)
+class Membership:
+    """
+    The place of a worker among the others.
+
+    @ivar number: Its number, from 1.  A worker that replaces another one has the
+        number of that one.
+    @ivar supervisor: The pid of the supervisor.
+    @ivar descriptor: The worker's end of the channel to the supervisor.
+    @ivar inherited: The descriptors that systemd has passed to the supervisor.
+    @ivar names: Their names.
+    """
+
+    number: int
+    supervisor: int
+    descriptor: int
+    inherited: list[int] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    def variables(self) -> dict[str, str]:
+        """
+        Return the environment that makes a new process a worker.
+        """
+        return {_VARIABLE: json.dumps(asdict(self))}
+
+
+@cache
+def membership() -> Membership | None:
+    """
+    Return what this process knows of itself as a worker, or C{None} if it is none.
+
+    @raise SystemExit: If the supervisor has ended already.
+    """
+    text = os.environ.pop(_VARIABLE, None)
+    if text is None:
+        return None
+    found = Membership(**json.loads(text))
+    if found.supervisor != os.getppid():
+        raise SystemExit("txsignalfd: the supervisor of this worker has ended")
+    for descriptor in (found.descriptor, *found.inherited):
+        os.set_inheritable(descriptor, False)
+    return found
+
+
+def workerNumber() -> int:
+    """
+    Return the number of this worker, from 1, or 1 in a program without workers.
+
+    What only one process may do, such as a periodic job, belongs to worker 1.  A
+    worker that replaces another one, after a reload or a crash, has the number of
+    that one.  During a reload the old and the new worker both live for a while.
+    """
+    found = membership()
+    return 1 if found is None else found.number

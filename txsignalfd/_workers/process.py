@@ -1,0 +1,274 @@
+# -*- test-case-name: tests.workers.test_process -*-
+"""
+L{WorkerProcess}: one worker, as the supervisor sees it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from enum import Enum
+from signal import SIGKILL, SIGQUIT, SIGTERM
+from time import monotonic
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txsignalfd._proc.reason import RemoteError
+from txsignalfd._reload.sharing import inherited
+from txsignalfd._reload.transaction import OneShotEvent, Timer
+from txsignalfd._workers.channel import Channel, Message, socketPair
+from txsignalfd._workers.command import Command
+from txsignalfd._workers.ending import describeEnd
+from txsignalfd._workers.membership import Membership
+from txsignalfd._workers.sockets import Sockets
+from txsignalfd._workers.workerlog import WorkerOutput
+
+_log: Final = Logger("txsignalfd.workers.WorkerProcess")
+
+#: Seconds that a worker has to end after its connections.
+GRACE: Final = 10.0
+
+#: Seconds to read the remaining output after the process has ended.
+_LINGER: Final = 0.1
+
+#: What precedes the reason in the last line of a command that could not start.
+_PREFIX: Final = re.compile(r"(\w+ signalfd: )?(not started: )?")
+
+
+class State(Enum):
+    """
+    The states of a worker; the value describes it in a report.
+    """
+
+    STARTING = "starts"
+    READY = "has started"
+    SERVING = "serves"
+    DRAINING = "drains"
+    ENDED = "has ended"
+
+
+class WorkerProcess(ProcessProtocol):
+    """
+    The process of a worker.
+
+    @ivar number: The number of the worker.
+    @ivar state: What it is doing.
+    @ivar started: Fires when its service has started, or fails with a
+        L{RemoteError}.
+    @ivar ended: Fires when the process has ended.
+    @ivar reason: How it has ended, as Twisted's C{ProcessTerminated}.
+    @ivar closed: How many connections were still open after their time limit.
+    @ivar limit: That time limit.
+    """
+
+    transport: Any
+
+    def __init__(
+        self, number: int, user: object, sockets: Sockets, reactor: Any
+    ) -> None:
+        """
+        @param number: The number of the worker.
+        @param user: The generation, as a user of sockets.
+        @param sockets: The sockets of the supervisor.
+        @param reactor: The reactor.
+        """
+        self.number = number
+        self.state = State.STARTING
+        self.started: Deferred[None] = Deferred(lambda _: self.end(0, False))
+        self.ended = OneShotEvent()
+        self.pid = 0
+        self.closed, self.limit = 0, ""
+        self.reason: Any = None
+        self._user = user
+        self._sockets = sockets
+        self._reactor = reactor
+        self._began = monotonic()
+        self._output = WorkerOutput(number)
+        self._failure: RemoteError | None = None
+        self._suspended = OneShotEvent()
+        self._timers: list[Timer] = []
+        self._channel: Channel
+
+    def __str__(self) -> str:
+        return f"worker {self.number} (pid {self.pid})"
+
+    @property
+    def seconds(self) -> float:
+        """
+        The age of the process.
+        """
+        return monotonic() - self._began
+
+    def start(self, command: Command) -> None:
+        """
+        Start the process.
+
+        @raise OSError: If the system has no process or descriptor left.
+        """
+        descriptors, names = inherited()
+        end = 3 + len(descriptors)
+        while end in descriptors:
+            end += 1
+        place = Membership(self.number, os.getpid(), end, descriptors, names)
+        mine, other = socketPair()
+        self._channel = Channel(mine, self._reactor, self._received, self._lost)
+        null = os.open(os.devnull, os.O_RDONLY)
+        files: dict[int, Any] = {fd: fd for fd in descriptors}
+        try:
+            self._reactor.spawnProcess(
+                self,
+                command.executable,
+                command.arguments,
+                command.environment() | place.variables(),
+                command.directory,
+                childFDs={0: null, 1: "r", 2: "r", end: other.fileno(), **files},
+            )
+        except BaseException:
+            mine.close()
+            raise
+        finally:
+            other.close()
+            os.close(null)
+        self.pid = self.transport.pid
+        self._channel.start()
+
+    def serve(self) -> None:
+        """
+        Let the worker accept connections.
+        """
+        self.state = State.SERVING
+        self._channel.send(do="serve")
+
+    def suspend(self, replaced: list[Any]) -> Deferred[None]:
+        """
+        Let the worker accept no more connections.
+
+        @param replaced: The keys of the sockets from which others will accept.
+        @return: A Deferred that fires when it accepts none.
+        """
+        self._channel.send(do="suspend", replaced=replaced)
+        return self._suspended.wait()
+
+    def end(self, seconds: float, isReplaced: bool) -> None:
+        """
+        Let the worker drain its connections, and end.
+
+        Each call adds a time limit; the earliest one counts.
+
+        @param seconds: The time limit.
+        @param isReplaced: Whether others serve.
+        """
+        if self.state is State.ENDED:
+            return
+        if self.state is State.STARTING:
+            self.kill(SIGTERM)
+        self.state = State.DRAINING
+        self._channel.send(do="end", seconds=seconds, replaced=isReplaced)
+        self._timers.append(Timer(self._reactor, seconds + GRACE, self._abandon))
+
+    def _abandon(self) -> None:
+        _log.warn("{worker} does not end, and is killed", worker=self)
+        self.kill(SIGKILL)
+
+    def cut(self) -> None:
+        """
+        Let the worker abort its connections, and end at once.
+        """
+        self.kill(SIGQUIT)
+
+    def kill(self, signo: int) -> None:
+        """
+        Send a signal to the worker, unless it has ended.
+        """
+        with suppress(Exception):
+            self.transport.signalProcess(signo)
+
+    def _received(self, message: Message) -> None:
+        match message.fields:
+            case {"claim": list(key), "options": dict(options)}:
+                self._supply(tuple(key), options)
+            case {"release": list(key)}:
+                self._sockets.release(tuple(key), self._user, self.number)
+            case {"ready": True}:
+                self.state = State.READY
+                self._startedWith(None)
+            case {"failed": str(reason), "traceback": str(traceback)}:
+                self._failure = RemoteError(reason)
+                self._failure.traceback = traceback
+            case {"suspended": True}:
+                self._suspended.fire()
+            case {"closed": int(closed), "limit": str(limit)}:
+                self.closed, self.limit = closed, limit
+
+    def _supply(self, key: tuple[Any, ...], options: dict[str, Any]) -> None:
+        try:
+            copy = self._sockets.claim(key, options, self._user, self.number)
+        except CannotListenError as error:
+            cause = error.socketError
+            number = cause.errno if isinstance(cause, OSError) else None
+            text = os.strerror(number) if number else str(cause)
+            self._channel.send(answer={"errno": number, "text": text})
+            return
+        with copy:
+            self._channel.send([copy.fileno()], answer={})
+
+    def _lost(self) -> None:
+        """
+        The worker has closed its end: it ends.
+        """
+
+    def _startedWith(self, result: RemoteError | None) -> None:
+        if self.started.called:
+            return
+        if result is None:
+            self.started.callback(None)
+        else:
+            self.started.errback(Failure(result))
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        """
+        Log output of the worker.
+        """
+        self._output.received(childFD, data)
+
+    def processExited(self, reason: Failure) -> None:
+        """
+        Note the end of the process, when its last output was read.
+        """
+        self.reason = reason.value
+        self._reactor.callLater(_LINGER, self.processEnded, reason)
+
+    def processEnded(self, reason: Failure) -> None:
+        """
+        Note the end of the process and of its output.
+        """
+        if self.state is State.ENDED:
+            return
+        hasServed = self.started.called
+        self.state = State.ENDED
+        for timer in self._timers:
+            timer.cancel()
+        self._output.ended()
+        self._channel.doRead()
+        self._channel.close()
+        self._suspended.fire()
+        if not hasServed:
+            self._startedWith(self._failure or self._unknownFailure())
+        self.ended.fire()
+
+    def _unknownFailure(self) -> RemoteError:
+        last = _PREFIX.sub("", self._output.last, count=1)
+        return RemoteError(last or f"{self} {describeEnd(self.reason)}")
+
+    def fail(self, reason: str) -> None:
+        """
+        Kill a worker that has not started.
+        """
+        self._startedWith(RemoteError(f"{self} {reason}"))
+        self.kill(SIGKILL)

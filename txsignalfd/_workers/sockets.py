@@ -1,0 +1,210 @@
+# -*- test-case-name: tests.workers.test_sockets -*-
+"""
+L{Sockets}: the listening sockets of the supervisor.
+
+A socket is bound when the first worker asks for its address.  It stays open as long
+as any generation uses it: until each worker of the generation has closed it, or the
+generation has ended.  The end of one worker therefore closes no socket, and the
+connections in the listen queue wait for the other workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from twisted.internet.protocol import DatagramProtocol, Factory
+from twisted.logger import Logger
+
+from txsignalfd._reload.generation import Resources
+from txsignalfd._reload.listener import SharedSocket
+from txsignalfd._reload.ports import (
+    SharedPort,
+    TCPPort,
+    UDPPort,
+    UNIXDatagramPort,
+    UNIXPort,
+)
+from txsignalfd._reload.transaction import Timer, attempt
+
+_log: Final = Logger("txsignalfd.workers.Sockets")
+
+#: Seconds in which a new generation may open a port that the old one has opened late.
+LATE: Final = 30.0
+
+#: The kind of port, its address, and a number that tells ports apart which ask for
+#: any free port.
+Key: TypeAlias = tuple[Any, ...]
+
+
+class Supervisor(Factory):
+    """
+    Accepts nothing.  The log has its name when a socket is opened or closed.
+    """
+
+    noisy = False
+
+
+#: Make a port from an address, the options of the worker, and the reactor.
+_PORTS: Final[dict[str, Callable[[Any, Any, dict[str, Any], Any], Any]]] = {
+    "TCP": lambda interface, port, options, reactor: TCPPort(
+        port, Supervisor(), options["backlog"], interface, reactor
+    ),
+    "UDP": lambda interface, port, options, reactor: UDPPort(
+        port, DatagramProtocol(), interface, reactor=reactor
+    ),
+    "UNIX": lambda _, path, options, reactor: UNIXPort(
+        path,
+        Supervisor(),
+        options["backlog"],
+        options["mode"],
+        reactor,
+        options["wantPID"],
+    ),
+    "UNIX datagram": lambda _, path, options, reactor: UNIXDatagramPort(
+        path, DatagramProtocol(), mode=options["mode"], reactor=reactor
+    ),
+}
+
+
+class _Entry:
+    """
+    An open socket, and its users.
+    """
+
+    def __init__(self, port: SharedPort) -> None:
+        self.port = port
+        #: The workers that use the socket, by generation.  What is reserved for a
+        #: reload has no worker.
+        self.users: dict[object, set[int]] = {}
+        #: Whether a worker has opened the port after its start.
+        self.isLate = False
+
+
+class Sockets:
+    """
+    The listening sockets, by their keys.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        """
+        @param reactor: The reactor.
+        """
+        self._reactor = reactor
+        self._entries: dict[Key, _Entry] = {}
+        self._replaced = 0
+
+    def claim(
+        self, key: Key, options: dict[str, Any], user: object, worker: int
+    ) -> SharedSocket:
+        """
+        Return a duplicate of the socket at an address, which is bound if need be.
+
+        @param key: The address.
+        @param options: C{backlog}, C{mode} and C{wantPID}, as far as the kind of port
+            has them, and C{late}: whether the service had started before.
+        @param user: The generation.
+        @param worker: The number of the worker.
+        @raise CannotListenError: The address cannot be used.
+        """
+        entry = self._entries.get(key)
+        if entry is None or not _isInPlace(entry.port):
+            lock = None if entry is None else entry.port
+            entry = self._replace(key, _Entry(self._bind(key, options, lock)))
+        listener = entry.port.listener
+        assert listener is not None, "the port listens"
+        if listener.path is not None and "mode" in options:
+            listener.path.changeMode(options["mode"])
+        entry.users.setdefault(user, set()).add(worker)
+        entry.isLate |= options["late"]
+        return listener.newSocket()
+
+    def _replace(self, key: Key, entry: _Entry) -> _Entry:
+        if key in self._entries:
+            # The path of a UNIX socket was removed.  Older generations still accept
+            # what has arrived at the old socket.
+            self._replaced += 1
+            self._entries[(*key, f"replaced {self._replaced}")] = self._entries[key]
+        self._entries[key] = entry
+        return entry
+
+    def _bind(
+        self, key: Key, options: dict[str, Any], before: SharedPort | None
+    ) -> SharedPort:
+        kind, interface, address, *_ = key
+        port: SharedPort = _PORTS[kind](interface, address, options, self._reactor)
+        port.suspended = True
+        listener = None if before is None else before.listener
+        port.listenAs((kind, address), listener, Resources())
+        return port
+
+    def ports(self, user: object) -> list[Any]:
+        """
+        Return the open ports that a generation uses.
+        """
+        return [each.port for each in self._entries.values() if user in each.users]
+
+    def keys(self, user: object) -> list[Key]:
+        """
+        Return the keys of the sockets that a generation uses.
+        """
+        return [key for key, each in self._entries.items() if user in each.users]
+
+    def release(self, key: Key, user: object, worker: int) -> None:
+        """
+        Note that a worker has closed its duplicate of a socket.
+        """
+        for each, entry in list(self._entries.items()):
+            if each[: len(key)] == key and worker in entry.users.get(user, ()):
+                entry.users[user].discard(worker)
+                if not entry.users[user]:
+                    self._release(each, user)
+
+    def _release(self, key: Key, user: object) -> None:
+        entry = self._entries[key]
+        entry.users.pop(user, None)
+        if not entry.users:
+            self._close(key)
+
+    def _close(self, key: Key) -> None:
+        attempt(self._entries.pop(key).port.connectionLost)
+
+    def releaseAll(self, user: object) -> None:
+        """
+        Note that a generation has ended.
+        """
+        for key in self.keys(user):
+            self._release(key, user)
+
+    def prepare(self) -> tuple[Callable[[], None], Callable[[], None]]:
+        """
+        Keep all sockets open during a reload, which may stop the old workers first.
+
+        @return: The functions that end that, if the reload succeeds or fails.  Ports
+            that the old workers have opened late may be opened late again.
+        """
+        early, late = object(), object()
+        for entry in self._entries.values():
+            entry.users[late if entry.isLate else early] = set()
+
+        def commit() -> None:
+            self.releaseAll(early)
+            Timer(self._reactor, LATE, lambda: self.releaseAll(late))
+
+        def rollback() -> None:
+            self.releaseAll(early)
+            self.releaseAll(late)
+
+        return commit, rollback
+
+    def close(self) -> None:
+        """
+        Close all sockets.
+        """
+        for key in list(self._entries):
+            self._close(key)
+
+
+def _isInPlace(port: Any) -> bool:
+    path = port.listener.path
+    return path is None or path.isOurs

@@ -1,0 +1,114 @@
+# -*- test-case-name: tests.workers.test_worker -*-
+"""
+L{Worker}: a worker's side of the channel to its supervisor.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txsignalfd._proc.reason import reasonOf
+from txsignalfd._reload.reactorpatch import supplyListeners
+from txsignalfd._reload.service import ReloadService
+from txsignalfd._reload.sharing import inherit
+from txsignalfd._reload.transaction import OneShotEvent
+from txsignalfd._workers.channel import Channel, Message
+from txsignalfd._workers.claims import Claims
+from txsignalfd._workers.membership import Membership
+
+_log: Final = Logger("txsignalfd.workers.Worker")
+
+
+class Worker:
+    """
+    Does what the supervisor says, and tells it what has happened.
+    """
+
+    def __init__(self, place: Membership, reactor: Any) -> None:
+        """
+        Take the listening sockets of all ports from the supervisor, from now on.
+
+        @param place: What the worker knows of itself.
+        @param reactor: The reactor.
+        """
+        end = socket.socket(fileno=place.descriptor)
+        self._channel = Channel(end, reactor, self._received, self._lost)
+        self._claims = Claims(self._channel)
+        self._mayServe = OneShotEvent()
+        self._reloads: ReloadService
+        self._stop: Callable[[float | None], object]
+        supplyListeners(self._claims.supply)
+        inherit(place.inherited, place.names)
+
+    def run(
+        self, reloads: ReloadService, stop: Callable[[float | None], object]
+    ) -> None:
+        """
+        Run a service that has not started yet.
+
+        @param reloads: The service.
+        @param stop: Stops the process, when connections have drained for at most the
+            given seconds, or the default of the service.
+        """
+        self._reloads = reloads
+        self._stop = stop
+        reloads.beforeServing = self._started
+        # The generation is that of the supervisor.
+        reloads.logsEnd = False
+        self._channel.start()
+
+    def _started(self) -> Deferred[None]:
+        self._claims.late = True
+        (generation,) = self._reloads.generations
+
+        def ended(_: object) -> None:
+            self._channel.send(closed=generation.closed, limit=generation.limit)
+
+        generation.retired.wait().addCallback(ended)
+        self._channel.send(ready=True)
+        return self._mayServe.wait()
+
+    def failed(self, failure: Failure) -> None:
+        """
+        Tell the supervisor why the service cannot start.
+        """
+        self._channel.send(
+            failed=reasonOf(failure.value), traceback=failure.getTraceback()[-8000:]
+        )
+
+    @contextmanager
+    def making(self) -> Iterator[None]:
+        """
+        Tell the supervisor why the service cannot be made, and exit.
+        """
+        try:
+            yield
+        except Exception:
+            self.failed(Failure())
+            raise SystemExit(1) from None
+
+    def _received(self, message: Message) -> None:
+        match message.fields:
+            case {"do": "serve"}:
+                self._mayServe.fire()
+            case {"do": "suspend", "replaced": list(replaced)}:
+                self._claims.replaced = replaced
+                self._reloads.suspend()
+                self._channel.send(suspended=True)
+            case {"do": "end", "seconds": seconds, "replaced": True}:
+                retired = self._reloads.retire(seconds)
+                retired.addCallback(lambda _: self._stop(None))
+            case {"do": "end", "seconds": seconds}:
+                self._stop(seconds)
+
+    def _lost(self) -> None:
+        _log.error("the supervisor has ended: stopping")
+        self._claims.shutDown()
+        self._stop(None)
