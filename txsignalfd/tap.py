@@ -314,7 +314,9 @@ class Options(UsageOptions):
         removeOwnPidfile(self.parent.get("pidfile") or "")
         shareInherited()
         try:
-            with nullcontext() if self.worker is None else self.worker.making():
+            with (
+                nullcontext() if self.worker is None else self.worker.making(UsageError)
+            ):
                 self._parse()
         except BaseException as error:
             startupSignals.restore()

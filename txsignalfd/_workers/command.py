@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.workers.test_command -*-
+# -*- test-case-name: tests.workers.test_workers -*-
 """
 L{Command}: how the supervisor starts a worker.
 

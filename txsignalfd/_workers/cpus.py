@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.workers.test_cpus -*-
+# -*- test-case-name: tests.workers.test_cgroup -*-
 """
 L{usableCPUs}: how many workers can run at the same time.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.workers.test_ending -*-
+# -*- test-case-name: tests.workers.test_cgroup -*-
 """
 Describe how a worker has ended.
 """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.workers.test_sockets -*-
+# -*- test-case-name: tests.workers.test_workers -*-
 """
 L{Sockets}: the listening sockets of the supervisor.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.workers.test_worker -*-
+# -*- test-case-name: tests.workers.test_workers -*-
 """
 L{Worker}: a worker's side of the channel to its supervisor.
 """
@@ -84,12 +84,16 @@ class Worker:
         )
 
     @contextmanager
-    def making(self) -> Iterator[None]:
+    def making(self, *usual: type[Exception]) -> Iterator[None]:
         """
         Tell the supervisor why the service cannot be made, and exit.
+
+        @param usual: Exceptions that the caller reports.
         """
         try:
             yield
+        except usual:
+            raise
         except Exception:
             self.failed(Failure())
             raise SystemExit(1) from None

@@ -1,0 +1,52 @@
+"""
+The options of C{twistd signalfd} for workers.
+"""
+
+from __future__ import annotations
+
+import pytest
+from twisted.python.usage import UsageError
+
+from txsignalfd._twistd.workeroptions import becomeSupervisor, workerCount
+from txsignalfd.tap import Options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--workers=0", "web"], "--workers: expected a number, 1 or more, or auto"),
+        (["--workers=two", "web"], "--workers: expected a number, 1 or more, or auto"),
+        (["--workers=2"], "--workers: only with a command, such as web"),
+        (["--workers=2", "web"], "--workers: only with twistd"),
+        (
+            ["--start-timeout=2", "-y", "app.tac"],
+            "only with --workers",
+        ),
+    ],
+)
+def test_aWrongCommandLineIsExplained(arguments: list[str], error: str) -> None:
+    """
+    The error says what was expected.
+    """
+    with pytest.raises(UsageError, match=error):
+        Options().parseOptions(arguments)
+
+
+@pytest.mark.parametrize("text", ["auto", "3"])
+def test_theNumberOfWorkersIsCalculated(text: str) -> None:
+    """
+    From the CPUs, or as it was given; each reload calculates it again.
+    """
+    assert workerCount(text)() >= 1
+
+
+def test_chrootIsRefused() -> None:
+    """
+    A worker could not start in there.
+    """
+    twistd: dict[str, object] = {"nodaemon": True, "chroot": "/srv"}
+    with pytest.raises(UsageError, match="not with --chroot"):
+        becomeSupervisor(twistd)
+    twistd = {"nodaemon": True, "chroot": None, "uid": 1000, "gid": 1000}
+    becomeSupervisor(twistd)
+    assert twistd["uid"] is twistd["gid"] is None

@@ -1,0 +1,176 @@
+"""
+C{twistd signalfd --workers}: fresh processes under a supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from signal import SIGHUP, SIGKILL, SIGTERM
+
+import pytest
+
+from tests.support.clients import canConnect, fetch, keeping, load, opening, tcp
+from tests.support.daemons import (
+    TWISTD,
+    childrenOf,
+    program,
+    reload,
+    serving,
+    waitFor,
+)
+from tests.support.freeports import freePort
+from tests.support.served import write
+
+#: An application file whose code is in a module.
+TAC = """
+from twisted.application.service import Application
+from answers import web
+application = Application("example")
+web.setServiceParent(application)
+"""
+
+MODULE = """
+from twisted.application.strports import service
+from twisted.web.server import Site
+from twisted.web.static import Data
+page = Data({text!r}, "text/plain")
+page.isLeaf = True
+web = service("tcp:{port}:interface=127.0.0.1", Site(page))
+"""
+
+
+def deploy(directory: Path, port: int, text: bytes) -> None:
+    """
+    Write an application file, and the module with its code.
+    """
+    (directory / "app.tac").write_text(TAC)
+    module = directory / "answers.new"
+    module.write_text(MODULE.format(port=port, text=text))
+    module.rename(directory / "answers.py")
+
+
+def application(directory: Path, *options: str) -> list[str]:
+    """
+    Return the command that runs the application file.
+    """
+    environment = ["env", "PYTHONPATH=.", "PYTHONDONTWRITEBYTECODE=1"]
+    return [*environment, TWISTD, "-n", "signalfd", *options, "-y", "app.tac"]
+
+
+def test_aReloadLoadsNewCode(tmp_path: Path) -> None:
+    """
+    Without a lost request; each client meets the new code, and then no old code.
+    """
+    port = freePort()
+    deploy(tmp_path, port, b"0")
+    command = application(tmp_path, "--workers=2")
+    seen: list[bytes] = []
+    with program(tmp_path, *command) as daemon:
+        daemon.waitForOutput(f"pid {daemon.pid} serves")
+        with load(
+            opening(tcp(port)),
+            keeping(tcp(port)),
+            lambda: seen.append(fetch(tcp(port))),
+        ):
+            for number in range(1, 4):
+                deploy(tmp_path, port, b"%d" % number)
+                reload(daemon)
+                assert fetch(tcp(port)) == b"%d" % number
+        assert seen == sorted(seen)
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+    assert "generation 3 has ended" in daemon.output()
+
+
+def test_aFailureKeepsTheOldWorkersServing(tmp_path: Path) -> None:
+    """
+    The verdict has the reason of the new code, and the log its traceback.
+    """
+    port = freePort()
+    deploy(tmp_path, port, b"old")
+    with program(tmp_path, *application(tmp_path, "--workers=1")) as daemon:
+        daemon.waitForOutput(f"pid {daemon.pid} serves")
+        (tmp_path / "answers.py").write_text("1 / 0\n")
+        daemon.kill(SIGHUP)
+        daemon.waitForOutput(
+            "generation 1 serves on: ZeroDivisionError: division by zero\n"
+        )
+        daemon.waitForOutput('answers.py", line 1, in <module>')
+        assert fetch(tcp(port)) == b"old"
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("1 / 0", "not started: ZeroDivisionError: division by zero\n"),
+        ("import os; os.kill(os.getpid(), 9)", "was killed by SIGKILL\n"),
+        ("raise SystemExit('no licence')", "not started: no licence\n"),
+    ],
+)
+def test_theDaemonEndsIfNoWorkerHasEverServed(
+    code: str, reason: str, tmp_path: Path
+) -> None:
+    """
+    With status 1 and the reason.
+    """
+    deploy(tmp_path, freePort(), b"old")
+    (tmp_path / "answers.py").write_text(code)
+    with program(tmp_path, *application(tmp_path, "--workers=1")) as daemon:
+        assert daemon.wait() == 1
+        assert reason in daemon.output()
+
+
+def test_aWorkerThatEndsIsReplaced(tmp_path: Path) -> None:
+    """
+    The log says how it has ended, and the others serve meanwhile.
+    """
+    port = freePort()
+    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"], body="body")
+    with serving(tmp_path, "--workers=2", "served") as daemon:
+        first, _ = childrenOf(daemon.pid)
+        os.kill(first, SIGKILL)
+        daemon.waitForOutput(f"(pid {first}) was killed by SIGKILL after ")
+        assert fetch(tcp(port)) == b"body"
+        waitFor(lambda: len(childrenOf(daemon.pid)) == 2, "another worker")
+        daemon.waitForOutput(f"(pid {childrenOf(daemon.pid)[-1]}) serves")
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+
+
+def test_workersEndWithTheirSupervisor(tmp_path: Path) -> None:
+    """
+    A connection drains, and the port is free at once.
+    """
+    port = freePort()
+    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"], body="body")
+    with serving(tmp_path, "--workers=1", "served") as daemon:
+        (worker,) = childrenOf(daemon.pid)
+        client = keeping(tcp(port))
+        client()
+        daemon.kill(SIGKILL)
+        daemon.wait()
+        waitFor(lambda: not canConnect(tcp(port)), "the port closes")
+        client()
+        client.close()
+        waitFor(lambda: not os.path.exists(f"/proc/{worker}"), "the worker ends")
+
+
+def test_aPortIsTheSameInEveryWorker(tmp_path: Path) -> None:
+    """
+    Also where any free port was asked for.
+    """
+    write(tmp_path, listen=["tcp:0:interface=127.0.0.1", "tcp:0:interface=127.0.0.1"])
+    with serving(tmp_path, "--workers=2", "served") as daemon:
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+        lines = [
+            line.split()[-1]
+            for line in daemon.output().splitlines()
+            if "starting on" in line
+        ]
+    ports = [line for line in lines if line.isdecimal()]
+    # Each is opened by the supervisor and by two workers.
+    assert sorted(map(ports.count, set(ports))) == [3, 3]
