@@ -31,7 +31,12 @@ from txsignalfd._twistd.applications import ApplicationFile, applicationFile
 from txsignalfd._twistd.daemon import Daemon, makeDaemon
 from txsignalfd._twistd.metrics import checkInstalled
 from txsignalfd._twistd.notstarted import hideTraceback, makingService
-from txsignalfd._twistd.plugins import PluginFactory, installedPlugins, parseOptions
+from txsignalfd._twistd.plugins import (
+    PluginFactory,
+    fewerCollections,
+    installedPlugins,
+    parseOptions,
+)
 from txsignalfd._twistd.settings import DRAIN, Settings, checkSeconds
 from txsignalfd._twistd.signallog import (
     DEFAULT_SIGNALS,
@@ -283,7 +288,8 @@ class Options(UsageOptions):
         if self.isSupervisor and not (wantsHelp or self._isChecked):
             return Unparsed()
         # maker.options imports the module of the plugin.
-        options = maker.options()
+        with fewerCollections():
+            options = maker.options()
         parse = options.parseOptions
 
         def parseOptions(arguments: list[str] | None = None) -> None:

@@ -5,6 +5,7 @@ Each plugin of Twisted itself, under C{twistd signalfd}.
 from __future__ import annotations
 
 import ftplib
+import gc
 import os
 import pwd
 import re
@@ -24,7 +25,7 @@ from tests.support.daemons import TWISTD, Program, program, reload, serving, wai
 from tests.support.freeports import freePort
 from tests.support.reactors import DEADLINE
 from txsignalfd._twistd.actions import SIMPLE
-from txsignalfd._twistd.plugins import installedPlugins
+from txsignalfd._twistd.plugins import fewerCollections, installedPlugins
 
 
 def talk(port: int, *exchange: bytes) -> None:
@@ -484,3 +485,19 @@ def test_reloadsParseTheCommandInTheChroot(tmp_path: Path) -> None:
         assert fetch(tcp(port), "/file") == b"its text"
         daemon.kill(SIGTERM)
         assert daemon.wait() == -SIGTERM
+
+
+def test_importsCollectGarbageLessOften() -> None:
+    """
+    Afterwards the threshold is as before, or as a module has set it.
+    """
+    before = gc.get_threshold()
+    with fewerCollections():
+        assert gc.get_threshold()[0] > 10 * before[0]
+    assert gc.get_threshold() == before
+    try:
+        with fewerCollections():
+            gc.set_threshold(5)
+        assert gc.get_threshold()[0] == 5
+    finally:
+        gc.set_threshold(*before)

@@ -22,6 +22,8 @@ from twisted.application.service import (
 from twisted.logger import ILogObserver
 from twisted.python.log import ILogObserver as ILegacyLogObserver
 
+from txsignalfd._twistd.plugins import fewerCollections
+
 #: The options of twistd that name a file, and how the file is loaded.
 STYLES: Final = {"python": "python", "source": "source", "file": "pickle"}
 
@@ -56,7 +58,8 @@ class ApplicationFile:
         @raise ValueError: If the file sets no variable C{application}.
         """
         try:
-            application = loadApplication(self.tapname, self._style)
+            with fewerCollections():
+                application = loadApplication(self.tapname, self._style)
         except KeyError as error:
             if error.args != ("application",):
                 raise
