@@ -37,6 +37,13 @@ WHEEL_NEEDS = {
     "txsignalfd/py.typed",
     *PLUGINS,
 }
+#: What it installs below sys.prefix.
+SHARED = {
+    "share/man/man1/txsignalfd.1",
+    "share/man/man1/twistd-signalfd.1",
+    "share/bash-completion/completions/txsignalfd",
+    "share/zsh/site-functions/_txsignalfd",
+}
 SDIST_NEEDS = {"README.rst", "LICENSE", "setup.py", "txsignalfd/_native/build.py"}
 
 #: Modules whose code differs in a build that uses nothing but POSIX.
@@ -170,6 +177,9 @@ def build(session: nox.Session) -> None:
     with zipfile.ZipFile(dist(session, "txsignalfd-*-cp310-abi3-*.whl")) as wheel:
         names = set(wheel.namelist())
     foreign = {name for name in names if not re.match("txsignalfd[/-]", name)}
+    shared = {name.partition(".data/data/")[2] for name in names}
+    if not shared >= SHARED:
+        session.error(f"wheel: missing {SHARED - shared}")
     if not names >= WHEEL_NEEDS or foreign != PLUGINS:
         session.error(f"wheel: missing {WHEEL_NEEDS - names}, foreign {foreign}")
     with tarfile.open(dist(session, "*.tar.gz")) as sdist:

@@ -1,11 +1,14 @@
 """
-The C extension, which setup.cfg cannot name; all else is in setup.cfg.
+What setup.cfg cannot name: the C extensions and the manual pages.
 """
 
+import subprocess
 import sys
 import sysconfig
+from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Command, Extension, setup
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, ExecError, PlatformError
 
@@ -39,6 +42,43 @@ class BuildExtension(build_ext):
             ) from error
 
 
+#: The pages of documentation that are manual pages too.
+PAGES = ("txsignalfd", "twistd-signalfd")
+
+#: Where the manual pages are made, and where they are installed below sys.prefix.
+MANUAL = ("build/man1", "share/man/man1")
+
+
+class BuildManual(Command):
+    """
+    Make manual pages of pages of the documentation.
+    """
+
+    description = "make the manual pages"
+    user_options: list[tuple[str, str | None, str]] = []
+
+    def initialize_options(self) -> None:
+        """
+        There are no options.
+        """
+
+    finalize_options = initialize_options
+
+    def run(self) -> None:
+        """
+        Run docutils, whose command is the same in all its versions.
+        """
+        Path(MANUAL[0]).mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "docutils", "--writer=manpage"]
+        # The colours of code blocks would need pygments.
+        settings = ["--halt=warning", "--syntax-highlight=none"]
+        for page in PAGES:
+            made = f"{MANUAL[0]}/{page}.1"
+            subprocess.run([*command, *settings, f"docs/{page}.rst", made], check=True)
+
+
+build.sub_commands.append(("build_manual", None))
+
 # A free-threaded build has no stable ABI.
 LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
@@ -54,5 +94,10 @@ setup(
     cffi_modules=["txsignalfd/_native/build.py:ffibuilder"],
     # Elsewhere Python code is as fast.
     ext_modules=[RECORD] if sys.implementation.name == "cpython" else [],
-    cmdclass={"build_ext": BuildExtension},
+    data_files=[
+        (MANUAL[1], [f"{MANUAL[0]}/{page}.1" for page in PAGES]),
+        ("share/bash-completion/completions", ["completions/txsignalfd"]),
+        ("share/zsh/site-functions", ["completions/_txsignalfd"]),
+    ],
+    cmdclass={"build_ext": BuildExtension, "build_manual": BuildManual},
 )

@@ -131,7 +131,7 @@ STATUS: dict[str, Any] = {
     ],
     "childCount": 3,
     "children": [{"pid": 4712, "command": "sleep"}],
-    "workers": [],
+    "workers": [{"generation": 2, "number": 1, "pid": 4712, "state": "serves"}],
 }
 
 TEXT = """\
@@ -151,7 +151,8 @@ signals
 children
   4712 sleep
   and 2 more
-workers: none"""
+workers
+  1 of generation 2, pid 4712: serves"""
 
 
 def test_theStatusIsATextForAnOperator() -> None:
@@ -166,5 +167,6 @@ def test_childrenMayBeNoneOrUnknown(count: int | None, shown: str) -> None:
     """
     Without proc(5) they are unknown.
     """
-    text = statusText({**STATUS, "childCount": count, "children": []})
-    assert f"\nchildren: {shown}" in text
+    status = {**STATUS, "childCount": count, "children": [], "workers": []}
+    assert f"\nchildren: {shown}" in statusText(status)
+    assert statusText(status).endswith("\nworkers: none")

@@ -57,6 +57,21 @@ async def test_signalsAreCounted(reactor: Any, dispatcher: SignalDispatcher) -> 
 
 
 @inReactor
+async def test_workersAreListed(reactor: Any, dispatcher: SignalDispatcher) -> None:
+    """
+    With the generation to which they belong.
+    """
+    status = statusIn(reactor)
+    worker = {"number": 1, "pid": 4711, "state": "serves"}
+    generation = {"number": 2, "addresses": [], "workers": [worker]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(status, "generations", lambda: [generation])
+        found = status(dispatcher)
+    assert found["workers"] == [{"generation": 2, **worker}]
+    assert found["generations"] == [{"number": 2, "addresses": []}]
+
+
+@inReactor
 async def test_childrenAreListed(reactor: Any, dispatcher: SignalDispatcher) -> None:
     """
     With their commands.

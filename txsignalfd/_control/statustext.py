@@ -43,7 +43,7 @@ def statusText(status: dict[str, Any]) -> str:
         list(_reloads(status["reloads"])),
         ["signals", *(line for each in status["signals"] for line in _signal(each))],
         _children(status),
-        ["workers", *map(str, status["workers"])],
+        ["workers", *map(_worker, status["workers"])],
     ]
     return "\n".join(line for part in parts for line in _part(*part))
 
@@ -71,6 +71,11 @@ def _generation(generation: dict[str, Any]) -> str:
     connections = "1 connection" if count == 1 else f"{count} connections"
     addresses = ", ".join(generation["addresses"]) or "no port"
     return f"{generation['number']} {generation['state']}: {connections}, {addresses}"
+
+
+def _worker(worker: dict[str, Any]) -> str:
+    line = "{number} of generation {generation}, pid {pid}: {state}"
+    return line.format(**worker)
 
 
 def _reloads(reloads: dict[str, Any]) -> list[str]:

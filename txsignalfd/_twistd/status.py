@@ -75,6 +75,7 @@ class DaemonStatus:
         @param dispatcher: The dispatcher of its reactor.
         """
         children = _children()
+        generations = self.generations()
         return {
             "pid": os.getpid(),
             "version": __version__,
@@ -82,7 +83,7 @@ class DaemonStatus:
             "directory": self._directory,
             "uptime": round(monotonic() - self._began, 3),
             "state": "stops" if self.isStopping else "serves",
-            "generations": self.generations(),
+            "generations": generations,
             "reloads": self._reloadsStatus(),
             "signals": self._signals(dispatcher),
             "childCount": None if children is None else len(children),
@@ -90,7 +91,11 @@ class DaemonStatus:
                 {"pid": pid, "command": commandOf(pid)}
                 for pid in sorted(children or ())[:MOST]
             ],
-            "workers": [],
+            "workers": [
+                {"generation": each["number"], **worker}
+                for each in generations
+                for worker in each.pop("workers", [])[:MOST]
+            ],
         }
 
     def _reloadsStatus(self) -> dict[str, Any]:
