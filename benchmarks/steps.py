@@ -20,9 +20,9 @@ from twisted.internet.epollreactor import EPollReactor
 
 from benchmarks.measuring import onOneCPU
 from txsignalfd import SignalDispatcher
-from txsignalfd._kernel.descriptor import READ_SIZE, RECORDS_PER_READ
-from txsignalfd.lowlevel import sigqueue
-from txsignalfd.siginfo import SigInfo, parse
+from txsignalfd._kernel.descriptor import RECORDS_PER_READ
+from txsignalfd.lowlevel import SIGINFO_SIZE, sigqueue
+from txsignalfd.siginfo import SigInfo, read
 
 SIGNAL = int(SIGRTMIN)
 TURNS = 3000
@@ -37,18 +37,15 @@ def _steps(reactor: Any, dispatcher: SignalDispatcher) -> dict[str, Callable[[],
     descriptor = backend._descriptor
     table, fd = dispatcher._table, descriptor.fileno()
 
-    def read() -> bytes:
-        return os.read(fd, READ_SIZE)
-
     def handle() -> None:
-        for info in parse(read()):
+        for info in read(fd):
             _handle(info)
 
     return {
-        "read(2)": read,
-        "parse": lambda: parse(read()),
+        "read(2)": lambda: os.read(fd, RECORDS_PER_READ * SIGINFO_SIZE),
+        "and make SigInfos": lambda: read(fd),
         "call the handler": handle,
-        "and have a table of handlers": lambda: table.receive(parse(read())),
+        "and have a table of handlers": lambda: table.receive(read(fd)),
         "doRead": descriptor.doRead,
         "a turn of the reactor": lambda: reactor.doIteration(0),
     }

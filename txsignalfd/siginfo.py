@@ -2,7 +2,7 @@
 """
 Bytes in, L{SigInfo} out: the record of signalfd(2) as a value.
 
-No descriptor, no reactor and no system call is involved.
+No reactor is involved, and no system call but that of L{read}.
 
 Programs often only count a signal, or compare its number.  So a L{SigInfo}
 holds its record undecoded, and decodes a field when it is read.  Its base class
@@ -109,7 +109,6 @@ _SI_TKILL: Final = CODES.get("SI_TKILL")
 _CLAIMS: Final = {
     CODES.get(name) for name in ("SI_QUEUE", "SI_TIMER", "SI_MESGQ", "SI_ASYNCIO")
 }
-_SI_QUEUE: Final = CODES["SI_QUEUE"]
 _CLD_EXITED: Final = CODES["CLD_EXITED"]
 _CLD_DUMPED: Final = CODES["CLD_DUMPED"]
 _CLD: Final = {code for name, code in CODES.items() if name.startswith("CLD_")}
@@ -165,6 +164,7 @@ class SigInfo(Record):
     @ivar syscall: The system call that was refused (C{SIGSYS}).
     @ivar call_addr: The address of that call.
     @ivar arch: The architecture of that call.
+    @ivar value: The int that sigqueue(3) sent, or C{None} for any other signal.
     """
 
     __slots__ = ()
@@ -256,13 +256,6 @@ class SigInfo(Record):
             systemTime=self.stime / _TICKS,
         )
 
-    @property
-    def value(self) -> builtins.int | None:
-        """
-        The int that sigqueue(3) sent, or C{None} for any other signal.
-        """
-        return self.int if self.code == _SI_QUEUE else None
-
     def __str__(self) -> str:
         return describe(self)
 
@@ -309,6 +302,10 @@ def _origin(info: SigInfo, command: str | None) -> str:
 
 
 _parse: Final = SigInfo._parse
+
+#: Read a signalfd, given its number, at most C{TXS_RECORDS_PER_READ} records: the same
+#: as C{os.read} and L{parse}, but faster.
+read: Final = SigInfo._read
 
 
 def parse(buffer: bytes | bytearray | memoryview) -> list[SigInfo]:

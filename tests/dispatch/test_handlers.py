@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, Logger
 
-from txsignalfd._dispatch import handlers
+from txsignalfd._dispatch import handlerlog
 from txsignalfd._dispatch.handlers import HandlerTable
 from txsignalfd._dispatch.runs import LIMIT, Overlap
 from txsignalfd.siginfo import SigInfo
@@ -34,7 +34,7 @@ def test_anInterruptLosesNoSignal(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     log = Logger(observer=cast(ILogObserver, interrupt))
-    monkeypatch.setattr(handlers, "_log", log)
+    monkeypatch.setattr(handlerlog, "_log", log)
     table = HandlerTable(lambda: None)
     received: list[SigInfo] = []
     table.add(SIGUSR1, received.append, Overlap.QUEUE, LIMIT)
@@ -76,7 +76,7 @@ def test_aFailureOnAQueuedSignalIsLoggedWithIt(monkeypatch: pytest.MonkeyPatch) 
     """
     events: list[LogEvent] = []
     log = Logger(observer=cast(ILogObserver, events.append))
-    monkeypatch.setattr(handlers, "_log", log)
+    monkeypatch.setattr(handlerlog, "_log", log)
     table = HandlerTable(lambda: None)
     first: Deferred[None] = Deferred()
     received: list[SigInfo] = []

@@ -39,7 +39,7 @@ from txsignalfd import (
     SigInfo,
     SignalDispatcher,
 )
-from txsignalfd._dispatch import handlers, holds
+from txsignalfd._dispatch import handlerlog, holds
 from txsignalfd._dispatch.runs import LIMIT
 from txsignalfd.lowlevel import sigqueue
 
@@ -435,7 +435,7 @@ def test_anySequence(monkeypatch: pytest.MonkeyPatch) -> None:
     # Twisted's log would store thousands of failures until it starts, which makes
     # every later test slower.
     nowhere = Logger(observer=cast(ILogObserver, lambda event: None))
-    for module in (handlers, holds):
+    for module in (handlerlog, holds):
         monkeypatch.setattr(module, "_log", nowhere)
     # Hypothesis reports an error of sigqueue, or a signal without its value, as
     # FlakyStrategyDefinition: neither happens again when it repeats the example.

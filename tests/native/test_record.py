@@ -8,6 +8,7 @@ import copy
 import gc
 import os
 import pickle
+import signal
 import struct
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.kernel import forked
 from tests.support.reactors import DEADLINE
 from tests.support.records import FIELDS, record
 from txsignalfd._native import purerecord
@@ -66,12 +68,20 @@ def test_everyRecordIsReadByItsLayout(cls: Class, data: bytes) -> None:
 
 
 @both
+@pytest.mark.parametrize("number", [0, 7, -7, 2**31 - 1, -(2**31)])
+def test_onlySigqueueSendsAValue(cls: Class, number: int) -> None:
+    assert cls(record(code=-1, int=number)).value == number
+    for code in (0, 1, -2, -6):
+        assert cls(record(code=code, int=number)).value is None
+
+
+@both
 def test_dirListsBothNamesOfEachField(cls: Class) -> None:
     """
     Programs for PyPI's signalfd copy all attributes that C{dir} lists.
     """
     public = {name for name in dir(cls(record())) if not name.startswith("_")}
-    assert public == FIELDS.keys() | {f"ssi_{name}" for name in FIELDS}
+    assert public == FIELDS.keys() | {f"ssi_{name}" for name in FIELDS} | {"value"}
 
 
 @both
@@ -98,7 +108,7 @@ def test_unknownAttributeIsAnAttributeError(cls: Class, name: str) -> None:
 def test_recordIsImmutable(cls: Class) -> None:
     data = record(pid=7)
     made = cls(data)
-    for name in (*FIELDS, "ssi_pid", "something", "__dict__"):
+    for name in (*FIELDS, "ssi_pid", "value", "something", "__dict__"):
         with pytest.raises(AttributeError):
             setattr(made, name, 1)
         with pytest.raises(AttributeError):
@@ -255,6 +265,59 @@ def test_parseCountsBytesOfWiderItems(cls: Class) -> None:
 def test_parseReturnsEachRecord(cls: Class, datas: list[bytes]) -> None:
     together = cls._parse(b"".join(datas))
     assert together == [cls(data) for data in datas]
+
+
+@both
+def test_readIsOsReadAndParse(cls: Class) -> None:
+    """
+    It reads at most 64 records, and raises the errors of C{os.read}.
+    """
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    with open(reader, "rb"), open(writer, "wb", buffering=0) as pipe:
+        with pytest.raises(BlockingIOError):
+            cls._read(reader)
+        data = b"".join(record(7, pid=pid) for pid in range(70))
+        pipe.write(data)
+        assert cls._read(reader) == cls._parse(data[: 64 * 128])
+        assert cls._read(reader) == cls._parse(data[64 * 128 :])
+        pipe.write(b"half")
+        with pytest.raises(ValueError, match="got 4 bytes"):
+            cls._read(reader)
+        pipe.close()
+        assert cls._read(reader) == []
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        cls._read(-1)
+    with pytest.raises(TypeError):
+        cls._read("1")
+
+
+class Interrupt(Exception):
+    """
+    Raised by a Python signal handler.
+    """
+
+
+@forked
+@both
+def test_readRunsSignalHandlersOfPython(cls: Class) -> None:
+    """
+    A read that waits goes on after a signal, unless its handler raises.
+    """
+    reader, writer = os.pipe()
+    beats: list[int] = []
+
+    def beat(*_: object) -> None:
+        beats.append(1)
+        if len(beats) == 2:
+            os.write(writer, record(pid=7))
+        if len(beats) == 4:
+            raise Interrupt
+
+    signal.signal(signal.SIGALRM, beat)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    assert cls._read(reader) == [cls(record(pid=7))]
+    with pytest.raises(Interrupt):
+        cls._read(reader)
 
 
 @both

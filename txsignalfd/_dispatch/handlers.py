@@ -8,13 +8,15 @@ added, before the next signal is dispatched.  A signal is delayed, without a
 change of order, by a handler that is still busy (L{Overlap}), by a hold, and by a
 handler on the stack that causes more signals to be read, as C{unwatch} does.
 
-Handlers may change the table while they are called.  The entries of the table are
-tuples that are replaced, never changed: a handler that is added while a signal is
+Handlers may change the table while they are called.  The handlers of a signal are a
+tuple that is replaced, never changed: a handler that is added while a signal is
 dispatched receives the next signal, and a removed handler receives none.
 
+Most signals have one handler.  For a signal that has several, or that is held,
+L{HandlerTable} has a handler of its own, so that the others need not be asked.
+
 A batch is dispatched by an iterator.  Code that receives more signals meanwhile
-moves the rest of the batch to L{HandlerTable._queue} and appends its own.  That is
-rare, and only then costs anything.
+moves the rest of the batch to L{HandlerTable._queue} and appends its own.
 """
 
 from __future__ import annotations
@@ -23,27 +25,27 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txsignalfd._dispatch import handlerlog
 from txsignalfd._dispatch.description import HandlerDescription, WatchedSignal
 from txsignalfd._dispatch.holds import Hold, Holds
 from txsignalfd._dispatch.runs import (
     AWAITED,
+    LIMIT,
     Handler,
     Overlap,
     Run,
     currentRun,
     hasSucceeded,
 )
-from txsignalfd._kernel.callables import Named, nameOf
+from txsignalfd._kernel.callables import nameOf
 from txsignalfd._native.names import signalName
 from txsignalfd.siginfo import SigInfo
-
-_log: Final = Logger("txsignalfd.dispatcher.SignalDispatcher")
 
 _CANCELLED: Final = (CancelledError, asyncio.CancelledError)
 
@@ -173,12 +175,7 @@ class Registration:
         self.dropped += 1
         if not self._hasWarnedOfDrop:
             self._hasWarnedOfDrop = True
-            _log.warn(
-                "the handler {handler} is busy and its limit is reached, so that"
-                " {info} is dropped (further ones are counted, and not logged)",
-                handler=nameOf(self.handler),
-                info=info,
-            )
+            handlerlog.warnOfDrop(self.handler, info)
 
     def call(self, info: SigInfo) -> None:
         """
@@ -190,7 +187,7 @@ class Registration:
         try:
             result = self.handler(info)
         except BaseException:
-            self.logFailure(info, Failure())
+            handlerlog.logFailure(self.handler, info, Failure())
             return
         finally:
             table.calling = outer
@@ -202,14 +199,17 @@ class Registration:
         Wait for the result of the handler, if it can be awaited.
         """
         try:
-            if not isinstance(result, AWAITED):
-                if isinstance(result, (Generator, AsyncGenerator)):
-                    self._warnOfGenerator()
-                return
-            if isinstance(result, Deferred) and hasSucceeded(result):
+            if isinstance(result, Deferred):
+                if hasSucceeded(result):
+                    return
+            elif not isinstance(result, AWAITED):
+                isGenerator = isinstance(result, (Generator, AsyncGenerator))
+                if isGenerator and not self._hasWarnedOfGenerator:
+                    self._hasWarnedOfGenerator = True
+                    handlerlog.warnOfGenerator(self.handler, self.signal)
                 return
         except BaseException:  # of its attributes, such as __class__
-            self.logFailure(info, Failure())
+            handlerlog.logFailure(self.handler, info, Failure())
             return
         run = Run(info, self._table.isClosedBy(self))
         self.runs.add(run)
@@ -244,28 +244,6 @@ class Registration:
         """
         return bool(self._waiting) and not any(run.closes for run in self.runs)
 
-    def logFailure(self, info: SigInfo, failure: Failure) -> None:
-        """
-        Log a failure of the handler, with the signal.
-        """
-        _log.failure(
-            "the handler {handler} failed on {info}",
-            failure=failure,
-            handler=nameOf(self.handler),
-            info=info,
-        )
-
-    def _warnOfGenerator(self) -> None:
-        if not self._hasWarnedOfGenerator:
-            self._hasWarnedOfGenerator = True
-            _log.warn(
-                "the handler {handler} of {name} is a generator function, so that"
-                " its body never runs: decorate it with @inlineCallbacks, or make"
-                " it a coroutine function without yield",
-                handler=nameOf(self.handler),
-                name=signalName(self.signal),
-            )
-
     def _mayRun(self) -> bool:
         if self._removed or self.signal in self._table.holds.held:
             return False
@@ -279,7 +257,7 @@ class Registration:
             try:
                 run.deferred.cancel()
             except BaseException:
-                self.logFailure(run.info, Failure())
+                handlerlog.logFailure(self.handler, run.info, Failure())
 
     def _finished(self, result: Any, run: Run) -> Any:
         self.runs.discard(run)
@@ -287,7 +265,7 @@ class Registration:
         # Unlike isinstance, issubclass of the type runs no code of the result.
         if issubclass(type(result), Failure):
             if not (run.cancelled and result.check(*_CANCELLED)):
-                self.logFailure(run.info, result)
+                handlerlog.logFailure(self.handler, run.info, result)
             result = None
         self.advance()
         self._table.progressed()
@@ -308,7 +286,10 @@ class HandlerTable:
 
     def __init__(self, progressed: Callable[[], None]) -> None:
         self.progressed = progressed
-        self._entries: dict[int, tuple[Registration, ...]] = {}
+        self._handlers: dict[int, tuple[Registration, ...]] = {}
+        #: What receives a signal: its only handler, or one of the table.
+        self._receivers: dict[int, Registration] = {}
+        self._deferring = self._own(self._defer)
         self.holds: Holds = Holds()
         self._queue: list[SigInfo] = []
         self._batch: Iterator[SigInfo] = iter([])
@@ -326,46 +307,59 @@ class HandlerTable:
         Add a handler, after the other handlers of its signal.
         """
         registration = Registration(self, signo, handler, overlap, limit)
-        self._entries[signo] = (*self.handlersOf(signo), registration)
+        self._handlers[signo] = (*self.handlersOf(signo), registration)
         self._unhandled.pop(signo, None)
+        self._update(signo)
         return registration
 
     def forget(self, registration: Registration) -> None:
         """
         Remove a handler from the table; for L{Registration.remove}.
         """
-        others = [
-            each
-            for each in self._entries.pop(registration.signal)
-            if each is not registration
-        ]
-        if others:
-            self._entries[registration.signal] = tuple(others)
+        signo = registration.signal
+        self._handlers[signo] = tuple(
+            each for each in self.handlersOf(signo) if each is not registration
+        )
+        self._update(signo)
+
+    def _update(self, *signals: int) -> None:
+        """
+        Choose what receives these signals, after handlers or holds have changed.
+        """
+        for signo in signals:
+            registrations = self.handlersOf(signo)
+            if signo in self.holds.held:
+                self._receivers[signo] = self._deferring
+            elif len(registrations) == 1:
+                (self._receivers[signo],) = registrations
+            elif registrations:
+                each = partial(self._receiveAll, registrations)
+                self._receivers[signo] = self._own(each)
+            else:
+                self._receivers.pop(signo, None)
+
+    def _own(self, receive: Callable[[SigInfo], None]) -> Registration:
+        return Registration(self, 0, receive, Overlap.QUEUE, LIMIT)
 
     def handlersOf(self, signo: int) -> tuple[Registration, ...]:
         """
         Return the handlers of a signal, in the order of their calls.
         """
-        return self._entries.get(signo, ())
+        return self._handlers.get(signo, ())
 
     def explain(self, signo: int) -> tuple[str, str]:
         """
         Return the names of a signal's handlers, and how to have another one called.
         """
-        handlers = [registration.handler for registration in self.handlersOf(signo)]
-        names = ", ".join(map(nameOf, handlers)) or "no handler"
-        for handler in handlers:
-            if isinstance(handler, Named):
-                return names, handler.advice
-        return names, "add it to the dispatcher, or unwatch the signal first"
+        return handlerlog.explain([each.handler for each in self.handlersOf(signo)])
 
     def receive(self, infos: list[SigInfo]) -> None:
         """
         Dispatch signals to their handlers.
         """
         if self.receiving or self._queue:
-            # A handler that calls this leaves the loop of _dispatch nothing: the
-            # rest of the batch is older than these signals.
+            # A handler that calls this leaves the loop below nothing: the rest of
+            # the batch is older than these signals.
             self._queue.extend(self._batch)
             self._queue.extend(infos)
             if self.receiving:
@@ -374,10 +368,10 @@ class HandlerTable:
         self.receiving = True
         outer = self.calling
         try:
-            while infos:
-                self._batch = iter(infos)
-                self._dispatch(self._batch)
+            self._dispatch(infos)
+            while self._queue:
                 infos, self._queue = self._queue, []
+                self._dispatch(infos)
         except BaseException:
             self._queue[:0] = self._batch
             raise
@@ -387,44 +381,48 @@ class HandlerTable:
         if self._isClosing:
             self.progressed()
 
-    def _dispatch(self, infos: Iterator[SigInfo]) -> None:
+    def _dispatch(self, infos: list[SigInfo]) -> None:
         # Runs once for each signal: benchmarks/README.rst has the cost of each line.
-        entries, held = self._entries, self.holds.held
-        for info in infos:
-            signo = info.signo
-            if held and signo in held:
-                self._defer(info)
-                continue
+        receivers = self._receivers
+        self._batch = batch = iter(infos)
+        for info in batch:
             try:
-                registrations = entries[signo]
+                registration = receivers[info.signo]
             except KeyError:
                 self._receiveUnhandled(info)
                 continue
-            for registration in registrations:
-                if not registration.ready:
-                    registration.receive(info)
+            if not registration.ready:
+                registration.receive(info)
+                continue
+            # The body of Registration.call, without the cost of the call.
+            registration.handled += 1
+            self.calling = registration
+            try:
+                result = registration.handler(info)
+                if result is None or (
+                    # What most handlers return that have nothing to wait for.
+                    isinstance(result, Deferred)
+                    and result.called
+                    and result.result is None
+                    and not result.paused
+                ):
                     continue
-                # The body of Registration.call, without the cost of the call.
-                registration.handled += 1
-                self.calling = registration
-                handler = registration.handler
-                try:
-                    result = handler(info)
-                except BaseException:
-                    registration.logFailure(info, Failure())
-                else:
-                    if result is not None:
-                        registration.follow(info, result)
+            except BaseException:
+                handlerlog.logFailure(registration.handler, info, Failure())
+            else:
+                registration.follow(info, result)
+
+    def _receiveAll(self, handlers: tuple[Registration, ...], info: SigInfo) -> None:
+        for registration in handlers:
+            if registration.ready:
+                registration.call(info)
+            else:
+                registration.receive(info)
 
     def _receiveUnhandled(self, info: SigInfo) -> None:
         count = self._unhandled[info.signo] = self._unhandled.get(info.signo, 0) + 1
         if count == 1:
-            _log.warn(
-                "{info}: {name} is watched, but has no handler"
-                " (further ones are counted, and not logged)",
-                info=info,
-                name=info.name,
-            )
+            handlerlog.warnOfUnhandled(info)
 
     def _defer(self, info: SigInfo) -> None:
         if self.holds.defer(info):
@@ -442,10 +440,12 @@ class HandlerTable:
         """
         hold = Hold(signals, limit)
         self.holds.add(hold)
+        self._update(*signals)
         try:
             yield
         finally:
             self.holds.remove(hold)
+            self._update(*signals)
             # Signals that were queued for a busy handler are older than the hold.
             for signo in signals:
                 for registration in self.handlersOf(signo):
@@ -474,7 +474,7 @@ class HandlerTable:
             return False
         return not any(
             registration.isBusy()
-            for registrations in self._entries.values()
+            for registrations in self._handlers.values()
             for registration in registrations
         )
 

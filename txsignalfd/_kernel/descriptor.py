@@ -32,14 +32,12 @@ from txsignalfd._kernel.mask import ProcessMask, checkWatchable, collectDeferred
 from txsignalfd._native.extension import lib
 from txsignalfd._native.names import signalName
 from txsignalfd.lowlevel import SFD_CLOEXEC, SFD_NONBLOCK, signalfd
-from txsignalfd.siginfo import SIGINFO_SIZE, SigInfo, parse
+from txsignalfd.siginfo import SigInfo, read
 
 _log: Final = Logger("txsignalfd.descriptor.SignalDescriptor")
 
-#: The maximum of one read, so that a burst of signals does not keep the reactor from
-#: its other descriptors.
-RECORDS_PER_READ: Final = 64
-READ_SIZE: Final = RECORDS_PER_READ * SIGINFO_SIZE
+#: The maximum of one read.
+RECORDS_PER_READ: Final = lib.TXS_RECORDS_PER_READ
 
 
 def maximumReads() -> int:
@@ -325,35 +323,42 @@ class SignalDescriptor:
         @return: C{None}, or the error that makes the descriptor useless.  The reactor
             then calls L{connectionLost}.
         """
-        if _deferredCount[0]:
+        if _deferredCount[0] or self._deferred:
             collectDeferred()
-        if self._deferred:
             self.receiveDeferred()
-        if self._deferred or self._fd == -1:
-            # A receiver started a child, whose deferred signals are next, or closed us.
-            return None
+            if self._deferred or self._fd == -1:
+                # A receiver started a child, whose deferred signals are next, or
+                # closed us.
+                return None
         try:
             self._receiveRead()
         except OSError as error:
-            return error
+            return error if self._fd != -1 else None
         return None
 
     def _receiveRead(self) -> int:
         try:
-            infos = parse(os.read(self._fd, READ_SIZE))
-            first = infos[0]
+            infos = read(self._fd)
         except BlockingIOError:
             return 0
-        except (OSError, ValueError, IndexError) as error:
+        except OSError:
             self._broken = True
-            if isinstance(error, OSError):
-                raise
-            raise OSError(errno.EBADF, "the number is now another file's") from error
+            raise
+        except ValueError:
+            infos = []
+        if not infos:
+            self._broken = True
+            raise OSError(errno.EBADF, "the number is now another file's")
         if monotonic() > self._nextCheck:
             self._nextCheck = monotonic() + CHECK_INTERVAL
-            for signo in {first.signo, *(info.signo for info in infos[1:])}:
+            for signo in {info.signo for info in infos}:
                 self._checkHandler(signo)
-        return self._receiveInfos(infos)
+        # The body of _receiveInfos, without the cost of the call.
+        try:
+            self._receive(infos)
+        except BaseException:
+            self._logFailure(infos)
+        return len(infos)
 
     def _checkHandler(self, signo: int) -> None:
         """
@@ -414,9 +419,12 @@ class SignalDescriptor:
         try:
             self._receive(infos)
         except BaseException:
-            # If it were raised, the reactor would drop the descriptor.
-            _log.failure("receiving {infos} failed", infos=infos)
+            self._logFailure(infos)
         return len(infos)
+
+    def _logFailure(self, infos: list[SigInfo]) -> None:
+        # If it were raised, the reactor would drop the descriptor.
+        _log.failure("receiving {infos} failed", infos=infos)
 
     def close(self) -> None:
         """

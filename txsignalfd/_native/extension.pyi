@@ -55,6 +55,7 @@ class Lib:
     SFD_NONBLOCK: Final[int]
     TXS_NSIG: Final[int]
     TXS_LINUX: Final[int]
+    TXS_RECORDS_PER_READ: Final[int]
     TXS_DEFERRED: Final[int]
     txs_codes: Final[Sequence[Code]]
 

@@ -8,10 +8,12 @@ it on CPython.
 
 from __future__ import annotations
 
+import os
 import struct
-from typing import Final
+from typing import Any, Final
 
-from txsignalfd._native.extension import ffi
+from txsignalfd._native.extension import ffi, lib
+from txsignalfd._native.names import CODES
 
 #: The size of a record in bytes.
 SIZE: Final[int] = ffi.sizeof("struct txs_siginfo")
@@ -23,6 +25,8 @@ LAYOUT: Final[dict[str, tuple[int, str]]] = {
     name.rstrip("_"): (where.offset, "=" + _FORMATS[where.type.cname])
     for name, where in ffi.typeof("struct txs_siginfo").fields
 }
+
+_SI_QUEUE: Final = CODES["SI_QUEUE"]
 
 
 class Record:
@@ -53,6 +57,18 @@ class Record:
                 f"expected whole records of {SIZE} bytes, got {len(data)} bytes"
             )
         return [cls(data[at : at + SIZE]) for at in range(0, len(data), SIZE)]
+
+    @classmethod
+    def _read(cls, fd: int) -> list[Record]:
+        return cls._parse(os.read(fd, lib.TXS_RECORDS_PER_READ * SIZE))
+
+    @property
+    def value(self) -> Any:
+        """
+        The int that sigqueue(3) sent, or C{None} for any other signal.
+        """
+        fields: Any = self
+        return fields.int if fields.code == _SI_QUEUE else None
 
     def __reduce__(self) -> tuple[type[Record], tuple[bytes]]:
         return type(self), (self._bytes,)

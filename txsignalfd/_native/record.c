@@ -10,9 +10,12 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <errno.h>
+#include <signal.h>
 #include <stddef.h>
 #include <string.h>
 #include <structmember.h>
+#include <unistd.h>
 
 #include "record.h"
 
@@ -23,9 +26,11 @@ _Static_assert(sizeof(unsigned long long) == sizeof(uint64_t), "T_ULONGLONG");
 struct record {
     PyObject_HEAD
     struct txs_siginfo info;
+    PyObject *signo;    /* for each signal dispatched; a slot is the fastest to read */
 };
 
 #define INFO(self) (&((struct record *)(self))->info)
+#define SIGNO(self) (((struct record *)(self))->signo)
 #define SIZE ((Py_ssize_t)sizeof(struct txs_siginfo))
 
 /* A field by the man page's name, without and with its prefix. */
@@ -34,7 +39,8 @@ struct record {
     {"ssi_" name, type, offsetof(struct record, info.field), READONLY, NULL}
 
 static PyMemberDef record_members[] = {
-    FIELD("signo", signo, T_UINT),
+    {"signo", T_OBJECT_EX, offsetof(struct record, signo), READONLY, NULL},
+    {"ssi_signo", T_OBJECT_EX, offsetof(struct record, signo), READONLY, NULL},
     FIELD("errno", errno_, T_INT),
     FIELD("code", code, T_INT),
     FIELD("pid", pid, T_UINT),
@@ -62,9 +68,34 @@ static PyObject *record_from(PyTypeObject *type, const char *bytes)
 {
     PyObject *self = PyType_GenericAlloc(type, 0);
 
-    if (self != NULL)
-        memcpy(INFO(self), bytes, sizeof(struct txs_siginfo));
+    if (self == NULL)
+        return NULL;
+    memcpy(INFO(self), bytes, sizeof(struct txs_siginfo));
+    SIGNO(self) = PyLong_FromUnsignedLong(INFO(self)->signo);
+    if (SIGNO(self) == NULL)
+        Py_CLEAR(self);
     return self;
+}
+
+/* That many bytes of whole records, as a list. */
+static PyObject *records_from(PyTypeObject *type, const char *bytes, Py_ssize_t size)
+{
+    PyObject *list;
+
+    if (size % SIZE != 0)
+        return PyErr_Format(PyExc_ValueError,
+                            "expected whole records of %zd bytes, got %zd bytes", SIZE,
+                            size);
+    list = PyList_New(size / SIZE);
+    for (Py_ssize_t at = 0; list != NULL && at < size; at += SIZE) {
+        PyObject *self = record_from(type, bytes + at);
+
+        if (self == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SetItem(list, at / SIZE, self);
+    }
+    return list;
 }
 
 /* The bytes of any object with a buffer; Py_buffer is not in the ABI of 3.10. */
@@ -86,27 +117,33 @@ static PyObject *bytes_of(PyObject *buffer)
 
 static PyObject *record_parse(PyObject *type, PyObject *buffer)
 {
-    PyObject *list = NULL, *bytes = bytes_of(buffer);
-    Py_ssize_t size;
+    PyObject *list, *bytes = bytes_of(buffer);
 
     if (bytes == NULL)
         return NULL;
-    size = PyBytes_Size(bytes);
-    if (size % SIZE != 0)
-        PyErr_Format(PyExc_ValueError,
-                     "expected whole records of %zd bytes, got %zd bytes", SIZE, size);
-    else
-        list = PyList_New(size / SIZE);
-    for (Py_ssize_t at = 0; list != NULL && at < size; at += SIZE) {
-        PyObject *self = record_from((PyTypeObject *)type, PyBytes_AsString(bytes) + at);
-
-        if (self == NULL)
-            Py_CLEAR(list);
-        else
-            PyList_SetItem(list, at / SIZE, self);
-    }
+    list = records_from((PyTypeObject *)type, PyBytes_AsString(bytes),
+                        PyBytes_Size(bytes));
     Py_DECREF(bytes);
     return list;
+}
+
+/* read(2) and parse, without a bytes object in between. */
+static PyObject *record_read(PyObject *type, PyObject *number)
+{
+    struct txs_siginfo infos[TXS_RECORDS_PER_READ];
+    ssize_t size;
+    int fd;
+
+    if (!PyArg_Parse(number, "i", &fd))
+        return NULL;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        size = read(fd, infos, sizeof infos);
+        Py_END_ALLOW_THREADS
+        if (size == -1 && (errno != EINTR || PyErr_CheckSignals() == -1))
+            return PyErr_Occurred() ? NULL : PyErr_SetFromErrno(PyExc_OSError);
+    } while (size == -1);
+    return records_from((PyTypeObject *)type, (const char *)infos, size);
 }
 
 static PyObject *record_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -166,8 +203,34 @@ static PyObject *record_compare(PyObject *self, PyObject *other, int op)
     return result;
 }
 
+static void record_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+
+    Py_XDECREF(SIGNO(self));
+    release(self);
+    Py_DECREF(type);
+}
+
+static PyObject *record_value(PyObject *self, void *ignored)
+{
+    (void)ignored;
+    if (INFO(self)->code == SI_QUEUE)
+        return PyLong_FromLong(INFO(self)->int_);
+    Py_INCREF(Py_None);
+    return Py_None;
+}
+
+static PyGetSetDef record_getset[] = {
+    {"value", record_value, NULL,
+     "The int that sigqueue(3) sent, or None for any other signal.", NULL},
+    {NULL, NULL, NULL, NULL, NULL}
+};
+
 static PyMethodDef record_methods[] = {
     {"_parse", record_parse, METH_O | METH_CLASS, NULL},
+    {"_read", record_read, METH_O | METH_CLASS, NULL},
     {"__reduce__", record_reduce, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL}
 };
@@ -175,8 +238,10 @@ static PyMethodDef record_methods[] = {
 static PyType_Slot record_slots[] = {
     {Py_tp_doc, "A record of signalfd(2)."},
     {Py_tp_members, record_members},
+    {Py_tp_getset, record_getset},
     {Py_tp_methods, record_methods},
     {Py_tp_new, (void *)record_new},
+    {Py_tp_dealloc, (void *)record_dealloc},
     {Py_tp_hash, (void *)record_hash},
     {Py_tp_richcompare, (void *)record_compare},
     {0, NULL}

@@ -36,4 +36,8 @@ struct txs_siginfo {
 
 _Static_assert(sizeof(struct txs_siginfo) == 128, "the size of a record");
 
+/* The most of one read, so that a burst of signals does not keep the reactor from its
+   other descriptors. */
+#define TXS_RECORDS_PER_READ 64
+
 #endif

@@ -9,6 +9,9 @@ class Record:
     def __new__(cls, buffer: bytes | bytearray | memoryview, /) -> Self: ...
     @classmethod
     def _parse(cls, buffer: bytes | bytearray | memoryview, /) -> list[Self]: ...
+    @classmethod
+    def _read(cls, fd: builtins.int, /) -> list[Self]: ...
+    value: Final[builtins.int | None]
     signo: Final[builtins.int]
     errno: Final[builtins.int]
     code: Final[builtins.int]
