@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from getopt import getopt
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import IService
 from twisted.python.reflect import fullyQualifiedName
@@ -29,7 +29,6 @@ from txsignalfd._reload.sharing import (
 from txsignalfd._twistd.actions import DEFAULTS, parseOn, parseSignal
 from txsignalfd._twistd.applications import ApplicationFile, applicationFile
 from txsignalfd._twistd.daemon import Daemon, makeDaemon
-from txsignalfd._twistd.metrics import checkInstalled
 from txsignalfd._twistd.notstarted import hideTraceback, makingService
 from txsignalfd._twistd.plugins import (
     PluginFactory,
@@ -38,14 +37,7 @@ from txsignalfd._twistd.plugins import (
     parseOptions,
 )
 from txsignalfd._twistd.settings import DRAIN, Settings, checkSeconds
-from txsignalfd._twistd.signallog import (
-    DEFAULT_SIGNALS,
-    SignalLogger,
-    SignalLogService,
-    logToStderr,
-)
 from txsignalfd._twistd.startup import removeOwnPidfile, startupSignals
-from txsignalfd._twistd.usage import explain
 from txsignalfd._twistd.workeroptions import (
     START,
     Unparsed,
@@ -56,7 +48,9 @@ from txsignalfd._twistd.workeroptions import (
     workerCount,
 )
 from txsignalfd._version import __version__
-from txsignalfd._workers.worker import Worker
+
+if TYPE_CHECKING:
+    from txsignalfd._workers.worker import Worker
 
 #: The options that take such a time.
 _TIMES: Final = ("drain", "stop-timeout")
@@ -95,6 +89,8 @@ def metricsEndpoint(text: str) -> str:
 
     @raise UsageError: If metrics cannot be served.
     """
+    from txsignalfd._twistd.metrics import checkInstalled
+
     try:
         checkInstalled()
     except ValueError as error:
@@ -339,6 +335,8 @@ class Options(UsageOptions):
             super().parseOptions(self._arguments)
         except UsageError as error:
             inPlugin = self.subCommand is not None and not self._hasParsed
+            from txsignalfd._twistd.usage import explain
+
             reason = explain(str(error), self, self._arguments, inPlugin)
             raise UsageError(reason) from None
 
@@ -372,6 +370,8 @@ class Options(UsageOptions):
         if self.subCommand is not None or self.application is not None:
             self._forService()
             return
+        from txsignalfd._twistd.signallog import DEFAULT_SIGNALS, logToStderr
+
         for option in (
             "on",
             "stop-first",
@@ -437,6 +437,8 @@ def makeService(options: Options) -> IService:
     """
     maker = options.maker
     if maker is None:
+        from txsignalfd._twistd.signallog import SignalLogger, SignalLogService
+
         stdout = sys.stdout if options.inForeground else None
         logger = SignalLogger(options["format"] == "json", stdout)
         return SignalLogService(options["signals"], logger.receive)

@@ -14,7 +14,6 @@ from twisted.python.reflect import ModuleNotFound, ObjectNotFound, namedAny
 from txsignalfd._kernel.callables import nameOf
 from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd._native.names import signalName, signalNumber
-from txsignalfd._twistd.usage import nearest
 
 #: Actions without an argument.
 SIMPLE: Final = ("reload", "stop", "quit", "rotate", "report", "ignore", "leave")
@@ -120,6 +119,8 @@ def parseSignal(text: str) -> int:
     except ValueError as error:
         length = 0 if name.upper().startswith("SIG") else len("SIG")
         known = (signal.name[length:] for signal in Signals)
+        from txsignalfd._twistd.usage import nearest
+
         raise ValueError(f"{error}{nearest(name, known)}") from None
     (signo,) = checkWatchable([number])
     return signo
@@ -133,6 +134,8 @@ def _parseAction(text: str) -> Action:
         return Action(name, argument)
     if name == "call" and argument:
         return Action(name, argument, _function(argument))
+    from txsignalfd._twistd.usage import nearest
+
     raise ValueError(
         f"unknown action {text!r}: expected {', '.join(SIMPLE)},"
         f" call:MODULE.FUNCTION or run:COMMAND{nearest(name, SIMPLE)}"

@@ -34,7 +34,6 @@ from txsignalfd._twistd.answers import Answers
 from txsignalfd._twistd.applications import ApplicationFile
 from txsignalfd._twistd.commands import RunCommand
 from txsignalfd._twistd.logs import rotateLogs, unblockLog
-from txsignalfd._twistd.metrics import metricsService
 from txsignalfd._twistd.notstarted import logNotStarted, starting
 from txsignalfd._twistd.plugins import LoadedCode, logicalDirectory
 from txsignalfd._twistd.report import report
@@ -102,7 +101,7 @@ class Daemon(Service):
         self._stopBegan = 0.0
         self._catchingUp = True
         self._extending: Any = None
-        self._code = LoadedCode()
+        self._code: LoadedCode
         self.failed = False
         reloads.logsStart = False
         self._history = History()
@@ -249,7 +248,10 @@ class Daemon(Service):
                 self._extend(self.reloads.drain + FLUSH)
 
     def _after(self, reload: Reload) -> None:
-        self._code.addModules()
+        if reload.number == 1:
+            self._code = LoadedCode()
+        else:
+            self._code.addModules()
         if reload.number > 1:
             self._record(reload)
         if self._stopSignal is None:
@@ -418,5 +420,7 @@ def makeDaemon(
     reloads = makeReloads(factory, settings, reactor)
     daemon = Daemon(reloads, settings.on, foreground, Notifier(reactor), reactor)
     if settings.metrics:
+        from txsignalfd._twistd.metrics import metricsService
+
         daemon.metrics = metricsService(settings.metrics, daemon.status)
     return daemon

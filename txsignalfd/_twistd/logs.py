@@ -37,6 +37,7 @@ import fcntl
 import gc
 import os
 import stat
+import sys
 from collections.abc import Callable
 from typing import IO, Any, Final
 
@@ -50,7 +51,6 @@ from twisted.logger import (
 )
 from twisted.python.log import FileLogObserver as LegacyFileLogObserver
 from twisted.python.logfile import BaseLogFile
-from twisted.python.syslog import SyslogObserver
 
 from txsignalfd._twistd.output import Output, descriptorOf, finishWith, mayBlock
 
@@ -216,10 +216,16 @@ def _targetOf(observer: Any) -> Any:
     return observer
 
 
+def _isSyslog(target: object) -> bool:
+    # Its module is loaded only if --syslog of twistd is given.
+    module = sys.modules.get("twisted.python.syslog")
+    return module is not None and isinstance(target, module.SyslogObserver)
+
+
 def _nameOf(target: Any) -> str:
     if isinstance(target, BaseLogFile):
         return target.path
-    if isinstance(target, SyslogObserver):
+    if _isSyslog(target):
         return "syslog"
     descriptor = descriptorOf(target)
     if descriptor in _STREAMS:
@@ -231,7 +237,7 @@ def _renew(target: Any) -> str:
     if isinstance(target, BaseLogFile):
         return _rotate(target)
     descriptor = descriptorOf(target)
-    if isinstance(target, SyslogObserver) or descriptor in _STREAMS:
+    if _isSyslog(target) or descriptor in _STREAMS:
         return _NOTHING
     if descriptor is None:
         return "not known to be a file, left unchanged"

@@ -251,9 +251,9 @@ def _fileOf(module: object) -> str | None:
     path = object.__getattribute__(module, "__dict__").get("__file__")
     if not isinstance(path, str):
         return None
-    path = os.path.abspath(path)
-    isStandard = path.startswith(_STANDARD_LIBRARY) and not path.startswith(_INSTALLED)
-    return None if isStandard else path
+    if path.startswith(_STANDARD_LIBRARY) and not path.startswith(_INSTALLED):
+        return None
+    return os.path.abspath(path)
 
 
 def _stateOf(path: str) -> _State | None:

@@ -1,12 +1,14 @@
 # -*- test-case-name: tests.workers.test_options -*-
 """
 What C{--workers} of C{twistd signalfd} changes, in the supervisor and in a worker.
+
+The modules of the supervisor, and those of a worker, are imported only there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.python.reflect import fullyQualifiedName
 from twisted.python.usage import Options as UsageOptions
@@ -16,15 +18,10 @@ from txsignalfd._reload.service import ReloadService
 from txsignalfd._twistd.daemon import Daemon, makeDaemon, makeReloads
 from txsignalfd._twistd.plugins import logicalDirectory
 from txsignalfd._twistd.settings import Settings
-from txsignalfd._twistd.workerdaemon import WorkerDaemon
-from txsignalfd._workers.command import Command
-from txsignalfd._workers.cpus import usableCPUs
 from txsignalfd._workers.membership import membership
-from txsignalfd._workers.sockets import Sockets
-from txsignalfd._workers.supervisor import Supervisor
-from txsignalfd._workers.worker import Worker
-from txsignalfd._workers.workerlog import observer
-from txsignalfd._workers.workerset import Setup
+
+if TYPE_CHECKING:
+    from txsignalfd._workers.worker import Worker
 
 #: Seconds that a worker has to start, by default.
 START: Final = 60.0
@@ -41,6 +38,8 @@ def workerCount(text: str) -> Callable[[], int]:
     @raise UsageError: If it is neither a positive number nor C{auto}.
     """
     if text == "auto":
+        from txsignalfd._workers.cpus import usableCPUs
+
         return usableCPUs
     if text.isdecimal() and int(text) > 0:
         return lambda: int(text)
@@ -70,6 +69,9 @@ def becomeWorker(twistd: Any) -> Worker | None:
         return None
     from twisted.internet import reactor
 
+    from txsignalfd._workers.worker import Worker
+    from txsignalfd._workers.workerlog import observer
+
     for option in _OF_SUPERVISOR:
         twistd[option] = None
     twistd["nodaemon"] = True
@@ -98,6 +100,11 @@ def makeSupervisor(options: Any, reactor: Any) -> Daemon:
     @param options: The options of C{twistd signalfd}.
     @param reactor: The reactor.
     """
+    from txsignalfd._workers.command import Command
+    from txsignalfd._workers.sockets import Sockets
+    from txsignalfd._workers.supervisor import Supervisor
+    from txsignalfd._workers.workerset import Setup
+
     sockets = Sockets(reactor)
     command = Command(logicalDirectory())
     setup = Setup(command, sockets, options["start-timeout"], reactor)
@@ -119,5 +126,7 @@ def makeWorker(
     @param settings: How the daemon drains and stops.
     @param reactor: The reactor.
     """
+    from txsignalfd._twistd.workerdaemon import WorkerDaemon
+
     reloads: ReloadService = makeReloads(factory, settings, reactor)
     return WorkerDaemon(worker, reloads, settings.on, reactor)

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 _VARIABLE: Final = "TXSIGNALFD_WORKER"
 
 
-@dataclass(frozen=True)
-class Membership:
+class Membership(NamedTuple):
     """
     The place of a worker among the others.
 
@@ -35,14 +34,14 @@ class Membership:
     number: int
     supervisor: int
     descriptor: int
-    inherited: list[int] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+    inherited: Sequence[int] = ()
+    names: Sequence[str] = ()
 
     def variables(self) -> dict[str, str]:
         """
         Return the environment that makes a new process a worker.
         """
-        return {_VARIABLE: json.dumps(asdict(self))}
+        return {_VARIABLE: json.dumps(self._asdict())}
 
 
 @cache

@@ -45,7 +45,7 @@ class Worker:
         self._reloads: ReloadService
         self._stop: Callable[[float | None], object]
         supplyListeners(self._claims.supply)
-        inherit(place.inherited, place.names)
+        inherit(list(place.inherited), list(place.names))
 
     def run(
         self, reloads: ReloadService, stop: Callable[[float | None], object]
