@@ -11,7 +11,6 @@ import resource
 import signal
 import threading
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
 from inspect import signature
 from pathlib import Path
 from time import monotonic, sleep
@@ -22,6 +21,7 @@ from hypothesis import settings
 from twisted.internet import tcp
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
+from tests.support.certificates import writeCertificate
 from tests.support.kernel import inChild, limitOfPendingSignals
 from tests.support.reactors import DEADLINE, KINDS, newReactor
 from tests.support.worlds import WORLDS, using
@@ -200,32 +200,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     reason = "needs cryptography, as TLS in Twisted does"
     pytest.importorskip("OpenSSL", reason=reason)
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(timezone.utc)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
     path = tmp_path_factory.mktemp("tls") / "localhost.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
+    writeCertificate(path)
     return path
