@@ -36,16 +36,18 @@ from txsignalfd._twistd.plugins import (
     installedPlugins,
     parseOptions,
 )
-from txsignalfd._twistd.settings import DRAIN, Settings, checkSeconds
+from txsignalfd._twistd.settings import DRAIN, Settings
 from txsignalfd._twistd.startup import removeOwnPidfile, startupSignals
 from txsignalfd._twistd.workeroptions import (
+    OF_WORKERS,
+    PARAMETERS,
     START,
     Unparsed,
     becomeSupervisor,
     becomeWorker,
     makeSupervisor,
     makeWorker,
-    workerCount,
+    seconds,
 )
 from txsignalfd._version import __version__
 
@@ -67,20 +69,6 @@ def signalNumbers(names: str) -> list[int]:
         return [parseSignal(name) for name in names.split(",")]
     except ValueError as error:
         raise UsageError(f"--signals: {error}") from None
-
-
-def seconds(option: str, text: str) -> float:
-    """
-    Parse the argument of an option that takes a time.
-
-    @param option: The name of the option.
-    @param text: A number of seconds.
-    @raise UsageError: For anything else.
-    """
-    try:
-        return checkSeconds(option, text)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
 
 
 def metricsEndpoint(text: str) -> str:
@@ -159,24 +147,7 @@ class Options(UsageOptions):
             "seconds that open connections have to drain at a stop [default: 30]",
             partial(seconds, "--stop-timeout"),
         ],
-        [
-            "workers",
-            None,
-            None,
-            (
-                "run the service in this number of fresh processes, or auto: as many"
-                " as there are CPUs; a reload starts new ones, with the code as it is"
-                " then"
-            ),
-            workerCount,
-        ],
-        [
-            "start-timeout",
-            None,
-            None,
-            "with --workers: seconds that a worker has to start [default: 60]",
-            partial(seconds, "--start-timeout"),
-        ],
+        *PARAMETERS,
         [
             "python",
             "y",
@@ -377,7 +348,7 @@ class Options(UsageOptions):
             "stop-first",
             "metrics",
             "workers",
-            "start-timeout",
+            *OF_WORKERS,
             *_TIMES,
         ):
             # 0 is a valid time.
@@ -401,10 +372,11 @@ class Options(UsageOptions):
         for option in _TIMES:
             if self[option] is None:
                 self[option] = DRAIN
+        for option in OF_WORKERS:
+            if self["workers"] is None and self[option] is not None:
+                raise UsageError(f"--{option}: only with --workers")
         if self["start-timeout"] is None:
             self["start-timeout"] = START
-        elif self["workers"] is None:
-            raise UsageError("--start-timeout: only with --workers")
         if self.isSupervisor:
             becomeSupervisor(self.parent)
 

@@ -131,7 +131,17 @@ STATUS: dict[str, Any] = {
     ],
     "childCount": 3,
     "children": [{"pid": 4712, "command": "sleep"}],
-    "workers": [{"generation": 2, "number": 1, "pid": 4712, "state": "serves"}],
+    "workers": [
+        {
+            "generation": 2,
+            "number": 1,
+            "pid": 4712,
+            "state": "serves",
+            "connections": 3,
+            "uptime": 61.5,
+            "memory": 50 << 20,
+        }
+    ],
 }
 
 TEXT = """\
@@ -152,7 +162,7 @@ children
   4712 sleep
   and 2 more
 workers
-  1 of generation 2, pid 4712: serves"""
+  1 of generation 2, pid 4712: serves, 3 connections, 50 MiB, up 0:01:01"""
 
 
 def test_theStatusIsATextForAnOperator() -> None:

@@ -181,6 +181,8 @@ class Answer(Resource):
         self._body = body
 
     def render_GET(self, request: Any) -> Any:
+        while request.path == b"/hang":
+            select.select([], [], [], 60)
         half = len(self._body) // 2
         request.setHeader(b"content-length", b"%d" % len(self._body))
         request.write(self._body[:half])

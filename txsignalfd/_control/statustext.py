@@ -74,8 +74,13 @@ def _generation(generation: dict[str, Any]) -> str:
 
 
 def _worker(worker: dict[str, Any]) -> str:
-    line = "{number} of generation {generation}, pid {pid}: {state}"
-    return line.format(**worker)
+    line = (
+        "{number} of generation {generation}, pid {pid}: {state}, {connections}"
+        " connections, {memory} MiB, up {uptime}"
+    )
+    memory = worker["memory"] >> 20
+    uptime = timedelta(seconds=int(worker["uptime"]))
+    return line.format(**{**worker, "memory": memory, "uptime": uptime})
 
 
 def _reloads(reloads: dict[str, Any]) -> list[str]:

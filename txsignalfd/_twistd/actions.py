@@ -6,7 +6,17 @@ The actions of C{--on SIGNAL=ACTION}.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, Signals
+from signal import (
+    SIGHUP,
+    SIGINT,
+    SIGQUIT,
+    SIGTERM,
+    SIGTTIN,
+    SIGTTOU,
+    SIGUSR1,
+    SIGUSR2,
+    Signals,
+)
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from twisted.python.reflect import ModuleNotFound, ObjectNotFound, namedAny
@@ -16,7 +26,17 @@ from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd._native.names import signalName, signalNumber
 
 #: Actions without an argument.
-SIMPLE: Final = ("reload", "stop", "quit", "rotate", "report", "ignore", "leave")
+SIMPLE: Final = (
+    "reload",
+    "stop",
+    "quit",
+    "rotate",
+    "report",
+    "ignore",
+    "leave",
+    "add-worker",
+    "remove-worker",
+)
 
 #: Seconds within which a repeated stop signal is the same request.  systemd signals
 #: every process of a unit, and a wrapper forwards that to the daemon.
@@ -90,6 +110,13 @@ def _actionOf(action: str | Callable[..., Any]) -> Action:
     if callable(action):
         return Action("call", nameOf(action), action)
     raise TypeError(f"expected an action or a function, got {action!r}")
+
+
+#: Those that a supervisor of workers has, too.
+OF_SUPERVISOR: Final = {
+    int(SIGTTIN): Action("add-worker"),
+    int(SIGTTOU): Action("remove-worker"),
+}
 
 
 def parseOn(text: str) -> tuple[int, Action]:

@@ -9,9 +9,10 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from signal import SIGCHLD, SIGHUP, default_int_handler, getsignal
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
@@ -29,7 +30,13 @@ from txsignalfd._reload.generation import FLUSH
 from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.stored import SocketStore
 from txsignalfd._reload.transaction import History, Reload
-from txsignalfd._twistd.actions import DEFAULTS, REPEAT, Action, describeActions
+from txsignalfd._twistd.actions import (
+    DEFAULTS,
+    OF_SUPERVISOR,
+    REPEAT,
+    Action,
+    describeActions,
+)
 from txsignalfd._twistd.answers import Answers
 from txsignalfd._twistd.applications import ApplicationFile
 from txsignalfd._twistd.commands import RunCommand
@@ -44,6 +51,9 @@ from txsignalfd._twistd.systemd import Notifier
 from txsignalfd.service import SignalService
 from txsignalfd.siginfo import SigInfo
 
+if TYPE_CHECKING:
+    from txsignalfd._workers.supervisor import Supervisor
+
 _log: Final = Logger("txsignalfd.daemon.Daemon")
 
 _SI_QUEUE: Final = CODES["SI_QUEUE"]
@@ -57,15 +67,16 @@ class Daemon(Service):
     Runs a L{ReloadService}, acts on signals, and notifies systemd.
 
     @cvar debug: Whether to show the traceback if the service cannot start.
-    @cvar runsService: Whether the service runs in this process, and not in workers.
+    @cvar supervisor: The supervisor of the workers, if the service runs in these.
     @cvar application: The application file that it runs, if it runs one.
     @cvar metrics: Serves the metrics, if they are asked for.
     @ivar reloads: The service.
+    @ivar notifier: Notifies systemd.
     @ivar failed: Whether its first generation could not start.
     """
 
     debug: bool = False
-    runsService: bool = True
+    supervisor: Supervisor | None = None
     application: ApplicationFile | None = None
     metrics: IService | None = None
 
@@ -88,7 +99,7 @@ class Daemon(Service):
         self.reloads = reloads
         self._chosen = dict(actions)
         self._foreground = foreground
-        self._notifier = notifier
+        self.notifier = notifier
         self._reactor = reactor
         self._actions: dict[int, Action] = {}
         self._signals: SignalService
@@ -119,10 +130,9 @@ class Daemon(Service):
         super().setServiceParent(parent)
 
     def _effectiveActions(self) -> dict[int, Action]:
+        known = DEFAULTS if self.supervisor is None else DEFAULTS | OF_SUPERVISOR
         defaults = {
-            signo: action
-            for signo, action in DEFAULTS.items()
-            if not staysIgnored(signo)
+            signo: action for signo, action in known.items() if not staysIgnored(signo)
         }
         return {**defaults, **self._chosen}
 
@@ -154,8 +164,8 @@ class Daemon(Service):
             reapChildren=not self._leaves(SIGCHLD),
             reactor=self._reactor,
         )
-        if self.runsService and (limit := self._notifier.stores):
-            store = SocketStore(limit, self._notifier.store, self._notifier.discard)
+        if self.supervisor is None and (limit := self.notifier.stores):
+            store = SocketStore(limit, self.notifier.store, self.notifier.discard)
             self.reloads.store = store
         startupSignals.block()
         for signo in DEFAULTS.keys() & self._actions.keys() - self._chosen.keys():
@@ -191,7 +201,7 @@ class Daemon(Service):
             ChildReaper(dispatcherFor(self._reactor), subreaper=True)
         with self.starting():
             self.reloads.startService()
-        self._notifier.startWatchdog()
+        self.notifier.startWatchdog()
         startupSignals.resend()
 
     def stopService(self) -> Deferred[None]:
@@ -202,7 +212,7 @@ class Daemon(Service):
         self._status.isStopping = True
         if self._stopSignal is None:
             self._stopSignal, self._stopBegan = 0, monotonic()
-        self._notifier.stopping()
+        self.notifier.stopping()
         self._extend(self.reloads.stopTimeout + FLUSH)
         stopped = self.reloads.stopService()
         # That may have taken long.  What is pending is read in the next turn.
@@ -215,8 +225,8 @@ class Daemon(Service):
 
     def _stopped(self, result: object) -> object:
         self._stopExtending()
-        self._notifier.stopWatchdog()
-        self._notifier.close()
+        self.notifier.stopWatchdog()
+        self.notifier.close()
         if self.metrics is not None:
             self.metrics.stopService()
         self._answers.close()
@@ -233,17 +243,17 @@ class Daemon(Service):
         # after that is ended by systemd's own timeout.
         self._stopExtending()
         if seconds > 0:
-            self._notifier.extendTimeout(2 * EXTEND)
+            self.notifier.extendTimeout(2 * EXTEND)
             left = seconds - EXTEND
             self._extending = self._reactor.callLater(EXTEND, self._extend, left)
 
     def _before(self, reload: Reload) -> None:
         if reload.number > 1:
-            if self.runsService:
+            if self.supervisor is None:
                 self._code.logChanges()
             if self._answers.waiting:
                 self._answers.before()
-            self._notifier.reloading()
+            self.notifier.reloading()
             if self.reloads.stopFirst:
                 self._extend(self.reloads.drain + FLUSH)
 
@@ -263,9 +273,9 @@ class Daemon(Service):
                     pid=os.getpid(),
                     actions=describeActions(self._actions),
                 )
-            self._notifier.ready(f"generation {reload.number} serves")
+            self.notifier.ready(f"generation {reload.number} serves")
         elif reload.number > 1:
-            self._notifier.ready(f"not reloaded, {reload.remains}: {reload.reason}")
+            self.notifier.ready(f"not reloaded, {reload.remains}: {reload.reason}")
         elif self._stopSignal is None:
             # A daemon whose service did not start must exit.
             logNotStarted(reload.failure, self.debug)
@@ -325,6 +335,8 @@ class Daemon(Service):
             "rotate": self._rotate,
             "report": self._report,
             "ignore": self._ignore,
+            "add-worker": partial(self._resize, 1),
+            "remove-worker": partial(self._resize, -1),
         }
         return handlers[action.name]
 
@@ -379,7 +391,15 @@ class Daemon(Service):
             stopReactor(dispatcherFor(self._reactor), info.signo)
 
     def _rotate(self, info: SigInfo) -> list[str]:
-        return rotateLogs()
+        lines = rotateLogs()
+        if self.supervisor is not None:
+            self.supervisor.rotate()
+        return lines
+
+    def _resize(self, change: int, info: SigInfo) -> None:
+        # The terminal sends these signals to a background job.
+        if self.supervisor is not None and info.codeName != "SI_KERNEL":
+            self.supervisor.resize(change)
 
     def _report(self, info: SigInfo) -> None:
         text = report(dispatcherFor(self._reactor), self.reloads.describe())

@@ -82,6 +82,15 @@ def rotateLogs() -> list[str]:
     return lines
 
 
+def reopenLogs() -> None:
+    """
+    Reopen the log files of the service that were moved or removed.
+    """
+    for file in _logFiles():
+        if _wasMoved(file):
+            _renewed(file, _reopen)
+
+
 def _renewed(target: Any, renew: Callable[[Any], str]) -> str:
     name = _nameOf(target)
     try:

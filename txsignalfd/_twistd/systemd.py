@@ -38,7 +38,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IWriteDescriptor
@@ -271,6 +271,8 @@ class Notifier:
         self.watchdogInterval = self._readInterval(environ) if name else None
         self._reactor = reactor
         self._watchdog: IDelayedCall | None = None
+        #: Says whether to send WATCHDOG=1.  By default it is always sent.
+        self.isAlive: Callable[[], bool] | None = None
 
     def _readInterval(self, environ: Mapping[str, str]) -> float | None:
         # As in sd_watchdog_enabled(3): without WATCHDOG_PID, every process of
@@ -369,7 +371,8 @@ class Notifier:
 
     def _feed(self) -> None:
         # LoopingCall would import the global reactor.
-        self._notify({b"WATCHDOG": b"1"})
+        if self.isAlive is None or self.isAlive():
+            self._notify({b"WATCHDOG": b"1"})
         self._watchdog = self._reactor.callLater(self.watchdogInterval, self._feed)
 
     def stopWatchdog(self) -> None:

@@ -15,6 +15,7 @@ from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.transaction import Reload
 from txsignalfd._twistd.actions import Action
 from txsignalfd._twistd.daemon import Daemon
+from txsignalfd._twistd.logs import reopenLogs
 from txsignalfd._twistd.systemd import Notifier
 from txsignalfd._workers.worker import Worker
 
@@ -55,7 +56,7 @@ class WorkerDaemon(Daemon):
         # systemd watches the supervisor.
         super().__init__(reloads, chosen, False, Notifier(reactor, {}), reactor)
         self._worker = worker
-        worker.run(reloads, self._stopFor)
+        worker.run(reloads, self._stopFor, reopenLogs)
 
     def _effectiveActions(self) -> dict[int, Action]:
         return _ACTIONS | self._chosen

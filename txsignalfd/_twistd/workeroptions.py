@@ -8,6 +8,8 @@ The modules of the supervisor, and those of a worker, are imported only there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.python.reflect import fullyQualifiedName
@@ -17,7 +19,7 @@ from twisted.python.usage import UsageError
 from txsignalfd._reload.service import ReloadService
 from txsignalfd._twistd.daemon import Daemon, makeDaemon, makeReloads
 from txsignalfd._twistd.plugins import logicalDirectory
-from txsignalfd._twistd.settings import Settings
+from txsignalfd._twistd.settings import Settings, checkSeconds
 from txsignalfd._workers.membership import membership
 
 if TYPE_CHECKING:
@@ -26,8 +28,25 @@ if TYPE_CHECKING:
 #: Seconds that a worker has to start, by default.
 START: Final = 60.0
 
+#: Options that mean something only if there are workers.
+OF_WORKERS: Final = ("start-timeout", "worker-timeout", "max-memory", "max-age")
+
 #: Options of twistd that are the supervisor's.
 _OF_SUPERVISOR: Final = ("pidfile", "logfile", "syslog", "debug")
+
+
+def seconds(option: str, text: str) -> float:
+    """
+    Parse the argument of an option that takes a time.
+
+    @param option: The name of the option.
+    @param text: A number of seconds.
+    @raise UsageError: For anything else.
+    """
+    try:
+        return checkSeconds(option, text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def workerCount(text: str) -> Callable[[], int]:
@@ -44,6 +63,67 @@ def workerCount(text: str) -> Callable[[], int]:
     if text.isdecimal() and int(text) > 0:
         return lambda: int(text)
     raise UsageError(f"--workers: expected a number, 1 or more, or auto, got {text!r}")
+
+
+def memorySize(text: str) -> int:
+    """
+    Parse the argument of C{--max-memory}.
+
+    @raise UsageError: If it is no size.
+    """
+    from txsignalfd._workers.limits import parseSize
+
+    try:
+        return parseSize(text)
+    except ValueError as error:
+        raise UsageError(f"--max-memory: {error}") from None
+
+
+#: The options for workers.
+PARAMETERS: Final[list[list[Any]]] = [
+    [
+        "workers",
+        None,
+        None,
+        (
+            "run the service in this number of fresh processes, or auto: as many"
+            " as there are CPUs; a reload starts new ones, with the code as it is"
+            " then"
+        ),
+        workerCount,
+    ],
+    [
+        "start-timeout",
+        None,
+        None,
+        "with --workers: seconds that a worker has to start [default: 60]",
+        partial(seconds, "--start-timeout"),
+    ],
+    [
+        "worker-timeout",
+        None,
+        None,
+        (
+            "with --workers: replace a worker whose reactor has made no turn for so"
+            " many seconds, after the stacks of its threads were logged"
+        ),
+        partial(seconds, "--worker-timeout"),
+    ],
+    [
+        "max-memory",
+        None,
+        None,
+        "with --workers: replace a worker that has more memory, such as 500M",
+        memorySize,
+    ],
+    [
+        "max-age",
+        None,
+        None,
+        "with --workers: replace a worker that is older, in seconds",
+        partial(seconds, "--max-age"),
+    ],
+]
 
 
 class Unparsed(UsageOptions):
@@ -101,17 +181,32 @@ def makeSupervisor(options: Any, reactor: Any) -> Daemon:
     @param reactor: The reactor.
     """
     from txsignalfd._workers.command import Command
+    from txsignalfd._workers.limits import Limits
     from txsignalfd._workers.sockets import Sockets
     from txsignalfd._workers.supervisor import Supervisor
     from txsignalfd._workers.workerset import Setup
 
     sockets = Sockets(reactor)
     command = Command(logicalDirectory())
-    setup = Setup(command, sockets, options["start-timeout"], reactor)
+    limits = Limits(
+        *(
+            inf if options[name] is None else options[name]
+            for name in ("worker-timeout", "max-memory", "max-age")
+        )
+    )
+    setup = Setup(
+        command,
+        sockets,
+        options["start-timeout"],
+        options["drain"],
+        limits,
+        reactor,
+    )
     factory = Supervisor(options["workers"], setup)
     daemon = makeDaemon(factory, options.settings, options.inForeground, reactor)
     daemon.reloads.addParticipant(sockets.prepare)
-    daemon.runsService = False
+    daemon.supervisor = factory
+    daemon.notifier.isAlive = lambda: factory.isServing
     return daemon
 
 

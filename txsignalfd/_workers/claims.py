@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.workers.test_workers -*-
+# -*- test-case-name: tests.workers.test_sockets -*-
 """
 L{Claims}: the listening sockets of a worker, which the supervisor owns.
 

@@ -9,7 +9,8 @@ import os
 import re
 from contextlib import suppress
 from enum import Enum
-from signal import SIGKILL, SIGQUIT, SIGTERM
+from math import inf
+from signal import SIGABRT, SIGKILL, SIGQUIT, SIGTERM
 from time import monotonic
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from txsignalfd._reload.transaction import OneShotEvent, Timer
 from txsignalfd._workers.channel import Channel, Message, socketPair
 from txsignalfd._workers.command import Command
 from txsignalfd._workers.ending import describeEnd
+from txsignalfd._workers.limits import memoryOf
 from txsignalfd._workers.membership import Membership
 from txsignalfd._workers.sockets import Sockets
 from txsignalfd._workers.workerlog import WorkerOutput
@@ -33,6 +35,12 @@ _log: Final = Logger("txsignalfd.workers.WorkerProcess")
 
 #: Seconds that a worker has to end after its connections.
 GRACE: Final = 10.0
+
+#: Seconds after which a worker that says nothing is busy.
+_BUSY: Final = 2.5
+
+#: Seconds that a worker has to write the stacks of its threads.
+_ABORT: Final = 2.0
 
 #: Seconds to read the remaining output after the process has ended.
 _LINGER: Final = 0.1
@@ -83,12 +91,16 @@ class WorkerProcess(ProcessProtocol):
         self.started: Deferred[None] = Deferred(lambda _: self.end(0, False))
         self.ended = OneShotEvent()
         self.pid = 0
+        #: Seconds after which it is replaced.
+        self.ageLimit = inf
+        #: Its open connections, when it was heard last.
+        self.connections = 0
         self.closed, self.limit = 0, ""
         self.reason: Any = None
         self._user = user
         self._sockets = sockets
         self._reactor = reactor
-        self._began = monotonic()
+        self._began = self._heard = monotonic()
         self._output = WorkerOutput(number)
         self._failure: RemoteError | None = None
         self._suspended = OneShotEvent()
@@ -104,6 +116,34 @@ class WorkerProcess(ProcessProtocol):
         The age of the process.
         """
         return monotonic() - self._began
+
+    @property
+    def silence(self) -> float:
+        """
+        The time since the last turn of its reactor that is known.
+        """
+        return monotonic() - self._heard
+
+    @property
+    def isServing(self) -> bool:
+        """
+        Whether it accepts connections, and has made a turn lately.
+        """
+        return self.state is State.SERVING and self.silence <= _BUSY
+
+    def status(self) -> dict[str, Any]:
+        """
+        Describe the worker for a program.
+        """
+        isBusy = self.state is State.SERVING and not self.isServing
+        return {
+            "number": self.number,
+            "pid": self.pid,
+            "state": "is busy" if isBusy else self.state.value,
+            "connections": self.connections,
+            "uptime": round(self.seconds, 3),
+            "memory": memoryOf(self.pid),
+        }
 
     def start(self, command: Command) -> None:
         """
@@ -143,6 +183,7 @@ class WorkerProcess(ProcessProtocol):
         Let the worker accept connections.
         """
         self.state = State.SERVING
+        self._heard = monotonic()
         self._channel.send(do="serve")
 
     def suspend(self, replaced: list[Any]) -> Deferred[None]:
@@ -182,6 +223,28 @@ class WorkerProcess(ProcessProtocol):
         """
         self.kill(SIGQUIT)
 
+    def rotate(self) -> None:
+        """
+        Let the worker open log files again that were moved.
+        """
+        self._channel.send(do="rotate")
+
+    def abort(self, seconds: float) -> None:
+        """
+        Let the worker write the stacks of its threads, and kill it.
+
+        @param seconds: The time in which it has made no turn.
+        """
+        _log.error(
+            "{worker} has made no turn for {seconds:g} s (--worker-timeout):"
+            " killing it",
+            worker=self,
+            seconds=seconds,
+        )
+        self.state = State.DRAINING
+        self.kill(SIGABRT)
+        self._timers.append(Timer(self._reactor, _ABORT, lambda: self.kill(SIGKILL)))
+
     def kill(self, signo: int) -> None:
         """
         Send a signal to the worker, unless it has ended.
@@ -190,11 +253,14 @@ class WorkerProcess(ProcessProtocol):
             self.transport.signalProcess(signo)
 
     def _received(self, message: Message) -> None:
+        self._heard = monotonic()
         match message.fields:
+            case {"connections": int(connections)}:
+                self.connections = connections
             case {"claim": list(key), "options": dict(options)}:
                 self._supply(tuple(key), options)
             case {"release": list(key)}:
-                self._sockets.release(tuple(key), self._user, self.number)
+                self._sockets.release(tuple(key), self._user, self)
             case {"ready": True}:
                 self.state = State.READY
                 self._startedWith(None)
@@ -208,7 +274,7 @@ class WorkerProcess(ProcessProtocol):
 
     def _supply(self, key: tuple[Any, ...], options: dict[str, Any]) -> None:
         try:
-            copy = self._sockets.claim(key, options, self._user, self.number)
+            copy = self._sockets.claim(key, options, self._user, self)
         except CannotListenError as error:
             cause = error.socketError
             number = cause.errno if isinstance(cause, OSError) else None

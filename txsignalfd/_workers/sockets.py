@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.workers.test_workers -*-
+# -*- test-case-name: tests.workers.test_sockets -*-
 """
 L{Sockets}: the listening sockets of the supervisor.
 
@@ -76,7 +76,7 @@ class _Entry:
         self.port = port
         #: The workers that use the socket, by generation.  What is reserved for a
         #: reload has no worker.
-        self.users: dict[object, set[int]] = {}
+        self.users: dict[object, set[object]] = {}
         #: Whether a worker has opened the port after its start.
         self.isLate = False
 
@@ -95,7 +95,7 @@ class Sockets:
         self._replaced = 0
 
     def claim(
-        self, key: Key, options: dict[str, Any], user: object, worker: int
+        self, key: Key, options: dict[str, Any], user: object, worker: object
     ) -> SharedSocket:
         """
         Return a duplicate of the socket at an address, which is bound if need be.
@@ -104,7 +104,7 @@ class Sockets:
         @param options: C{backlog}, C{mode} and C{wantPID}, as far as the kind of port
             has them, and C{late}: whether the service had started before.
         @param user: The generation.
-        @param worker: The number of the worker.
+        @param worker: The worker.
         @raise CannotListenError: The address cannot be used.
         """
         entry = self._entries.get(key)
@@ -150,7 +150,7 @@ class Sockets:
         """
         return [key for key, each in self._entries.items() if user in each.users]
 
-    def release(self, key: Key, user: object, worker: int) -> None:
+    def release(self, key: Key, user: object, worker: object) -> None:
         """
         Note that a worker has closed its duplicate of a socket.
         """
@@ -168,6 +168,16 @@ class Sockets:
 
     def _close(self, key: Key) -> None:
         attempt(self._entries.pop(key).port.connectionLost)
+
+    def forget(self, user: object, worker: object) -> None:
+        """
+        Note that a worker has ended.  The last one keeps its sockets: another worker
+        of the generation takes its place.
+        """
+        for entry in self._entries.values():
+            workers = entry.users.get(user, set())
+            if workers - {worker}:
+                workers.discard(worker)
 
     def releaseAll(self, user: object) -> None:
         """

@@ -6,8 +6,13 @@ L{Supervisor}: makes the workers of each generation.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
+
+from twisted.logger import Logger
 
 from txsignalfd._workers.workerset import Setup, WorkerSet
+
+_log: Final = Logger("txsignalfd.workers.Supervisor")
 
 
 class Supervisor:
@@ -21,6 +26,8 @@ class Supervisor:
         @param setup: What the workers of all generations share.
         """
         self._count = count
+        #: How many workers were added, or, if it is negative, removed.
+        self._added = 0
         self._setup = setup
         self._sets: list[WorkerSet] = []
         # Ports that were opened late keep their sockets for a while.
@@ -33,7 +40,45 @@ class Supervisor:
         """
         Return the workers of another generation, which have not started.
         """
+        self._sets = [each for each in self._sets if each.processes]
         serving = [each for each in self._sets if each.isServing]
-        new = WorkerSet(self._count(), self._setup, serving[-1] if serving else None)
-        self._sets = [*serving, new]
+        previous = serving[-1] if serving else None
+        new = WorkerSet(self.count, self._setup, previous)
+        self._sets.append(new)
         return new
+
+    @property
+    def count(self) -> int:
+        """
+        How many workers there are to be.
+        """
+        return max(1, self._count() + self._added)
+
+    @property
+    def isServing(self) -> bool:
+        """
+        Whether any worker serves.
+        """
+        return any(
+            process.isServing for each in self._sets for process in each.processes
+        )
+
+    def resize(self, change: int) -> None:
+        """
+        Add or remove workers, now and for later generations.
+
+        @param change: How many to add, or, if it is negative, to remove.
+        """
+        before = self.count
+        self._added = max(before + change, 1) - self._count()
+        _log.info("workers: {before}, now {now}", before=before, now=self.count)
+        for each in self._sets:
+            if each.isServing:
+                each.resize(self.count)
+
+    def rotate(self) -> None:
+        """
+        Let the workers open log files again that were moved.
+        """
+        for each in self._sets:
+            each.rotate()

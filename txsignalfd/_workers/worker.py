@@ -5,6 +5,7 @@ L{Worker}: a worker's side of the channel to its supervisor.
 
 from __future__ import annotations
 
+import faulthandler
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ from txsignalfd._workers.membership import Membership
 
 _log: Final = Logger("txsignalfd.workers.Worker")
 
+#: Seconds between two signs of life.
+_BEAT: Final = 1.0
+
 
 class Worker:
     """
@@ -39,16 +43,21 @@ class Worker:
         @param reactor: The reactor.
         """
         end = socket.socket(fileno=place.descriptor)
+        self._reactor = reactor
         self._channel = Channel(end, reactor, self._received, self._lost)
         self._claims = Claims(self._channel)
         self._mayServe = OneShotEvent()
         self._reloads: ReloadService
         self._stop: Callable[[float | None], object]
+        self._rotate: Callable[[], object]
         supplyListeners(self._claims.supply)
         inherit(list(place.inherited), list(place.names))
 
     def run(
-        self, reloads: ReloadService, stop: Callable[[float | None], object]
+        self,
+        reloads: ReloadService,
+        stop: Callable[[float | None], object],
+        rotate: Callable[[], object],
     ) -> None:
         """
         Run a service that has not started yet.
@@ -56,9 +65,13 @@ class Worker:
         @param reloads: The service.
         @param stop: Stops the process, when connections have drained for at most the
             given seconds, or the default of the service.
+        @param rotate: Opens log files again that were moved.
         """
         self._reloads = reloads
         self._stop = stop
+        self._rotate = rotate
+        # Its stacks are logged if it crashes, or if the supervisor aborts it.
+        faulthandler.enable(2)
         reloads.beforeServing = self._started
         # The generation is that of the supervisor.
         reloads.logsEnd = False
@@ -73,7 +86,17 @@ class Worker:
 
         generation.retired.wait().addCallback(ended)
         self._channel.send(ready=True)
+        self._beat()
         return self._mayServe.wait()
+
+    def _beat(self) -> None:
+        """
+        Tell the supervisor that the reactor has made a turn.
+        """
+        generations = self._reloads.generations
+        count = sum(len(each.resources.connections) for each in generations)
+        self._channel.send(connections=count)
+        self._reactor.callLater(_BEAT, self._beat)
 
     def failed(self, failure: Failure) -> None:
         """
@@ -102,6 +125,8 @@ class Worker:
         match message.fields:
             case {"do": "serve"}:
                 self._mayServe.fire()
+            case {"do": "rotate"}:
+                self._rotate()
             case {"do": "suspend", "replaced": list(replaced)}:
                 self._claims.replaced = replaced
                 self._reloads.suspend()

@@ -10,10 +10,13 @@ code meets the old code on its next connection.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import inf
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txsignalfd._proc.reason import RemoteError
 from txsignalfd._reload.draining import DrainingService
@@ -21,13 +24,17 @@ from txsignalfd._reload.generation import whereIs
 from txsignalfd._reload.transaction import OneShotEvent, Timer, firesWithin
 from txsignalfd._workers.command import Command
 from txsignalfd._workers.ending import MemoryEvents, describeEnd
-from txsignalfd._workers.process import WorkerProcess
+from txsignalfd._workers.limits import Limits, memoryOf
+from txsignalfd._workers.process import State, WorkerProcess
 from txsignalfd._workers.sockets import Sockets
 
 _log: Final = Logger("txsignalfd.workers.WorkerSet")
 
 #: Seconds that the old workers have to stop accepting, before the new ones begin.
 _SUSPEND: Final = 1.0
+
+#: Seconds between two looks at the limits.
+_CHECK: Final = 1.0
 
 #: A worker that has lived longer, in seconds, is replaced at once.
 _LONG: Final = 30.0
@@ -70,6 +77,10 @@ class Setup(NamedTuple):
     sockets: Sockets
     #: Seconds in which a worker has to start.
     startTimeout: float
+    #: Seconds that connections of a worker have to drain when others serve.
+    drain: float
+    #: When a worker is replaced although it has not ended.
+    limits: Limits
     reactor: Any
 
 
@@ -84,19 +95,26 @@ class WorkerSet(DrainingService):
         @param setup: What all generations share.
         @param previous: The workers that serve now.
         """
+        self._count = count
         self._setup = setup
         self._sockets = setup.sockets
         self._reactor = setup.reactor
         self._previous = previous
-        #: The living processes.
+        #: The living processes, also those that drain.
         self.processes: set[WorkerProcess] = set()
-        self._pauses = {number: Pauses() for number in range(1, count + 1)}
+        #: The process of each number that is to serve.
+        self._members: dict[int, WorkerProcess] = {}
+        #: Those that have ended, and still keep sockets open.
+        self._lost: list[WorkerProcess] = []
+        self._pauses: dict[int, Pauses] = {}
         #: Whether its workers accept connections.
         self.isServing: bool = False
         self._isRetired = False
         self._drained = OneShotEvent()
-        self._restarts: dict[int, Timer] = {}
+        self._timers: dict[object, Timer] = {}
         self._memory = MemoryEvents()
+        #: The worker that takes the place of another one.
+        self._replacement: WorkerProcess | None = None
 
     def startService(self) -> Deferred[None]:
         """
@@ -109,36 +127,42 @@ class WorkerSet(DrainingService):
         return Deferred.fromCoroutine(self._start())
 
     async def _start(self) -> None:
-        starts = [self._started(self._spawn(number)) for number in self._pauses]
+        starts = [self._join(number) for number in range(1, self._count + 1)]
         try:
             await gatherResults(starts, consumeErrors=True)
         except FirstError as first:
             error: Any = first.subFailure
             raise error.value from None
-        lost = self._pauses.keys() - {each.number for each in self.processes}
-        if lost:
-            raise RemoteError(f"worker {min(lost)} has ended before the others served")
+        for process in self._members.values():
+            if process.state is State.ENDED:
+                how = describeEnd(process.reason)
+                raise RemoteError(f"{process} {how} before the others had started")
         previous, self._previous = self._previous, None
         if previous is not None:
             await previous.suspend(self._sockets.keys(self))
         self.isServing = True
-        for process in self.processes:
+        for process in self._members.values():
             process.serve()
+        if self._setup.limits.areSet:
+            self._callLater("check", _CHECK, self._check)
+
+    def _join(self, number: int) -> Deferred[None]:
+        process = self._spawn(number)
+        self._members[number] = process
+        return self._started(process)
 
     def _spawn(self, number: int) -> WorkerProcess:
         process = WorkerProcess(number, self, self._sockets, self._reactor)
+        process.ageLimit = self._setup.limits.ageOfOne()
         process.start(self._setup.command)
         self.processes.add(process)
         process.ended.wait().addCallback(lambda _: self._ended(process))
         return process
 
     def _started(self, process: WorkerProcess) -> Deferred[None]:
-        text = (
-            f"has not started within {self._setup.startTimeout:g} s (--start-timeout)"
-        )
-        timer = Timer(
-            self._reactor, self._setup.startTimeout, lambda: process.fail(text)
-        )
+        seconds = self._setup.startTimeout
+        text = f"has not started within {seconds:g} s (--start-timeout)"
+        timer = Timer(self._reactor, seconds, lambda: process.fail(text))
 
         def cancel(result: Any) -> Any:
             timer.cancel()
@@ -154,21 +178,21 @@ class WorkerSet(DrainingService):
         @return: A Deferred that fires when no worker accepts, or when one of them
             takes too long.
         """
-        self.isServing = False
-        self._stopRestarts()
+        self._stopServing()
         suspended = gatherResults([each.suspend(keys) for each in self.processes])
         return Deferred.fromCoroutine(firesWithin(_SUSPEND, suspended, self._reactor))
 
-    def _stopRestarts(self) -> None:
-        while self._restarts:
-            self._restarts.popitem()[1].cancel()
+    def _stopServing(self) -> None:
+        self.isServing = False
+        while self._timers:
+            self._timers.popitem()[1].cancel()
 
     def retire(self, seconds: float, isReplaced: bool) -> None:
         """
         Accept no more connections, and end when those that are open have drained.
         """
-        self.isServing, self._isRetired = False, True
-        self._stopRestarts()
+        self._stopServing()
+        self._isRetired = True
         for process in list(self.processes):
             process.end(seconds, isReplaced)
         self._checkDrained()
@@ -186,24 +210,58 @@ class WorkerSet(DrainingService):
         for process in list(self.processes):
             process.cut()
 
+    def rotate(self) -> None:
+        """
+        Open the log files of the service again that were moved.
+        """
+        for process in self.processes:
+            process.rotate()
+
+    def resize(self, count: int) -> None:
+        """
+        Start more workers, or drain and end some.
+
+        @param count: The number of workers that are to serve.
+        """
+        self._count = count
+        for number in range(1, count + 1):
+            if number not in self._members:
+                self._restart(number)
+        for number in [each for each in self._members if each > count]:
+            self._stopTimer(number)
+            self._members.pop(number).end(self._setup.drain, True)
+
     def _ended(self, process: WorkerProcess) -> None:
         self.processes.discard(process)
         self.closed += process.closed
         self.limit = process.limit or self.limit
         isOutOfMemory = self._memory.hasKilled()
-        if self.isServing:
-            pause = self._pauses[process.number].next(process.seconds)
-            _log.error(
-                "{worker} {how} after {seconds:.1f} s; starting it again{when}",
-                worker=process,
-                how=describeEnd(process.reason, isOutOfMemory),
-                seconds=process.seconds,
-                when=f" in {pause:g} s" if pause else "",
-            )
-            self._restarts[process.number] = Timer(
-                self._reactor, pause, lambda: self._restart(process.number)
-            )
+        isMember = self._members.get(process.number) is process
+        if self.isServing and isMember:
+            self._lost.append(process)
+            self._startAgain(process, describeEnd(process.reason, isOutOfMemory))
         self._checkDrained()
+
+    def _startAgain(self, process: WorkerProcess, how: str) -> None:
+        pauses = self._pauses.setdefault(process.number, Pauses())
+        pause = pauses.next(process.seconds)
+        _log.error(
+            "{worker} {how} after {seconds:.1f} s; starting it again{when}",
+            worker=process,
+            how=how,
+            seconds=process.seconds,
+            when=f" in {pause:g} s" if pause else "",
+        )
+        self._callLater(process.number, pause, lambda: self._restart(process.number))
+
+    def _callLater(
+        self, key: object, seconds: float, call: Callable[[], object]
+    ) -> None:
+        self._timers[key] = Timer(self._reactor, seconds, call)
+
+    def _stopTimer(self, key: object) -> None:
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
 
     def _checkDrained(self) -> None:
         if self._isRetired and not self.processes:
@@ -211,26 +269,76 @@ class WorkerSet(DrainingService):
             self._drained.fire()
 
     def _restart(self, number: int) -> None:
-        self._restarts.pop(number, None)
-        process = self._spawn(number)
+        self._stopTimer(number)
+        started = self._join(number)
+        process = self._members[number]
+        # How it has ended is logged then.
+        started.addCallbacks(
+            lambda _: self._serve(process),
+            lambda it: _log.error("{reason}", reason=it.value),
+        )
+
+    def _serve(self, process: WorkerProcess) -> None:
+        if self.isServing and self._members.get(process.number) is process:
+            process.serve()
+            _log.info("{worker} serves", worker=process)
+            while self._lost:
+                self._sockets.forget(self, self._lost.pop())
+
+    def _check(self) -> None:
+        """
+        Look for workers that have reached a limit.
+        """
+        self._callLater("check", _CHECK, self._check)
+        timeout, memory, _ = self._setup.limits
+        for process in list(self._members.values()):
+            if process.state is not State.SERVING:
+                continue
+            if process.silence > timeout:
+                process.abort(timeout)
+            elif process.seconds > process.ageLimit:
+                self._replace(process, "--max-age")
+            elif memory < inf and memoryOf(process.pid) > memory:
+                self._replace(process, "--max-memory")
+
+    def _replace(self, old: WorkerProcess, option: str) -> None:
+        """
+        Start another worker, and then let the old one drain.  Only one at a time.
+        """
+        if self._replacement is not None:
+            return
+        _log.info(
+            "{worker} has reached {option}: replacing it", worker=old, option=option
+        )
+        new = self._replacement = self._spawn(old.number)
 
         def started(_: object) -> None:
-            if self.isServing:
-                process.serve()
-                _log.info("{worker} serves", worker=process)
+            self._replacement = None
+            if self.isServing and self._members.get(old.number) is old:
+                self._members[old.number] = new
+                self._serve(new)
+                old.end(self._setup.drain, True)
+            else:
+                new.end(0, True)
 
-        # How it has ended is logged then.
-        self._started(process).addCallbacks(
-            started, lambda it: _log.error("{reason}", reason=it.value)
-        )
+        def failed(it: Failure) -> None:
+            _log.error("{reason}", reason=it.value)
+            old.ageLimit = old.seconds + _LONGEST_PAUSE
+            # Not before that time, for memory too.
+            self._callLater("replace", _LONGEST_PAUSE, self._mayReplace)
+
+        self._started(new).addCallbacks(started, failed)
+
+    def _mayReplace(self) -> None:
+        self._replacement = None
 
     def status(self) -> dict[str, Any]:
         """
-        Describe the workers.
+        Describe the workers, by what each of them has said last.
         """
-        workers = [
-            {"number": each.number, "pid": each.pid, "state": each.state.value}
-            for each in sorted(self.processes, key=lambda each: each.number)
-        ]
-        addresses = list(map(whereIs, self._sockets.ports(self)))
-        return {"connections": 0, "addresses": addresses, "workers": workers}
+        processes = sorted(self.processes, key=lambda each: (each.number, each.pid))
+        return {
+            "connections": sum(each.connections for each in processes),
+            "addresses": list(map(whereIs, self._sockets.ports(self))),
+            "workers": [each.status() for each in processes],
+        }

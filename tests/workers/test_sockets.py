@@ -1,0 +1,212 @@
+"""
+The listening sockets of workers: every kind, across reloads and under load.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from signal import SIGHUP, SIGTERM, SIGUSR2
+
+import pytest
+
+from tests.support.clients import (
+    canConnect,
+    echoing,
+    fetch,
+    keeping,
+    load,
+    opening,
+    tcp,
+    tls,
+    unix,
+)
+from tests.support.daemons import Program, reload, serving, waitFor
+from tests.support.freeports import freePort
+from tests.support.served import write
+
+
+def listen(port: int) -> str:
+    return f"tcp:{port}:interface=127.0.0.1"
+
+
+def stop(daemon: Program) -> None:
+    daemon.kill(SIGTERM)
+    assert daemon.wait() == -SIGTERM
+
+
+def test_noConnectionIsLost(tmp_path: Path, certificate: Path) -> None:
+    """
+    By TCP, TLS, a UNIX socket and UDP, over IPv4 and IPv6, with a changed number of
+    ports.
+    """
+    four, six, secure, udp = (freePort() for _ in range(4))
+    options = {
+        "listen": [
+            listen(four),
+            rf"tcp:{six}:interface=\:\:1",
+            f"ssl:{secure}:privateKey={certificate}:interface=127.0.0.1",
+            "unix:socket:mode=600",
+        ],
+        "udp": [["127.0.0.1", udp]],
+    }
+    write(tmp_path, **options)
+    path = tmp_path / "socket"
+    ways = [
+        tcp(four),
+        tcp(six, "::1"),
+        tls(tcp(secure), str(certificate)),
+        unix(str(path)),
+    ]
+    with serving(tmp_path, "--workers=2", "served") as daemon:
+        before = path.stat()
+        with load(*map(opening, ways), *map(keeping, ways), echoing(udp)):
+            reload(daemon)
+        after = path.stat()
+        assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+        more = freePort()
+        write(tmp_path, listen=[listen(four), listen(more)])
+        reload(daemon)
+        waitFor(lambda: not path.exists(), "the path is removed")
+        waitFor(lambda: not canConnect(tcp(six, "::1")), "the port closes")
+        assert fetch(tcp(more)) == fetch(tcp(four))
+        stop(daemon)
+
+
+def test_anAddressThatIsInUseIsNamed(tmp_path: Path) -> None:
+    """
+    With its user, as in one process.  The old workers serve on.
+    """
+    port, other = freePort(), socket.socket()
+    other.bind(("127.0.0.1", 0))
+    other.listen()
+    taken = other.getsockname()[1]
+    write(tmp_path, listen=[listen(port)], body="old")
+    with other, serving(tmp_path, "--workers=1", "served") as daemon:
+        write(tmp_path, listen=[listen(port), listen(taken)])
+        daemon.kill(SIGHUP)
+        daemon.waitForOutput(
+            "generation 1 serves on: CannotListenError: Couldn't listen on"
+            f" 127.0.0.1:{taken}: [Errno 98] Address already in use: used by pid"
+            f" {os.getpid()}"
+        )
+        assert fetch(tcp(port)) == b"old"
+        stop(daemon)
+
+
+def test_aPortCannotBeOpenedTwice(tmp_path: Path) -> None:
+    """
+    By one worker, as in one process.
+    """
+    write(tmp_path, listen=[listen(port := freePort()), listen(port)])
+    with pytest.raises(AssertionError, match="Address already in use"):
+        with serving(tmp_path, "--workers=1", "served"):
+            pass
+
+
+def test_aLatePortKeepsItsConnections(tmp_path: Path) -> None:
+    """
+    They wait until the new worker opens the port, too.
+    """
+    port = freePort()
+    write(tmp_path, late=[listen(port)], body="body")
+    with serving(tmp_path, "--workers=1", "served") as daemon:
+        waitFor(lambda: canConnect(tcp(port)), "it listens")
+        with load(opening(tcp(port)), keeping(tcp(port))):
+            reload(daemon)
+        stop(daemon)
+
+
+def test_stopFirstRunsOneGenerationAtATime(tmp_path: Path) -> None:
+    """
+    New connections wait meanwhile.
+    """
+    port = freePort()
+    write(tmp_path, listen=[listen(port)], exclusive=True)
+    with serving(tmp_path, "--workers=1", "--stop-first", "served") as daemon:
+        with load(opening(tcp(port))):
+            reload(daemon)
+        stop(daemon)
+
+
+def test_aReplacedPathIsBoundAgain(tmp_path: Path) -> None:
+    """
+    As in one process; the end of the daemon removes it.
+    """
+    path = tmp_path / "socket"
+    write(tmp_path, listen=["unix:socket"], body="body")
+    with serving(tmp_path, "--workers=1", "served") as daemon:
+        path.unlink()
+        reload(daemon)
+        assert fetch(unix(str(path))) == b"body"
+        stop(daemon)
+    assert not path.exists()
+    assert not Path(f"{path}.lock").is_symlink()
+
+
+@pytest.fixture
+def inherited() -> Iterator[socket.socket]:
+    """
+    A listening socket, as systemd passes one.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made
+
+
+def test_socketsOfSystemdReachTheWorkers(
+    tmp_path: Path, inherited: socket.socket
+) -> None:
+    """
+    By index, at each reload.
+    """
+    fd = inherited.fileno()
+    source = (
+        "import os, sys\n"
+        f"os.dup2({fd}, 3)\n"
+        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1',"
+        " LISTEN_FDNAMES='web')\n"
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    before = [sys.executable, "-c", source]
+    port = inherited.getsockname()[1]
+    write(tmp_path, listen=["systemd:domain=INET:index=0"], body="body")
+    os.set_inheritable(fd, True)
+    with serving(tmp_path, "--workers=1", "served", before=before) as daemon:
+        with load(opening(tcp(port))):
+            reload(daemon)
+        stop(daemon)
+
+
+def test_theStatusShowsTheWorkers(tmp_path: Path) -> None:
+    """
+    Their connections and their memory.
+    """
+    port = freePort()
+    write(tmp_path, listen=[listen(port)])
+    with serving(tmp_path, "--workers=1", "served") as daemon:
+        client = keeping(tcp(port))
+        client()
+
+        def worker() -> dict[str, object]:
+            command = [sys.executable, "-m", "txsignalfd", "status", "--json"]
+            done = subprocess.run(
+                [*command, str(daemon.pid)], stdout=subprocess.PIPE, check=True
+            )
+            (found,) = json.loads(done.stdout)["workers"]
+            return dict(found)
+
+        waitFor(lambda: worker()["connections"] == 1, "it is counted")
+        found = worker()
+        assert (found["number"], found["generation"]) == (1, 1)
+        assert found["state"] == "serves"
+        daemon.kill(SIGUSR2)
+        daemon.waitForOutput(
+            f"generation 1 serves: 1 connections, tcp:127.0.0.1:{port}"
+        )
+        client.close()
+        stop(daemon)
