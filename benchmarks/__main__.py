@@ -21,6 +21,7 @@ from benchmarks import (
     report,
     roundtrip,
     spawn,
+    start,
 )
 from benchmarks.measuring import Comparison, machine
 
@@ -32,6 +33,7 @@ MEASURES = {
     "children": children,
     "spawn": spawn,
     "imports": imports,
+    "start": start,
     "fairness": fairness,
     "idle": idle,
 }

@@ -237,7 +237,8 @@ class Options(UsageOptions):
         The plugins of twistd, as commands.
         """
         if not self.plugins:
-            self.plugins = installedPlugins()
+            # twistd and twist have looked for this plugin.
+            self.plugins = installedPlugins(areLoaded=self.parent is not None)
         return [
             (name, None, partial(self._optionsOf, maker), maker.description)
             for name, maker in self.plugins.items()

@@ -487,6 +487,14 @@ def test_reloadsParseTheCommandInTheChroot(tmp_path: Path) -> None:
         assert daemon.wait() == -SIGTERM
 
 
+def test_pluginsThatWereFoundAreNotSearchedAgain() -> None:
+    """
+    The search imports the module of each, where they are found again.
+    """
+    assert installedPlugins()
+    assert installedPlugins(areLoaded=True) == installedPlugins()
+
+
 def test_importsCollectGarbageLessOften() -> None:
     """
     Afterwards the threshold is as before, or as a module has set it.
