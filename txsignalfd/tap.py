@@ -39,6 +39,7 @@ from txsignalfd._twistd.plugins import (
 from txsignalfd._twistd.settings import DRAIN, Settings
 from txsignalfd._twistd.startup import removeOwnPidfile, startupSignals
 from txsignalfd._twistd.workeroptions import (
+    FLAGS,
     OF_WORKERS,
     PARAMETERS,
     START,
@@ -108,7 +109,8 @@ class Options(UsageOptions):
                 "stop the old service before starting the new one, for resources that"
                 " two of them cannot share; new connections wait in the listen queue"
             ),
-        ]
+        ],
+        *FLAGS,
     ]
     optParameters: list[list[Any]] = [
         [
@@ -374,7 +376,7 @@ class Options(UsageOptions):
             if self[option] is None:
                 self[option] = DRAIN
         for option in OF_WORKERS:
-            if self["workers"] is None and self[option] is not None:
+            if self["workers"] is None and self[option]:
                 raise UsageError(f"--{option}: only with --workers")
         if self["start-timeout"] is None:
             self["start-timeout"] = START
@@ -432,7 +434,7 @@ def makeService(options: Options) -> IService:
                 factory, options.settings, options.inForeground, reactor
             )
         else:
-            daemon = makeWorker(worker, factory, options.settings, reactor)
+            daemon = makeWorker(worker, factory, options, reactor)
     daemon.reloads.addParticipant(factory.prepare)
     daemon.reloads.early = options.early
     daemon.application = options.application

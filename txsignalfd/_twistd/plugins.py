@@ -31,7 +31,7 @@ from txsignalfd._reload.generation import checkService
 _log: Final = Logger("txsignalfd.daemon.Daemon")
 
 #: What is compared: the time of the last change, and the size.
-_State: TypeAlias = tuple[int, int]
+FileState: TypeAlias = tuple[int, int]
 
 # sysconfig takes milliseconds to say the same.
 _STANDARD_LIBRARY: Final = os.path.join(os.path.dirname(os.__file__), "")
@@ -217,7 +217,7 @@ class LoadedCode:
 
     def __init__(self) -> None:
         #: C{None} for a file that was reported to be gone.
-        self._states: dict[str, _State | None] = {}
+        self._states: dict[str, FileState | None] = {}
         self.addModules()
 
     def addModules(self) -> None:
@@ -227,30 +227,41 @@ class LoadedCode:
         for module in list(sys.modules.values()):
             path = _fileOf(module)
             if path is not None and path not in self._states:
-                state = _stateOf(path)
+                state = stateOf(path)
                 # A file that is not there is in an archive, for example.
                 if state is not None:
                     self._states[path] = state
+
+    def changes(self) -> list[str]:
+        """
+        Return the files that have changed since they were loaded, or since the last
+        call.
+        """
+        changed = []
+        for path, known in self._states.items():
+            state = stateOf(path)
+            if state != known:
+                self._states[path] = state
+                changed.append(path)
+        return sorted(changed)
 
     def logChanges(self) -> None:
         """
         Log which files have changed since they were loaded, once for each change.
         """
-        changed = []
-        for path, known in self._states.items():
-            state = _stateOf(path)
-            if state != known:
-                self._states[path] = state
-                changed.append(path)
+        changed = self.changes()
         if changed:
             _log.warn(
                 "{files} changed since {they} loaded; a reload keeps the loaded code",
-                files=_listed(sorted(changed)),
+                files=listed(changed),
                 they="it was" if len(changed) == 1 else "they were",
             )
 
 
-def _listed(paths: list[str]) -> str:
+def listed(paths: list[str]) -> str:
+    """
+    Return the first path, and the number of the others, before a participle.
+    """
     first, *others = paths
     if not others:
         return f"{first} has"
@@ -273,7 +284,10 @@ def _fileOf(module: object) -> str | None:
     return os.path.abspath(path)
 
 
-def _stateOf(path: str) -> _State | None:
+def stateOf(path: str) -> FileState | None:
+    """
+    Return the state of a file, or C{None} if it cannot be read.
+    """
     try:
         found = os.stat(path)
     except OSError:

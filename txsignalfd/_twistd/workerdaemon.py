@@ -17,6 +17,7 @@ from txsignalfd._twistd.actions import Action
 from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.logs import reopenLogs
 from txsignalfd._twistd.systemd import Notifier
+from txsignalfd._twistd.watching import Watch
 from txsignalfd._workers.worker import Worker
 
 #: The actions of a worker.  The supervisor has those of C{--on}.  A terminal sends
@@ -57,6 +58,8 @@ class WorkerDaemon(Daemon):
         super().__init__(reloads, chosen, False, Notifier(reactor, {}), reactor)
         self._worker = worker
         worker.run(reloads, self._stopFor, reopenLogs)
+        #: Watches files for the supervisor, in worker 1.
+        self.watch: Watch | None = None
 
     def _effectiveActions(self) -> dict[int, Action]:
         return _ACTIONS | self._chosen
@@ -72,6 +75,8 @@ class WorkerDaemon(Daemon):
             self._worker.failed(reload.failure)
             self.failed = True
             self._reactor.callLater(0, self._stopFor)
+        elif self.watch is not None:
+            self.watch.start()
 
     def _stopFor(self, seconds: float | None = None) -> None:
         """

@@ -7,29 +7,40 @@ The modules of the supervisor, and those of a worker, are imported only there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+from twisted.logger import Logger
 from twisted.python.reflect import fullyQualifiedName
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from txsignalfd._reload.service import ReloadService
 from txsignalfd._twistd.daemon import Daemon, makeDaemon, makeReloads
-from txsignalfd._twistd.plugins import logicalDirectory
-from txsignalfd._twistd.settings import Settings, checkSeconds
-from txsignalfd._workers.membership import membership
+from txsignalfd._twistd.plugins import listed, logicalDirectory
+from txsignalfd._twistd.settings import checkSeconds
+from txsignalfd._workers.membership import membership, workerNumber
 
 if TYPE_CHECKING:
     from txsignalfd._workers.worker import Worker
+
+_log: Final = Logger("txsignalfd.workers.Watch")
 
 #: Seconds that a worker has to start, by default.
 START: Final = 60.0
 
 #: Options that mean something only if there are workers.
-OF_WORKERS: Final = ("start-timeout", "worker-timeout", "max-memory", "max-age")
+OF_WORKERS: Final = (
+    "start-timeout",
+    "worker-timeout",
+    "max-memory",
+    "max-age",
+    "watch",
+    "watch-path",
+)
 
 #: Options of twistd that are the supervisor's.
 _OF_SUPERVISOR: Final = ("pidfile", "logfile", "syslog", "debug")
@@ -63,6 +74,19 @@ def workerCount(text: str) -> Callable[[], int]:
     if text.isdecimal() and int(text) > 0:
         return lambda: int(text)
     raise UsageError(f"--workers: expected a number, 1 or more, or auto, got {text!r}")
+
+
+def watchedPaths(text: str) -> list[str]:
+    """
+    Parse the argument of C{--watch-path}.
+
+    @raise UsageError: If a path does not exist.
+    """
+    paths = [os.path.abspath(each) for each in text.split(os.pathsep) if each]
+    for path in paths:
+        if not os.path.exists(path):
+            raise UsageError(f"--watch-path: {path} does not exist")
+    return paths
 
 
 def memorySize(text: str) -> int:
@@ -122,6 +146,26 @@ PARAMETERS: Final[list[list[Any]]] = [
         None,
         "with --workers: replace a worker that is older, in seconds",
         partial(seconds, "--max-age"),
+    ],
+    [
+        "watch-path",
+        None,
+        None,
+        (
+            "with --workers: reload also when one of these files, or a file in one of"
+            " these directories, changes (separated by colons)"
+        ),
+        watchedPaths,
+    ],
+]
+
+
+#: The flags for workers.
+FLAGS: Final[list[list[str | None]]] = [
+    [
+        "watch",
+        None,
+        "with --workers: reload when the file of a loaded module changes",
     ],
 ]
 
@@ -194,12 +238,19 @@ def makeSupervisor(options: Any, reactor: Any) -> Daemon:
             for name in ("worker-timeout", "max-memory", "max-age")
         )
     )
+
+    def changed(paths: list[str]) -> None:
+        _log.info("{files} changed: reloading", files=listed(paths))
+        # The outcome is logged.
+        daemon.reloads.reload().addErrback(lambda _: None)
+
     setup = Setup(
         command,
         sockets,
         options["start-timeout"],
         options["drain"],
         limits,
+        changed,
         reactor,
     )
     factory = Supervisor(options["workers"], setup)
@@ -211,17 +262,26 @@ def makeSupervisor(options: Any, reactor: Any) -> Daemon:
 
 
 def makeWorker(
-    worker: Worker, factory: Callable[[], Any], settings: Settings, reactor: Any
+    worker: Worker, factory: Callable[[], Any], options: Any, reactor: Any
 ) -> Daemon:
     """
     Make the daemon of a worker.
 
     @param worker: The connection to the supervisor.
     @param factory: Makes the service.
-    @param settings: How the daemon drains and stops.
+    @param options: The options of C{twistd signalfd}.
     @param reactor: The reactor.
     """
+    from txsignalfd._twistd.watching import Watch
     from txsignalfd._twistd.workerdaemon import WorkerDaemon
 
+    settings = options.settings
     reloads: ReloadService = makeReloads(factory, settings, reactor)
-    return WorkerDaemon(worker, reloads, settings.on, reactor)
+    daemon = WorkerDaemon(worker, reloads, settings.on, reactor)
+    isWatched = options["watch"] or options["watch-path"]
+    if isWatched and workerNumber() == 1:
+        paths = list(options["watch-path"] or ())
+        if options.application is not None:
+            paths.append(os.path.abspath(options.application.tapname))
+        daemon.watch = Watch(paths, worker.changed, reactor)
+    return daemon

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from math import inf
@@ -103,6 +104,8 @@ class WorkerProcess(ProcessProtocol):
         self._began = self._heard = monotonic()
         self._output = WorkerOutput(number)
         self._failure: RemoteError | None = None
+        #: Called with the files that have changed, for C{--watch}.
+        self.changed: Callable[[list[str]], object] = lambda _: None
         self._suspended = OneShotEvent()
         self._timers: list[Timer] = []
         self._channel: Channel
@@ -267,6 +270,8 @@ class WorkerProcess(ProcessProtocol):
             case {"failed": str(reason), "traceback": str(traceback)}:
                 self._failure = RemoteError(reason)
                 self._failure.traceback = traceback
+            case {"changed": list(paths)}:
+                self.changed(paths)
             case {"suspended": True}:
                 self._suspended.fire()
             case {"closed": int(closed), "limit": str(limit)}:

@@ -26,6 +26,9 @@ from txsignalfd._workers.membership import Membership
 
 _log: Final = Logger("txsignalfd.workers.Worker")
 
+#: The most changed files that the supervisor is told.
+_MOST_PATHS: Final = 10
+
 #: Seconds between two signs of life.
 _BEAT: Final = 1.0
 
@@ -97,6 +100,12 @@ class Worker:
         count = sum(len(each.resources.connections) for each in generations)
         self._channel.send(connections=count)
         self._reactor.callLater(_BEAT, self._beat)
+
+    def changed(self, paths: list[str]) -> None:
+        """
+        Tell the supervisor which files of the program have changed.
+        """
+        self._channel.send(changed=paths[:_MOST_PATHS])
 
     def failed(self, failure: Failure) -> None:
         """

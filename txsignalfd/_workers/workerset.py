@@ -81,6 +81,8 @@ class Setup(NamedTuple):
     drain: float
     #: When a worker is replaced although it has not ended.
     limits: Limits
+    #: Called with the files of the program that have changed, for C{--watch}.
+    changed: Callable[[list[str]], object]
     reactor: Any
 
 
@@ -153,11 +155,16 @@ class WorkerSet(DrainingService):
 
     def _spawn(self, number: int) -> WorkerProcess:
         process = WorkerProcess(number, self, self._sockets, self._reactor)
+        process.changed = self._changed
         process.ageLimit = self._setup.limits.ageOfOne()
         process.start(self._setup.command)
         self.processes.add(process)
         process.ended.wait().addCallback(lambda _: self._ended(process))
         return process
+
+    def _changed(self, paths: list[str]) -> None:
+        if self.isServing:
+            self._setup.changed(paths)
 
     def _started(self, process: WorkerProcess) -> Deferred[None]:
         seconds = self._setup.startTimeout

@@ -1,0 +1,44 @@
+"""
+An application file whose code, in a module, changes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.daemons import TWISTD
+
+#: An application file whose code is in a module.
+TAC = """
+from twisted.application.service import Application
+from answers import web
+application = Application("example")
+web.setServiceParent(application)
+"""
+
+MODULE = """
+from twisted.application.strports import service
+from twisted.web.server import Site
+from twisted.web.static import Data
+page = Data({text!r}, "text/plain")
+page.isLeaf = True
+web = service("tcp:{port}:interface=127.0.0.1", Site(page))
+"""
+
+
+def deploy(directory: Path, port: int, text: bytes) -> None:
+    """
+    Write an application file, and the module with its code.
+    """
+    (directory / "app.tac").write_text(TAC)
+    module = directory / "answers.new"
+    module.write_text(MODULE.format(port=port, text=text))
+    module.rename(directory / "answers.py")
+
+
+def application(directory: Path, *options: str) -> list[str]:
+    """
+    Return the command that runs the application file.
+    """
+    environment = ["env", "PYTHONPATH=.", "PYTHONDONTWRITEBYTECODE=1"]
+    return [*environment, TWISTD, "-n", "signalfd", *options, "-y", "app.tac"]

@@ -1,0 +1,98 @@
+"""
+C{--watch}: a change of the code reloads.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from signal import SIGTERM
+
+import pytest
+from twisted.internet.task import Clock
+
+from tests.support.clients import fetch, tcp
+from tests.support.daemons import program, waitFor
+from tests.support.deployed import application, deploy
+from tests.support.freeports import freePort
+from txsignalfd._twistd.watching import INTERVAL, Watch
+
+
+def test_aChangedModuleReloads(tmp_path: Path) -> None:
+    """
+    A syntax error keeps the old code serving, and is shown; its correction reloads.
+    """
+    port = freePort()
+    deploy(tmp_path, port, b"old")
+    command = application(tmp_path, "--workers=1", "--watch")
+    with program(tmp_path, *command) as daemon:
+        daemon.waitForOutput(f"pid {daemon.pid} serves")
+        (tmp_path / "answers.py").write_text("page = (\n")
+        daemon.waitForOutput("answers.py has changed: reloading")
+        daemon.waitForOutput("serves on: SyntaxError: '(' was never closed")
+        assert fetch(tcp(port)) == b"old"
+        deploy(tmp_path, port, b"new")
+        waitFor(lambda: fetch(tcp(port)) == b"new", "the new code answers")
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+
+
+class Changes:
+    """
+    A watch of a directory, and what it reports.
+    """
+
+    def __init__(self, *paths: Path) -> None:
+        self.clock = Clock()
+        self.reports: list[list[str]] = []
+        watch = Watch(list(map(str, paths)), self.reports.append, self.clock)
+        watch.start()
+
+    def after(self, looks: int) -> list[list[str]]:
+        """
+        Return what is reported after some looks.
+        """
+        self.clock.pump([INTERVAL] * looks)
+        reports, self.reports[:] = self.reports[:], []
+        return reports
+
+
+def test_filesOfADirectoryAreWatched(tmp_path: Path) -> None:
+    """
+    New ones, changed ones and those that are removed, when nothing changes for a
+    moment.
+    """
+    changes = Changes(tmp_path)
+    below = tmp_path / "below"
+    below.mkdir()
+    file = below / "settings.json"
+    assert changes.after(3) == []
+    file.write_text("1")
+    assert changes.after(1) == []
+    file.write_text("22")
+    assert changes.after(1) == []
+    assert changes.after(3) == [[str(file)]]
+    file.unlink()
+    assert changes.after(3) == [[str(file)]]
+
+
+@pytest.mark.parametrize("name", [".hidden", "copy~", "__pycache__/x.pyc", ".git/HEAD"])
+def test_someFilesAreNoProgram(name: str, tmp_path: Path) -> None:
+    """
+    Those of editors, version control and the interpreter.
+    """
+    changes = Changes(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("text")
+    assert changes.after(3) == []
+
+
+def test_aFileIsWatched(tmp_path: Path) -> None:
+    """
+    Also if only its time changes.
+    """
+    file = tmp_path / "app.tac"
+    file.write_text("")
+    changes = Changes(file)
+    os.utime(file, (1, 1))
+    assert changes.after(2) == [[str(file)]]
