@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from txsignalfd._reload.transaction import Reload as Reload
     from txsignalfd._start.reacting import react as react
+    from txsignalfd._start.reloadable import reloadable as reloadable
     from txsignalfd._start.running import run as run
     from txsignalfd._workers.membership import workerNumber as workerNumber
     from txsignalfd.eventfd import (

@@ -26,9 +26,11 @@ from txsignalfd._reload.sharing import (
     unclaimed,
     unshareInherited,
 )
-from txsignalfd._twistd.actions import DEFAULTS, parseOn, parseSignal
+from txsignalfd._twistd.actions import DEFAULTS, parseOn
 from txsignalfd._twistd.applications import ApplicationFile, applicationFile
+from txsignalfd._twistd.arguments import metricsEndpoint, signalNumbers
 from txsignalfd._twistd.daemon import Daemon, makeDaemon
+from txsignalfd._twistd.makers import ReloadableMaker, originalOf
 from txsignalfd._twistd.notstarted import hideTraceback, makingService
 from txsignalfd._twistd.plugins import (
     PluginFactory,
@@ -36,7 +38,7 @@ from txsignalfd._twistd.plugins import (
     installedPlugins,
     parseOptions,
 )
-from txsignalfd._twistd.settings import DRAIN, Settings
+from txsignalfd._twistd.settings import Settings
 from txsignalfd._twistd.startup import removeOwnPidfile, startupSignals
 from txsignalfd._twistd.workeroptions import (
     FLAGS,
@@ -57,34 +59,6 @@ if TYPE_CHECKING:
 
 #: The options that take such a time.
 _TIMES: Final = ("drain", "stop-timeout")
-
-
-def signalNumbers(names: str) -> list[int]:
-    """
-    Parse the argument of C{--signals}.
-
-    @param names: Names or numbers of signals, separated by commas.
-    @raise UsageError: For an unknown signal, or one that cannot be watched.
-    """
-    try:
-        return [parseSignal(name) for name in names.split(",")]
-    except ValueError as error:
-        raise UsageError(f"--signals: {error}") from None
-
-
-def metricsEndpoint(text: str) -> str:
-    """
-    Parse the argument of C{--metrics}.
-
-    @raise UsageError: If metrics cannot be served.
-    """
-    from txsignalfd._twistd.metrics import checkInstalled
-
-    try:
-        checkInstalled()
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    return text
 
 
 class Options(UsageOptions):
@@ -170,9 +144,16 @@ class Options(UsageOptions):
         ["file", None, None, "the same, from a pickle that twistd --file reads"],
     ]
 
+    #: How the daemon acts on signals, drains and stops.
+    settings: Settings
+    #: The beginning of the command line, for messages.
+    command: str = "twistd signalfd"
+
     def __init__(self) -> None:
         super().__init__()
         self["on"] = {}
+        #: Before C{makeService} is called, a plugin may set options of twistd.
+        self.isStarting = True
         self.plugins: dict[str, Any] = {}
         #: What the plugin acquires before its service is started.
         self.early: Resources = Resources(unclaimed)
@@ -224,14 +205,37 @@ class Options(UsageOptions):
         The plugin or the application file to run, or C{None}.
         """
         if self.subCommand is not None:
-            return self.plugins[self.subCommand]
+            return originalOf(self.plugins[self.subCommand])
         return self.application
 
+    # A plugin reads, and may set, options of twistd through its parent.
+
     def __missing__(self, key: str) -> Any:
-        # A plugin may read the options of twistd from its parent.
         if self.parent is None:
             raise KeyError(key)
+        if key == "pidfile" and not self.isStarting:
+            # At a reload the pidfile names this process.  A plugin may refuse to
+            # start beside the process that its pidfile names.
+            return ""
         return self.parent[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if super().__contains__(key) or key not in self:
+            super().__setitem__(key, value)
+        elif self.isStarting and self.parent is not None:
+            self.parent[key] = value
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or key in (self.parent or {})
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """
+        Return an option, also one of twistd.
+        """
+        try:
+            return self[key]
+        except KeyError:
+            return default
 
     @property
     def subCommands(self) -> list[tuple[str, None, Callable[[], Any], str]]:
@@ -242,7 +246,7 @@ class Options(UsageOptions):
             # twistd and twist have looked for this plugin.
             self.plugins = installedPlugins(areLoaded=self.parent is not None)
         return [
-            (name, None, partial(self._optionsOf, maker), maker.description)
+            (name, None, partial(self._optionsOf, originalOf(maker)), maker.description)
             for name, maker in self.plugins.items()
         ]
 
@@ -298,9 +302,8 @@ class Options(UsageOptions):
             startupSignals.restore()
             unshareInherited()
             if isinstance(error, UsageError):
-                command = "twistd signalfd"
                 raise SystemExit(
-                    f"{command}: {error} (try: {command} --help)"
+                    f"{self.command}: {error} (try: {self.command} --help)"
                 ) from None
             raise
 
@@ -320,10 +323,10 @@ class Options(UsageOptions):
         A function that parses the options of the plugin again, from the same
         command line, and returns them.
         """
-        if self.application is not None:
+        if self.subCommand is None:
             return lambda: None
-        _, (name, *arguments) = getopt(self._arguments, self.shortOpt, self.longOpt)
-        return partial(parseOptions, self.plugins[name], self, arguments)
+        _, (_, *arguments) = getopt(self._arguments, self.shortOpt, self.longOpt)
+        return partial(parseOptions, self.maker, self, arguments)
 
     def postOptions(self) -> None:
         """
@@ -372,29 +375,32 @@ class Options(UsageOptions):
         for option in ("signals", "format"):
             if self[option] is not None:
                 raise UsageError(f"--{option}: only without a command")
-        for option in _TIMES:
-            if self[option] is None:
-                self[option] = DRAIN
         for option in OF_WORKERS:
             if self["workers"] is None and self[option]:
                 raise UsageError(f"--{option}: only with --workers")
         if self["start-timeout"] is None:
             self["start-timeout"] = START
+        defaults = self._settingsOf(self.plugins.get(self.subCommand or ""))
+        drain, stopTimeout = self["drain"], self["stop-timeout"]
+        self.settings = Settings(
+            {**defaults.on, **self["on"]},
+            defaults.drain if drain is None else drain,
+            defaults.stopTimeout if stopTimeout is None else stopTimeout,
+            bool(self["stop-first"]) or defaults.stopFirst,
+            self["metrics"] or "",
+        )
+        if self.parent is not None and not self._isChecked:
+            startupSignals.defer(self.settings.on)
         if self.isSupervisor:
             becomeSupervisor(self.parent)
 
-    @property
-    def settings(self) -> Settings:
-        """
-        How the daemon acts on signals, drains and stops.
-        """
-        return Settings(
-            self["on"],
-            self["drain"],
-            self["stop-timeout"],
-            bool(self["stop-first"]),
-            self["metrics"] or "",
-        )
+    def _settingsOf(self, maker: Any) -> Settings:
+        try:
+            return (
+                maker.settings if isinstance(maker, ReloadableMaker) else Settings({})
+            )
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"reloadable: {error}") from None
 
     @property
     def inForeground(self) -> bool:
@@ -421,10 +427,12 @@ def makeService(options: Options) -> IService:
 
     twistd: Mapping[str, Any] = options.parent or {}
     if options.isSupervisor:
-        with makingService(twistd):
-            return _finished(makeSupervisor(options, reactor), twistd)
+        with makingService(twistd, options.command):
+            return _finished(makeSupervisor(options, reactor), options)
     worker = options.worker
-    making = makingService(twistd) if worker is None else worker.making()
+    making = makingService(twistd, options.command)
+    if worker is not None:
+        making = worker.making()
     with recordingStartup(reactor, options.early), making:
         factory = PluginFactory(
             maker, getattr(options, "subOptions", None), options.parseAgain
@@ -435,16 +443,17 @@ def makeService(options: Options) -> IService:
             )
         else:
             daemon = makeWorker(worker, factory, options, reactor)
+    options.isStarting = False
     daemon.reloads.addParticipant(factory.prepare)
     daemon.reloads.early = options.early
     daemon.application = options.application
-    return _finished(daemon, twistd)
+    return _finished(daemon, options)
 
 
-def _finished(daemon: Daemon, twistd: Mapping[str, Any]) -> IService:
-    daemon.debug = bool(twistd.get("debug"))
+def _finished(daemon: Daemon, options: Options) -> IService:
+    daemon.debug = bool(options.get("debug"))
     if not daemon.debug:
-        hideTraceback()
+        hideTraceback(options.command)
     # Exit functions run in reverse order: this one runs after most others.
     atexit.register(daemon.exit)
     return daemon

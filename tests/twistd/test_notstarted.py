@@ -105,5 +105,5 @@ def test_theLauncherOfADaemonFails(tmp_path: Path) -> None:
 
 
 def test_otherExceptionsHaveTheirTraceback(capsys: pytest.CaptureFixture[str]) -> None:
-    _withoutTraceback(ValueError, ValueError("another"), None)
+    _withoutTraceback("twistd", ValueError, ValueError("another"), None)
     assert capsys.readouterr().err == "ValueError: another\n"

@@ -16,6 +16,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from twisted.logger import Logger, textFileLogObserver
@@ -51,11 +52,12 @@ def logNotStarted(failure: Failure, debug: bool = False) -> None:
 
 
 @contextmanager
-def makingService(twistd: Mapping[str, Any]) -> Iterator[None]:
+def makingService(twistd: Mapping[str, Any], command: str) -> Iterator[None]:
     """
     Exit with the reason, if a service cannot be made.
 
     @param twistd: The options of twistd.
+    @param command: The beginning of the command line.
     """
     try:
         yield
@@ -68,7 +70,7 @@ def makingService(twistd: Mapping[str, Any]) -> Iterator[None]:
             log = Logger(_log.namespace, observer=textFileLogObserver(file))
             log.failure(_NOT_STARTED, reason=reasonOf(error))
             file.close()
-        raise SystemExit(f"twistd signalfd: not started: {reasonOf(error)}") from None
+        raise SystemExit(f"{command}: not started: {reasonOf(error)}") from None
 
 
 @contextmanager
@@ -97,15 +99,19 @@ def printNotStarted(error: NotStarted, command: str) -> None:
         print(f"{command}{_NOT_STARTED.format(reason=error)}", file=sys.__stderr__)
 
 
-def hideTraceback() -> None:
+def hideTraceback(command: str) -> None:
     """
     Let Python print no traceback of L{NotStarted}, whose reason is logged.
+
+    @param command: The beginning of the command line.
     """
-    sys.excepthook = _withoutTraceback
+    sys.excepthook = partial(_withoutTraceback, command)
 
 
-def _withoutTraceback(kind: type, error: BaseException, traceback: Any) -> None:
+def _withoutTraceback(
+    command: str, kind: type, error: BaseException, traceback: Any
+) -> None:
     if isinstance(error, NotStarted):
-        printNotStarted(error, "twistd signalfd: ")
+        printNotStarted(error, f"{command}: ")
     else:
         sys.__excepthook__(kind, error, traceback)

@@ -33,7 +33,10 @@ class Settings(NamedTuple):
 
 
 def checkSettings(
-    on: On, drain: float, stopTimeout: float, stopFirst: bool
+    on: On = (),
+    drain: float = DRAIN,
+    stopTimeout: float = DRAIN,
+    stopFirst: bool = False,
 ) -> Settings:
     """
     Return the settings that a program chooses.
