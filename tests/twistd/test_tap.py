@@ -572,6 +572,23 @@ def test_aPluginReadsTheOptionsOfTwistd() -> None:
         tap.Options()["unheardOf"]
 
 
+def test_aPluginSetsOptionsOfTwistdAtItsStart() -> None:
+    """
+    At a reload they have no effect any more, and the pidfile would be its own.
+    """
+    options = parsed("socks", pidfile="web.pid", uid=None)
+    assert options.parent is not None
+    assert ("pidfile" in options, "other" in options) == (True, False)
+    assert (options.get("pidfile"), options.get("other", 7)) == ("web.pid", 7)
+    options["uid"] = 1000
+    options.isStarting = False
+    options["uid"] = 2000
+    assert options.parent["uid"] == 1000
+    assert options["pidfile"] == ""
+    options["other"] = 3
+    assert "other" not in options.parent
+
+
 def test_aReloadWorksInTheDirectoryOfTheCommand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
