@@ -55,17 +55,6 @@ def test_theManualOfTheCommandIsComplete() -> None:
             assert f"\n``{option}" in page
 
 
-def test_theManualOfTheDaemonIsComplete() -> None:
-    """
-    It names each option of C{twistd signalfd}.
-    """
-    page = (DOCS / "twistd-signalfd.rst").read_text()
-    for option in Options().longOpt:
-        name, equals, _ = option.partition("=")
-        value = " [A-Z=]+" if equals else ""
-        assert re.search(f"^``.*--{name}{value}``", page, re.MULTILINE)
-
-
 #: Complete a command line in bash: the last argument is the incomplete word.
 BASH = """
 source completions/txsignalfd

@@ -228,8 +228,9 @@ class Request:
         try:
             sigqueue(self._target.pid, self._signo, self._token)
         except OSError as error:
+            reason = os.strerror(error.errno or 0)
             raise CannotAsk(
-                f"process {self._target.pid} cannot be signalled: {error.strerror}"
+                f"process {self._target.pid} cannot be signalled: {reason}"
             ) from None
         self._sent += 1
         return True
