@@ -86,6 +86,42 @@ for _signo, _handler in (
         signal.signal(_signo, _handler)
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Only in this thread: see pytest_sessionstart.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """
+    Let pytest-xdist run whole directories in several processes.
+
+    Tests wait most of the time, so twice as many processes as cores are faster.  Runs
+    of single files stay in one process, and so do those with C{-n0} or C{--pdb}.
+    """
+    wanted = getattr(config.option, "numprocesses", 0)
+    isWorker = "PYTEST_XDIST_WORKER" in os.environ
+    if wanted is None and not isWorker and all(map(os.path.isdir, config.args)):
+        # Not all systems have it.
+        usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+        workers = 0 if config.option.usepdb else min(2 * len(usable(0)), 16)
+        config.option.numprocesses = workers
+        config.option.dist = "worksteal"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionstart() -> Iterator[None]:
+    """
+    Start the processes of pytest-xdist with all signals blocked.
+
+    Each has a thread that receives its work.  The signals of a test would otherwise
+    reach that thread, also while the test blocks them.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def acquireWhatStays() -> None:
     """
