@@ -263,8 +263,7 @@ def test_debuggerMayAttach(tmp_path: Path) -> None:
         assert "Thread" in result.stdout or "LWP" in result.stdout, result
         daemon.kill(SIGHUP)
         daemon.waitForOutput("SIGHUP from pid")
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 def pkillHasH() -> bool:
@@ -288,8 +287,7 @@ def test_pkillFindsThatTheSignalIsHandled(tmp_path: Path) -> None:
         command = ["pkill", "-H", "-HUP", "-P", str(os.getpid()), "twistd"]
         subprocess.run(command, check=True, timeout=DEADLINE)
         daemon.waitForOutput("SIGHUP from pid")
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 def test_statusShowsThatTheSignalIsCaught(tmp_path: Path) -> None:

@@ -233,8 +233,7 @@ def test_anyPlugin(name: str, tmp_path: Path) -> None:
     with program(tmp_path, *command) as daemon:
         daemon.waitForOutput("Starting factory")
         assert "reactor class: txsignalfd." in daemon.output()
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 def test_withTheDaemon(tmp_path: Path) -> None:

@@ -168,8 +168,7 @@ def test_signalThatWasBlockedAtTheStart(tmp_path: Path) -> None:
     command = [*before, sys.executable, "-u", "-c", PROGRAM]
     with program(tmp_path, *command) as running:
         running.waitForOutput("running")
-        running.kill(SIGTERM)
-        assert running.wait() == -SIGTERM
+        assert running.stop() == -SIGTERM
 
 
 def test_someOfTwistedsTests() -> None:

@@ -70,8 +70,7 @@ def test_theDaemonLogsWhatIsShown(command: str, tmp_path: Path) -> None:
         ):
             *before, last = shown(command)
             waitFor(lambda: pattern(last).search(daemon.output()), last)
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         printed = iter(daemon.stdout.read_text().splitlines())
     for line in [*before, last]:
         assert any(pattern(line).fullmatch(other) for other in printed), line
@@ -116,8 +115,7 @@ def test_theApplicationExample(tmp_path: Path) -> None:
         waitFor(lambda: SIGHUP in caught(twistd.pid), "it starts")
         twistd.kill(SIGHUP)
         twistd.waitForOutput("SIGHUP from pid")
-        twistd.kill(SIGTERM)
-        assert twistd.wait() == -SIGTERM
+        assert twistd.stop() == -SIGTERM
 
 
 def test_theExampleOfWaiting(tmp_path: Path) -> None:

@@ -101,8 +101,7 @@ def test_klein(tmp_path: Path) -> None:
                     web.send("/slow")
                     reload(daemon)
                     assert web.receive() == b"slow"
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         assert "Traceback" not in daemon.output()
 
 
@@ -128,8 +127,7 @@ def test_magicWormholeMailboxServer(tmp_path: Path) -> None:
             assert answer["pong"] == 7
         with closing(WebSocket(tcp(port), "/v1")) as client:
             assert client.receive()["type"] == "welcome"
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         assert "Traceback" not in daemon.output()
 
 
@@ -169,6 +167,5 @@ def test_scrapyd(tmp_path: Path) -> None:
             config.write_text(text.replace("old", "new"))
             reload(daemon)
             assert name() == "new"
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         assert "Traceback" not in daemon.output()

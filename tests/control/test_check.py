@@ -11,7 +11,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from signal import SIGHUP, SIGTERM
+from signal import SIGHUP
 from typing import Any
 
 import pytest
@@ -209,8 +209,6 @@ def test_theReasonIsThatOfAReload(tmp_path: Path) -> None:
             if content is not None:
                 (running / "app.tac").write_text(content)
             reasons.append(f"txsignalfd check: {reload(daemon)}")
-        daemon.kill(SIGTERM)
-        daemon.wait()
     checked = subprocess.run(
         [sys.executable, "-c", CHECKS, *(str(tmp_path / name) for name in BROKEN)],
         stderr=subprocess.PIPE,
@@ -252,8 +250,6 @@ def test_aReloadMayCheckFirst(tmp_path: Path) -> None:
         reason = "RuntimeError: it was told to raise"
         assert err == f"txsignalfd: not reloaded, the check has failed: {reason}\n"
         assert daemon.output().count("] reloading: ") == 1
-        daemon.kill(SIGTERM)
-        daemon.wait()
 
 
 def test_aDaemonThatDoesNotReportIsNotChecked(tmp_path: Path) -> None:
@@ -263,8 +259,6 @@ def test_aDaemonThatDoesNotReportIsNotChecked(tmp_path: Path) -> None:
     write(tmp_path)
     with serving(tmp_path, "--on=USR2=ignore", "served") as daemon:
         status, _, err = ask("reload", "--check", str(daemon.pid))
-        daemon.kill(SIGTERM)
-        daemon.wait()
     assert status == 1
     assert err == "txsignalfd: not checked: SIGUSR2=ignore, so it does not report\n"
 

@@ -76,8 +76,7 @@ def daemon(tmp_path: Path, port: int) -> Iterator[Program]:
         yield running
         if running.process.poll() is None:
             # One that is killed saves no coverage.
-            running.kill(SIGTERM)
-            running.wait()
+            running.stop()
 
 
 def test_reloadPrintsTheVerdict(daemon: Program, port: int) -> None:

@@ -176,8 +176,7 @@ def test_idleConnectionsDelayNoStopAndNoReload(
         if options:
             reload(daemon)
         else:
-            daemon.kill(SIGTERM)
-            assert daemon.wait() == -SIGTERM
+            assert daemon.stop() == -SIGTERM
         for web in idle:
             assert web.isClosed()
 
@@ -347,8 +346,6 @@ def test_socketsOfSystemdServeManyGenerations(tmp_path: Path, port: int) -> None
             reload(daemon)
             web.receive()
         waitFor(lambda: len(os.listdir(descriptors)) <= count, "none is left")
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
     assert os.path.exists(path)
 
 
@@ -494,8 +491,7 @@ def test_aServiceMayListenLate(tmp_path: Path, port: int) -> None:
                 for _ in range(20):
                     assert fetch(tcp(port)) == body.encode()
             answers.waitForAnswers()
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         assert "Traceback" not in daemon.output()
 
 
@@ -515,8 +511,7 @@ def test_aPluginMayListenWhenItsServiceIsMade(tmp_path: Path, port: int) -> None
         write(tmp_path)
         reload(daemon)
         assert not canConnect(tcp(port))
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         assert "CannotListenError" not in daemon.output()
 
 
@@ -547,8 +542,7 @@ def test_withStopFirstAServiceMayListenLate(tmp_path: Path, port: int) -> None:
         with load(opening(tcp(port)), opening(tcp(port))) as answers:
             reload(daemon, 3)
             answers.waitForAnswers()
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         assert "Traceback" not in daemon.output()
 
 
@@ -567,8 +561,7 @@ def test_connectionsToAPortThatIsNotOpenedAgainAreRefused(
         write(tmp_path, late=[listen(port)], exclusive=True)
         reload(daemon)
         waitFor(lambda: canConnect(tcp(port)), "it listens again")
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         assert "Traceback" not in daemon.output()
 
 
@@ -598,5 +591,4 @@ def test_privilegedPortsStayWithoutPrivileges() -> None:
             daemon.kill(SIGHUP)
             daemon.waitForOutput("not reloaded, after")
         assert "ermission denied" in daemon.output()
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from signal import SIGHUP
+from signal import SIGHUP, SIGTERM
 
 from tests.support.processes import inPidNamespace
 from tests.support.reactors import DEADLINE
@@ -93,6 +93,13 @@ class Program:
         """
         return self.process.wait(DEADLINE)
 
+    def stop(self) -> int:
+        """
+        Stop it by SIGTERM, and return its status.
+        """
+        self.kill(SIGTERM)
+        return self.wait()
+
 
 @contextmanager
 def program(directory: Path, *command: str) -> Iterator[Program]:
@@ -140,7 +147,8 @@ def serving(
     before: Collection[str] = (),
 ) -> Iterator[Program]:
     """
-    Run C{twistd -n signalfd}, and wait until its service serves.
+    Run C{twistd -n signalfd}, wait until its service serves, and check in the end
+    that SIGTERM stops it if it still runs.
 
     @param command: The arguments after C{signalfd}.
     @param twistd: The options of twistd itself.
@@ -150,6 +158,8 @@ def serving(
     with program(directory, *before, *whole) as running:
         running.waitForOutput(f"pid {running.pid} serves")
         yield running
+        if running.process.poll() is None:
+            assert running.stop() == -SIGTERM
 
 
 def commandFor(

@@ -8,14 +8,16 @@ import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGHUP, SIGTERM
 
 import pytest
 from twisted.application.service import Application
 
 from tests.support.clients import fetch, tcp
-from tests.support.daemons import TWISTD, Program, program, reload
+from tests.support.daemons import commandFor, program, reload, serving, waitFor
 from tests.support.freeports import freePort
+
+FILE = ["-y", "app.tac"]
 
 TAC = """
 import os
@@ -37,13 +39,6 @@ if {logs}:
 """
 
 
-def command(*arguments: str) -> list[str]:
-    """
-    Return a command of twistd in the foreground.
-    """
-    return ["env", "PYTHONPATH=.", TWISTD, "-n", *arguments]
-
-
 def write(directory: Path, port: int, logs: bool = False, uid: str = "None") -> None:
     """
     Write an application file.
@@ -52,33 +47,28 @@ def write(directory: Path, port: int, logs: bool = False, uid: str = "None") -> 
     (directory / "app.tac").write_text(TAC.format(port=port, logs=logs, uid=uid))
 
 
-def serves(daemon: Program) -> None:
-    daemon.waitForOutput(f"pid {daemon.pid} serves")
-
-
 @pytest.mark.parametrize(
-    "arguments",
+    ("twistd", "options"),
     [
-        ["signalfd", "-y", "app.tac"],
-        ["-y", "app.tac", "signalfd"],
-        ["-y", "app.tac", "signalfd", "--drain=1"],
-        ["--python=app.tac", "signalfd"],
+        ([], FILE),
+        (FILE, []),
+        (FILE, ["--drain=1"]),
+        (["--python=app.tac"], []),
     ],
 )
-def test_aReloadRunsTheFileAgain(tmp_path: Path, arguments: Sequence[str]) -> None:
+def test_aReloadRunsTheFileAgain(
+    tmp_path: Path, twistd: Sequence[str], options: Sequence[str]
+) -> None:
     """
     However the file is named, and without a refused connection.
     """
     port = freePort()
     write(tmp_path, port)
-    with program(tmp_path, *command(*arguments)) as daemon:
-        serves(daemon)
+    with serving(tmp_path, *options, twistd=twistd) as daemon:
         assert fetch(tcp(port)) == b"old"
         (tmp_path / "body").write_text("new")
         reload(daemon)
         assert fetch(tcp(port)) == b"new"
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
 
 
 def test_aFailureKeepsTheOldServicesServing(tmp_path: Path) -> None:
@@ -87,10 +77,9 @@ def test_aFailureKeepsTheOldServicesServing(tmp_path: Path) -> None:
     """
     port = freePort()
     write(tmp_path, port)
-    with program(tmp_path, *command("signalfd", "-y", "app.tac")) as daemon:
-        serves(daemon)
+    with serving(tmp_path, *FILE) as daemon:
         (tmp_path / "app.tac").write_text("1 / 0\n")
-        os.kill(daemon.pid, 1)
+        daemon.kill(SIGHUP)
         daemon.waitForOutput("generation 1 serves on: ZeroDivisionError: division by")
         assert fetch(tcp(port)) == b"old"
 
@@ -107,7 +96,7 @@ def test_aBrokenFileEndsTheStart(tmp_path: Path, content: str, reason: str) -> N
     With the reason in one line, and exit status 1.
     """
     (tmp_path / "app.tac").write_text(content)
-    with program(tmp_path, *command("signalfd", "-y", "app.tac")) as daemon:
+    with program(tmp_path, *commandFor(tmp_path, *FILE)) as daemon:
         assert daemon.wait() == 1
         (line,) = daemon.stderr.read_text().splitlines()
         assert reason in line
@@ -118,11 +107,12 @@ def test_itsLogObserverIsUsed(tmp_path: Path) -> None:
     As twistd -y uses it.
     """
     write(tmp_path, freePort(), logs=True)
-    with program(tmp_path, *command("signalfd", "-y", "app.tac")) as daemon:
+    with program(tmp_path, *commandFor(tmp_path, *FILE)) as daemon:
         own = tmp_path / "own.log"
-        while not (own.exists() and f"pid {daemon.pid} serves" in own.read_text()):
-            assert daemon.process.poll() is None
+        serves = f"pid {daemon.pid} serves"
+        waitFor(lambda: own.exists() and serves in own.read_text(), "it serves")
         assert "serves" not in daemon.output()
+        assert daemon.stop() == -SIGTERM
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may change its uid")
@@ -132,21 +122,21 @@ def test_itsUidIsUsed(tmp_path: Path) -> None:
     """
     write(tmp_path, freePort(), uid="65534, 65534")
     tmp_path.chmod(0o777)
-    with program(tmp_path, *command("signalfd", "-y", "app.tac")) as daemon:
-        serves(daemon)
+    with serving(tmp_path, *FILE) as daemon:
         assert Path(f"/proc/{daemon.pid}").stat().st_uid == 65534
 
 
 @pytest.mark.parametrize(
-    "arguments", [["signalfd", "--file=app.tap"], ["-f", "app.tap", "signalfd"]]
+    ("twistd", "options"), [([], ["--file=app.tap"]), (["-f", "app.tap"], [])]
 )
-def test_aPickledApplicationRuns(tmp_path: Path, arguments: Sequence[str]) -> None:
+def test_aPickledApplicationRuns(
+    tmp_path: Path, twistd: Sequence[str], options: Sequence[str]
+) -> None:
     """
     Of twistd's default file only where it is named.
     """
     (tmp_path / "app.tap").write_bytes(pickle.dumps(Application("example")))
-    with program(tmp_path, *command(*arguments)) as daemon:
-        serves(daemon)
+    with serving(tmp_path, *options, twistd=twistd) as daemon:
         reload(daemon)
 
 
@@ -154,6 +144,6 @@ def test_aFileAndACommandAreRefused(tmp_path: Path) -> None:
     """
     One of them would be ignored.
     """
-    with program(tmp_path, *command("signalfd", "-y", "a.tac", "web")) as daemon:
+    with program(tmp_path, *commandFor(tmp_path, "-y", "a.tac", "web")) as daemon:
         assert daemon.wait() == 1
         assert "got a.tac and web" in daemon.output()

@@ -220,8 +220,7 @@ def test_sigusr1RotatesTheLogAndSigusr2Reports(tmp_path: Path, port: int) -> Non
             daemon.kill(SIGUSR2)
             reported = f"generation 1 serves: 1 connections, tcp:127.0.0.1:{port}"
             waitFor(lambda: reported in log.read_text(), "a report")
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 def test_onChangesTheActionOfASignal(tmp_path: Path) -> None:
@@ -439,8 +438,7 @@ def test_itWorksUnderTwist(tmp_path: Path, port: int) -> None:
         daemon.waitForOutput(f"pid {daemon.pid} serves")
         reload(daemon)
         assert canConnect(tcp(port))
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 @pytest.mark.parametrize("start", ["raise", "fail", "fail later"])

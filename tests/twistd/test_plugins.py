@@ -306,8 +306,7 @@ def test_everyPluginServesThroughReloads(name: str, tmp_path: Path) -> None:
             plugin.check(daemon)
             reload(daemon)
             plugin.check(daemon)
-            daemon.kill(SIGTERM)
-            assert daemon.wait() == -SIGTERM
+            assert daemon.stop() == -SIGTERM
             assert "Traceback" not in daemon.output()
     finally:
         if hasattr(plugin, "close"):
@@ -395,8 +394,7 @@ def test_aThreadPoolEndsWithItsGeneration(tmp_path: Path) -> None:
         with closing(Web(connect)) as web:
             assert web.get() == b"hello"
         waitFor(lambda: threads() <= before, "its threads end")
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         assert "Traceback" not in daemon.output()
 
 
@@ -414,8 +412,6 @@ def test_reloadsParseTheCommandInItsDirectory(tmp_path: Path) -> None:
         assert fetch(tcp(port)) == b"its text"
         reload(daemon)
         assert fetch(tcp(port)) == b"its text"
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
 
 
 def deploy(directory: Path, number: int) -> Path:
@@ -483,8 +479,6 @@ def test_reloadsParseTheCommandInTheChroot(tmp_path: Path) -> None:
         assert fetch(tcp(port), "/file") == b"its text"
         reload(daemon)
         assert fetch(tcp(port), "/file") == b"its text"
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
 
 
 def test_pluginsThatWereFoundAreNotSearchedAgain() -> None:

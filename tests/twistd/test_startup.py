@@ -77,8 +77,7 @@ def test_ignoredSignalsStayIgnored(tmp_path: Path) -> None:
         assert "serves; SIGTERM=stop\n" in daemon.output()
         for signo in ignored:
             daemon.kill(signo)
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 @pytest.mark.parametrize("signo", [SIGINT, SIGQUIT])
@@ -99,8 +98,7 @@ def test_ignoredSigtermStopsTheDaemon(tmp_path: Path) -> None:
     """
     write(tmp_path)
     with serving(tmp_path, "served", before=startedWith([SIGTERM])) as daemon:
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 def test_loggerIgnoresAnIgnoredSigint(tmp_path: Path) -> None:
@@ -114,8 +112,7 @@ def test_loggerIgnoresAnIgnoredSigint(tmp_path: Path) -> None:
         daemon.waitForOutput("SIGINT from pid")
         daemon.kill(SIGHUP)
         daemon.waitForOutput("SIGHUP from pid")
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 @pytest.mark.parametrize("signo", STOPS)
@@ -164,8 +161,7 @@ def test_signalDuringTheStart(signo: int, result: str, tmp_path: Path) -> None:
         (tmp_path / "go").touch()
         daemon.waitForOutput("arrived during startup: handling it now")
         daemon.waitForOutput(result)
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         assert daemon.output().count("arrived during startup") == 1
         assert daemon.output().count(RELOADED) == (signo == SIGHUP)
 
@@ -199,8 +195,7 @@ def test_handlerOfTheProgram(when: str, tmp_path: Path) -> None:
         daemon.waitForOutput(warning)
         daemon.kill(SIGHUP)
         daemon.waitForOutput("generation 2 serves")
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         assert daemon.output().count("watched by txsignalfd") == 1
         assert "the program has caught" not in daemon.output()
 
@@ -213,8 +208,7 @@ def test_handlerThatReplacesAChosenAction(tmp_path: Path) -> None:
     with serving(tmp_path, "--on=HUP=report", "served") as daemon:
         daemon.kill(SIGHUP)
         daemon.waitForOutput("generation 1 serves: ")
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         assert "watched by txsignalfd" not in daemon.output()
 
 
@@ -228,8 +222,7 @@ def test_signalThatIsLeftToTheProgram(when: str, tmp_path: Path) -> None:
         assert "serves; SIGHUP=leave, " in daemon.output()
         daemon.kill(SIGHUP)
         daemon.waitForOutput(f"the program has caught {SIGHUP}\n")
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         assert "reloading" not in daemon.output()
         assert "watched by txsignalfd" not in daemon.output()
 
@@ -260,8 +253,7 @@ def test_sigchldThatIsLeftToTwisted(tmp_path: Path) -> None:
         daemon.kill(SIGWINCH)
         daemon.waitForOutput("it runs; exit 3: it runs\n")
         daemon.waitForOutput("exited with status 3")
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 # -- the first process of a pid namespace

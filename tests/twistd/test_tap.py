@@ -78,8 +78,7 @@ def test_everySignalIsLoggedWithItsSender(tmp_path: Path) -> None:
             " by sigqueue, value 7\n"
         )
         assert (tmp_path / "twistd.pid").read_text() == str(daemon.pid)
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         assert f"SIGTERM from pid {os.getpid()} (uid" in daemon.output()
         assert not (tmp_path / "twistd.pid").exists()
         assert "Traceback" not in daemon.output()
@@ -115,8 +114,7 @@ def test_signalsAreChosenByNameOrNumber(tmp_path: Path) -> None:
         daemon.kill(signal.SIGUSR2)
         daemon.waitForOutput("SIGUSR2 from pid")
         # SIGTERM is not watched: Twisted's own handler stops the reactor.
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 @pytest.mark.parametrize(
@@ -150,8 +148,7 @@ def test_jsonIsAloneOnStdout(tmp_path: Path) -> None:
         daemon.kill(SIGHUP)
         lowlevel.sigqueue(daemon.pid, SIGRTMIN, -5)
         waitFor(lambda: daemon.stdout.read_text().count("\n") == 2, "two lines")
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         lines = [json.loads(line) for line in daemon.stdout.read_text().splitlines()]
         assert "twistd" in daemon.stderr.read_text()
     for line in lines:
@@ -189,8 +186,7 @@ def test_jsonDoesNotMoveAChosenLog(tmp_path: Path) -> None:
         daemon.kill(SIGHUP)
         waitFor(lambda: daemon.stdout.read_text().endswith("\n"), "a line")
         assert json.loads(daemon.stdout.read_text())["name"] == "SIGHUP"
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         assert daemon.stderr.read_text() == ""
 
 
@@ -434,8 +430,7 @@ def test_itWorksWithSyslog(tmp_path: Path) -> None:
         line = next(line for line in lines if "SIGHUP" in line)
         assert "signals" in line
         assert f"SIGHUP from pid {os.getpid()}" in line
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 def test_anInterruptFromATerminalHasNoSender(tmp_path: Path) -> None:
