@@ -68,15 +68,18 @@ def test_stopsTheReactorAndReportsEnds(kind: str, inThread: bool, signo: int) ->
             while True:
                 await turn(reactor)
 
-        stopped: list[object] = []
+        failed: list[object] = []
+
+        def start() -> None:
+            ended = Deferred.fromCoroutine(main(reactor))
+            ended.addErrback(failed.append).addCallback(lambda _: reactor.stop())
 
         def run() -> None:
-            reactor.callWhenRunning(
-                lambda: stopped.append(Deferred.fromCoroutine(main(reactor)))
-            )
+            reactor.callWhenRunning(start)
             reactor.run(installSignalHandlers=False)
 
         runIn(inThread, run)
+        assert not failed
         assert reactor._exitSignal == signo
         signals.uninstall()
         signals.uninstall()

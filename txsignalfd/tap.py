@@ -299,7 +299,7 @@ class Options(UsageOptions):
             ):
                 self._parse()
         except BaseException as error:
-            startupSignals.restore()
+            startupSignals.giveUp()
             unshareInherited()
             if isinstance(error, UsageError):
                 raise SystemExit(

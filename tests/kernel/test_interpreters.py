@@ -4,6 +4,7 @@ Signals in a process with several Python interpreters.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 from collections.abc import Callable
@@ -32,12 +33,13 @@ except SignalAlreadyWatched as error:
 else:
     os.kill(os.getpid(), {signo})
     descriptor.drain()
-    descriptor.close()
+    if {close}:
+        descriptor.close()
     received = [info.signo for info in received]
 os.write({writer}, json.dumps(received).encode())
 """
 
-Watch = Callable[[int], object]
+Watch = Callable[..., object]
 
 
 @pytest.fixture
@@ -49,9 +51,9 @@ def watchInSubinterpreter() -> Watch:
 
     run = pytest.importorskip("_testcapi").run_in_subinterp
 
-    def watch(signo: int) -> object:
+    def watch(signo: int, close: bool = True) -> object:
         reader, writer = os.pipe()
-        code = WATCH.format(path=sys.path, signo=int(signo), writer=writer)
+        code = WATCH.format(path=sys.path, signo=int(signo), writer=writer, close=close)
         assert run(code) == 0
         os.close(writer)
         with open(reader, "rb") as report:
@@ -98,4 +100,24 @@ def test_signalIsRefusedWhileAnotherInterpreterWatches() -> None:
     assert isinstance(spawning(), nullcontext)
     lib.txs_interpreter_leave()
     with descriptorOf(SIGUSR1):
+        assert blockedSignals() == {SIGUSR1}
+
+
+@forked
+def test_endOfAnInterpreterRestoresItsSignals(watchInSubinterpreter: Watch) -> None:
+    """
+    An interpreter may end without closing what it has opened.
+    """
+    assert watchInSubinterpreter(SIGUSR1, close=False) == [SIGUSR1]
+    assert blockedSignals() == set()
+    assert watchInSubinterpreter(SIGUSR1) == [SIGUSR1]
+
+
+@forked
+def test_endOfTheMainInterpreterRestoresNothing() -> None:
+    """
+    A pending signal does not kill a process that exits.
+    """
+    with descriptorOf(SIGUSR1):
+        atexit._run_exitfuncs()
         assert blockedSignals() == {SIGUSR1}

@@ -46,6 +46,15 @@ def test_aSenderOfManySignalsIsNamedOnce() -> None:
     assert request.infos == [hangupFrom(2**30), hangupFrom(2**30 + 1)]
 
 
+def test_aForgedSenderIsNamedInASentence() -> None:
+    """
+    The log line is: reloading: requested by SIGHUP, which claims to come from …
+    """
+    request = ReloadRequest()
+    request.add(SigInfo.make(SIGHUP, "SI_QUEUE", pid=42, uid=0))
+    assert str(request).startswith("SIGHUP, which claims to come from pid 42 (uid 0)")
+
+
 def test_ofManySendersTheFirstTenAreRecorded() -> None:
     """
     A flood of signals needs no memory; the others are counted.

@@ -180,6 +180,19 @@ def test_stopDuringTheStart(on: list[str], tmp_path: Path) -> None:
 # -- handlers of the program
 
 
+def test_signalBeforeAStartThatFails(tmp_path: Path) -> None:
+    """
+    The reason is shown; a signal that was deferred does not kill the process.
+    """
+    os.mkfifo(tmp_path / "options")
+    with program(tmp_path, *commandFor(tmp_path, "served")) as daemon:
+        waitFor((tmp_path / "parsing").exists, "its options are parsed")
+        daemon.kill(SIGUSR2)
+        (tmp_path / "options").write_text("nonsense")
+        assert daemon.wait() == 1
+        assert "options: Expecting value" in daemon.output()
+
+
 @pytest.mark.parametrize("when", ["make", "start"])
 def test_handlerOfTheProgram(when: str, tmp_path: Path) -> None:
     """

@@ -42,6 +42,7 @@ interpreter, which the C code knows.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -284,6 +285,7 @@ class ProcessMask:
                     raise OSError(error, f"{signalName(signo)}: {os.strerror(error)}")
             if wanted and not _owners:
                 replaceStarters()
+                atexit.register(_restoreAtExit)
             _owners.update(dict.fromkeys(wanted, self))
             _reserved.difference_update(wanted)
             _unblockRestored()
@@ -328,11 +330,26 @@ class ProcessMask:
                 del _owners[signo]
             if restored and not _owners:
                 restoreStarters()
+                atexit.unregister(_restoreAtExit)
             _leaveProcess()
             error = None if _unblockRestored() else ffi.errno
         wakeOwners(owners)
         if error is not None:
             raise OSError(error, "the main thread still blocks signals")
+
+
+def _restoreAtExit() -> None:
+    """
+    Restore all signals when a subinterpreter ends: the process goes on without it.
+    """
+    try:
+        # Before it looks at the handler, it refuses to work in a subinterpreter.
+        signal.signal(signal.SIGTERM, None)
+    except TypeError:
+        return  # the main interpreter: the process ends
+    except ValueError:
+        for owner in set(_owners.values()):
+            owner.restore(owner.acquired)
 
 
 def _leaveProcess() -> None:

@@ -195,7 +195,8 @@ class ReloadRequest:
             if len(self._descriptions) == _MOST_NAMED:
                 self._more += 1
                 return
-            self._descriptions[info] = describeWithCommand(info)
+            text = describeWithCommand(info)
+            self._descriptions[info] = text.replace(" claims ", ", which claims ", 1)
         self._counts[self._descriptions[info]] += 1
 
     def __bool__(self) -> bool:

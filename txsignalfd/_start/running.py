@@ -156,7 +156,7 @@ def runDaemon(
         daemon.startService()
     except BaseException as error:
         dispatcherFor(reactor).close()
-        startupSignals.restore()
+        startupSignals.giveUp()
         unshareInherited()
         if not isinstance(error, NotStarted):
             raise

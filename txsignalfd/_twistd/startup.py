@@ -113,6 +113,13 @@ class StartupSignals:
             if self._arrived.pop(signo, None) is not None:
                 os.kill(os.getpid(), signo)
 
+    def giveUp(self) -> None:
+        """
+        Restore all handlers, and forget what has arrived: the start has failed.
+        """
+        self._arrived.clear()
+        self.restore()
+
     def _restore(self, signo: int) -> None:
         before = self._before.pop(signo, None)
         # The program may have installed a handler of its own.
