@@ -387,7 +387,7 @@ class Options(UsageOptions):
             defaults.drain if drain is None else drain,
             defaults.stopTimeout if stopTimeout is None else stopTimeout,
             bool(self["stop-first"]) or defaults.stopFirst,
-            self["metrics"] or "",
+            self["metrics"] or defaults.metrics,
         )
         if self.parent is not None and not self._isChecked:
             startupSignals.defer(self.settings.on)

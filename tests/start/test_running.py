@@ -119,7 +119,7 @@ def test_theProgramStopsTheReactor(tmp_path: Path) -> None:
     Then the function returns, and signals have their default actions again.
     """
     write(tmp_path)
-    on = "on={'WINCH': lambda info: reactor.stop()}"
+    on = "reactor=reactor, on={'WINCH': lambda info: reactor.stop()}"
     before = "from twisted.internet import reactor"
     with running(tmp_path, f"{LOG}{on}", before) as program:
         serves(program)
@@ -169,6 +169,30 @@ if not sys.flags.dev_mode:
     with running(tmp_path, "", before) as program:
         assert program.wait() == 1
         assert "Traceback" in program.output()
+
+
+def test_aFunctionThatReturnsNoServiceIsNamed(tmp_path: Path) -> None:
+    """
+    Its C{return} was forgotten.
+    """
+    source = "from txsignalfd import run\ndef makeService(): pass\nrun(makeService)"
+    with python(tmp_path, source) as program:
+        assert program.wait() == 1
+        reason = "__main__.makeService has made None, which is no IService"
+        assert program.output() == f"not started: TypeError: {reason}\n"
+
+
+def test_metricsAreServed(tmp_path: Path) -> None:
+    """
+    As with C{--metrics}.
+    """
+    pytest.importorskip("prometheus_client", reason="needs prometheus-client")
+    port = freePort()
+    write(tmp_path)
+    with running(tmp_path, f"{LOG}metrics='tcp:{port}:interface=127.0.0.1'") as program:
+        serves(program)
+        assert b"txsignalfd_reloads_total" in fetch(tcp(port), "/metrics")
+        endsBy(program, SIGTERM)
 
 
 def test_aFailedReloadKeepsTheOldServiceServing(tmp_path: Path) -> None:

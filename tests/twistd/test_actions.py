@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from signal import SIGHUP, SIGRTMIN, SIGUSR2
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from txsignalfd._twistd.actions import (
     SIMPLE,
     Action,
     describeActions,
+    parseActions,
     parseOn,
 )
 
@@ -78,3 +80,21 @@ def test_actionsAreDescribedInTheOrderOfSignals() -> None:
         "SIGHUP=reload, SIGINT=stop, SIGQUIT=quit, SIGUSR1=rotate, SIGUSR2=report,"
         " SIGTERM=stop"
     )
+
+
+def test_aProgramNamesActions() -> None:
+    """
+    With functions in place of actions, and signals by name or number.
+    """
+    on: dict[Any, Any] = {"USR2": "rotate", SIGHUP: len}
+    actions = parseActions(on)
+    assert actions[SIGUSR2] == Action("rotate")
+    assert str(actions[SIGHUP]) == "call:builtins.len"
+    assert actions[SIGHUP].function is len
+    assert parseActions("USR2=rotate") == parseActions(["USR2=rotate"])
+
+
+@pytest.mark.parametrize("on", [17, {"HUP": 17}, {SIGHUP: None}, {None: "rotate"}])
+def test_aProgramNamesWrongTypes(on: Any) -> None:
+    with pytest.raises(TypeError):
+        parseActions(on)

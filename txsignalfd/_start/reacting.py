@@ -39,6 +39,7 @@ def react(  # noqa: PLR0913
     drain: float = DRAIN,
     stopTimeout: float = DRAIN,
     stopFirst: bool = False,
+    metrics: str = "",
     log: TextIO | ILogObserver | None = None,
     reactor: Any = None,
 ) -> NoReturn:
@@ -60,7 +61,7 @@ def react(  # noqa: PLR0913
     @param on: See L{run}, as for the other parameters.
     @raise SystemExit: Always.
     """
-    settings = checkSettings(on, drain, stopTimeout, stopFirst)
+    settings = checkSettings(on, drain, stopTimeout, stopFirst, metrics)
     reactor = checkReactor(reactor)
     calls = _Calls(partial(main, reactor, *argv), reactor)
     factory = Factory(calls.make)

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 _log: Final = Logger("txsignalfd.reloadable")
 
 
-def reloadable(
+def reloadable(  # noqa: PLR0913
     serviceMaker: Any,
     *,
     on: On = (),
     drain: float = 30.0,
     stopTimeout: float = 30.0,
     stopFirst: bool = False,
+    metrics: str = "",
 ) -> IServiceMaker:
     """
     Return a plugin of twistd whose service reloads on SIGHUP.
@@ -49,6 +50,7 @@ def reloadable(
         "drain": drain,
         "stopTimeout": stopTimeout,
         "stopFirst": stopFirst,
+        "metrics": metrics,
     }
     return ReloadablePlugin(serviceMaker, settings)
 

@@ -34,6 +34,7 @@ def run(  # noqa: PLR0913
     drain: float = DRAIN,
     stopTimeout: float = DRAIN,
     stopFirst: bool = False,
+    metrics: str = "",
     log: TextIO | ILogObserver | None = None,
     reactor: Any = None,
 ) -> None:
@@ -58,11 +59,14 @@ def run(  # noqa: PLR0913
     @param stopTimeout: Seconds that open connections have to drain at a stop.
     @param stopFirst: Whether a reload stops the old service before it makes the new
         one, for resources that two of them cannot share.
+    @param metrics: An endpoint where metrics for Prometheus are served, such as
+        C{"tcp:9101:interface=127.0.0.1"}.
     @param log: A text file or an observer to which Twisted logs from now on.  By
         default no log begins: if the program has not done that, Twisted shows only
         critical events, on stderr.
     @param reactor: The reactor; by default the global one.
-    @raise ValueError: For an unknown signal or action, or a wrong time.
+    @raise ValueError: For an unknown signal or action, a wrong time, or metrics that
+        cannot be served.
     @raise SystemExit: When a signal has stopped the reactor, or the service could
         not start.
     @raise RuntimeError: In another thread than the main one, or while an asyncio
@@ -70,7 +74,7 @@ def run(  # noqa: PLR0913
     @raise ReactorAlreadyRunning: While the reactor runs.
     @raise ReactorNotRestartable: After the reactor has stopped.
     """
-    settings = checkSettings(on, drain, stopTimeout, stopFirst)
+    settings = checkSettings(on, drain, stopTimeout, stopFirst, metrics)
     reactor = checkReactor(reactor)
     factory = Factory(makeService)
     daemon = makeDaemon(factory, settings, foreground=True, reactor=reactor)

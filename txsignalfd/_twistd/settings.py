@@ -37,6 +37,7 @@ def checkSettings(
     drain: float = DRAIN,
     stopTimeout: float = DRAIN,
     stopFirst: bool = False,
+    metrics: str = "",
 ) -> Settings:
     """
     Return the settings that a program chooses.
@@ -48,6 +49,7 @@ def checkSettings(
         checkSeconds("drain", drain),
         checkSeconds("stopTimeout", stopTimeout),
         stopFirst,
+        metrics,
     )
 
 
