@@ -35,6 +35,15 @@ def test_wrongArgumentsAreAUsageError(
     assert reason in err
 
 
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_theWholeHasHelp(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    """
+    It names the commands.
+    """
+    assert main([option]) == 0
+    assert "\n    reload    reload the service" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("command", "option"),
     [

@@ -222,12 +222,12 @@ def test_theReasonIsThatOfAReload(tmp_path: Path) -> None:
 # --- reload --check
 
 
-def ask(*arguments: str, user: list[str] | None = None) -> tuple[int, str, str]:
+def ask(*arguments: str) -> tuple[int, str, str]:
     """
     Run the command: its exit status, stdout and stderr.
     """
     done = subprocess.run(
-        [*(user or []), sys.executable, "-m", "txsignalfd", *arguments],
+        [sys.executable, "-m", "txsignalfd", *arguments],
         capture_output=True,
         text=True,
         timeout=DEADLINE,
@@ -248,7 +248,7 @@ def test_aReloadMayCheckFirst(tmp_path: Path) -> None:
         status, out, err = ask("reload", "--check", str(daemon.pid))
         assert (status, out) == (1, "")
         reason = "RuntimeError: it was told to raise"
-        assert err == f"txsignalfd: not reloaded, the check has failed: {reason}\n"
+        assert err == f"txsignalfd: not reloaded: the check has failed: {reason}\n"
         assert daemon.output().count("] reloading: ") == 1
 
 
@@ -260,7 +260,10 @@ def test_aDaemonThatDoesNotReportIsNotChecked(tmp_path: Path) -> None:
     with serving(tmp_path, "--on=USR2=ignore", "served") as daemon:
         status, _, err = ask("reload", "--check", str(daemon.pid))
     assert status == 1
-    assert err == "txsignalfd: not checked: SIGUSR2=ignore, so it does not report\n"
+    assert err == (
+        "txsignalfd: not reloaded: its command line is unknown: SIGUSR2=ignore, so it"
+        " does not report\n"
+    )
 
 
 def statusOf(*command: str) -> dict[str, Any]:
@@ -283,6 +286,24 @@ def test_whatCannotBeCheckedIsSaid(
     """
     with pytest.raises(CannotAsk, match=reason):
         targetcheck.check(os.getpid(), status, timeout)
+
+
+def test_aDaemonWithAnotherRootIsNotChecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Its paths name other files.
+    """
+    monkeypatch.setattr(os.path, "samestat", lambda one, other: False)
+    with pytest.raises(CannotAsk, match="has another root directory"):
+        targetcheck.check(os.getpid(), statusOf("twistd"), None)
+
+
+def test_theCheckRunsAsTheUserOfTheDaemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Root runs nothing that another user has chosen.
+    """
+    monkeypatch.setattr(os, "geteuid", lambda: -1)
+    expected = {"user": os.getuid(), "group": os.getgid()}
+    assert expected.items() <= targetcheck._credentials(os.getpid()).items()
 
 
 def test_aCheckThatEndsWithoutAnOutcomeFails() -> None:

@@ -62,8 +62,6 @@ def _check(arguments: list[str]) -> tuple[int, str]:
         # The outcome is all that is printed on stdout.
         with redirect_stdout(sys.stderr):
             _make(maker, own)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # as a reload
         if isinstance(error, SystemExit) and not error.code:
             raise

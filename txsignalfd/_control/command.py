@@ -113,31 +113,34 @@ def _ask(options: Namespace) -> int:
 
 
 def _run(target: Target, options: Namespace, output: Output) -> int:
-    from time import monotonic
-
     from txsignalfd._control.arguments import REQUESTS
 
-    began = monotonic()
-    left = options.timeout
-    signo, _ = REQUESTS[options.command]
     if options.command == "reload" and options.check:
-        from signal import SIGUSR2
-
-        from txsignalfd._control.targetcheck import check
-
-        answer = _answer(target, SIGUSR2, "status", left, output)
-        if answer.exitStatus != _DONE:
-            return output.end(_FAILED, f"not checked: {answer.text}", target.pid)
-        reason = check(target.pid, answer.parsed(), left)
-        if reason:
-            text = f"not reloaded, the check has failed: {reason}"
-            return output.end(_FAILED, text, target.pid)
-        if left is not None:
-            left = max(0.0, left - (monotonic() - began))
-    answer = _answer(target, signo, options.command, left, output)
+        why = _check(target, options, output)
+        if why:
+            return output.end(_FAILED, f"not reloaded: {why}", target.pid)
+    signo, _ = REQUESTS[options.command]
+    answer = _answer(target, signo, options.command, options.timeout, output)
     if options.command == "status" and answer.exitStatus == _DONE:
         return _showStatus(answer, output)
     return output.end(answer.exitStatus or _DONE, answer.text, target.pid)
+
+
+def _check(target: Target, options: Namespace, output: Output) -> str:
+    """
+    Check the command line of a daemon.
+
+    @return: Why it must not reload, or an empty string.
+    """
+    from signal import SIGUSR2
+
+    from txsignalfd._control.targetcheck import check
+
+    answer = _answer(target, SIGUSR2, "status", options.timeout, output)
+    if answer.exitStatus != _DONE:
+        return f"its command line is unknown: {answer.text}"
+    reason = check(target.pid, answer.parsed(), options.timeout)
+    return reason and f"the check has failed: {reason}"
 
 
 def _answer(

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.control.test_command -*-
+# -*- test-case-name: tests.control.test_request -*-
 """
 L{Request}: ask a daemon by a signal, and wait for its answer.
 

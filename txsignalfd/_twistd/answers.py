@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.control.test_command -*-
+# -*- test-case-name: tests.twistd.test_answers -*-
 """
 L{Answers}: act on the requests of the C{txsignalfd} command, and answer them.
 
@@ -48,9 +48,9 @@ class Answers:
         self._reactor = reactor
         self._requests = Requests()
         #: Requests for the next reload, for the one that goes on, and for the stop.
-        self.waiting: list[SigInfo] = []
-        self.current: list[SigInfo] = []
-        self._stops: list[SigInfo] = []
+        self.waiting: list[Requester] = []
+        self.current: list[Requester] = []
+        self._stops: list[Requester] = []
         self._progress: Any = None
         self._hasShown = False
 
@@ -69,13 +69,13 @@ class Answers:
         @return: What the handler returns.
         """
         requester = requesterOf(info)
-        if requester is None or not self._requests.isAnswered(info):
+        if requester is None or not self._requests.isAnswered(requester):
             return handler(info)
         if not self._requests.isRepeated(requester):
             try:
                 self._act(requester, info, action, handler)
             except Exception as error:
-                self._fail(info, reasonOf(error))
+                self._fail(requester, reasonOf(error))
                 raise
         return None
 
@@ -89,37 +89,37 @@ class Answers:
         command = _COMMAND_OF.get(action.name, action.name)
         if requester.command != command:
             wanted = "report" if requester.command == "status" else requester.command
-            self._fail(info, f"{info.name}={action}, so it does not {wanted}")
+            self._fail(requester, f"{info.name}={action}, so it does not {wanted}")
         elif command == "status":
             status = self._status(dispatcherFor(self._reactor))
             text = json.dumps(status, separators=(",", ":"))
-            self._requests.answer(info, "", succeeded=True, data=text)
+            self._requests.answer(requester, "", succeeded=True, data=text)
         elif command == "rotate":
             lines = handler(info)
             failed = any("not rotated" in line for line in lines)
-            self._requests.answer(info, "; ".join(lines), not failed)
+            self._requests.answer(requester, "; ".join(lines), not failed)
         elif len(self.waiting) + len(self._stops) >= REMEMBERED:
-            self._fail(info, f"{REMEMBERED} other requests are waiting: not accepted")
+            self._fail(requester, f"{REMEMBERED} other requests wait: not accepted")
         elif command == "stop":
-            self._stops.append(info)
+            self._stops.append(requester)
             handler(info)
             self._showProgress()
         else:
-            self.waiting.append(info)
+            self.waiting.append(requester)
             handler(info)
             if not self._reloads.running:
                 self.refuse()
 
-    def _fail(self, info: SigInfo, text: str) -> None:
-        self._requests.answer(info, text, succeeded=False)
+    def _fail(self, requester: Requester, text: str) -> None:
+        self._requests.answer(requester, text, succeeded=False)
 
     def refuse(self) -> None:
         """
         Answer the requests for a reload that will not happen.
         """
         refused, self.waiting = self.waiting, []
-        for info in refused:
-            self._fail(info, "not reloaded: the service is being stopped")
+        for requester in refused:
+            self._fail(requester, "not reloaded: the service is being stopped")
 
     def before(self) -> None:
         """
@@ -132,8 +132,8 @@ class Answers:
         Send the outcome of a reload to its requesters.
         """
         requests, self.current = self.current, []
-        for info in requests:
-            self._requests.answer(info, reload.outcome, reload.failure is None)
+        for requester in requests:
+            self._requests.answer(requester, reload.outcome, reload.failure is None)
 
     def _showProgress(self) -> None:
         if self._progress is not None and self._progress.active():
@@ -143,8 +143,8 @@ class Answers:
         if count or self._hasShown:
             self._hasShown = True
             text = "1 connection drains" if count == 1 else f"{count} connections drain"
-            for info in self._stops:
-                self._requests.report(info, f"stopping: {text}")
+            for requester in self._stops:
+                self._requests.report(requester, f"stopping: {text}")
 
     def close(self) -> None:
         """

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.control.test_command -*-
+# -*- test-case-name: tests.twistd.test_answers -*-
 """
 L{Requests}: answer the C{txsignalfd} command.
 
@@ -22,7 +22,6 @@ import socket
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
-from txsignalfd._native.names import CODES
 from txsignalfd.siginfo import SigInfo
 
 #: The number of requests that are remembered, to recognize one that is repeated.
@@ -35,8 +34,6 @@ LONGEST: Final = 16384
 #: The commands, by their number in the low bits of a token.
 COMMANDS: Final = {1: "reload", 2: "stop", 3: "rotate", 4: "status"}
 COMMAND_BITS: Final = 3
-
-_SI_QUEUE: Final = CODES["SI_QUEUE"]
 
 _TOO_LONG: Final = b"STATUS=the answer does not fit into a datagram\nX_EXIT_STATUS=1"
 
@@ -60,20 +57,21 @@ class Requester(NamedTuple):
     token: int
 
     @property
-    def command(self) -> str | None:
+    def command(self) -> str:
         """
-        The name of the command; C{None} if it is unknown.
+        The name of the command.
         """
-        return COMMANDS.get(self.token & (1 << COMMAND_BITS) - 1)
+        code = self.token & (1 << COMMAND_BITS) - 1
+        return COMMANDS.get(code, f"do command {code}")
 
 
 def requesterOf(info: SigInfo) -> Requester | None:
     """
     Return the requester, or C{None} if a signal is no request.
+
+    @param info: A signal that sigqueue(3) sent.
     """
-    if info.code == _SI_QUEUE and info.pid > 0 and info.int > 0:
-        return Requester(info.pid, info.int)
-    return None
+    return Requester(info.pid, info.int) if info.pid > 0 and info.int > 0 else None
 
 
 class Requests:
@@ -87,17 +85,13 @@ class Requests:
         self._answers: OrderedDict[Requester, bytes | None] = OrderedDict()
         self._socket: socket.socket | None = None
 
-    def isAnswered(self, info: SigInfo) -> bool:
+    def isAnswered(self, requester: Requester) -> bool:
         """
         Acknowledge a request.
 
-        @param info: The signal.
         @return: C{False} for a signal that is no request: other programs may send a
             value, too, but do not wait for an answer.
         """
-        requester = requesterOf(info)
-        if requester is None:
-            return False
         answer = self._answers.get(requester) or b"X_ACKNOWLEDGED=1"
         return self._send(requester, answer) or requester in self._answers
 
@@ -116,28 +110,26 @@ class Requests:
             self._answers.popitem(last=False)
         return isRepeated
 
-    def report(self, info: SigInfo, text: str) -> None:
+    def report(self, requester: Requester, text: str) -> None:
         """
-        Send an answer that is not the final one, if a signal is a request.
+        Send an answer that is not the final one.
 
-        @param info: The signal.
+        @param requester: The requester.
         @param text: One line for the operator.
         """
-        if (requester := requesterOf(info)) is not None:
-            self._send(requester, _status(text))
+        self._send(requester, _status(text))
 
-    def answer(self, info: SigInfo, text: str, succeeded: bool, data: str = "") -> None:
+    def answer(
+        self, requester: Requester, text: str, succeeded: bool, data: str = ""
+    ) -> None:
         """
-        Send the final answer, if a signal is a request.
+        Send the final answer.
 
-        @param info: The signal.
+        @param requester: The requester.
         @param text: One line for the operator.
         @param succeeded: Whether the daemon did what was requested.
         @param data: JSON for a program, on one line.
         """
-        requester = requesterOf(info)
-        if requester is None:
-            return
         assignments = [_status(text), b"X_EXIT_STATUS=%d" % (not succeeded)]
         if data:
             assignments.append(b"X_JSON=" + data.encode())

@@ -1,0 +1,164 @@
+"""
+A request of the C{txsignalfd} command, and what it does with strange answers.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from signal import SIGTERM, SIGUSR1
+from typing import Any
+
+import pytest
+
+from tests.support.daemons import asInit, program, serving
+from tests.support.processes import inPidNamespace
+from tests.support.reactors import DEADLINE
+from tests.support.served import write
+from txsignalfd._control import command
+from txsignalfd._control import request as module
+from txsignalfd._control.output import Output
+from txsignalfd._control.request import Answer, Request
+from txsignalfd._control.target import CannotAsk, Target
+from txsignalfd._twistd.requests import replyAddress
+
+COMMAND = [sys.executable, "-m", "txsignalfd"]
+
+
+@pytest.fixture
+def target() -> Iterator[Target]:
+    """
+    This process.
+    """
+    with closing(Target(str(os.getpid()))) as this:
+        yield this
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [("", "not understood"), ("[]", "no JSON object"), ("{}", "of another version")],
+)
+def test_aStatusThatIsNotUnderstood(data: str, reason: str) -> None:
+    """
+    Of another version, or of another program.
+    """
+    with pytest.raises(CannotAsk, match=reason):
+        command._showStatus(Answer({"X_JSON": data}), Output("status", asJSON=False))
+
+
+def test_aSquattedNameIsNotUsed(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Another token is chosen.
+    """
+    tokens = [1, 2]
+    monkeypatch.setattr(secrets, "randbits", lambda bits: tokens.pop(0))
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as squatter:
+        squatter.bind(replyAddress(os.getpid(), 1 << 3 | 1))
+        with closing(Request(target, SIGUSR1, "reload")) as request:
+            assert request._token == 2 << 3 | 1
+
+
+def test_withoutASocketNothingIsRequested(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The error is that of the system.
+    """
+    monkeypatch.setattr(module, "replyAddress", lambda pid, token: b"/no/directory")
+    with pytest.raises(FileNotFoundError):
+        Request(target, SIGUSR1, "reload")
+
+
+def test_theKernelMayHideTheNamespaces(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Then the request is sent.
+    """
+
+    def refuse(path: str, *arguments: Any, **options: Any) -> Any:
+        raise PermissionError(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "open", refuse)
+        assert target._mayUseThisPackage()
+        Request(target, SIGUSR1, "reload").close()
+
+
+def test_withoutPidfdsNothingIsRequested(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The pid could name another process by the time of the signal.
+    """
+    monkeypatch.delattr(os, "pidfd_open")
+    with pytest.raises(CannotAsk, match="this system has no pidfd_open"):
+        Target("1")
+
+
+def test_withoutPermissionNothingIsRequested(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The message says so.
+    """
+
+    def refuse(pid: int, signo: int, value: int) -> None:
+        raise PermissionError(1, "sigqueue: Operation not permitted")
+
+    monkeypatch.setattr(module, "sigqueue", refuse)
+    with closing(Request(target, SIGUSR1, "rotate")) as request:
+        expected = (
+            f"^process {os.getpid()} cannot be signalled: Operation not permitted"
+        )
+        with pytest.raises(CannotAsk, match=expected):
+            request.run(DEADLINE, lambda answer: None)
+
+
+def run(*words: str) -> tuple[int, str]:
+    done = subprocess.run(
+        words, stderr=subprocess.PIPE, text=True, timeout=DEADLINE, check=False
+    )
+    return done.returncode, done.stderr
+
+
+def test_fromAnotherNetworkNamespaceNothingIsRequested(tmp_path: Path) -> None:
+    """
+    The answers could not arrive, and each repetition would be another reload.
+    """
+    inPidNamespace("true")  # skips the test where that is not permitted
+    unshare = ["unshare", "--user", "--map-root-user", "--net"]
+    write(tmp_path)
+    with serving(tmp_path, "served") as daemon:
+        status, err = run(*unshare, *COMMAND, "reload", str(daemon.pid))
+        assert (status, "another network namespace" in err) == (2, True), err
+        daemon.kill(SIGTERM)
+        daemon.wait()
+    assert "reloading" not in daemon.output()
+
+
+def test_fromAnOuterPidNamespaceNothingIsRequested(tmp_path: Path) -> None:
+    """
+    The daemon does not see who asks.
+    """
+    write(tmp_path)
+    with asInit(tmp_path, "served") as (outer, pid):
+        status, err = run(*COMMAND, "reload", str(pid))
+        assert (status, "another pid namespace" in err) == (2, True), err
+    assert "reloading" not in outer.output()
+
+
+def test_theHelpStartsAsAProgram(tmp_path: Path) -> None:
+    """
+    It ends with status 0.
+    """
+    with program(tmp_path, *COMMAND, "--help") as helping:
+        assert helping.wait() == 0
+    assert helping.output().startswith("usage: txsignalfd ")

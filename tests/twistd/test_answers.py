@@ -1,0 +1,194 @@
+"""
+The answers of a daemon, to requesters that behave badly.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from signal import SIGHUP, SIGUSR1
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from tests.support.records import record
+from txsignalfd._reload.service import ReloadService
+from txsignalfd._reload.transaction import History
+from txsignalfd._twistd import answers as module
+from txsignalfd._twistd.actions import Action
+from txsignalfd._twistd.answers import Answers
+from txsignalfd._twistd.requests import (
+    LONGEST,
+    REMEMBERED,
+    Requester,
+    Requests,
+    replyAddress,
+)
+from txsignalfd._twistd.status import DaemonStatus
+from txsignalfd.siginfo import SigInfo, parse
+
+RELOAD, ROTATE = 8 | 1, 8 | 3
+
+
+@pytest.fixture
+def requests() -> Iterator[Requests]:
+    with closing(Requests()) as made:
+        yield made
+
+
+@pytest.fixture
+def asking() -> Iterator[Callable[[int], socket.socket]]:
+    """
+    Make the socket of a requester, by its token.
+    """
+    made: list[socket.socket] = []
+
+    def ask(token: int) -> socket.socket:
+        made.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        made[-1].bind(replyAddress(os.getpid(), token))
+        made[-1].setblocking(False)
+        return made[-1]
+
+    yield ask
+    for each in made:
+        each.close()
+
+
+def requester(token: int) -> Requester:
+    return Requester(os.getpid(), token)
+
+
+def test_aRequesterThatDoesNotReadLosesAnswers(
+    requests: Requests, asking: Callable[[int], socket.socket]
+) -> None:
+    """
+    The daemon does not wait for it.
+    """
+    asking(RELOAD)
+    for _ in range(1000):
+        requests.report(requester(RELOAD), "still here")
+    assert requests.isAnswered(requester(RELOAD))
+
+
+def test_aRequesterThatHasEndedIsForgotten(requests: Requests) -> None:
+    """
+    The signal counts as one of another program.
+    """
+    requests.answer(requester(RELOAD), "done", succeeded=True)
+    assert not requests.isAnswered(requester(RELOAD))
+
+
+def test_aFloodOfRequestsIsForgotten(requests: Requests) -> None:
+    """
+    Only the last ones are remembered.
+    """
+    tokens = [number << 3 | 1 for number in range(1, REMEMBERED + 2)]
+    assert not any(requests.isRepeated(requester(token)) for token in tokens)
+    assert requests.isRepeated(requester(tokens[-1]))
+    assert not requests.isRepeated(requester(tokens[0]))
+
+
+def test_aLongAnswerIsCut(
+    requests: Requests, asking: Callable[[int], socket.socket]
+) -> None:
+    """
+    Or replaced: it has to fit into a datagram.
+    """
+    receiver = asking(RELOAD)
+    requests.answer(requester(RELOAD), "x" * 10 * LONGEST, succeeded=True)
+    assert len(receiver.recv(1 << 20)) < LONGEST + 100
+    requests.answer(requester(RELOAD), "", succeeded=True, data="x" * (1 << 22))
+    assert receiver.recv(1 << 20) == (
+        b"STATUS=the answer does not fit into a datagram\nX_EXIT_STATUS=1"
+    )
+
+
+class Reloads(ReloadService):
+    """
+    A service that is not reloaded.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None, reactor=Clock())
+        self.requested = 0
+
+    def reload(self, info: Any = None) -> Any:
+        self.requested += 1
+
+
+def receive(
+    reloads: Reloads, *tokens: int, action: str = "reload", handler: Any = None
+) -> None:
+    """
+    Receive requests, and end.
+    """
+    answers = Answers(reloads, DaemonStatus(reloads, History(), "/"), Clock())
+    signo = {"reload": SIGHUP, "rotate": SIGUSR1}[action]
+    with closing(answers):
+        for token in tokens:
+            (info,) = parse(record(signo, code=-1, pid=os.getpid(), int=token))
+            answers.receive(info, Action(action), handler or reloads.reload)
+
+
+def test_aRequestDuringTheStopIsRefused(
+    asking: Callable[[int], socket.socket],
+) -> None:
+    """
+    The reason says that there will be no reload.
+    """
+    receiver = asking(RELOAD)
+    receive(Reloads(), RELOAD)
+    assert receiver.recv(100) == b"X_ACKNOWLEDGED=1"
+    assert receiver.recv(100) == (
+        b"STATUS=not reloaded: the service is being stopped\nX_EXIT_STATUS=1"
+    )
+
+
+def test_aRepeatedRequestHasTheSameAnswer(
+    asking: Callable[[int], socket.socket],
+) -> None:
+    """
+    The action is not done again.
+    """
+    receiver = asking(RELOAD)
+    reloads = Reloads()
+    receive(reloads, RELOAD, RELOAD)
+    assert reloads.requested == 1
+    *_, last = [receiver.recv(100) for _ in range(3)]
+    assert last.endswith(b"X_EXIT_STATUS=1")
+
+
+def test_anActionThatFailsIsAnAnswer(asking: Callable[[int], socket.socket]) -> None:
+    """
+    The dispatcher logs the failure.
+    """
+
+    def fail(info: SigInfo) -> None:
+        raise RuntimeError("no disk")
+
+    receiver = asking(ROTATE)
+    with pytest.raises(RuntimeError):
+        receive(Reloads(), ROTATE, action="rotate", handler=fail)
+    assert receiver.recv(100) == b"X_ACKNOWLEDGED=1"
+    assert receiver.recv(100) == b"STATUS=RuntimeError: no disk\nX_EXIT_STATUS=1"
+
+
+def test_tooManyRequestsAreRefused(
+    asking: Callable[[int], socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The daemon keeps a bounded number of requesters.
+    """
+    monkeypatch.setattr(module, "REMEMBERED", 1)
+    first, second = RELOAD, RELOAD + 8
+    asking(first)
+    receiver = asking(second)
+    reloads = Reloads()
+    reloads.running = True
+    receive(reloads, first, second)
+    assert reloads.requested == 1
+    receiver.recv(100)
+    assert receiver.recv(100).startswith(b"STATUS=1 other requests wait: not accepted")
