@@ -40,17 +40,17 @@ from txsignalfd._twistd.plugins import (
 )
 from txsignalfd._twistd.settings import Settings
 from txsignalfd._twistd.startup import removeOwnPidfile, startupSignals
+from txsignalfd._twistd.supervising import makeSupervisor, makeWorker
 from txsignalfd._twistd.workeroptions import (
     FLAGS,
     OF_WORKERS,
     PARAMETERS,
-    START,
     Unparsed,
     becomeSupervisor,
     becomeWorker,
-    makeSupervisor,
-    makeWorker,
     seconds,
+    watchedBy,
+    workerSettings,
 )
 from txsignalfd._version import __version__
 
@@ -378,8 +378,6 @@ class Options(UsageOptions):
         for option in OF_WORKERS:
             if self["workers"] is None and self[option]:
                 raise UsageError(f"--{option}: only with --workers")
-        if self["start-timeout"] is None:
-            self["start-timeout"] = START
         defaults = self._settingsOf(self.plugins.get(self.subCommand or ""))
         drain, stopTimeout = self["drain"], self["stop-timeout"]
         self.settings = Settings(
@@ -428,7 +426,10 @@ def makeService(options: Options) -> IService:
     twistd: Mapping[str, Any] = options.parent or {}
     if options.isSupervisor:
         with makingService(twistd, options.command):
-            return _finished(makeSupervisor(options, reactor), options)
+            workers = workerSettings(options)
+            foreground = options.inForeground
+            daemon = makeSupervisor(workers, options.settings, foreground, reactor)
+            return _finished(daemon, options)
     worker = options.worker
     making = makingService(twistd, options.command)
     if worker is not None:
@@ -442,7 +443,9 @@ def makeService(options: Options) -> IService:
                 factory, options.settings, options.inForeground, reactor
             )
         else:
-            daemon = makeWorker(worker, factory, options, reactor)
+            daemon = makeWorker(
+                worker, factory, options.settings, watchedBy(options), reactor
+            )
     options.isStarting = False
     daemon.reloads.addParticipant(factory.prepare)
     daemon.reloads.early = options.early

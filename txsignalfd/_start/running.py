@@ -25,6 +25,13 @@ from txsignalfd._twistd.daemon import Daemon, makeDaemon
 from txsignalfd._twistd.notstarted import NotStarted, printNotStarted
 from txsignalfd._twistd.settings import DRAIN, Settings, checkSettings
 from txsignalfd._twistd.startup import startupSignals
+from txsignalfd._twistd.supervising import (
+    WorkerSettings,
+    becomeWorker,
+    makeSupervisor,
+    makeWorker,
+    parseCount,
+)
 
 
 def run(  # noqa: PLR0913
@@ -35,6 +42,7 @@ def run(  # noqa: PLR0913
     stopTimeout: float = DRAIN,
     stopFirst: bool = False,
     metrics: str = "",
+    workers: int | str | None = None,
     log: TextIO | ILogObserver | None = None,
     reactor: Any = None,
 ) -> None:
@@ -61,12 +69,15 @@ def run(  # noqa: PLR0913
         one, for resources that two of them cannot share.
     @param metrics: An endpoint where metrics for Prometheus are served, such as
         C{"tcp:9101:interface=127.0.0.1"}.
+    @param workers: Run the service in this number of fresh processes, or C{"auto"}: as
+        many as there are CPUs.  Each of them runs this program again, so a reload
+        loads changed code, and this process only supervises them.
     @param log: A text file or an observer to which Twisted logs from now on.  By
         default no log begins: if the program has not done that, Twisted shows only
         critical events, on stderr.
     @param reactor: The reactor; by default the global one.
-    @raise ValueError: For an unknown signal or action, a wrong time, or metrics that
-        cannot be served.
+    @raise ValueError: For an unknown signal or action, a wrong time, a wrong number of
+        workers, or metrics that cannot be served.
     @raise SystemExit: When a signal has stopped the reactor, or the service could
         not start.
     @raise RuntimeError: In another thread than the main one, or while an asyncio
@@ -77,7 +88,18 @@ def run(  # noqa: PLR0913
     settings = checkSettings(on, drain, stopTimeout, stopFirst, metrics)
     reactor = checkReactor(reactor)
     factory = Factory(makeService)
-    daemon = makeDaemon(factory, settings, foreground=True, reactor=reactor)
+    if workers is None:
+        daemon = makeDaemon(factory, settings, foreground=True, reactor=reactor)
+    elif (worker := becomeWorker(reactor)) is not None:
+        from txsignalfd._workers.workerlog import observer
+
+        # A log that the program has begun is read by lines.
+        log = None if log is None else observer()
+        daemon = makeWorker(worker, factory, settings, None, reactor)
+    else:
+        number = WorkerSettings(parseCount("workers", workers))
+        daemon = makeSupervisor(number, settings, foreground=True, reactor=reactor)
+        factory = Factory(lambda: None)
     runDaemon(daemon, factory, settings, log, reactor)
 
 

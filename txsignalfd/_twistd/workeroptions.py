@@ -1,8 +1,6 @@
 # -*- test-case-name: tests.workers.test_options -*-
 """
 What C{--workers} of C{twistd signalfd} changes, in the supervisor and in a worker.
-
-The modules of the supervisor, and those of a worker, are imported only there.
 """
 
 from __future__ import annotations
@@ -13,24 +11,16 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.logger import Logger
 from twisted.python.reflect import fullyQualifiedName
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from txsignalfd._reload.service import ReloadService
-from txsignalfd._twistd.daemon import Daemon, makeDaemon, makeReloads
-from txsignalfd._twistd.plugins import listed, logicalDirectory
 from txsignalfd._twistd.settings import checkSeconds
-from txsignalfd._workers.membership import membership, workerNumber
+from txsignalfd._twistd.supervising import START, WorkerSettings, parseCount
+from txsignalfd._workers.membership import membership
 
 if TYPE_CHECKING:
     from txsignalfd._workers.worker import Worker
-
-_log: Final = Logger("txsignalfd.workers.Watch")
-
-#: Seconds that a worker has to start, by default.
-START: Final = 60.0
 
 #: Options that mean something only if there are workers.
 OF_WORKERS: Final = (
@@ -67,13 +57,10 @@ def workerCount(text: str) -> Callable[[], int]:
     @return: A function that returns the number of workers.
     @raise UsageError: If it is neither a positive number nor C{auto}.
     """
-    if text == "auto":
-        from txsignalfd._workers.cpus import usableCPUs
-
-        return usableCPUs
-    if text.isdecimal() and int(text) > 0:
-        return lambda: int(text)
-    raise UsageError(f"--workers: expected a number, 1 or more, or auto, got {text!r}")
+    try:
+        return parseCount("--workers", text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def watchedPaths(text: str) -> list[str]:
@@ -217,71 +204,29 @@ def becomeSupervisor(twistd: Any) -> None:
     twistd["uid"] = twistd["gid"] = None
 
 
-def makeSupervisor(options: Any, reactor: Any) -> Daemon:
+def workerSettings(options: Any) -> WorkerSettings:
     """
-    Make the daemon of a supervisor.
+    Return the settings of the workers.
 
     @param options: The options of C{twistd signalfd}.
-    @param reactor: The reactor.
     """
-    from txsignalfd._workers.command import Command
-    from txsignalfd._workers.limits import Limits
-    from txsignalfd._workers.sockets import Sockets
-    from txsignalfd._workers.supervisor import Supervisor
-    from txsignalfd._workers.workerset import Setup
-
-    sockets = Sockets(reactor)
-    command = Command(logicalDirectory())
-    limits = Limits(
-        *(
-            inf if options[name] is None else options[name]
-            for name in ("worker-timeout", "max-memory", "max-age")
-        )
+    limits = (options[each] for each in ("worker-timeout", "max-memory", "max-age"))
+    return WorkerSettings(
+        options["workers"],
+        START if options["start-timeout"] is None else options["start-timeout"],
+        [inf if limit is None else limit for limit in limits],
     )
 
-    def changed(paths: list[str]) -> None:
-        _log.info("{files} changed: reloading", files=listed(paths))
-        # The outcome is logged.
-        daemon.reloads.reload().addErrback(lambda _: None)
 
-    setup = Setup(
-        command,
-        sockets,
-        options["start-timeout"],
-        options["drain"],
-        limits,
-        changed,
-        reactor,
-    )
-    factory = Supervisor(options["workers"], setup)
-    daemon = makeDaemon(factory, options.settings, options.inForeground, reactor)
-    daemon.reloads.addParticipant(sockets.prepare)
-    daemon.supervisor = factory
-    daemon.notifier.isAlive = lambda: factory.isServing
-    return daemon
-
-
-def makeWorker(
-    worker: Worker, factory: Callable[[], Any], options: Any, reactor: Any
-) -> Daemon:
+def watchedBy(options: Any) -> list[str] | None:
     """
-    Make the daemon of a worker.
+    Return the files to watch besides the loaded modules, or C{None} to watch none.
 
-    @param worker: The connection to the supervisor.
-    @param factory: Makes the service.
     @param options: The options of C{twistd signalfd}.
-    @param reactor: The reactor.
     """
-    from txsignalfd._twistd.watching import Watch
-    from txsignalfd._twistd.workerdaemon import WorkerDaemon
-
-    settings = options.settings
-    reloads: ReloadService = makeReloads(factory, settings, reactor)
-    daemon = WorkerDaemon(worker, reloads, settings.on, reactor)
-    isWatched = options["watch"] or options["watch-path"]
-    if isWatched and workerNumber() == 1:
-        paths = list(options["watch-path"] or ())
-        if options.application is not None:
-            paths.append(os.path.abspath(options.application.tapname))
-        daemon.watch = Watch(paths, worker.changed, reactor)
-    return daemon
+    if not (options["watch"] or options["watch-path"]):
+        return None
+    paths = list(options["watch-path"] or ())
+    if options.application is not None:
+        paths.append(os.path.abspath(options.application.tapname))
+    return paths

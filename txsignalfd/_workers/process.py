@@ -16,7 +16,6 @@ from time import monotonic
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -280,8 +279,9 @@ class WorkerProcess(ProcessProtocol):
     def _supply(self, key: tuple[Any, ...], options: dict[str, Any]) -> None:
         try:
             copy = self._sockets.claim(key, options, self._user, self)
-        except CannotListenError as error:
-            cause = error.socketError
+        except Exception as error:
+            # Whatever happens, the worker waits for the answer.
+            cause = getattr(error, "socketError", error)
             number = cause.errno if isinstance(cause, OSError) else None
             text = os.strerror(number) if number else str(cause)
             self._channel.send(answer={"errno": number, "text": text})

@@ -1,0 +1,81 @@
+"""
+C{run(workers=...)}: a program of one's own in fresh processes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from signal import SIGHUP, SIGTERM
+
+import pytest
+
+from tests.support.clients import fetch, load, opening, tcp
+from tests.support.daemons import childrenOf, program, reload
+from tests.support.freeports import freePort
+
+MAIN = """
+import sys
+from twisted.application.strports import service
+from twisted.web.server import Site
+from twisted.web.static import Data
+from txsignalfd import run, workerNumber
+
+def makeService():
+    print("the service is made in worker", workerNumber(), flush=True)
+    page = Data({text!r}, "text/plain")
+    page.isLeaf = True
+    return service("tcp:{port}:interface=127.0.0.1", Site(page))
+
+run(makeService, workers={workers!r}, log=sys.stdout)
+"""
+
+
+def write(directory: Path, port: int, text: bytes, workers: int | str = 2) -> None:
+    """
+    Write the program.
+    """
+    source = MAIN.format(port=port, text=text, workers=workers)
+    (directory / "main.py").write_text(source)
+
+
+def test_aReloadRunsTheNewProgram(tmp_path: Path) -> None:
+    """
+    Without a lost connection; what it prints is in the log.
+    """
+    port = freePort()
+    write(tmp_path, port, b"old")
+    with program(tmp_path, sys.executable, "main.py") as running:
+        running.waitForOutput(f"pid {running.pid} serves")
+        assert len(childrenOf(running.pid)) == 2
+        with load(opening(tcp(port))):
+            write(tmp_path, port, b"new")
+            reload(running)
+            assert fetch(tcp(port)) == b"new"
+        (tmp_path / "main.py").write_text("raise ValueError('no settings')")
+        running.kill(SIGHUP)
+        running.waitForOutput("generation 2 serves on: ValueError: no settings")
+        running.kill(SIGTERM)
+        assert running.wait() == -SIGTERM
+        assert "worker 2: the service is made in worker 2" in running.output()
+
+
+def test_aServiceThatCannotBeMadeEndsTheProgram(tmp_path: Path) -> None:
+    """
+    With the reason, and status 1.
+    """
+    write(tmp_path, -1, b"old", "auto")
+    with program(tmp_path, sys.executable, "main.py") as running:
+        assert running.wait() == 1
+        assert "not started: " in running.output()
+
+
+@pytest.mark.parametrize("workers", [0, "two", "-1"])
+def test_aWrongNumberIsRefused(workers: int | str, tmp_path: Path) -> None:
+    """
+    The error says what was expected.
+    """
+    write(tmp_path, 0, b"", workers)
+    with program(tmp_path, sys.executable, "main.py") as running:
+        assert running.wait() == 1
+        assert "ValueError: workers: expected a number, 1 or more" in running.output()

@@ -1,0 +1,141 @@
+# -*- test-case-name: tests.workers.test_workers -*-
+"""
+Make the daemons of a supervisor and of its workers.
+
+The modules of the supervisor, and those of a worker, are imported only there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from twisted.logger import Logger
+
+from txsignalfd._twistd.daemon import Daemon, makeDaemon, makeReloads
+from txsignalfd._twistd.plugins import listed, logicalDirectory
+from txsignalfd._twistd.settings import Settings
+from txsignalfd._workers.membership import membership, workerNumber
+
+if TYPE_CHECKING:
+    from txsignalfd._workers.worker import Worker
+
+_log: Final = Logger("txsignalfd.workers.Watch")
+
+#: Seconds that a worker has to start, by default.
+START: Final = 60.0
+
+
+class WorkerSettings(NamedTuple):
+    """
+    How many workers there are, and when one of them is replaced.
+    """
+
+    #: Returns the number of workers.
+    number: Callable[[], int]
+    #: Seconds that a worker has to start.
+    startTimeout: float = START
+    #: Seconds without a turn of the reactor, bytes of memory, and seconds of life
+    #: after which a worker is replaced.
+    limits: Sequence[float] = (inf, inf, inf)
+
+
+def parseCount(name: str, workers: int | str) -> Callable[[], int]:
+    """
+    Return a function that returns the number of workers.
+
+    @param name: The name of the option or the argument.
+    @param workers: A number, or C{auto}.
+    @raise ValueError: If it is neither a positive number nor C{auto}.
+    """
+    if workers == "auto":
+        from txsignalfd._workers.cpus import usableCPUs
+
+        return usableCPUs
+    text = str(workers)
+    if text.isdecimal() and int(text) > 0:
+        return lambda: int(text)
+    raise ValueError(f"{name}: expected a number, 1 or more, or auto, got {workers!r}")
+
+
+def becomeWorker(reactor: Any) -> Worker | None:
+    """
+    Connect to the supervisor, which owns the listening sockets.
+
+    @param reactor: The reactor.
+    @return: The connection, or C{None} if this process is no worker.
+    """
+    place = membership()
+    if place is None:
+        return None
+    from txsignalfd._workers.worker import Worker
+
+    return Worker(place, reactor)
+
+
+def makeSupervisor(
+    workers: WorkerSettings, settings: Settings, foreground: bool, reactor: Any
+) -> Daemon:
+    """
+    Make the daemon of a supervisor.
+
+    @param workers: The settings of the workers.
+    @param settings: How the daemon acts on signals, drains and stops.
+    @param foreground: Whether the process may have a controlling terminal.
+    @param reactor: The reactor.
+    """
+    from txsignalfd._workers.command import Command
+    from txsignalfd._workers.limits import Limits
+    from txsignalfd._workers.sockets import Sockets
+    from txsignalfd._workers.supervisor import Supervisor
+    from txsignalfd._workers.workerset import Setup
+
+    def changed(paths: list[str]) -> None:
+        _log.info("{files} changed: reloading", files=listed(paths))
+        # The outcome is logged.
+        daemon.reloads.reload().addErrback(lambda _: None)
+
+    sockets = Sockets(reactor)
+    setup = Setup(
+        Command(logicalDirectory()),
+        sockets,
+        workers.startTimeout,
+        settings.drain,
+        Limits(*workers.limits),
+        changed,
+        reactor,
+    )
+    factory = Supervisor(workers.number, setup)
+    daemon = makeDaemon(factory, settings, foreground, reactor)
+    daemon.reloads.addParticipant(sockets.prepare)
+    daemon.supervisor = factory
+    daemon.notifier.isAlive = lambda: factory.isServing
+    return daemon
+
+
+def makeWorker(
+    worker: Worker,
+    factory: Callable[[], Any],
+    settings: Settings,
+    watched: list[str] | None,
+    reactor: Any,
+) -> Daemon:
+    """
+    Make the daemon of a worker.
+
+    @param worker: The connection to the supervisor.
+    @param factory: Makes the service.
+    @param settings: How the daemon drains and stops.
+    @param watched: The files to watch besides the loaded modules, or C{None} to watch
+        none.
+    @param reactor: The reactor.
+    """
+    from txsignalfd._twistd.watching import Watch
+    from txsignalfd._twistd.workerdaemon import WorkerDaemon
+
+    reloads = makeReloads(factory, settings, reactor)
+    daemon = WorkerDaemon(worker, reloads, settings.on, reactor)
+    if watched is not None and workerNumber() == 1:
+        daemon.watch = Watch(watched, worker.changed, reactor)
+    return daemon
