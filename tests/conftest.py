@@ -97,11 +97,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     Let pytest-xdist run whole directories in several processes.
 
     Tests wait most of the time, so twice as many processes as cores are faster.  Runs
-    of single files stay in one process, and so do those with C{-n0} or C{--pdb}.
+    of files alone stay in one process, and so do those with C{-n0} or C{--pdb}.
     """
     wanted = getattr(config.option, "numprocesses", 0)
     isWorker = "PYTEST_XDIST_WORKER" in os.environ
-    if wanted is None and not isWorker and all(map(os.path.isdir, config.args)):
+    if wanted is None and not isWorker and any(map(os.path.isdir, config.args)):
         # Not all systems have it.
         usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
         workers = 0 if config.option.usepdb else min(2 * len(usable(0)), 16)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import twisted.internet
 from twisted.internet.endpoints import SSL4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
@@ -21,28 +20,17 @@ from tests.support.inreactor import inReactor
 from tests.support.ports import running, tcp
 from tests.support.reactors import sleep, turn, until
 from tests.support.websites import (
+    LONG,
     REQUEST,
-    HTTP2Client,
     Page,
     overTLS,
     response,
-    secureClient,
-    secureSite,
     site,
 )
 from txsignalfd import ReloadService
 from txsignalfd._reload.generation import Generation
 
-#: Seconds in which an idle connection is closed by a stop, and much more.
-IDLE, LONG = 0.02, 0.2
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Close idle connections soon.
-    """
-    monkeypatch.setattr("txsignalfd._reload.generation.IDLE", IDLE)
+pytestmark = pytest.mark.usefixtures("closesIdleSoon")
 
 
 def current(reloads: ReloadService) -> Generation:
@@ -57,8 +45,7 @@ async def ask(reactor: Any, client: Client, page: Page) -> bytes:
     """
     Return the response to a request.
     """
-    assert client.transport is not None
-    client.transport.write(REQUEST)
+    client.send(REQUEST)
     await page.answer(reactor)
     return await response(reactor, client)
 
@@ -70,7 +57,7 @@ async def test_afterAReloadTheNextResponseIsTheLast(reactor: Any) -> None:
     """
     page = Page()
     async with running(reactor, site(page)) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
+        client = await made.connect()
         assert b"Connection: close" not in await ask(reactor, client, page)
         ended = reloads.reload()
         await sleep(reactor, LONG)
@@ -85,9 +72,8 @@ async def test_afterAReloadTheNextResponseIsTheLast(reactor: Any) -> None:
 async def test_aRequestThatIsBeingAnsweredIsTheLast(reactor: Any) -> None:
     page = Page()
     async with running(reactor, site(page)) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
-        assert client.transport is not None
-        client.transport.write(REQUEST)
+        client = await made.connect()
+        client.send(REQUEST)
         await until(reactor, lambda: page.requests)
         ended = reloads.reload()
         await page.answer(reactor)
@@ -104,9 +90,8 @@ async def test_aResponseThatHasBegunIsFinished(reactor: Any, stops: bool) -> Non
     """
     page = Page()
     async with running(reactor, site(page)) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
-        assert client.transport is not None
-        client.transport.write(REQUEST)
+        client = await made.connect()
+        client.send(REQUEST)
         await until(reactor, lambda: page.requests)
         page.requests[0].write(b"It begins")
         ended = reloads.stopService() if stops else reloads.reload()
@@ -125,9 +110,8 @@ async def test_aResponseThatHasBegunIsFinished(reactor: Any, stops: bool) -> Non
 async def test_aClientThatAlwaysPipelinesIsToldInHalfOfTheDrain(reactor: Any) -> None:
     page = Page()
     async with running(reactor, site(page), drain=1000) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
-        assert client.transport is not None
-        client.transport.write(3 * REQUEST)
+        client = await made.connect()
+        client.send(3 * REQUEST)
         await until(reactor, lambda: page.requests)
         old = current(reloads)
         ended = reloads.reload()
@@ -144,10 +128,9 @@ async def test_aClientThatAlwaysPipelinesIsToldInHalfOfTheDrain(reactor: Any) ->
 async def test_aStopClosesIdleConnections(reactor: Any) -> None:
     page = Page()
     async with running(reactor, site(page)) as (reloads, made):
-        port = made.ports[0].getHost().port
+        port = made.port
         idle, busy = [await connectTo(reactor, port) for _ in range(2)]
-        assert busy.transport is not None
-        busy.transport.write(REQUEST)
+        busy.send(REQUEST)
         await until(reactor, lambda: page.requests)
         stopped = reloads.stopService()
         await until(reactor, lambda: idle.lost)
@@ -167,7 +150,7 @@ async def test_aStopDuringADrainGivesIdleConnectionsTheirTime(
     monkeypatch.setattr("txsignalfd._reload.generation.IDLE", 1000)
     page = Page()
     async with running(reactor, site(page)) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
+        client = await made.connect()
         reloads.reload().addErrback(lambda failure: None)
         await sleep(reactor, LONG)
         stopped = reloads.stopService()
@@ -178,29 +161,10 @@ async def test_aStopDuringADrainGivesIdleConnectionsTheirTime(
 @inReactor
 async def test_idleConnectionsAreClosedAfterTheDrain(reactor: Any) -> None:
     async with running(reactor, site(Page()), drain=0.05) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
+        client = await made.connect()
         await turn(reactor)
         await reloads.reload()
         await until(reactor, lambda: client.lost)
-
-
-@pytest.fixture
-def http2(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """
-    Return a function that opens a port with HTTP/2, and connects to it.
-    """
-    pem = certificate.read_bytes()
-
-    async def connect(reactor: Any, made: Any) -> HTTP2Client:
-        # C{twisted.web} makes channels of HTTP/2 for the global reactor.
-        monkeypatch.setattr(twisted.internet, "reactor", reactor, raising=False)
-        port = made.ports[0].getHost().port
-        client = HTTP2Client(await secureClient(reactor, port, "h2"))
-        await client.tls.connect()
-        return client
-
-    connect.listen = lambda page: secureSite(page, pem)  # type: ignore[attr-defined]
-    return connect
 
 
 #: The last stream of a GOAWAY frame after which requests are still answered.
@@ -379,9 +343,8 @@ async def test_aWebSocketIsClosedWithItsReason(
     """
     listen = webSocket(server)
     async with running(reactor, listen, drain=0.1, stopTimeout=0.1) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
-        assert client.transport is not None
-        client.transport.write(REQUEST if server == "twisted" else b"")
+        client = await made.connect()
+        client.send(REQUEST if server == "twisted" else b"")
         await until(reactor, lambda: server == "autobahn" or client.received)
         assert b"Connection: close" not in client.received
         await (reloads.stopService() if stops else reloads.reload())
@@ -395,7 +358,7 @@ async def test_aWebSocketThatIsNotOpenYetIsClosed(
 ) -> None:
     monkeypatch.setattr(AutobahnSocket, "state", AutobahnSocket.STATE_CONNECTING)
     async with running(reactor, webSocket("autobahn"), drain=0.1) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
+        client = await made.connect()
         await turn(reactor)
         await reloads.reload()
         await until(reactor, lambda: client.lost)
@@ -405,7 +368,7 @@ async def test_aWebSocketThatIsNotOpenYetIsClosed(
 @inReactor
 async def test_otherProtocolsGoOnUntilTheLimit(reactor: Any) -> None:
     async with running(reactor, tcp) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
+        client = await made.connect()
         await client.line()
         old = current(reloads)
         stopped = reloads.stopService()
@@ -431,7 +394,7 @@ async def test_aTLSConnectionIsClosedInOrder(reactor: Any, certificate: Path) ->
         lambda reactor, number: reactor.listenSSL(0, silent, options),
         drain=0.1,
     ) as (reloads, made):
-        port = made.ports[0].getHost().port
+        port = made.port
         endpoint = SSL4ClientEndpoint(reactor, "127.0.0.1", port, CertificateOptions())
         client = await connectProtocol(endpoint, Client(reactor))
         await turn(reactor)

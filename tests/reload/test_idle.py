@@ -11,7 +11,6 @@ from typing import Any
 import h2.config
 import h2.connection
 import pytest
-import twisted.internet
 from hyperframe.frame import ContinuationFrame
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
@@ -20,13 +19,12 @@ from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.http import HTTPChannel, HTTPFactory
 
-from tests.support.generations import connectTo
 from tests.support.inreactor import inReactor
 from tests.support.ports import running
 from tests.support.reactors import sleep, turn, until
 from tests.support.websites import (
+    LONG,
     REQUEST,
-    HTTP2Client,
     Page,
     overTLS,
     response,
@@ -35,18 +33,10 @@ from tests.support.websites import (
     site,
 )
 
-#: Seconds in which an idle connection is closed by a stop, and much more.
-IDLE, LONG = 0.02, 0.2
-
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody"
 
 
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Close idle connections soon.
-    """
-    monkeypatch.setattr("txsignalfd._reload.generation.IDLE", IDLE)
+pytestmark = pytest.mark.usefixtures("closesIdleSoon")
 
 
 @pytest.mark.parametrize("stopFirst", [False, True], ids=["stop", "stop-first"])
@@ -61,14 +51,12 @@ async def test_anIncompleteRequestIsAnswered(
 ) -> None:
     page = Page()
     async with running(reactor, site(page), stopFirst=stopFirst) as (reloads, made):
-        port = made.ports[0].getHost().port
-        client = await connectTo(reactor, port)
-        assert client.transport is not None
-        client.transport.write(request_[:length])
+        client = await made.connect()
+        client.send(request_[:length])
         await turn(reactor)
         ended = reloads.reload() if stopFirst else reloads.stopService()
         await sleep(reactor, LONG)
-        client.transport.write(request_[length:])
+        client.send(request_[length:])
         await page.answer(reactor)
         assert b"Connection: close" in await response(reactor, client)
         await ended
@@ -82,15 +70,14 @@ async def test_pipelinedRequestsAreAnswered(reactor: Any, more: bytes) -> None:
     """
     page = Page()
     async with running(reactor, site(page)) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
-        assert client.transport is not None
-        client.transport.write(REQUEST + more)
+        client = await made.connect()
+        client.send(REQUEST + more)
         await until(reactor, lambda: page.requests)
         ended = reloads.stopService()
         await page.answer(reactor)
         assert b"Connection: close" not in await response(reactor, client)
         await sleep(reactor, LONG)
-        client.transport.write(b"" if more != REQUEST[:1] else REQUEST[1:])
+        client.send(b"" if more != REQUEST[:1] else REQUEST[1:])
         await page.answer(reactor)
         assert b"Connection: close" in await response(reactor, client)
         await ended
@@ -100,9 +87,8 @@ async def test_pipelinedRequestsAreAnswered(reactor: Any, more: bytes) -> None:
 async def test_anEmptyLineAfterARequestIsNoRequest(reactor: Any) -> None:
     page = Page()
     async with running(reactor, site(page)) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
-        assert client.transport is not None
-        client.transport.write(REQUEST + b"\r\n")
+        client = await made.connect()
+        client.send(REQUEST + b"\r\n")
         await until(reactor, lambda: page.requests)
         ended = reloads.stopService()
         await page.answer(reactor)
@@ -114,14 +100,13 @@ async def test_anEmptyLineAfterARequestIsNoRequest(reactor: Any) -> None:
 async def test_dataThatWasNotReadYetKeepsAConnectionOpen(reactor: Any) -> None:
     page = Page()
     async with running(reactor, site(page)) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
-        assert client.transport is not None
+        client = await made.connect()
         assert reloads._generations is not None
         connections = reloads._generations.current.resources.connections
         await until(reactor, lambda: connections)
         (connection,) = connections
         connection.stopReading()
-        client.transport.write(REQUEST)
+        client.send(REQUEST)
         await turn(reactor)
         ended = reloads.stopService()
         await sleep(reactor, LONG)
@@ -165,13 +150,12 @@ async def test_aLayerThatBuffersKeepsAConnectionOpen(
 ) -> None:
     page = Page()
     async with running(reactor, site(page, wrap)) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
-        assert client.transport is not None
-        client.transport.write(begin[:20])
+        client = await made.connect()
+        client.send(begin[:20])
         await turn(reactor)
         ended = reloads.stopService()
         await sleep(reactor, LONG)
-        client.transport.write(begin[20:] + (REQUEST if begin == PROXY else b""))
+        client.send(begin[20:] + (REQUEST if begin == PROXY else b""))
         await page.answer(reactor)
         assert b"200 OK" in await response(reactor, client)
         reloads.cut()
@@ -182,10 +166,9 @@ async def test_aLayerThatBuffersKeepsAConnectionOpen(
 @inReactor
 async def test_anIdleConnectionWithLayersIsClosed(reactor: Any, wrap: Any) -> None:
     async with running(reactor, site(Page(), wrap)) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
-        assert client.transport is not None
+        client = await made.connect()
         if wrap is HAProxyWrappingFactory:
-            client.transport.write(PROXY)
+            client.send(PROXY)
         await turn(reactor)
         await reloads.stopService()
         await until(reactor, lambda: client.lost)
@@ -200,7 +183,7 @@ async def test_anIncompleteHandshakeIsFinished(
     page = Page()
     listen = secureSite(page, certificate.read_bytes())
     async with running(reactor, listen) as (reloads, made):
-        client = await secureClient(reactor, made.ports[0].getHost().port)
+        client = await secureClient(reactor, made.port)
         hello = client.hello()
         client.send(hello[:length])
         await turn(reactor)
@@ -226,7 +209,7 @@ async def test_anIncompleteRecordIsAnswered(
     page = Page()
     listen = secureSite(page, certificate.read_bytes())
     async with running(reactor, listen) as (reloads, made):
-        client = await secureClient(reactor, made.ports[0].getHost().port)
+        client = await secureClient(reactor, made.port)
         await client.connect()
         client.send(client.encrypt(REQUEST))
         await page.answer(reactor)
@@ -251,7 +234,7 @@ async def test_anIdleTLSConnectionIsClosed(
     page = Page()
     listen = secureSite(page, certificate.read_bytes())
     async with running(reactor, listen) as (reloads, made):
-        client = await secureClient(reactor, made.ports[0].getHost().port)
+        client = await secureClient(reactor, made.port)
         if progress != "nothing":
             await client.connect()
         if progress == "request":
@@ -267,16 +250,11 @@ async def test_anIdleTLSConnectionIsClosed(
 @pytest.mark.parametrize("part", ["preface", "frame", "headers"])
 @inReactor
 async def test_anIncompleteHTTP2RequestIsAnswered(
-    reactor: Any, part: str, certificate: Path, monkeypatch: pytest.MonkeyPatch
+    reactor: Any, part: str, http2: Any
 ) -> None:
-    # C{twisted.web} makes channels of HTTP/2 for the global reactor.
-    monkeypatch.setattr(twisted.internet, "reactor", reactor, raising=False)
     page = Page()
-    listen = secureSite(page, certificate.read_bytes())
-    async with running(reactor, listen) as (reloads, made):
-        port = made.ports[0].getHost().port
-        client = HTTP2Client(await secureClient(reactor, port, "h2"))
-        await client.tls.connect()
+    async with running(reactor, http2.listen(page)) as (reloads, made):
+        client = await http2(reactor, made)
         request = client.request()
         begin = {
             "preface": request[:5],
@@ -311,16 +289,10 @@ END_HEADERS = 4
 
 @overTLS
 @inReactor
-async def test_anIdleHTTP2ConnectionIsClosed(
-    reactor: Any, certificate: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(twisted.internet, "reactor", reactor, raising=False)
+async def test_anIdleHTTP2ConnectionIsClosed(reactor: Any, http2: Any) -> None:
     page = Page()
-    listen = secureSite(page, certificate.read_bytes())
-    async with running(reactor, listen) as (reloads, made):
-        port = made.ports[0].getHost().port
-        client = HTTP2Client(await secureClient(reactor, port, "h2"))
-        await client.tls.connect()
+    async with running(reactor, http2.listen(page)) as (reloads, made):
+        client = await http2(reactor, made)
         client.send(client.request())
         await page.answer(reactor)
         await client.receive(lambda: client.ended)
@@ -336,7 +308,7 @@ async def test_aProgramWithoutTLSNeedsNone(
 ) -> None:
     monkeypatch.delitem(sys.modules, "twisted.protocols.tls", raising=False)
     async with running(reactor, site(Page())) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
+        client = await made.connect()
         await turn(reactor)
         await reloads.stopService()
         await until(reactor, lambda: client.lost)

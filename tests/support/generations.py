@@ -106,12 +106,18 @@ class Client(Protocol):
         line, _, self.received = self.received.partition(b"\n")
         return line
 
+    def send(self, data: bytes) -> None:
+        """
+        Send bytes to the server.
+        """
+        assert self.transport is not None
+        self.transport.write(data)
+
     async def ask(self, question: bytes) -> bytes:
         """
         Send a line, and return the answer.
         """
-        assert self.transport is not None
-        self.transport.write(question + b"\n")
+        self.send(question + b"\n")
         return await self.line()
 
     async def end(self) -> None:

@@ -16,7 +16,13 @@ from twisted.application.service import MultiService
 from twisted.internet.endpoints import connectProtocol
 from twisted.internet.error import CannotListenError
 
-from tests.support.generations import Client, Listening, NumberedFactory, start
+from tests.support.generations import (
+    Client,
+    Listening,
+    NumberedFactory,
+    connectTo,
+    start,
+)
 from tests.support.reactors import turn
 from txsignalfd import ReloadService
 
@@ -51,6 +57,20 @@ class PortFactory:
         The ports of the newest generation.
         """
         return [service.port for service in self.services]
+
+    @property
+    def port(self) -> int:
+        """
+        The number of the first port, which is one of TCP.
+        """
+        number: int = self.ports[0].getHost().port
+        return number
+
+    async def connect(self) -> Client:
+        """
+        Connect to the first port.
+        """
+        return await connectTo(self.reactor, self.port)
 
 
 @asynccontextmanager

@@ -26,6 +26,9 @@ overTLS = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning:twisted", "ignore:Passing pyOpenSSL"
 )
 
+#: Seconds in which an idle connection is closed by a stop, and much more.
+IDLE, LONG = 0.02, 0.2
+
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -105,8 +108,7 @@ class TLSClient:
         """
         Send bytes to the server.
         """
-        transport: Any = self.client.transport
-        transport.write(data)
+        self.client.send(data)
 
     def hello(self) -> bytes:
         """
