@@ -292,8 +292,21 @@ async def test_oneServiceMayBeStoppedAndStartedAgain(reactor: Any) -> None:
         assert await made.served() == b"1"
 
 
+class Awaitable:
+    """
+    An awaitable that is no coroutine, Deferred or future.
+    """
+
+    def __init__(self, coroutine: Any) -> None:
+        self.coroutine = coroutine
+
+    def __await__(self) -> Any:
+        return self.coroutine.__await__()
+
+
+@pytest.mark.parametrize("wrap", [lambda coroutine: coroutine, Awaitable])
 @inReactor
-async def test_aFactoryMayReturnACoroutine(reactor: Any) -> None:
+async def test_aFactoryMayReturnAnAwaitable(reactor: Any, wrap: Any) -> None:
     """
     Observers are called before and after the first start and each reload.
     """
@@ -304,7 +317,7 @@ async def test_aFactoryMayReturnACoroutine(reactor: Any) -> None:
         await turn(reactor)
         return made()
 
-    reloads = ReloadService(factory, reactor=reactor)
+    reloads = ReloadService(lambda: wrap(factory()), reactor=reactor)
     reloads.addObserver(
         lambda reload: seen.append(("before", reload.number)),
         lambda reload: seen.append(("after", reload.number)),

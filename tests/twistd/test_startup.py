@@ -329,6 +329,16 @@ def test_anotherPidfileStays(content: str | None, tmp_path: Path) -> None:
     assert pidfile.exists() == (content is not None)
 
 
+def test_aPidfileWithItsOwnPidIsRemoved(tmp_path: Path) -> None:
+    """
+    A killed process with the same pid has left it.
+    """
+    pidfile = tmp_path / "twistd.pid"
+    pidfile.write_text(str(os.getpid()))
+    removeOwnPidfile(str(pidfile))
+    assert not pidfile.exists()
+
+
 def test_firstProcessReloadsAndStops(tmp_path: Path) -> None:
     """
     It handles signals like any other daemon.

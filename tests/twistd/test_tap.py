@@ -13,11 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGRTMIN, SIGTERM, SIGUSR1
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ from txsignalfd._twistd import signallog
 from txsignalfd._twistd.actions import DEFAULTS, Action
 from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.output import Output
-from txsignalfd._twistd.plugins import PluginFactory
+from txsignalfd._twistd.plugins import PluginFactory, installedPlugins
 from txsignalfd._twistd.startup import startupSignals
 from txsignalfd.siginfo import parse
 
@@ -457,6 +458,8 @@ def parsed(*arguments: str, **parent: object) -> tap.Options:
     """
     Parse the options of C{twistd signalfd}, with options of twistd as parent.
     """
+    # As twistd does, which imports the plugins.
+    assert installedPlugins()
     options = tap.Options()
     options.parent = UsageOptions()
     options.parent.update(parent)
@@ -584,6 +587,19 @@ def test_aPluginSetsOptionsOfTwistdAtItsStart() -> None:
     assert "other" not in options.parent
 
 
+def factoryThat(act: Callable[[Any], None]) -> PluginFactory:
+    """
+    Return a factory that does something with its options before it makes a service.
+    """
+
+    def makeService(options: Any) -> Service:
+        act(options)
+        return Service()
+
+    maker = SimpleNamespace(makeService=makeService)
+    return PluginFactory(maker, "first", lambda: "again")
+
+
 def test_aReloadWorksInTheDirectoryOfTheCommand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -595,12 +611,7 @@ def test_aReloadWorksInTheDirectoryOfTheCommand(
     monkeypatch.chdir(tmp_path)
     made: list[str] = []
 
-    class Maker:
-        def makeService(self, options: Any) -> Service:
-            made.append(f"{options} in {Path.cwd().name}")
-            return Service()
-
-    factory = PluginFactory(Maker(), "first", lambda: "again")
+    factory = factoryThat(lambda it: made.append(f"{it} in {Path.cwd().name}"))
     assert isinstance(factory(), Service)
     factory()
     monkeypatch.chdir(elsewhere)
@@ -608,6 +619,10 @@ def test_aReloadWorksInTheDirectoryOfTheCommand(
     assert Path.cwd() == elsewhere
     here = tmp_path.name
     assert made == [f"first in {here}", f"again in {here}", f"again in {here}"]
+    # In another root, the path of the directory means nothing.
+    factory._root = os.stat(elsewhere)
+    factory()
+    assert made.pop() == "again in elsewhere"
 
 
 def test_aReloadWorksInAReplacedDirectory(
@@ -622,12 +637,7 @@ def test_aReloadWorksInAReplacedDirectory(
     monkeypatch.chdir(here)
     found: list[bool] = []
 
-    class Maker:
-        def makeService(self, options: Any) -> Service:
-            found.append(Path("new").exists())
-            return Service()
-
-    factory = PluginFactory(Maker(), "first", lambda: "again")
+    factory = factoryThat(lambda _: found.append(Path("new").exists()))
     factory()
     here.rmdir()
     factory()
@@ -650,13 +660,7 @@ def test_aFailedReloadReturnsToTheOldRelease(
     link.symlink_to("old")
     monkeypatch.chdir(link)
     monkeypatch.setenv("PWD", str(link))
-
-    class Maker:
-        def makeService(self, options: Any) -> Service:
-            assert options is None
-            return Service()
-
-    factory = PluginFactory(Maker(), None, lambda: None)
+    factory = factoryThat(lambda _: None)
     factory()
     link.unlink()
     link.symlink_to("new")
@@ -676,12 +680,7 @@ def test_aReloadFailsWithoutTheDirectoryOfTheCommand(
     """
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-    class Maker:
-        def makeService(self, options: Any) -> Service:
-            return Service()
-
-    factory = PluginFactory(Maker(), None, lambda: None)
+    factory = factoryThat(lambda _: None)
     factory()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").rmdir()
@@ -691,15 +690,9 @@ def test_aReloadFailsWithoutTheDirectoryOfTheCommand(
 
 
 def test_anErrorNamesAPluginThatMakesNoService() -> None:
-
-    class Maker:
-        tapname = "forgetful"
-
-        def makeService(self, options: Any) -> None:
-            pass
-
+    maker = SimpleNamespace(tapname="forgetful", makeService=lambda options: None)
     with pytest.raises(TypeError, match="service of forgetful has made None,"):
-        PluginFactory(Maker(), "first", lambda: "again")
+        PluginFactory(maker, "first", lambda: "again")
 
 
 def test_theDaemonHasTheOptionsOfTheCommandLine() -> None:
@@ -712,3 +705,12 @@ def test_theDaemonHasTheOptionsOfTheCommandLine() -> None:
     assert service.reloads.stopTimeout == 4.0
     assert service.reloads.drain == 30.0
     assert service._chosen == {signal.SIGURG: Action("ignore")}
+
+
+def test_optionsWithoutTwistdDeferNoSignals() -> None:
+    """
+    Another program may only parse them.
+    """
+    options = tap.Options()
+    options.opt_on("HUP=stop")
+    assert options["on"][SIGHUP].name == "stop"
