@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,22 @@ def test_twistedStaysOneNamespace() -> None:
     Twisted's own modules and plugins stay visible from a checkout.
     """
     assert list((CHECKOUT / "twisted").rglob("__init__.py")) == []
+
+
+@inCheckout
+def test_everyPackageIsInstalled() -> None:
+    """
+    A wheel has the packages that the settings of the build name.
+    """
+    settings = ConfigParser()
+    settings.read(CHECKOUT / "setup.cfg")
+    house = CHECKOUT / "txsignalfd"
+    packages = {
+        ".".join(path.parent.relative_to(CHECKOUT).parts)
+        for path in house.rglob("__init__.py")
+    }
+    named = settings["options"]["packages"].split()
+    assert set(named) == packages | {"twisted.plugins"}
 
 
 def test_typeCheckersSeeTheAnnotations() -> None:

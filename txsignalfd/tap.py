@@ -449,7 +449,7 @@ def makeService(options: Options) -> IService:
     options.isStarting = False
     daemon.reloads.addParticipant(factory.prepare)
     daemon.reloads.early = options.early
-    daemon.application = options.application
+    daemon.equip = (options.application or factory).equip
     return _finished(daemon, options)
 
 

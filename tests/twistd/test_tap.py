@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from twisted.application.service import Service
+from twisted.application.service import Application, IServiceCollection, Service
 from twisted.logger import ILogObserver, LogEvent
 from twisted.python.reflect import namedAny
 from twisted.python.usage import Options as UsageOptions
@@ -714,3 +714,25 @@ def test_optionsWithoutTwistdDeferNoSignals() -> None:
     options = tap.Options()
     options.opt_on("HUP=stop")
     assert options["on"][SIGHUP].name == "stop"
+
+
+def test_aServiceGivesTwistdALogObserver() -> None:
+    """
+    When it joins the application, as that of carbon does.
+    """
+
+    class Observed(Service):
+        def setServiceParent(self, parent: Any) -> None:
+            super().setServiceParent(parent)
+            parent.setComponent(ILogObserver, print)
+
+    class Maker:
+        def makeService(self, options: Any) -> Service:
+            return Observed()
+
+    factory = PluginFactory(Maker(), None, lambda: None)
+    application: Any = Application("observed")
+    factory.equip(application)
+    assert application.getComponent(ILogObserver) is print
+    assert list(IServiceCollection(application)) == []
+    assert factory().parent is None

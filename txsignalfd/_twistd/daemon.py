@@ -38,7 +38,6 @@ from txsignalfd._twistd.actions import (
     describeActions,
 )
 from txsignalfd._twistd.answers import Answers
-from txsignalfd._twistd.applications import ApplicationFile
 from txsignalfd._twistd.commands import RunCommand
 from txsignalfd._twistd.logs import rotateLogs, unblockLog
 from txsignalfd._twistd.notstarted import logNotStarted, starting
@@ -68,7 +67,8 @@ class Daemon(Service):
 
     @cvar debug: Whether to show the traceback if the service cannot start.
     @cvar supervisor: The supervisor of the workers, if the service runs in these.
-    @cvar application: The application file that it runs, if it runs one.
+    @cvar equip: Gives twistd's application what the first service, or the application
+        file, has for it.
     @cvar metrics: Serves the metrics, if they are asked for.
     @ivar reloads: The service.
     @ivar notifier: Notifies systemd.
@@ -77,7 +77,7 @@ class Daemon(Service):
 
     debug: bool = False
     supervisor: Supervisor | None = None
-    application: ApplicationFile | None = None
+    equip: Callable[[Any], None] | None = None
     metrics: IService | None = None
 
     def __init__(
@@ -122,11 +122,10 @@ class Daemon(Service):
 
     def setServiceParent(self, parent: Any) -> None:
         """
-        Join twistd's application, which gets the uid, the gid and the log observer
-        of an application file.
+        Join twistd's application, to which the first service may give a log observer.
         """
-        if self.application is not None:
-            self.application.equip(parent)
+        if self.equip is not None:
+            self.equip(parent)
         super().setServiceParent(parent)
 
     def _effectiveActions(self) -> dict[int, Action]:

@@ -169,6 +169,16 @@ class PluginFactory:
         finally:
             os.close(before)
 
+    def equip(self, application: Any) -> None:
+        """
+        Let the first service join twistd's application for a moment.
+
+        It may give the application a log observer then, as carbon does.  twistd does
+        this before it starts the service.
+        """
+        self._first.setServiceParent(application)
+        self._first.disownServiceParent()
+
     def _enter(self, isThere: bool) -> None:
         """
         Enter the directory of the command, which may be another one by now.
