@@ -11,6 +11,7 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -89,6 +90,23 @@ def test_reloadPrintsTheVerdict(daemon: Program, port: int) -> None:
     assert out.startswith("reloaded in ")
     assert out.strip() in daemon.output()
     assert fetch(tcp(port)) == b"new"
+
+
+def test_aFailureIsReportedAtOnce(daemon: Program) -> None:
+    """
+    Within 0.2 s of its line in the log; the best of three, for others use the CPU.
+    """
+    write(daemon.directory, make="raise")
+
+    def late() -> float:
+        with requesting(daemon, SIGHUP, "reload") as request:
+            began = time.monotonic()
+            answer = request.run(DEADLINE, lambda answer: None)
+        assert answer.exitStatus == 1
+        took, _, _ = answer.text.removeprefix("not reloaded, after ").partition(" s: ")
+        return time.monotonic() - began - float(took)
+
+    assert min(late() for _ in range(3)) < 0.2
 
 
 def test_reloadPrintsTheReasonOfAFailure(daemon: Program, port: int) -> None:

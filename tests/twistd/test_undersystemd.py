@@ -1,11 +1,12 @@
 """
-A real daemon under a real systemd, with C{Type=notify-reload}.
+A real daemon under a real systemd, with C{Type=notify-reload} or with C{ExecReload=}.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -148,6 +149,25 @@ def test_aFailedReloadIsInTheStatus(tmp_path: Path) -> None:
         write(tmp_path)
         running.reload()
         assert running.show("StatusText") == "generation 3 serves"
+
+
+def test_execReloadMakesAFailedReloadFail(tmp_path: Path) -> None:
+    """
+    C{systemctl reload} fails, too, and the old service serves on.
+    """
+    write(tmp_path)
+    ask = f"{sys.executable} -m txsignalfd"
+    execReload = f"ExecReload={ask} reload --timeout=60 $MAINPID"
+    with unit(tmp_path, "Type=notify", execReload) as running:
+        running.reload()
+        assert running.show("StatusText") == "generation 2 serves"
+        write(tmp_path, make="raise")
+        with pytest.raises(subprocess.CalledProcessError):
+            running.reload()
+        assert running.show("ActiveState") == "active"
+        command = [*ask.split(), "status", f"unit:{running.name}"]
+        status = subprocess.check_output(command, text=True, timeout=DEADLINE)
+        assert "reloads: 1 succeeded, 1 failed" in status
 
 
 def test_aStopMayTakeLongerThanTimeoutStopSec(tmp_path: Path) -> None:
