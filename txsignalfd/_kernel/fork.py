@@ -51,7 +51,9 @@ def childMask() -> list[int]:
     Return the signals that a child of this thread should block.
     """
     mask = lib.txs_child_mask()
-    return [signo for signo in range(1, lib.TXS_NSIG) if mask >> (signo - 1) & 1]
+    # Usually there are none, and just before a child is started the caches are empty.
+    highest = mask.bit_length()
+    return [signo for signo in range(1, highest + 1) if mask >> (signo - 1) & 1]
 
 
 def _passingMask(posixSpawn: Callable[..., int]) -> Callable[..., int]:
