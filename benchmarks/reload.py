@@ -1,12 +1,18 @@
 """
-Measure the cost of reloads: python benchmarks/reload.py [--quick] [--soak RELOADS]
+Measure the cost of reloads: python benchmarks/reload.py [--quick] [MODE]
 
-Without C{--soak}: answers a second that clients of C{twistd signalfd web} get, with
+Without a mode: answers a second that clients of C{twistd signalfd web} get, with
 and without reloads, in windows that take turns.  Half of the clients open a
 connection for each request, half keep theirs open.  The clients are threads of this
 process; the daemon is another process.
 
-With C{--soak}: reloads in a row under load, and the descriptors and the memory of
+C{--ports}: how long a reload takes, with 1, 10 and 100 ports and no clients.
+
+C{--latency}: how long an answer takes in the second after a SIGHUP, and in a second
+without one.  Two clients send a request every few milliseconds, one of them on a new
+connection each time.
+
+C{--soak RELOADS}: reloads in a row under load, and the descriptors and the memory of
 the daemon.
 
 It fails if any request is refused, reset or answered in part.
@@ -35,6 +41,18 @@ from tests.support.freeports import freePort
 QUICK = "--quick" in sys.argv
 SOAK = int(sys.argv[sys.argv.index("--soak") + 1]) if "--soak" in sys.argv else 0
 
+#: How many ports a daemon has.
+PORTS = [1, 10, 20] if QUICK else [1, 10, 100]
+
+#: How many reloads are measured for each.
+RELOADS = 3 if QUICK else 40
+
+#: Seconds from one request of a client to the next, for the latency.
+PACE = 0.01
+
+#: How many seconds with a reload, and how many without, for the latency.
+SECOND_PAIRS = 2 if QUICK else 100
+
 #: Of each kind.
 CLIENTS = 2
 SECONDS = 0.3 if QUICK else 1.5
@@ -49,15 +67,16 @@ class Daemon:
     def __init__(self, running: Program) -> None:
         self.pid = running.pid
         self._log = running.stdout.open()
-        #: How often it had reloaded when the log was read last.
-        self.done = 0
+        self._rest = ""
+        #: The seconds of each reload that the log had when it was read last.
+        self.times: list[float] = []
 
     def reload(self, times: int = 1) -> None:
         """
         Reload it, and wait until it has reloaded.
         """
         for _ in range(times):
-            wanted = self.done + 1
+            wanted = len(self.times) + 1
             os.kill(self.pid, SIGHUP)
             waitFor(lambda: self.read() >= wanted, "a reload")  # noqa: B023
 
@@ -72,8 +91,10 @@ class Daemon:
         """
         Return how often it has reloaded.
         """
-        self.done += self._log.read().count(RELOADED)
-        return self.done
+        *lines, self._rest = (self._rest + self._log.read()).split("\n")
+        took = [line.partition(RELOADED)[2] for line in lines if RELOADED in line]
+        self.times += [float(seconds.split()[0]) for seconds in took]
+        return len(self.times)
 
 
 def total(answers: Load) -> int:
@@ -155,6 +176,95 @@ def spread(values: list[float], form: str) -> str:
     return f"{middle:{form}} ({low:{form}}-{high:{form}})"
 
 
+def ports(directory: Path) -> None:
+    """
+    Reload daemons with more and more ports.
+    """
+    print("a reload, in ms: median (middle half); the clock is that of its log")
+    print(f"{'ports':8}{'time':24}CPU time")
+    for count in PORTS:
+        with ExitStack() as stack:
+            command = [f"--listen=tcp:{freePort()}" for _ in range(count)]
+            daemon = Daemon(stack.enter_context(serving(directory, "web", *command)))
+            daemon.reload(3)
+            del daemon.times[:]
+            spent = []
+            for _ in range(RELOADS):
+                before = daemon.seconds()
+                daemon.reload()
+                spent.append((daemon.seconds() - before) * 1e3)
+            took = [seconds * 1e3 for seconds in daemon.times]
+            print(
+                f"{count:<8}{spread(took, '.0f'):24}{spread(spent, '.1f')}", flush=True
+            )
+
+
+class Paced:
+    """
+    A client that sends a request at fixed times, whether or not it waited long for
+    the answer before, and records how late each answer was.
+    """
+
+    def __init__(self, request: Callable[[], None]) -> None:
+        self._request = request
+        self._due = time.monotonic()
+        #: When each request was due, and the seconds from then to its answer.
+        self.answers: list[tuple[float, float]] = []
+
+    def __call__(self) -> None:
+        """
+        Send the next request, and receive its answer.
+        """
+        self._due += PACE
+        time.sleep(max(0.0, self._due - time.monotonic()))
+        self._request()
+        self.answers.append((self._due, time.monotonic() - self._due))
+
+    def during(self, began: float) -> list[float]:
+        """
+        Return the milliseconds of the answers due in the second after that time.
+        """
+        return [late * 1e3 for due, late in self.answers if 0 <= due - began < 1]
+
+
+def apart(pid: int) -> None:
+    """
+    Give a daemon one CPU, and its clients another, if there are two.
+    """
+    first, *others = sorted(os.sched_getaffinity(0))
+    if others:
+        os.sched_setaffinity(pid, others[:1])
+        os.sched_setaffinity(0, {first})
+
+
+def latency(daemon: Daemon, answers: Load, clients: dict[str, Paced]) -> None:
+    """
+    Compare the second after each SIGHUP with a second without one.
+    """
+    began: dict[bool, list[float]] = {False: [], True: []}
+    for number in range(2 * SECOND_PAIRS):
+        reloads = bool(number % 2)
+        began[reloads].append(time.monotonic())
+        if reloads:
+            daemon.reload()
+        # The second, and what of a reload it leaves to do.
+        time.sleep(began[reloads][-1] + 1.2 - time.monotonic())
+    print(f"{total(answers)} answers; latency in ms, and with a reload to without")
+    print(f"{'client':12}{'percentile':12}{'without':10}{'with':10}ratio")
+    for name, client in clients.items():
+        quiet, busy = (
+            sorted(late for each in began[way] for late in client.during(each))
+            for way in (False, True)
+        )
+        for percent in (50, 99, 99.9):
+            without, during = (
+                each[min(len(each) - 1, int(len(each) * percent / 100))]
+                for each in (quiet, busy)
+            )
+            cells = f"{without:<10.2f}{during:<10.2f}{during / without:.2f}"
+            print(f"{name:12}{percent:<12}{cells}")
+
+
 def resources(daemon: Daemon) -> str:
     """
     Return the daemon's descriptors and memory.
@@ -187,6 +297,9 @@ def main() -> None:
     port = freePort()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if "--ports" in sys.argv:
+            ports(directory)
+            return
         (directory / "index.html").write_text("text " * 200)
         command = [
             "--drain=4",
@@ -196,13 +309,19 @@ def main() -> None:
             f"--logfile={directory / 'web.log'}",
         ]
         daemon = Daemon(stack.enter_context(serving(directory, *command)))
-        sorts: list[Callable[[], Any]] = [
-            lambda: opening(tcp(port)),
-            lambda: keeping(tcp(port)),
-        ]
-        clients = [make() for make in sorts for _ in range(CLIENTS)]
-        answers = stack.enter_context(load(*clients))
-        (soak if SOAK else throughput)(daemon, answers)
+        sorts: dict[str, Callable[[], Any]] = {
+            "new": lambda: opening(tcp(port)),
+            "kept-alive": lambda: keeping(tcp(port)),
+        }
+        if "--latency" in sys.argv:
+            apart(daemon.pid)
+            paced = {name: Paced(make()) for name, make in sorts.items()}
+            answers = stack.enter_context(load(*paced.values()))
+            latency(daemon, answers, paced)
+        else:
+            clients = [make() for make in sorts.values() for _ in range(CLIENTS)]
+            answers = stack.enter_context(load(*clients))
+            (soak if SOAK else throughput)(daemon, answers)
         print(f"{total(answers)} answers, none failed")
 
 

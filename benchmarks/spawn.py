@@ -96,7 +96,7 @@ def rows(spawns: Comparison) -> Iterator[Row]:
     Yield the ratio with watched signals to without.
     """
     ratio = spawns.ratio(WATCHED, NOTHING)
-    yield Row(f"{spawns.name}: {WATCHED}, to {NOTHING}", ratio, 1.05)
+    yield Row(f"{spawns.name}: {WATCHED}, to {NOTHING}", ratio, 1.03)
 
 
 if __name__ == "__main__":
