@@ -36,7 +36,7 @@ QUICK = "--quick" in sys.argv
 
 #: How often everything is made and released before, and while the bytes that are left
 #: are counted.
-WARM_UP, ROUNDS = (1, 2) if QUICK else (5, 20)
+WARM_UP, ROUNDS = (1, 2) if QUICK else (40, 20)
 
 #: Seconds until everything that a release leaves to do is done.
 SETTLED = 0.05

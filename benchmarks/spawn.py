@@ -20,7 +20,7 @@ from twisted.internet.process import reapAllProcesses
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater, react
 
-from benchmarks.measuring import Comparison, Row, module, output
+from benchmarks.measuring import Comparison, Row, module, onOneCPU, output
 from txsignalfd import dispatcherFor
 
 SIGNALS = (SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2)
@@ -82,7 +82,8 @@ def measure(quick: bool) -> list[Comparison]:
     """
     Measure in another process.
     """
-    rounds = json.loads(output(module("spawn", 20 if quick else 600)))
+    with onOneCPU():
+        rounds = json.loads(output(module("spawn", 20 if quick else 600)))
     # One spawn alone varies by more than the difference that is measured.
     turns = [
         {way: [each[way] for each in rounds[start : start + TOGETHER]] for way in WAYS}
