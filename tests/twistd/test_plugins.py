@@ -12,6 +12,8 @@ import re
 import shutil
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -479,6 +481,18 @@ def test_reloadsParseTheCommandInTheChroot(tmp_path: Path) -> None:
         assert fetch(tcp(port), "/file") == b"its text"
         reload(daemon)
         assert fetch(tcp(port), "/file") == b"its text"
+
+
+def test_importsOnlyWhatEveryModeNeeds() -> None:
+    """
+    The modules of workers, of metrics and of the log of signals are not loaded.
+    """
+    program = "import sys, txsignalfd.tap; print(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True
+    )
+    unwanted = "_workers.(worker|supervisor)|_twistd.(metrics|signallog|usage)|syslog"
+    assert re.findall(unwanted, run.stdout) == []
 
 
 def test_pluginsThatWereFoundAreNotSearchedAgain() -> None:
