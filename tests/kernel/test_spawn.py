@@ -15,6 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from signal import SIGCHLD, SIGHUP, SIGRTMIN, SIGTERM, SIGUSR1, SIGUSR2
@@ -48,6 +49,7 @@ from txsignalfd import (
 )
 from txsignalfd._kernel import mask as _mask
 from txsignalfd._kernel import spawn as _spawn
+from txsignalfd._kernel.descriptor import RECORDS_PER_READ
 from txsignalfd._native.extension import ffi, lib
 
 #: The signals that the tests of children watch.
@@ -451,6 +453,41 @@ def test_deferredSignalPrecedesTheNextRead() -> None:
             queue(4)
         descriptor.close()
         assert reads.infos[-1].value == 4
+
+
+@inReactor
+async def test_deferredSignalsLeaveTheReactorItsTurns(reactor: Any) -> None:
+    """
+    No turn handles more of them than a read returns.
+    """
+    got = Recorder()
+    dispatcherFor(reactor).addHandler(SIGRTMIN, got)
+    with spawning():
+        queue(*range(1000))
+    turns = [0]
+    while turns[-1] < 1000:
+        await turn(reactor)
+        turns.append(len(got.infos))
+    assert [info.int for info in got.infos] == list(range(1000))
+    assert max(b - a for a, b in pairwise(turns)) <= 3 * RECORDS_PER_READ
+
+
+@forked
+def test_deferredSignalsAreLimited(
+    monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]
+) -> None:
+    """
+    Standard signals that are too many are merged, others are dropped and counted.
+    """
+    monkeypatch.setattr("txsignalfd._kernel.descriptor.DEFERRED_LIMIT", 10)
+    with descriptorOf(SIGRTMIN, SIGUSR1) as (descriptor, reads):
+        for _ in range(2):
+            with spawning():
+                queue(*range(8))
+                send(SIGUSR1)
+        descriptor.doRead()
+        assert reads.signals == [SIGRTMIN] * 8 + [SIGUSR1, SIGRTMIN, SIGUSR1]
+    assert [event["dropped"] for event in logged] == [7]
 
 
 @needsLinux

@@ -19,7 +19,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txsignalfd._dispatch.description import BackendDescription
-from txsignalfd._kernel.descriptor import Doorbell, SignalDescriptor
+from txsignalfd._kernel.descriptor import (
+    RECORDS_PER_READ,
+    Doorbell,
+    SignalDescriptor,
+)
 from txsignalfd._kernel.mask import collectDeferred
 from txsignalfd._kernel.pipe import SignalPipe
 from txsignalfd.lowlevel import SFD_CLOEXEC, SignalfdUnavailable, signalfd
@@ -185,6 +189,7 @@ class ReactorBackend:
         self._doorbell: Doorbell | None = None
         self._withoutSiginfo = 0
         self._startTrigger: Any = None
+        self._isWoken = False
         self._internal = False
 
     def describe(self) -> BackendDescription:
@@ -294,14 +299,27 @@ class ReactorBackend:
 
     def _collect(self) -> None:
         collectDeferred()
-        self._receiveDeferred()
+        if self._descriptor is not None:
+            self._descriptor.receiveDeferred(RECORDS_PER_READ)
 
     def _wake(self) -> None:
-        self._reactor.callFromThread(self._receiveDeferred)
+        if self._isWoken:
+            return
+        self._isWoken = True
+        try:
+            self._reactor.callFromThread(self._receiveDeferred)
+        except BaseException:
+            self._isWoken = False
+            raise
 
     def _receiveDeferred(self) -> None:
+        # Before they are looked at: another thread may be adding some.
+        self._isWoken = False
         if self._descriptor is not None:
-            self._descriptor.receiveDeferred()
+            self._descriptor.receiveDeferred(RECORDS_PER_READ)
+        # A receiver may have closed it.
+        if self._descriptor is not None and self._descriptor.hasDeferred:
+            self._wake()
 
     def _claimForThread(self, descriptor: SignalDescriptor) -> None:
         self._startTrigger = None

@@ -30,7 +30,7 @@ from txsignalfd._kernel.callables import nameOf
 from txsignalfd._kernel.fork import checkIsParent
 from txsignalfd._kernel.mask import ProcessMask, checkWatchable, collectDeferred
 from txsignalfd._native.extension import lib
-from txsignalfd._native.names import signalName
+from txsignalfd._native.names import SIGRTMIN, signalName
 from txsignalfd.lowlevel import SFD_CLOEXEC, SFD_NONBLOCK, signalfd
 from txsignalfd.siginfo import SigInfo, read
 
@@ -51,6 +51,10 @@ def maximumReads() -> int:
         most = sys.maxsize
     return int(most + lib.TXS_NSIG) // RECORDS_PER_READ + 1
 
+
+#: How many signals may be deferred until they are received.  Only a flood that arrives
+#: while children are started reaches it: otherwise the kernel limits what is pending.
+DEFERRED_LIMIT = 8 * lib.TXS_DEFERRED
 
 #: The minimum of seconds between checks whether a handler was replaced.  A check takes
 #: half as long as a read.
@@ -186,7 +190,8 @@ class SignalDescriptor:
         self._lost = lost
         self._wake = wake
         #: Signals that the C handler has deferred, older than those in the kernel.
-        self._deferred: deque[list[SigInfo]] = deque()
+        self._deferred: deque[SigInfo] = deque()
+        self._dropped = 0
         self._doorbell = doorbell
         self._withoutSiginfo = 0
         self._pid = os.getpid()
@@ -325,7 +330,8 @@ class SignalDescriptor:
         """
         if _deferredCount[0] or self._deferred:
             collectDeferred()
-            self.receiveDeferred()
+            most = sys.maxsize if self._wake is None else RECORDS_PER_READ
+            self.receiveDeferred(most)
             if self._deferred or self._fd == -1:
                 # A receiver started a child, whose deferred signals are next, or
                 # closed us.
@@ -389,20 +395,45 @@ class SignalDescriptor:
                 return
             left -= count
 
-    def receiveDeferred(self) -> int:
+    def receiveDeferred(self, most: int = sys.maxsize) -> int:
         """
         Receive the signals that the C handler has deferred.
 
+        @param most: The most signals to receive.
         @return: The number of signals.
         """
         count = 0
-        for _ in range(len(self._deferred)):  # receivers may start more children
-            if self._deferred:  # a receiver may have called this method
-                count += self._receiveInfos(self._deferred.popleft())
+        most = min(most, len(self._deferred))  # receivers may start more children
+        # A receiver may call this method, too.
+        while most > count and self._deferred:
+            number = min(most - count, RECORDS_PER_READ, len(self._deferred))
+            count += self._receiveInfos(
+                [self._deferred.popleft() for _ in range(number)]
+            )
+        if self._dropped and not self._deferred:
+            dropped, self._dropped = self._dropped, 0
+            _log.error(
+                "dropped {dropped} signals that arrived while children were started:"
+                " {limit} others had not been received yet",
+                dropped=dropped,
+                limit=DEFERRED_LIMIT,
+            )
         return count
 
+    @property
+    def hasDeferred(self) -> bool:
+        """
+        Whether there are more signals for L{receiveDeferred}.
+        """
+        return bool(self._deferred)
+
     def _defer(self, infos: list[SigInfo]) -> None:
-        self._deferred.append(infos)
+        room = max(0, DEFERRED_LIMIT - len(self._deferred))
+        self._deferred.extend(infos[:room])
+        # The kernel, too, keeps only one of each standard signal.
+        standard = {info.signo: info for info in infos[room:] if info.signo < SIGRTMIN}
+        self._deferred.extend(standard.values())
+        self._dropped += max(0, len(infos) - room) - len(standard)
 
     def _wakeReceiver(self) -> None:
         # A forked child may leave a spawn window, too.

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -98,7 +99,7 @@ class SignalPipe(SignalDescriptor):
             return
         # Signals that other threads wrote before these signals were restored.
         if left := list(self._inPipe()):
-            self._deferred.append(left)
+            self._deferred.extend(left)
             self.receiveDeferred()
         self._claim()
 
@@ -122,11 +123,11 @@ class SignalPipe(SignalDescriptor):
         if not last:
             self._claim()
 
-    def receiveDeferred(self) -> int:
+    def receiveDeferred(self, most: int = sys.maxsize) -> int:
         """
         Receive the signals that the C handler has deferred.
         """
-        count = super().receiveDeferred()
+        count = super().receiveDeferred(most)
         self._resume()
         return count
 

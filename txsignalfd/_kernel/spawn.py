@@ -25,7 +25,7 @@ from txsignalfd._native.extension import ffi, lib
 #: the space for those that arrive in the window.  While others send without a pause,
 #: that is repeated only so many times.
 _MUCH = lib.TXS_DEFERRED // 16
-_REPEATS = 64
+_REPEATS = 8
 
 
 class SpawnWindow:
@@ -82,7 +82,9 @@ def spawning() -> AbstractContextManager[None]:
 
     No signal is lost: handlers receive those that arrive meanwhile afterwards, and
     in the reactor's thread realtime signals keep their order.  Signals that are pending
-    are deferred when the window opens, which takes time if they are many.
+    are deferred when the window opens, which takes time if they are many.  When 524,288
+    of them have not been received yet, as in a flood that goes on while many children
+    are started, further realtime signals are dropped, and the number is logged.
 
     It may be used in any thread, but only by one thread at a time; others wait.  So
     start a program that runs for long by C{subprocess}.  A signal that was ignored when
