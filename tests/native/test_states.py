@@ -22,7 +22,7 @@ from tests.support.kernel import checked, inChild, libc, refuse, systemCall
 from tests.support.threads import otherThread
 from tests.support.worlds import ME, needsLinux, queue, send
 from txsignalfd import SignalDescriptor, spawning
-from txsignalfd._kernel.descriptor import Doorbell
+from txsignalfd._kernel.doorbell import Doorbell
 from txsignalfd._kernel.mask import ProcessMask, collectDeferred
 from txsignalfd._kernel.pipe import SignalPipe
 from txsignalfd._native import extension

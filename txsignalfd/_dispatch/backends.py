@@ -21,9 +21,9 @@ from twisted.python.failure import Failure
 from txsignalfd._dispatch.description import BackendDescription
 from txsignalfd._kernel.descriptor import (
     RECORDS_PER_READ,
-    Doorbell,
     SignalDescriptor,
 )
+from txsignalfd._kernel.doorbell import Doorbell
 from txsignalfd._kernel.mask import collectDeferred
 from txsignalfd._kernel.pipe import SignalPipe
 from txsignalfd.lowlevel import SFD_CLOEXEC, SignalfdUnavailable, signalfd

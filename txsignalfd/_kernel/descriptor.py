@@ -16,7 +16,6 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
 from time import monotonic
 from typing import Final
 from warnings import warn
@@ -63,52 +62,6 @@ CHECK_INTERVAL = 0.01
 
 #: How many signals the C handler has deferred in the whole process.
 _deferredCount: Final = lib.txs_deferred_counter()
-
-
-@implementer(IReadDescriptor)
-class Doorbell:
-    """
-    An eventfd by which the C handler wakes a reactor for deferred signals.
-    """
-
-    def __init__(self, wake: Callable[[], object]) -> None:
-        """
-        @param wake: Called in the reactor's thread.
-        """
-        self._wake = wake
-        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-    def fileno(self) -> int:
-        """
-        Return the descriptor's number, or -1 if it is closed.
-        """
-        return self._fd
-
-    def logPrefix(self) -> str:
-        """
-        Return the name for the reactor's log.
-        """
-        return type(self).__name__
-
-    def doRead(self) -> None:
-        """
-        Wake the owner once, however often the handler has rung.
-        """
-        with suppress(BlockingIOError):  # a nested turn of the reactor was faster
-            os.read(self._fd, 8)
-        self._wake()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """
-        Wait for L{close}: until the signals are restored, the handler may ring.
-        """
-
-    def close(self) -> None:
-        """
-        Close the eventfd, when its signals have been restored.
-        """
-        fd, self._fd = self._fd, -1
-        os.close(fd)
 
 
 def isTwisteds(handler: object) -> bool:
@@ -179,8 +132,9 @@ class SignalDescriptor:
             receive, perhaps once more after L{close}.  By default they are received
             before those of the next read.
         @param doorbell: The number of an eventfd, to which the C handler writes when
-            it defers a signal; see L{Doorbell}.  By default the handler sends signals
-            back to the kernel's queue if possible.
+            it defers a signal; see L{Doorbell
+            <txsignalfd._kernel.doorbell.Doorbell>}.  By default the handler sends
+            signals back to the kernel's queue if possible.
         @raise SignalNotWatchable: For a signal that cannot be watched.
         @raise SignalAlreadyWatched: For a signal of another descriptor.
         @raise SignalfdUnavailable: On a system without signalfd(2).
