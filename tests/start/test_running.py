@@ -4,6 +4,8 @@ L{run}: a program with a main function of its own.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from tests.support.clients import fetch, tcp
 from tests.support.daemons import Program, python, reload, waitFor
 from tests.support.freeports import freePort
+from tests.support.reactors import DEADLINE
 from tests.support.served import write
 
 #: A program that runs the service of L{tests.support.served}.
@@ -203,6 +206,39 @@ def test_aFailedReloadKeepsTheOldServiceServing(tmp_path: Path) -> None:
         program.kill(SIGHUP)
         program.waitForOutput("generation 1 serves on: RuntimeError: it was told")
         endsBy(program, SIGTERM)
+
+
+#: A service that ignores SIGHUP, because it knows nothing of txsignalfd.
+IGNORING = """
+import signal, sys
+from twisted.application.service import Service
+from txsignalfd import run
+
+class Ignoring(Service):
+    def startService(self):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+run(Ignoring, log=sys.stdout)
+"""
+
+
+def test_theCommandReloadsAServiceThatIgnoresSighup(tmp_path: Path) -> None:
+    """
+    As often as it is asked.
+    """
+    with python(tmp_path, IGNORING) as program:
+        serves(program)
+        for number in (2, 3):
+            asked = subprocess.run(
+                [sys.executable, "-m", "txsignalfd", "reload", str(program.pid)],
+                capture_output=True,
+                text=True,
+                timeout=DEADLINE,
+                check=True,
+            )
+            assert f"generation {number} serves" in asked.stdout
+        program.kill(SIGTERM)
+        assert program.wait() == -SIGTERM
 
 
 # -- signals during the start

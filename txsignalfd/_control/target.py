@@ -92,7 +92,10 @@ class Target:
         @raise CannotAsk: If it would not, as far as C{/proc} shows, or if the process
             could not see who has sent it.
         """
-        if signo not in self._status().caught:
+        status = self._status()
+        # A service may have ignored it since, as carbon ignores SIGHUP.  It is watched
+        # all the same if it is blocked, and in no case does it any harm.
+        if signo not in status.caught | (status.ignored & status.blocked):
             raise CannotAsk(
                 f"process {self.pid} has no handler for {signalName(signo)}: it is no"
                 " twistd signalfd that serves"
