@@ -4,6 +4,7 @@ L{run}: a program with a main function of its own.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +15,19 @@ from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH
 import pytest
 
 from tests.support.clients import fetch, tcp
-from tests.support.daemons import Program, python, reload, waitFor
+from tests.support.daemons import (
+    Program,
+    childrenOf,
+    program,
+    python,
+    reload,
+    waitFor,
+)
 from tests.support.freeports import freePort
+from tests.support.processes import inPidNamespace
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
+from tests.support.servicemanager import listening
 
 #: A program that runs the service of L{tests.support.served}.
 MAIN = """
@@ -206,6 +216,46 @@ def test_aFailedReloadKeepsTheOldServiceServing(tmp_path: Path) -> None:
         program.kill(SIGHUP)
         program.waitForOutput("generation 1 serves on: RuntimeError: it was told")
         endsBy(program, SIGTERM)
+
+
+def test_aHandlerOfTheProgramIsReplaced(tmp_path: Path) -> None:
+    """
+    The log says so, and how it would be called.
+    """
+    write(tmp_path)
+    before = "import signal; signal.signal(signal.SIGUSR2, print)"
+    with running(tmp_path, before=before) as program:
+        serves(program)
+        advice = "is not called: use on={'USR2': 'leave'}\n"
+        assert advice in program.output()
+        endsBy(program, SIGTERM)
+
+
+def test_systemdIsNotified(tmp_path: Path) -> None:
+    write(tmp_path)
+    with listening(str(tmp_path / "notify")) as manager:
+        before = f"os.environ['NOTIFY_SOCKET'] = {manager.name!r}"
+        with running(tmp_path, before=before) as program:
+            ready = {"READY": "1", "STATUS": "generation 1 serves"}
+            assert manager.readFrom() == (program.pid, ready)
+            endsBy(program, SIGTERM)
+            assert manager.readFrom() == (program.pid, {"STOPPING": "1"})
+
+
+def test_theFirstProcessOfAContainerExitsWith0(tmp_path: Path) -> None:
+    """
+    It cannot end by a signal.
+    """
+    write(tmp_path)
+    source = MAIN.format(before="", arguments=LOG)
+    where = ["env", f"PYTHONPATH={Path(__file__).parents[2]}"]
+    main = [*where, sys.executable, "-u", "-c", source]
+    with program(tmp_path, *inPidNamespace(*main, options=["--kill-child"])) as outer:
+        outer.waitForOutput("pid 1 serves")
+        (pid,) = childrenOf(outer.pid)
+        os.kill(pid, SIGTERM)
+        assert outer.wait() == 0
+        assert outer.output().endswith("exit functions run\n")
 
 
 #: A service that ignores SIGHUP, because it knows nothing of txsignalfd.

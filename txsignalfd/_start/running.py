@@ -172,6 +172,7 @@ def runDaemon(
         observer: Any = log if callable(log) else textFileLogObserver(log)
         globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     daemon.debug = sys.flags.dev_mode
+    daemon.advice = "use on={{'{name}': 'leave'}}"
     startupSignals.defer({**DEFAULTS, **settings.on})
     try:
         # As under twistd, a signal ends a start that hangs here.

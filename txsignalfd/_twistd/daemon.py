@@ -70,12 +70,14 @@ class Daemon(Service):
     @cvar equip: Gives twistd's application what the first service, or the application
         file, has for it.
     @cvar metrics: Serves the metrics, if they are asked for.
+    @cvar advice: How the user leaves a signal to the program.
     @ivar reloads: The service.
     @ivar notifier: Notifies systemd.
     @ivar failed: Whether its first generation could not start.
     """
 
     debug: bool = False
+    advice: str = "use --on {name}=leave"
     supervisor: Supervisor | None = None
     equip: Callable[[Any], None] | None = None
     metrics: IService | None = None
@@ -305,7 +307,7 @@ class Daemon(Service):
 
     def _explain(self, signo: int) -> tuple[str, str]:
         name = signalName(signo).removeprefix("SIG")
-        return f"action {self._actions[signo]}", f"use --on {name}=leave"
+        return f"action {self._actions[signo]}", self.advice.format(name=name)
 
     def _warnIfReplaced(self, signo: int) -> None:
         """
