@@ -74,8 +74,8 @@ def test_noConnectionIsLost(tmp_path: Path, certificate: Path) -> None:
         ):
             reload(daemon, RELOADS)
         after = path.stat()
-    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
-    assert Path(f"{path}.lock").is_symlink()
+        assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+        assert Path(f"{path}.lock").is_symlink()
 
 
 @pytest.fixture
