@@ -228,13 +228,17 @@ class LoadedCode:
     def __init__(self) -> None:
         #: C{None} for a file that was reported to be gone.
         self._states: dict[str, FileState | None] = {}
+        self._modules: dict[str, ModuleType] = {}
         self.addModules()
 
     def addModules(self) -> None:
         """
         Add the modules that were loaded since the last call.
         """
-        for module in list(sys.modules.values()):
+        known, self._modules = self._modules, sys.modules.copy()
+        for name, module in self._modules.items():
+            if known.get(name) is module:  # most are: this runs in each reload
+                continue
             path = _fileOf(module)
             if path is not None and path not in self._states:
                 state = stateOf(path)
