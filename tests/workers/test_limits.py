@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import closing
 from pathlib import Path
-from signal import SIGTERM, SIGTTIN, SIGTTOU
+from signal import SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU
 
 import pytest
 
-from tests.support.clients import fetch, tcp
+from tests.support.clients import Web, fetch, tcp
 from tests.support.daemons import childrenOf, serving, waitFor
 from tests.support.freeports import freePort
 from tests.support.served import write
@@ -39,6 +40,21 @@ def test_aWorkerThatHangsIsReplaced(tmp_path: Path) -> None:
         assert fetch(tcp(port)) == b"body"
         daemon.kill(SIGTERM)
         assert daemon.wait() == -SIGTERM
+
+
+def test_aWorkerThatHangsEndsWithTheDaemon(tmp_path: Path) -> None:
+    """
+    If that is stopped at once.
+    """
+    port = freePort()
+    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"])
+    with serving(tmp_path, "--workers=1", "served") as daemon:
+        (worker,) = childrenOf(daemon.pid)
+        with closing(Web(tcp(port))) as web:
+            web.send("/hang")
+            daemon.kill(SIGQUIT)
+            assert daemon.wait() == -SIGQUIT
+        waitFor(lambda: not os.path.exists(f"/proc/{worker}"), "the worker ends")
 
 
 @pytest.mark.parametrize("limit", ["--max-memory=1M", "--max-age=0.5"])

@@ -16,6 +16,9 @@ from txsignalfd.tap import Options
     [
         (["--workers=0", "web"], "--workers: expected a number, 1 or more, or auto"),
         (["--workers=two", "web"], "--workers: expected a number, 1 or more, or auto"),
+        (["--start-timeout=x", "web"], "--start-timeout: expected a number of seconds"),
+        (["--max-memory=x", "web"], "--max-memory: expected a size such as 500M"),
+        (["--watch-path=/none", "web"], "--watch-path: /none does not exist"),
         (["--workers=2"], "--workers: only with a command, such as web"),
         (["--workers=2", "web"], "--workers: only with twistd"),
         (

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from signal import SIGHUP, SIGKILL, SIGTERM
+from signal import SIGHUP, SIGKILL, SIGTERM, SIGUSR1
 
 import pytest
 
 from tests.support.clients import canConnect, fetch, keeping, load, opening, tcp
 from tests.support.daemons import (
     childrenOf,
+    commandFor,
     program,
     reload,
     serving,
@@ -86,6 +87,40 @@ def test_theDaemonEndsIfNoWorkerHasEverServed(
     with program(tmp_path, *application(tmp_path, "--workers=1")) as daemon:
         assert daemon.wait() == 1
         assert reason in daemon.output()
+
+
+@pytest.mark.parametrize(
+    ("how", "option", "reason"),
+    [
+        ("fail later", "60", "not started: RuntimeError: it was told to raise\n"),
+        ("hang", "0.5", "has not started within 0.5 s (--start-timeout)\n"),
+    ],
+)
+def test_aServiceThatDoesNotStartEndsTheDaemon(
+    how: str, option: str, reason: str, tmp_path: Path
+) -> None:
+    """
+    With the reason, and status 1.
+    """
+    write(tmp_path, listen=[], start=how)
+    options = ["--workers=1", f"--start-timeout={option}"]
+    with program(tmp_path, *commandFor(tmp_path, *options, "served")) as daemon:
+        assert daemon.wait() == 1
+        assert reason in daemon.output()
+
+
+def test_aMovedLogFileOfTheServiceIsOpenedAgain(tmp_path: Path) -> None:
+    """
+    By each worker, on SIGUSR1.
+    """
+    options = [f"--listen=tcp:{freePort()}:interface=127.0.0.1", "--logfile=web.log"]
+    with serving(tmp_path, "--workers=1", "web", *options) as daemon:
+        (tmp_path / "web.log").rename(tmp_path / "moved")
+        daemon.kill(SIGUSR1)
+        waitFor((tmp_path / "web.log").exists, "it is opened again")
+        daemon.waitForOutput("web.log: reopened")
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
 
 
 def test_aWorkerThatEndsIsReplaced(tmp_path: Path) -> None:

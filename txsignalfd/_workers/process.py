@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.workers.test_workers -*-
+# -*- test-case-name: tests.workers.test_process -*-
 """
 L{WorkerProcess}: one worker, as the supervisor sees it.
 """

@@ -30,8 +30,7 @@ class Supervisor:
         self._added = 0
         self._setup = setup
         self._sets: list[WorkerSet] = []
-        # Ports that were opened late keep their sockets for a while.
-        setup.reactor.addSystemEventTrigger("after", "shutdown", setup.sockets.close)
+        setup.reactor.addSystemEventTrigger("after", "shutdown", self._close)
 
     def __repr__(self) -> str:
         return "the supervisor"
@@ -40,7 +39,7 @@ class Supervisor:
         """
         Return the workers of another generation, which have not started.
         """
-        self._sets = [each for each in self._sets if each.processes]
+        self._sets = [each for each in self._sets if each.processes or each.isServing]
         serving = [each for each in self._sets if each.isServing]
         previous = serving[-1] if serving else None
         new = WorkerSet(self.count, self._setup, previous)
@@ -73,8 +72,14 @@ class Supervisor:
         self._added = max(before + change, 1) - self._count()
         _log.info("workers: {before}, now {now}", before=before, now=self.count)
         for each in self._sets:
-            if each.isServing:
-                each.resize(self.count)
+            each.resize(self.count)
+
+    def _close(self) -> None:
+        # If the daemon stops at once, a worker may hang.
+        for each in self._sets:
+            each.kill()
+        # Ports that were opened late keep their sockets for a while.
+        self._setup.sockets.close()
 
     def rotate(self) -> None:
         """

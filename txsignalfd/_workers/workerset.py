@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from signal import SIGKILL
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults
@@ -145,6 +146,8 @@ class WorkerSet(DrainingService):
         self.isServing = True
         for process in self._members.values():
             process.serve()
+        # The number may have changed meanwhile.
+        self.resize(self._count)
         if self._setup.limits.areSet:
             self._callLater("check", _CHECK, self._check)
 
@@ -217,6 +220,13 @@ class WorkerSet(DrainingService):
         for process in list(self.processes):
             process.cut()
 
+    def kill(self) -> None:
+        """
+        Kill all processes.
+        """
+        for process in self.processes:
+            process.kill(SIGKILL)
+
     def rotate(self) -> None:
         """
         Open the log files of the service again that were moved.
@@ -231,6 +241,8 @@ class WorkerSet(DrainingService):
         @param count: The number of workers that are to serve.
         """
         self._count = count
+        if not self.isServing:
+            return
         for number in range(1, count + 1):
             if number not in self._members:
                 self._restart(number)
@@ -277,7 +289,13 @@ class WorkerSet(DrainingService):
 
     def _restart(self, number: int) -> None:
         self._stopTimer(number)
-        started = self._join(number)
+        try:
+            started = self._join(number)
+        except OSError as error:
+            # The system has no process or no descriptor left.
+            _log.error("worker {number}: {error}", number=number, error=error)
+            self._callLater(number, _LONGEST_PAUSE, lambda: self._restart(number))
+            return
         process = self._members[number]
         # How it has ended is logged then.
         started.addCallbacks(

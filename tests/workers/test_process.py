@@ -1,0 +1,132 @@
+"""
+One worker, as the supervisor sees it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from tests.support.inreactor import inReactor
+from txsignalfd._children.reaper import ChildReaper
+from txsignalfd._dispatch.dispatcher import SignalDispatcher
+from txsignalfd._proc.reason import RemoteError
+from txsignalfd._workers import process, workerset
+from txsignalfd._workers.command import Command
+from txsignalfd._workers.limits import Limits
+from txsignalfd._workers.process import State, WorkerProcess
+from txsignalfd._workers.sockets import Sockets
+from txsignalfd._workers.workerset import Pauses, Setup, WorkerSet
+
+
+def python(source: str) -> Command:
+    """
+    Return a command that runs a program in the place of a worker.
+    """
+    return Command("/", sys.executable, ["python", "-S", "-c", source])
+
+
+#: Makes the program deaf to SIGTERM, and says when it is.
+DEAF = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.write(1, b"deaf\\n")
+time.sleep(1000)
+"""
+
+
+class Heard(WorkerProcess):
+    """
+    A worker whose first output is waited for.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(1, self, Sockets(reactor), reactor)
+        self.heard: Deferred[None] = Deferred()
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        super().childDataReceived(childFD, data)
+        self.heard.callback(None)
+
+
+@inReactor
+async def test_aWorkerThatDoesNotEndIsKilled(
+    reactor: Any, dispatcher: SignalDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Some time after its connections have been closed.
+    """
+    ChildReaper(dispatcher)
+    monkeypatch.setattr(process, "GRACE", 0.1)
+    worker = Heard(reactor)
+    worker.start(python(DEAF))
+    await worker.heard
+    worker.end(0, False)
+    with pytest.raises(RemoteError, match="deaf"):
+        await worker.started
+    await worker.ended.wait()
+    worker.end(0, False)
+    assert worker.state is State.ENDED
+
+
+@inReactor
+async def test_anEndWithoutAReasonIsDescribed(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
+    """
+    By the exit status.
+    """
+    ChildReaper(dispatcher)
+    worker = WorkerProcess(1, None, Sockets(reactor), reactor)
+    worker.start(python("raise SystemExit(3)"))
+    with pytest.raises(RemoteError, match="has exited with status 3"):
+        await worker.started
+
+
+@inReactor
+async def test_aSystemWithoutProcessesIsTriedAgain(
+    reactor: Any, dispatcher: SignalDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    After a pause; the first start fails.
+    """
+
+    def start(self: WorkerProcess, command: Command) -> None:
+        starts.append(self.number)
+        raise BlockingIOError("no process left")
+
+    starts: list[int] = []
+    monkeypatch.setattr(WorkerProcess, "start", start)
+    monkeypatch.setattr(workerset, "_LONGEST_PAUSE", 0.01)
+    sockets = Sockets(reactor)
+    setup = Setup(python(""), sockets, 60.0, 0.0, Limits(), print, reactor)
+    workers = WorkerSet(1, setup, None)
+    with pytest.raises(BlockingIOError):
+        await workers.startService()
+    workers.isServing = True
+    workers.resize(1)
+    while len(starts) < 3:
+        await _turn(reactor)
+    workers.retire(0, False)
+    await workers.whenDrained()
+
+
+def _turn(reactor: Any) -> Deferred[None]:
+    turned: Deferred[None] = Deferred()
+    reactor.callLater(0.001, turned.callback, None)
+    return turned
+
+
+def test_pausesGrow() -> None:
+    """
+    Up to a limit, and not after a long life.
+    """
+    pauses = Pauses()
+    found = [pauses.next(1) for _ in range(12)]
+    assert found[:4] == [0, 0.1, 0.2, 0.4]
+    assert found[-1] == 30
+    assert pauses.next(31) == 0
+    assert pauses.next(1) == 0.1
