@@ -54,6 +54,7 @@ POSIX_TESTS = [
     "tests/children",
     "tests/reload/test_reload.py",
     "tests/test_service.py",
+    "tests/test_reactors.py",
     "tests/test_reactorsignals.py",
     "tests/test_testing.py",
     "tests/test_eventfd.py",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from signal import SIG_DFL, SIGCHLD, SIGINT, SIGTERM
 from typing import Any
 
@@ -47,8 +48,8 @@ class ReactorSignals:
         """
         self._reactor = reactor
         self._dispatcher: SignalDispatcher | None = None
-        self._group: HandlerGroup | None = None
-        self._reaper: ChildReaper | None = None
+        self._group: HandlerGroup
+        self._reaper: ChildReaper
         self._forgetShutdown: Callable[[], None]
 
     def _stopSignals(self) -> list[int]:
@@ -73,6 +74,7 @@ class ReactorSignals:
         )  # a new one if the last one was closed
         if dispatcher is self._dispatcher:
             return
+        self.uninstall()
 
         def stop(info: SigInfo) -> None:
             if not isStopping(dispatcher) and not isClaimed(dispatcher, info.signo):
@@ -88,16 +90,14 @@ class ReactorSignals:
             raise
         self._dispatcher, self._reaper = dispatcher, reaper
         dispatcher._setInternal(True)  # noqa: SLF001
-        self._forgetShutdown = atShutdown(self._reactor, "during", self._shutdown)
+        self._forgetShutdown = atShutdown(
+            self._reactor, "during", partial(self._shutdown, dispatcher)
+        )
 
-    def _shutdown(self) -> None:
+    def _shutdown(self, dispatcher: SignalDispatcher) -> None:
         # Only now: this closes the dispatcher, with the handlers of other code.
-        self._disown()
+        dispatcher._setInternal(False)  # noqa: SLF001
         self._reactor.disconnectAll()
-
-    def _disown(self) -> None:
-        if self._dispatcher is not None:
-            self._dispatcher._setInternal(False)  # noqa: SLF001
 
     def uninstall(self) -> None:
         """
@@ -106,14 +106,12 @@ class ReactorSignals:
         A second call does nothing, nor does a call after the reactor has
         stopped, when all signals are restored already.
         """
-        group, self._group = self._group, None
-        reaper, self._reaper = self._reaper, None
-        if group is not None and reaper is not None:
-            self._disown()
+        dispatcher, self._dispatcher = self._dispatcher, None
+        if dispatcher is not None:
+            dispatcher._setInternal(False)  # noqa: SLF001
             self._forgetShutdown()
-            group.restore()
-            reaper.close()
-        self._dispatcher = None
+            self._group.restore()
+            self._reaper.close()
 
 
 class ChildSignals(ReactorSignals):
