@@ -352,6 +352,22 @@ async def test_aWebSocketIsClosedWithItsReason(
         assert client.received.endswith(b"closed with %d" % (1001 if stops else 1012))
 
 
+@pytest.mark.parametrize("server", ["twisted", "autobahn"])
+@inReactor
+async def test_aWebSocketIsClosedWhenAllIsCut(reactor: Any, server: str) -> None:
+    """
+    Its client learns that the server goes away, and does not have to answer.
+    """
+    async with running(reactor, webSocket(server)) as (reloads, made):
+        client = await made.connect()
+        client.send(REQUEST if server == "twisted" else b"")
+        await until(reactor, lambda: server == "autobahn" or client.received)
+        reloads.cut()
+        await reloads.stopService()
+        await until(reactor, lambda: client.lost)
+        assert client.received.endswith(b"closed with 1001")
+
+
 @inReactor
 async def test_aWebSocketThatIsNotOpenYetIsClosed(
     reactor: Any, monkeypatch: pytest.MonkeyPatch

@@ -21,7 +21,7 @@ from twisted.internet.udp import Port as DatagramPort
 from twisted.logger import Logger
 
 from txsignalfd._reload.draining import DrainingService
-from txsignalfd._reload.httpdraining import HTTPDraining, urgeEnd
+from txsignalfd._reload.httpdraining import HTTPDraining, goAway, urgeEnd
 from txsignalfd._reload.transaction import (
     OneShotEvent,
     Timer,
@@ -35,6 +35,9 @@ _log: Final = Logger("txsignalfd.reload.ReloadService")
 #: Seconds in which a connection may send what was written to it, after its time
 #: limit.  Then it is aborted.
 FLUSH: Final = 1.0
+
+#: Seconds in which a WebSocket that is cut may send why.
+FAREWELL: Final = 0.05
 
 #: Seconds in which an idle HTTP connection may still send a request, when the
 #: server will close it: one may be on its way.
@@ -416,9 +419,18 @@ class Generation:
         """
         Abort all connections, and wait for no answers to datagrams.
         """
-        self._abort()
+        self._answered.fire()
+        self._each(self._cutOne)
         if isinstance(self.service, DrainingService):
             attempt(self.service.cut)
+
+    def _cutOne(self, connection: Any) -> None:
+        told = []
+        attempt(lambda: told.append(goAway(connection)))
+        if any(told):
+            self._callLater(FAREWELL, connection.abortConnection)
+        else:
+            connection.abortConnection()
 
     def _abort(self) -> None:
         self._answered.fire()

@@ -164,6 +164,17 @@ def closeIfIdle(connection: Any) -> bool:
     return True
 
 
+def goAway(connection: Any) -> bool:
+    """
+    Close a WebSocket, because the process ends at once.
+
+    @return: Whether the connection is one that was open.
+    """
+    if connection.disconnecting:
+        return False
+    return _closeWebSocket(channelOf(connection), _GOING_AWAY)
+
+
 def _closeWebSocket(channel: Any, code: int) -> bool:
     # Autobahn's protocol replaces the one of HTTP.
     if hasattr(channel, "sendCloseFrame"):
