@@ -27,6 +27,7 @@ from txsignalfd._control import request as module
 from txsignalfd._control.output import Output
 from txsignalfd._control.request import Answer, Request
 from txsignalfd._control.target import CannotAsk, Target
+from txsignalfd._proc.status import ofProcess
 from txsignalfd._twistd.requests import replyAddress
 
 COMMAND = [sys.executable, "-m", "txsignalfd"]
@@ -120,6 +121,58 @@ def test_withoutPermissionNothingIsRequested(
         )
         with pytest.raises(CannotAsk, match=expected):
             request.run(DEADLINE, lambda answer: None)
+
+
+@pytest.mark.parametrize("name", ["_mayUseThisPackage", "_isInInnerNamespace"])
+def test_aProcessThatEndsMeanwhileIsNotAsked(
+    target: Target, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """
+    Its files in C{/proc} cannot be read any more.
+    """
+
+    def fail(self: Target) -> bool:
+        raise ProcessLookupError(3, "No such process")
+
+    monkeypatch.setattr(Target, name, fail)
+    caught = min(ofProcess(target.pid).main.caught)
+    with pytest.raises(CannotAsk, match=r"^process \d+: No such process"):
+        target.checkCatches(caught)
+
+
+@pytest.mark.parametrize(("name", "busy"), [("hasPending", True), ("canQueue", False)])
+def test_aRequestIsSentWhenItCanArrive(
+    target: Target, monkeypatch: pytest.MonkeyPatch, name: str, busy: bool
+) -> None:
+    """
+    Not while the kernel would merge it, or forget its value.
+    """
+    sent: list[int] = []
+    monkeypatch.setattr(module, "sigqueue", lambda pid, signo, value: sent.append(pid))
+    with closing(Request(target, SIGUSR1, "rotate")) as request:
+        with monkeypatch.context() as patch:
+            value: Any = busy if name == "canQueue" else lambda self, signo: busy
+            patch.setattr(Target, name, value)
+            assert not request._send()
+        assert request._send()
+    assert sent == [target.pid]
+
+
+def test_descriptorsOfOthersAreNotReceived(target: Target) -> None:
+    """
+    Another process may send some to the socket of the command.
+    """
+    with closing(Request(target, SIGUSR1, "rotate")) as request:
+        address = replyAddress(os.getpid(), request._token)
+        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as sender:
+            sender.bind(b"")
+            sender.connect(address)
+            socket.send_fds(sender, [b"STATUS=here"], [0, 1])
+            before = os.listdir("/proc/self/fd")
+            answer = request._receive()
+            assert os.listdir("/proc/self/fd") == before
+    assert answer is not None
+    assert answer.text == "here"
 
 
 def run(*words: str) -> tuple[int, str]:

@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from signal import SIGHUP, SIGUSR1
+from signal import SIGHUP, SIGTERM, SIGUSR1
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ from txsignalfd._twistd.requests import (
 from txsignalfd._twistd.status import DaemonStatus
 from txsignalfd.siginfo import SigInfo, parse
 
-RELOAD, ROTATE = 8 | 1, 8 | 3
+RELOAD, STOP, ROTATE = 8 | 1, 8 | 2, 8 | 3
 
 
 @pytest.fixture
@@ -115,8 +115,20 @@ class Reloads(ReloadService):
         super().__init__(lambda: None, reactor=Clock())
         self.requested = 0
 
+    @property
+    def generations(self) -> Any:
+        """
+        One that drains.
+        """
+        return [Draining()]
+
     def reload(self, info: Any = None) -> Any:
         self.requested += 1
+
+
+class Draining:
+    def status(self) -> dict[str, Any]:
+        return {"connections": 1, "addresses": []}
 
 
 def receive(
@@ -126,7 +138,7 @@ def receive(
     Receive requests, and end.
     """
     answers = Answers(reloads, DaemonStatus(reloads, History(), "/"), Clock())
-    signo = {"reload": SIGHUP, "rotate": SIGUSR1}[action]
+    signo = {"reload": SIGHUP, "rotate": SIGUSR1, "stop": SIGTERM}[action]
     with closing(answers):
         for token in tokens:
             (info,) = parse(record(signo, code=-1, pid=os.getpid(), int=token))
@@ -174,6 +186,16 @@ def test_anActionThatFailsIsAnAnswer(asking: Callable[[int], socket.socket]) -> 
         receive(Reloads(), ROTATE, action="rotate", handler=fail)
     assert receiver.recv(100) == b"X_ACKNOWLEDGED=1"
     assert receiver.recv(100) == b"STATUS=RuntimeError: no disk\nX_EXIT_STATUS=1"
+
+
+def test_severalMayRequestTheStop(asking: Callable[[int], socket.socket]) -> None:
+    """
+    Each of them is told about the connections that drain.
+    """
+    first, second = asking(STOP), asking(STOP + 8)
+    receive(Reloads(), STOP, STOP + 8, action="stop")
+    assert first.recv(100) == second.recv(100) == b"X_ACKNOWLEDGED=1"
+    assert first.recv(100) == b"STATUS=stopping: 1 connection drains"
 
 
 def test_tooManyRequestsAreRefused(

@@ -244,12 +244,12 @@ class Request:
         datagram, ancillary, _, sender = self._socket.recvmsg(
             _LONGEST, socket.CMSG_SPACE(_CREDENTIALS.size)
         )
-        for level, kind, data in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
-                pid, _, _ = _CREDENTIALS.unpack(data)
-                if pid == self._target.pid:
-                    # The daemon may have closed its socket, and be about to end.
-                    with suppress(ConnectionRefusedError):
-                        self._socket.connect(sender)
-                    return Answer.parse(datagram)
-        return None
+        # The buffer has room for the credentials alone, which come first.
+        ((_, _, credentials),) = ancillary
+        pid, _, _ = _CREDENTIALS.unpack(credentials)
+        if pid != self._target.pid:
+            return None
+        # The daemon may have closed its socket, and be about to end.
+        with suppress(ConnectionRefusedError):
+            self._socket.connect(sender)
+        return Answer.parse(datagram)

@@ -15,6 +15,10 @@ from txsignalfd._proc.status import ThreadSignals, ofProcess
 _EXTENSION = b"/txsignalfd/_native/extension."
 
 
+#: The number of words of the line NSpid of a process in this namespace.
+_ONE_PID = 2
+
+
 class CannotAsk(Exception):
     """
     The target cannot be asked; the message says why.
@@ -100,12 +104,17 @@ class Target:
                 f"process {self.pid} has no handler for {signalName(signo)}: it is no"
                 " twistd signalfd that serves"
             )
-        if not self._mayUseThisPackage():
+        try:
+            mayUseThisPackage = self._mayUseThisPackage()
+            isInInnerNamespace = self._isInInnerNamespace()
+        except OSError as error:  # it has just ended
+            raise CannotAsk(f"process {self.pid}: {error.strerror}") from None
+        if not mayUseThisPackage:
             raise CannotAsk(
                 f"process {self.pid} has not loaded txsignalfd: it is no twistd"
                 " signalfd, and was sent no signal"
             )
-        if self._isInInnerNamespace():
+        if isInInnerNamespace:
             raise CannotAsk(
                 f"process {self.pid} is in another pid namespace, and cannot see who"
                 f" asks: {self.enter} --pid"
@@ -120,8 +129,9 @@ class Target:
 
     def _isInInnerNamespace(self) -> bool:
         with open(self._proc("status"), encoding="utf-8", errors="replace") as file:
-            (ids,) = (line.split()[1:] for line in file if line.startswith("NSpid:"))
-        return len(ids) > 1
+            # The pid in each nested namespace, from this one to that of the process.
+            found = [line.split() for line in file if line.startswith("NSpid:")]
+        return any(len(words) > _ONE_PID for words in found)
 
     def _mayUseThisPackage(self) -> bool:
         """
