@@ -313,12 +313,7 @@ class SignalDescriptor:
             self._nextCheck = monotonic() + CHECK_INTERVAL
             for signo in {info.signo for info in infos}:
                 self._checkHandler(signo)
-        # The body of _receiveInfos, without the cost of the call.
-        try:
-            self._receive(infos)
-        except BaseException:
-            self._logFailure(infos)
-        return len(infos)
+        return self._receiveInfos(infos)
 
     def _checkHandler(self, signo: int) -> None:
         """
@@ -404,12 +399,9 @@ class SignalDescriptor:
         try:
             self._receive(infos)
         except BaseException:
-            self._logFailure(infos)
+            # If it were raised, the reactor would drop the descriptor.
+            _log.failure("receiving {infos} failed", infos=infos)
         return len(infos)
-
-    def _logFailure(self, infos: list[SigInfo]) -> None:
-        # If it were raised, the reactor would drop the descriptor.
-        _log.failure("receiving {infos} failed", infos=infos)
 
     def close(self) -> None:
         """
