@@ -5,13 +5,14 @@ L{DrainingService}: a service that drains its connections itself.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
 
-class DrainingService(Service):
+class DrainingService(Service, ABC):
     """
     A service whose connections belong to other processes.
 
@@ -25,6 +26,7 @@ class DrainingService(Service):
     closed = 0
     limit = ""
 
+    @abstractmethod
     def retire(self, seconds: float, isReplaced: bool) -> None:
         """
         Accept no more connections, and drain those that are open.
@@ -34,23 +36,22 @@ class DrainingService(Service):
         @param seconds: The time limit for open connections.
         @param isReplaced: Whether another generation serves.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def whenDrained(self) -> Deferred[None]:
         """
         @return: A Deferred that fires when no connection is left after L{retire}.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def cut(self) -> None:
         """
         Abort all connections.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def status(self) -> dict[str, Any]:
         """
         Describe the service for a program: C{connections}, C{addresses}, and
         anything else.
         """
-        raise NotImplementedError
