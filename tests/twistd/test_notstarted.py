@@ -43,6 +43,7 @@ def test_thePortIsInUse(tmp_path: Path) -> None:
     )
     assert output.splitlines()[-1] == line
     assert "Traceback" not in output
+    assert "has ended" not in output
 
 
 def test_aServiceThatListensNowhereAndOnlyLogsItIsNotStarted(tmp_path: Path) -> None:

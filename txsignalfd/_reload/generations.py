@@ -395,8 +395,9 @@ class Generations:
 
     def giveUp(self) -> None:
         """
-        Stop, and wait for nothing.
+        Stop, and wait for nothing: the first generation cannot start.
         """
+        self.logsEnd = False
         self.stop(0)
         self._cut()
         self._finish()
