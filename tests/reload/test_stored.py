@@ -43,8 +43,9 @@ def _waitForNames(store: DescriptorStore, *names: str) -> None:
     waitFor(hasAll, f"{names} are stored, not {list(store.stored)}")
 
 
+@pytest.mark.parametrize("options", [[], ["--workers=1"]], ids=["", "workers"])
 @pytest.mark.parametrize("signo", [SIGTERM, SIGKILL])
-def test_aRestartRefusesNobody(tmp_path: Path, signo: int) -> None:
+def test_aRestartRefusesNobody(tmp_path: Path, signo: int, options: list[str]) -> None:
     """
     New connections wait in the store, also when the daemon was killed.
     """
@@ -52,14 +53,14 @@ def test_aRestartRefusesNobody(tmp_path: Path, signo: int) -> None:
     connects = [tcp(port), unix(path)]
     write(tmp_path, listen=[*_at(port), f"unix:{path}"])
     with descriptorStore(tmp_path) as store:
-        with store.serving("served") as daemon:
+        with store.serving(*options, "served") as daemon:
             daemon.kill(signo)
             assert daemon.wait() == -signo
         assert len(store.stored) == 2
         clients = [Web(connect) for connect in connects]
         for web in clients:
             web.send("/")
-        with store.serving("served"):
+        with store.serving(*options, "served"):
             for web in clients:
                 with closing(web):
                     assert web.receive().startswith(b"body")
@@ -80,37 +81,41 @@ def test_aReloadUpdatesTheStore(tmp_path: Path) -> None:
         daemon.wait()
 
 
-def test_aPortThatTheNextProcessDoesNotOpenIsClosed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--workers=1"]], ids=["", "workers"])
+def test_aPortThatTheNextProcessDoesNotOpenIsClosed(
+    tmp_path: Path, options: list[str]
+) -> None:
     """
     New connections are refused there, as soon as the service serves.
     """
     port, path, other = freePort(), tmp_path / "socket", freePort()
     write(tmp_path, listen=[*_at(port), f"unix:{path}"])
     with descriptorStore(tmp_path) as store:
-        with store.serving("served") as daemon:
+        with store.serving(*options, "served") as daemon:
             daemon.kill(SIGTERM)
             daemon.wait()
         write(tmp_path, listen=_at(other))
-        with store.serving("served"):
+        with store.serving(*options, "served"):
             waitFor(lambda: not canConnect(tcp(port)), "it is closed")
             _waitForNames(store, _name(other))
             assert [each.name for each in tmp_path.glob("socket*")] == []
 
 
-def test_aLatePortIsOpenMeanwhile(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--workers=1"]], ids=["", "workers"])
+def test_aLatePortIsOpenMeanwhile(tmp_path: Path, options: list[str]) -> None:
     """
     A port that the service opens after its start keeps its socket until then.
     """
     port = freePort()
     write(tmp_path, late=_at(port))
     with descriptorStore(tmp_path) as store:
-        with store.serving("served") as daemon:
+        with store.serving(*options, "served") as daemon:
             _waitForNames(store, _name(port, "late"))
             daemon.kill(SIGTERM)
             daemon.wait()
         with closing(Web(tcp(port))) as web:
             web.send()
-            with store.serving("served"):
+            with store.serving(*options, "served"):
                 assert web.receive()
 
 

@@ -39,7 +39,7 @@ _log: Final = Logger("txsignalfd.reload.ReloadService")
 _PREFIX: Final = "txsignalfd,"
 #: Kinds of ports whose address is a number of a port or a path.
 _NUMBERED: Final = ("TCP", "UDP")
-_PATHS: Final = ("UNIX", "UNIX datagram")
+PATHS: Final = ("UNIX", "UNIX datagram")
 
 #: The longest name that systemd accepts.
 _LONGEST: Final = 255
@@ -67,7 +67,7 @@ def parseName(name: str) -> Stored | None:
     @return: C{None} if it has another form.
     """
     match [unquote(part) for part in name.split(",")]:
-        case [_, late, file, kind, path] if kind in _PATHS:
+        case [_, late, file, kind, path] if kind in PATHS:
             return Stored((kind, path), bool(late), file)
         case [_, late, _, kind, interface, port] if kind in _NUMBERED:
             with suppress(ValueError):
@@ -156,7 +156,7 @@ class SocketStore:
         @param late: Whether it was opened after the service had started.
         """
         key: Any = listener.key
-        if listener in self._stored or key[0] not in (*_NUMBERED, *_PATHS):
+        if listener in self._stored or key[0] not in (*_NUMBERED, *PATHS):
             return
         if listener.isAny or not isinstance(key[1], str):
             return

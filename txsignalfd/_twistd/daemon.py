@@ -165,9 +165,12 @@ class Daemon(Service):
             reapChildren=not self._leaves(SIGCHLD),
             reactor=self._reactor,
         )
-        if self.supervisor is None and (limit := self.notifier.stores):
+        if limit := self.notifier.stores:
             store = SocketStore(limit, self.notifier.store, self.notifier.discard)
             self.reloads.store = store
+            if self.supervisor is not None:
+                # Its workers have the ports of the service.
+                self.supervisor.sockets.restore(store)
         startupSignals.block()
         for signo in DEFAULTS.keys() & self._actions.keys() - self._chosen.keys():
             self._warnIfReplaced(signo)
@@ -269,6 +272,8 @@ class Daemon(Service):
             self._stopExtending()
         if reload.failure is None:
             if reload.number == 1:
+                if self.supervisor is not None:
+                    self.supervisor.sockets.started()
                 _log.info(
                     "pid {pid} serves; {actions}",
                     pid=os.getpid(),

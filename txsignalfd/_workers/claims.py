@@ -31,7 +31,11 @@ _OPTIONS: Final = ("backlog", "mode", "wantPID")
 class ClaimedListener(Listener):
     """
     A duplicate of a socket of the supervisor.
+
+    @ivar isStored: Whether the next supervisor gets the socket, too.
     """
+
+    isStored = False
 
     def __init__(self, key: Any, fd: int, claims: Claims, claim: list[Any]) -> None:
         """
@@ -61,6 +65,8 @@ class ClaimedListener(Listener):
         """
         Refuse new connections in all workers: no supervisor is left.
         """
+        if self.isStored:
+            return
         with suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
@@ -108,6 +114,7 @@ class Claims:
             raise _cannotListen(port, **answer.fields["answer"])
         (fd,) = answer.descriptors
         listener = ClaimedListener(key, fd, self, claim)
+        listener.isStored = answer.fields["answer"]["isStored"]
         os.close(fd)
         self._listeners.add(listener)
         return listener

@@ -287,7 +287,8 @@ class WorkerProcess(ProcessProtocol):
             self._channel.send(answer={"errno": number, "text": text})
             return
         with copy:
-            self._channel.send([copy.fileno()], answer={})
+            isStored = self._sockets.store is not None
+            self._channel.send([copy.fileno()], answer={"isStored": isStored})
 
     def _lost(self) -> None:
         """

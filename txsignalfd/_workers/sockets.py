@@ -17,7 +17,7 @@ from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.logger import Logger
 
 from txsignalfd._reload.generation import Resources
-from txsignalfd._reload.listener import SharedSocket
+from txsignalfd._reload.listener import Listener, SharedSocket
 from txsignalfd._reload.ports import (
     SharedPort,
     TCPPort,
@@ -25,6 +25,7 @@ from txsignalfd._reload.ports import (
     UNIXDatagramPort,
     UNIXPort,
 )
+from txsignalfd._reload.stored import PATHS, SocketStore
 from txsignalfd._reload.transaction import Timer, attempt
 
 _log: Final = Logger("txsignalfd.workers.Sockets")
@@ -93,6 +94,39 @@ class Sockets:
         self._reactor = reactor
         self._entries: dict[Key, _Entry] = {}
         self._replaced = 0
+        #: Where the sockets are stored for the next process.
+        self.store: SocketStore | None = None
+        #: The stored sockets that no worker has claimed yet, and whether they were
+        #: opened late.
+        self._restored: dict[Key, tuple[Listener, bool]] = {}
+
+    def restore(self, store: SocketStore) -> None:
+        """
+        Offer the sockets that the process before has stored, and store new ones.
+        """
+        self.store = store
+        for listener, isLate in store.claim():
+            listener.acquire(self)
+            key: Any = listener.key
+            interface = "" if key[0] in PATHS else key[1]
+            self._restored[key[0], interface, key[-1]] = listener, isLate
+
+    def started(self) -> None:
+        """
+        Close the stored sockets that the first workers have not claimed, and a while
+        later those that were opened late.
+        """
+        self._closeRestored(lambda isLate: not isLate)
+        if self._restored:
+            Timer(self._reactor, LATE, self._closeRestored)
+
+    def _closeRestored(
+        self, isWanted: Callable[[bool], bool] = lambda isLate: True
+    ) -> None:
+        for key, (listener, isLate) in list(self._restored.items()):
+            if isWanted(isLate):
+                del self._restored[key]
+                listener.release(self)
 
     def claim(
         self, key: Key, options: dict[str, Any], user: object, worker: object
@@ -135,7 +169,13 @@ class Sockets:
         port: SharedPort = _PORTS[kind](interface, address, options, self._reactor)
         port.suspended = True
         listener = None if before is None else before.listener
-        port.listenAs((kind, address), listener, Resources())
+        restored, _ = self._restored.pop(key, (None, False))
+        name = (kind, address) if kind in PATHS else (kind, interface, address)
+        port.listenAs(name, listener or restored, Resources())
+        if restored is not None:
+            restored.release(self)
+        if self.store is not None and port.listener is not None:
+            self.store.add(port.listener, options["late"])
         return port
 
     def ports(self, user: object) -> list[Any]:
@@ -211,6 +251,7 @@ class Sockets:
         """
         Close all sockets.
         """
+        self._closeRestored()
         for key in list(self._entries):
             self._close(key)
 

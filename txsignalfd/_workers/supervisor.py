@@ -29,6 +29,7 @@ class Supervisor:
         #: How many workers were added, or, if it is negative, removed.
         self._added = 0
         self._setup = setup
+        self.sockets = setup.sockets
         self._sets: list[WorkerSet] = []
         setup.reactor.addSystemEventTrigger("after", "shutdown", self._close)
 
