@@ -88,6 +88,7 @@ def test_aFailureKeepsTheOldServicesServing(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("{}[0]", "KeyError: 0"),
         ("", "app.tac sets no variable named application"),
     ],
 )
