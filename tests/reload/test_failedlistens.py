@@ -227,31 +227,27 @@ async def test_aServiceMayTryAgain(reactor: Any, port: int) -> None:
         assert await servedBy(reactor, port) == b"1"
 
 
+class TryingAnotherKind(Trying):
+    """
+    A service that uses datagrams if no port is free.
+    """
+
+    def startService(self) -> None:
+        super().startService()
+        if self.port is None:
+            self.port = self.reactor.listenUDP(0, NumberedDatagrams(1))
+
+
+@pytest.mark.parametrize("service", [Trying, TryingAnotherKind])
 @inReactor
 async def test_aServiceThatFindsNoFreePortFails(
-    reactor: Any, busy: int, port: int
+    reactor: Any, busy: int, port: int, service: type[Trying]
 ) -> None:
+    """
+    A port of another kind replaces none.
+    """
     ports = [port]
-    factory = lambda: Trying(reactor, *ports)  # noqa: E731
-    async with serving(reactor, factory) as (reloads, _):
-        ports[:] = [busy]
-        with pytest.raises(CannotListenError, match=str(busy)):
-            await reloads.reload()
-        assert await servedBy(reactor, port) == b"1"
-
-
-@inReactor
-async def test_aPortOfAnotherKindReplacesNone(
-    reactor: Any, busy: int, port: int
-) -> None:
-    class Both(Trying):
-        def startService(self) -> None:
-            super().startService()
-            if self.port is None:
-                self.port = reactor.listenUDP(0, NumberedDatagrams(1))
-
-    ports = [port]
-    factory = lambda: Both(reactor, *ports)  # noqa: E731
+    factory = lambda: service(reactor, *ports)  # noqa: E731
     async with serving(reactor, factory) as (reloads, _):
         ports[:] = [busy]
         with pytest.raises(CannotListenError, match=str(busy)):
