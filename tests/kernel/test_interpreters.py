@@ -8,6 +8,7 @@ import atexit
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from signal import SIGUSR1, SIGUSR2
 
@@ -15,7 +16,9 @@ import pytest
 
 from tests.support.descriptors import blockedSignals, descriptorOf, drained
 from tests.support.kernel import forked
+from tests.support.reactors import DEADLINE
 from txsignalfd import SignalAlreadyWatched, SignalDescriptor, spawning
+from txsignalfd._kernel import mask as _mask
 from txsignalfd._native.extension import lib
 
 #: Watch a signal, send it, and report what was received, or why it cannot be watched.
@@ -121,3 +124,13 @@ def test_endOfTheMainInterpreterRestoresNothing() -> None:
     with descriptorOf(SIGUSR1):
         atexit._run_exitfuncs()
         assert blockedSignals() == {SIGUSR1}
+
+
+@forked
+def test_endOfAnInterpreterInAnotherThread() -> None:
+    """
+    The main interpreter ends in the main thread.
+    """
+    with descriptorOf(SIGUSR1) as (descriptor, _), ThreadPoolExecutor(1) as pool:
+        pool.submit(_mask._restoreAtExit).result(DEADLINE)
+        assert descriptor.signals == frozenset()

@@ -299,6 +299,9 @@ class ReactorBackend:
 
     def _collect(self) -> None:
         collectDeferred()
+        self._receiveSome()
+
+    def _receiveSome(self) -> None:
         if self._descriptor is not None:
             self._descriptor.receiveDeferred(RECORDS_PER_READ)
 
@@ -315,8 +318,7 @@ class ReactorBackend:
     def _receiveDeferred(self) -> None:
         # Before they are looked at: another thread may be adding some.
         self._isWoken = False
-        if self._descriptor is not None:
-            self._descriptor.receiveDeferred(RECORDS_PER_READ)
+        self._receiveSome()
         # A receiver may have closed it.
         if self._descriptor is not None and self._descriptor.hasDeferred:
             self._wake()
