@@ -2,7 +2,7 @@
 """
 Bytes in, L{SigInfo} out: the record of signalfd(2) as a value.
 
-No reactor is involved, and no system call but that of L{read}.
+No reactor is involved, and no system call but that of C{read}.
 
 Programs often only count a signal, or compare its number.  So a L{SigInfo}
 holds its record undecoded, and decodes a field when it is read.  Its base class

@@ -26,7 +26,7 @@ from txsignalfd._reload.sharing import (
     unclaimed,
     unshareInherited,
 )
-from txsignalfd._twistd.actions import DEFAULTS, SIMPLE, parseOn
+from txsignalfd._twistd.actions import DEFAULTS, parseOn
 from txsignalfd._twistd.applications import ApplicationFile, applicationFile
 from txsignalfd._twistd.arguments import metricsEndpoint, signalNumbers
 from txsignalfd._twistd.daemon import Daemon, makeDaemon
@@ -187,7 +187,8 @@ class Options(UsageOptions):
 
     # The help shows this, with its line breaks.
     opt_on.__doc__ = (
-        f"SIGNAL=ACTION: the action of a signal (repeatable): {', '.join(SIMPLE)},"
+        "SIGNAL=ACTION: the action of a signal (repeatable): reload, stop, quit,"
+        " rotate, report, ignore, leave, add-worker, remove-worker,"
         " call:MODULE.FUNCTION or run:COMMAND"
         " (leave: the program handles the signal itself)"
     )

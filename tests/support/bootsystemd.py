@@ -50,7 +50,15 @@ mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t tmpfs tmpfs run
 mount -t tmpfs tmpfs tmp
-mount --rbind /dev dev
+mount -t tmpfs tmpfs dev
+for node in null zero full random urandom tty
+do
+    touch dev/$node
+    mount --bind /dev/$node dev/$node
+done
+mkdir dev/pts dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
 mkdir -p old
 pivot_root . old
 umount -l old

@@ -2,7 +2,7 @@
 """
 L{SignalDescriptor}: a signalfd(2) that a reactor reads.
 
-Each turn of the reactor reads at most L{RECORDS_PER_READ} signals.
+Each turn of the reactor reads at most C{RECORDS_PER_READ} signals.
 L{SignalDescriptor.drain} reads all that were pending when it was called, which are at
 most as many as the kernel queues.
 """
@@ -125,7 +125,7 @@ class SignalDescriptor:
 
         @param signals: The numbers of the signals.
         @param receive: Called with the signals of each read, in their order;
-            at most L{RECORDS_PER_READ} of them.  Its exceptions are logged.
+            at most C{RECORDS_PER_READ} of them.  Its exceptions are logged.
         @param lost: Called once, with the reason, if the reactor drops the descriptor;
             not called after L{close}.
         @param wake: Called in any thread when L{receiveDeferred} has signals to
