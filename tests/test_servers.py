@@ -1,7 +1,8 @@
 """
 Unchanged servers of other projects reload under load, and no request fails.
 
-C{pip install --group servers} installs them.
+The dependency groups C{servers}, C{cowrie} and C{opencanary} have them.  Each test
+prints what docs/servers.rst has in its table.
 """
 
 from __future__ import annotations
@@ -9,7 +10,14 @@ from __future__ import annotations
 import base64
 import json
 import os
-from contextlib import closing
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from signal import SIGTERM
@@ -17,19 +25,86 @@ from typing import Any
 
 import pytest
 
-from tests.support.clients import Connect, Web, keeping, load, opening, tcp
-from tests.support.daemons import reload, serving
+from tests.support.clients import Connect, Web, fetch, keeping, load, opening, tcp
+from tests.support.daemons import (
+    RELOADED,
+    TWISTD,
+    Program,
+    program,
+    reload,
+)
 from tests.support.freeports import freePort
 
 #: The reloads of each server.
-RELOADS = 10
+RELOADS = 3
+
+#: Starts new processes for each reload.
+WORKERS = ["--workers", "1"]
 
 
-def _needs(package: str) -> pytest.MarkDecorator:
+def _needs(package: str, group: str = "servers") -> pytest.MarkDecorator:
     return pytest.mark.skipif(
         find_spec(package) is None,
-        reason=f"needs {package}: pip install --group servers",
+        reason=f"needs {package}: pip install --group {group}",
     )
+
+
+@contextmanager
+def running(directory: Path, *command: str) -> Iterator[Program]:
+    """
+    Run a command in a directory, and wait until its service serves.
+    """
+    with program(directory, "env", "PYTHONPATH=.", *command) as daemon:
+        daemon.waitForOutput(f"pid {daemon.pid} serves")
+        yield daemon
+
+
+def twistd(directory: Path, *command: str) -> Any:
+    """
+    Run C{twistd -n signalfd} in a directory.
+    """
+    return running(directory, TWISTD, "-n", "signalfd", *command)
+
+
+def reloadUnderLoad(
+    name: str,
+    way: str,
+    daemon: Program,
+    *clients: Callable[[], None],
+) -> None:
+    """
+    Reload under load, stop by SIGTERM, and print the results.
+
+    @param name: The distribution.
+    @param way: How it was started.
+    """
+    with load(*clients) as results:
+        for _ in range(RELOADS):
+            reload(daemon)
+            results.waitForAnswers(2)
+    reloads = daemon.output().count(RELOADED)
+    stop(daemon)
+    answers = sum(results.answers)
+    print(
+        f"{name} {version(name)}: {way}: {answers} requests, "
+        f"{len(results.failures)} lost, {reloads} reloads, exit status 143"
+    )
+
+
+def stop(daemon: Program) -> None:
+    """
+    Stop a daemon, which must end by the signal, and must not have logged an error.
+    """
+    daemon.kill(SIGTERM)
+    assert daemon.wait() == -SIGTERM
+    assert "Traceback" not in daemon.output()
+
+
+def webClients(port: int, path: str = "/") -> list[Callable[[], None]]:
+    """
+    One client with a new connection for each request, and one that keeps it.
+    """
+    return [opening(tcp(port), path), keeping(tcp(port), path)]
 
 
 class WebSocket:
@@ -94,15 +169,12 @@ def test_klein(tmp_path: Path) -> None:
     )
     port = freePort()
     listen = f"--listen=tcp:{port}:interface=127.0.0.1"
-    with serving(tmp_path, "web", listen, "--class=app.resource") as daemon:
-        with load(opening(tcp(port)), keeping(tcp(port))):
-            for _ in range(RELOADS):
-                with closing(Web(tcp(port))) as web:
-                    web.send("/slow")
-                    reload(daemon)
-                    assert web.receive() == b"slow"
-        assert daemon.stop() == -SIGTERM
-        assert "Traceback" not in daemon.output()
+    with twistd(tmp_path, "web", listen, "--class=app.resource") as daemon:
+        with closing(Web(tcp(port))) as web:
+            web.send("/slow")
+            reload(daemon)
+            assert web.receive() == b"slow"
+        reloadUnderLoad("klein", "twistd signalfd web", daemon, *webClients(port))
 
 
 @_needs("wormhole_mailbox_server")
@@ -116,56 +188,252 @@ def test_magicWormholeMailboxServer(tmp_path: Path) -> None:
         f"--port=tcp:{port}:interface=127.0.0.1",
         "--channel-db=relay.sqlite",
     ]
-    with serving(tmp_path, *command) as daemon:
+    with twistd(tmp_path, *command) as daemon:
         with closing(WebSocket(tcp(port), "/v1")) as client:
             assert client.receive()["type"] == "welcome"
-            with load(opening(tcp(port)), keeping(tcp(port))):
-                reload(daemon, RELOADS)
+            reload(daemon)
             client.send({"type": "ping", "ping": 7})
             while (answer := client.receive())["type"] == "ack":
                 pass
             assert answer["pong"] == 7
-        with closing(WebSocket(tcp(port), "/v1")) as client:
-            assert client.receive()["type"] == "welcome"
-        assert daemon.stop() == -SIGTERM
-        assert "Traceback" not in daemon.output()
+        reloadUnderLoad(
+            "magic-wormhole-mailbox-server",
+            "twistd signalfd wormhole-mailbox",
+            daemon,
+            *webClients(port),
+        )
 
 
 @_needs("scrapyd")
 def test_scrapyd(tmp_path: Path) -> None:
     """
-    Its application as a plugin; its configuration is read again.
+    By its application file; its configuration is read again.
     """
     port = freePort()
     config = tmp_path / "scrapyd.conf"
     text = f"[scrapyd]\nhttp_port = {port}\nnode_name = old\n"
     config.write_text(text)
-    (tmp_path / "scrapyd_service.py").write_text(
-        "from scrapyd import get_application\n"
-        "from scrapyd.config import Config\n"
-        "from twisted.application.service import IService\n"
-        "from twisted.python.usage import Options\n"
-        "\n"
-        "def makeService(options):\n"
-        "    return IService(get_application(Config()))\n"
-    )
-    plugins = tmp_path / "twisted" / "plugins"
-    plugins.mkdir(parents=True)
-    plugins.joinpath("scrapyd_plugin.py").write_text(
-        "from twisted.application.service import ServiceMaker\n"
-        "scrapyd = ServiceMaker('scrapyd', 'scrapyd_service', '', 'scrapyd')\n"
-    )
-    with serving(tmp_path, "scrapyd") as daemon:
+    with twistd(tmp_path, "-y", _fileOf("scrapyd", "txapp.py")) as daemon:
+        config.write_text(text.replace("old", "new"))
+        reload(daemon)
+        with closing(Web(tcp(port))) as web:
+            assert json.loads(web.get("/daemonstatus.json"))["node_name"] == "new"
+        reloadUnderLoad("scrapyd", "twistd signalfd -y", daemon, *webClients(port))
 
-        def name() -> str:
-            with closing(Web(tcp(port))) as web:
-                return str(json.loads(web.get("/daemonstatus.json"))["node_name"])
 
-        assert name() == "old"
-        with load(opening(tcp(port)), keeping(tcp(port))):
-            reload(daemon, RELOADS)
-            config.write_text(text.replace("old", "new"))
-            reload(daemon)
-            assert name() == "new"
-        assert daemon.stop() == -SIGTERM
-        assert "Traceback" not in daemon.output()
+@_needs("buildbot")
+def test_buildbot(tmp_path: Path) -> None:
+    """
+    With C{--stop-first}, because two masters of one name share a database.
+    """
+    port = freePort()
+    master = tmp_path / "master"
+    _run(tmp_path, "buildbot", "create-master", "--no-logrotate", "master")
+    config = (
+        "from buildbot.plugins import schedulers, util, worker\n"
+        "c = BuildmasterConfig = {}\n"
+        f"c['protocols'] = {{'pb': {{'port': 'tcp:{freePort()}'}}}}\n"
+        "c['schedulers'] = [schedulers.ForceScheduler('f', builderNames=['b'])]\n"
+        "c['workers'] = [worker.Worker('one', 'password')]\n"
+        "factory = util.BuildFactory()\n"
+        "builder = util.BuilderConfig(name='b', workernames=['one'], factory=factory)\n"
+        "c['builders'] = [builder]\n"
+        f"c['www'] = {{'port': 'tcp:{port}:interface=127.0.0.1'}}\n"
+        "c['buildbotNetUsageData'] = None\n"
+        "c['title'] = 'old'\n"
+    )
+    (master / "master.cfg").write_text(config)
+    with twistd(master, "--stop-first", "-y", "buildbot.tac") as daemon:
+        # The application has started, and opens its ports later.
+        daemon.waitForOutput("BuildMaster is running")
+        (master / "master.cfg").write_text(config.replace("old", "new"))
+        reload(daemon)
+        assert b"new" in fetch(tcp(port), "/config")
+        reloadUnderLoad(
+            "buildbot",
+            "twistd signalfd --stop-first -y",
+            daemon,
+            *webClients(port, "/api/v2/masters"),
+        )
+
+
+@_needs("carbon")
+def test_carbon(tmp_path: Path) -> None:
+    """
+    In one process, whose cache all generations share: no reload drops a datapoint.
+    """
+    import whisper
+
+    port, query, pickled = freePort(), freePort(), freePort()
+    conf = tmp_path / "conf"
+    conf.mkdir()
+    (conf / "carbon.conf").write_text(
+        "[cache]\n"
+        "LINE_RECEIVER_INTERFACE = 127.0.0.1\n"
+        f"LINE_RECEIVER_PORT = {port}\n"
+        f"PICKLE_RECEIVER_PORT = {pickled}\n"
+        f"CACHE_QUERY_PORT = {query}\n"
+        "MAX_CREATES_PER_MINUTE = inf\n"
+        "CARBON_METRIC_INTERVAL = 0\n"
+    )
+    (conf / "storage-schemas.conf").write_text(
+        "[all]\npattern = .*\nretentions = 1s:2d\n"
+    )
+    client = Carbon(tcp(port))
+    root = [f"GRAPHITE_ROOT={tmp_path}", f"GRAPHITE_CONF_DIR={conf}"]
+    command = ["carbon-cache", "--config=conf/carbon.conf"]
+    with running(tmp_path, "env", *root, TWISTD, "-n", "signalfd", *command) as daemon:
+        reloadUnderLoad(
+            "carbon",
+            "twistd signalfd carbon-cache",
+            daemon,
+            client,
+        )
+    file = str(tmp_path / "storage" / "whisper" / "load.wsp")
+    end = client.first + client.count
+    _, values = whisper.fetch(file, client.first - 1, end)
+    stored = {int(value) for value in values if value is not None}
+    print(f"carbon has stored {len(stored)} of {client.count} datapoints")
+    # carbon drops what it has not written yet when it stops, and not before.
+    assert stored == set(range(len(stored)))
+
+
+class Carbon:
+    """
+    Sends a datapoint on a connection that it keeps, and one on a new connection.
+    """
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._kept: Any = None
+        self.count = 0
+        self.first = int(time.time()) - 100_000
+
+    def __call__(self) -> None:
+        for connection in self._connections():
+            connection.sendall(b"load %d %d\n" % (self.count, self.first + self.count))
+            self.count += 1
+
+    def _connections(self) -> Iterator[Any]:
+        if self._kept is None or _isClosed(self._kept):
+            self.close()
+            self._kept = self._connect()
+        yield self._kept
+        with closing(self._connect()) as connection:
+            yield connection
+            # The server closes its end when it has received all.
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(1) == b""
+
+    def close(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+
+@_needs("cowrie", "cowrie")
+def test_cowrie(tmp_path: Path) -> None:
+    """
+    In new processes, because its configuration is read when it is imported.
+    """
+    ssh, telnet = freePort(), freePort()
+    (tmp_path / "etc").mkdir()
+    for directory in ("log/cowrie", "run", "lib/cowrie/downloads", "lib/cowrie/tty"):
+        (tmp_path / "var" / directory).mkdir(parents=True)
+    config = tmp_path / "etc" / "cowrie.cfg"
+    text = (
+        "[ssh]\n"
+        f"listen_endpoints = tcp:{ssh}:interface=127.0.0.1\n"
+        "version = SSH-2.0-old\n"
+        "[telnet]\n"
+        "enabled = true\n"
+        f"listen_endpoints = tcp:{telnet}:interface=127.0.0.1\n"
+    )
+    config.write_text(text)
+    # It refuses to run as root.
+    other = ["unshare", "--user", "--map-user=1000"] if os.getuid() == 0 else []
+    whole = [*other, TWISTD, "-n", "signalfd", *WORKERS, "cowrie"]
+    with running(tmp_path, *whole) as daemon:
+        config.write_text(text.replace("old", "new"))
+        reload(daemon)
+        with closing(tcp(ssh)()) as connection:
+            assert connection.recv(100) == b"SSH-2.0-new\r\n"
+        reloadUnderLoad(
+            "cowrie",
+            "twistd signalfd --workers 1 cowrie",
+            daemon,
+            greeted(tcp(ssh)),
+            greeted(tcp(telnet)),
+        )
+
+
+def _isClosed(connection: socket.socket) -> bool:
+    readable, _, _ = select.select([connection], [], [], 0)
+    return bool(readable)
+
+
+def greeted(connect: Connect) -> Callable[[], None]:
+    """
+    A client that opens a connection and waits for the server's greeting.
+    """
+
+    def request() -> None:
+        with closing(connect()) as connection:
+            assert connection.recv(100) != b""
+
+    return request
+
+
+@_needs("opencanary", "opencanary")
+def test_openCanary(tmp_path: Path) -> None:
+    """
+    In new processes, because its configuration is read when it is imported.
+    """
+    port = freePort()
+    config = tmp_path / "opencanary.conf"
+    settings = {
+        "device.node_id": "test",
+        "device.listen_addr": "127.0.0.1",
+        "http.enabled": True,
+        "http.port": port,
+        "http.banner": "old",
+        "http.skin": "basicLogin",
+        "logger": {
+            "class": "PyLogger",
+            "kwargs": {
+                "formatters": {"plain": {"format": "%(message)s"}},
+                "handlers": {
+                    "file": {
+                        "class": "logging.FileHandler",
+                        "filename": "canary.log",
+                    }
+                },
+            },
+        },
+    }
+    config.write_text(json.dumps(settings))
+    tac = str(Path(TWISTD).parent / "opencanary.tac")
+    with twistd(tmp_path, *WORKERS, "-y", tac) as daemon:
+        config.write_text(json.dumps({**settings, "http.banner": "new"}))
+        reload(daemon)
+        with closing(tcp(port)()) as connection:
+            connection.sendall(b"GET /index.html HTTP/1.0\r\n\r\n")
+            assert b"Server: new" in connection.makefile("rb").read()
+        reloadUnderLoad(
+            "opencanary",
+            "twistd signalfd --workers 1 -y",
+            daemon,
+            *webClients(port, "/index.html"),
+        )
+
+
+def _fileOf(package: str, name: str) -> str:
+    found = find_spec(package)
+    assert found is not None
+    assert found.origin is not None
+    return str(Path(found.origin).parent / name)
+
+
+def _run(directory: Path, script: str, *arguments: str) -> None:
+    command = [sys.executable, str(Path(TWISTD).parent / script), *arguments]
+    subprocess.run(command, cwd=directory, check=True, capture_output=True)

@@ -43,6 +43,7 @@ from txsignalfd._twistd.startup import removeOwnPidfile, startupSignals
 from txsignalfd._twistd.supervising import makeSupervisor, makeWorker
 from txsignalfd._twistd.workeroptions import (
     FLAGS,
+    OF_SUPERVISOR,
     OF_WORKERS,
     PARAMETERS,
     Unparsed,
@@ -223,8 +224,16 @@ class Options(UsageOptions):
     def __setitem__(self, key: str, value: Any) -> None:
         if super().__contains__(key) or key not in self:
             super().__setitem__(key, value)
-        elif self.isStarting and self.parent is not None:
+        elif self.parent is not None and self._isForTwistd(key):
             self.parent[key] = value
+
+    def _isForTwistd(self, key: str) -> bool:
+        """
+        Whether a plugin may set an option of twistd now.
+
+        A worker that writes the pidfile of its service would hinder the next one.
+        """
+        return self.isStarting and not (self.worker and key in OF_SUPERVISOR)
 
     def __contains__(self, key: object) -> bool:
         return super().__contains__(key) or key in (self.parent or {})

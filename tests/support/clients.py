@@ -10,7 +10,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from tests.support.daemons import waitFor
 from tests.support.reactors import DEADLINE
@@ -156,13 +156,13 @@ def fetch(connect: Connect, path: str = "/") -> bytes:
         return web.get(path, last=True)
 
 
-def opening(connect: Connect) -> Callable[[], None]:
+def opening(connect: Connect, path: str = "/") -> Callable[[], None]:
     """
     A client that opens a connection for each request.
     """
 
     def request() -> None:
-        fetch(connect)
+        fetch(connect, path)
 
     return request
 
@@ -172,14 +172,15 @@ class keeping:  # noqa: N801 - beside opening()
     A client that keeps its connection until the server announces the end.
     """
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Connect, path: str = "/") -> None:
         self._connect = connect
+        self._path = path
         self._web: Web | None = None
 
     def __call__(self) -> None:
         if self._web is None:
             self._web = Web(self._connect)
-        self._web.get()
+        self._web.get(self._path)
         if self._web.isOver:
             self.close()
 
@@ -209,6 +210,18 @@ class echoing:  # noqa: N801 - beside opening()
 
     def close(self) -> None:
         self._socket.close()
+
+
+@runtime_checkable
+class Closeable(Protocol):
+    """
+    A client that keeps a connection.
+    """
+
+    def close(self) -> None:
+        """
+        Close the connection.
+        """
 
 
 class Load:
@@ -270,6 +283,6 @@ def load(*clients: Callable[[], None]) -> Iterator[Load]:
         for thread in threads:
             thread.join(2 * DEADLINE)
         for request in clients:
-            if isinstance(request, (keeping, echoing)):
+            if isinstance(request, Closeable):
                 request.close()
     assert running.failures == [], running.failures

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGRTMIN, SIGTERM, SIGUSR1
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.application.service import Application, IServiceCollection, Service
@@ -585,6 +585,18 @@ def test_aPluginSetsOptionsOfTwistdAtItsStart() -> None:
     assert options["pidfile"] == ""
     options["other"] = 3
     assert "other" not in options.parent
+
+
+def test_aPluginInAWorkerLeavesThePidfileToTheSupervisor() -> None:
+    """
+    Otherwise the next worker would find a daemon that runs already.
+    """
+    options = parsed("socks", pidfile="", uid=None)
+    options.worker = cast("Any", object())
+    options["pidfile"] = "service.pid"
+    options["uid"] = 1000
+    assert options.parent is not None
+    assert (options.parent["pidfile"], options.parent["uid"]) == ("", 1000)
 
 
 def factoryThat(act: Callable[[Any], None]) -> PluginFactory:

@@ -33,7 +33,7 @@ OF_WORKERS: Final = (
 )
 
 #: Options of twistd that are the supervisor's.
-_OF_SUPERVISOR: Final = ("pidfile", "logfile", "syslog", "debug")
+OF_SUPERVISOR: Final = ("pidfile", "logfile", "syslog", "debug")
 
 
 def seconds(option: str, text: str) -> float:
@@ -183,8 +183,10 @@ def becomeWorker(twistd: Any) -> Worker | None:
     from txsignalfd._workers.worker import Worker
     from txsignalfd._workers.workerlog import observer
 
-    for option in _OF_SUPERVISOR:
+    for option in OF_SUPERVISOR:
         twistd[option] = None
+    # A plugin may expect that it is a string.
+    twistd["pidfile"] = ""
     twistd["nodaemon"] = True
     twistd["logger"] = fullyQualifiedName(observer)
     return Worker(place, reactor)
