@@ -240,7 +240,7 @@ def test_buildbot(tmp_path: Path) -> None:
         "c['builders'] = [builder]\n"
         f"c['www'] = {{'port': 'tcp:{port}:interface=127.0.0.1'}}\n"
         "c['buildbotNetUsageData'] = None\n"
-        "c['title'] = 'old'\n"
+        "c['title'] = 'old title'\n"
     )
     (master / "master.cfg").write_text(config)
     with twistd(master, "--stop-first", "-y", "buildbot.tac") as daemon:
@@ -248,7 +248,7 @@ def test_buildbot(tmp_path: Path) -> None:
         daemon.waitForOutput("BuildMaster is running")
         (master / "master.cfg").write_text(config.replace("old", "new"))
         reload(daemon)
-        assert b"new" in fetch(tcp(port), "/config")
+        assert b"new title" in fetch(tcp(port), "/config")
         reloadUnderLoad(
             "buildbot",
             "twistd signalfd --stop-first -y",
