@@ -390,3 +390,21 @@ def test_unwatchReturnsDuringAFlood() -> None:
 
         runReactor(reactor, main)
     signal.signal(SIGRTMIN, saved)
+
+
+def test_aReactorThatCannotBeWokenIsTriedAgain() -> None:
+    """
+    With the next signal, as after memory was exhausted.
+    """
+    calls: list[object] = []
+
+    class Exhausted:
+        def callFromThread(self, function: object) -> None:
+            calls.append(function)
+            raise MemoryError
+
+    backend: Any = SignalDispatcher(Exhausted())._backend
+    for count in (1, 2):
+        with pytest.raises(MemoryError):
+            backend._wake()
+        assert len(calls) == count

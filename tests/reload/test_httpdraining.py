@@ -12,6 +12,7 @@ from twisted.internet.endpoints import SSL4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions, PrivateCertificate
+from twisted.internet.testing import StringTransport
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
@@ -29,6 +30,7 @@ from tests.support.websites import (
 )
 from txsignalfd import ReloadService
 from txsignalfd._reload.generation import Generation
+from txsignalfd._reload.httpdraining import goAway
 
 pytestmark = pytest.mark.usefixtures("closesIdleSoon")
 
@@ -419,3 +421,12 @@ async def test_aTLSConnectionIsClosedInOrder(reactor: Any, certificate: Path) ->
         assert client.lost is not None
         assert client.lost.check(ConnectionDone)
         await ended
+
+
+def test_aConnectionThatClosesIsNotToldMore() -> None:
+    """
+    A WebSocket may have been closed just before the process ends at once.
+    """
+    transport = StringTransport()
+    transport.loseConnection()
+    assert goAway(transport) is False

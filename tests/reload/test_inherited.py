@@ -30,7 +30,11 @@ from tests.support.ports import (
 )
 from tests.support.reactors import turn
 from txsignalfd import ReloadService
-from txsignalfd._reload.sharing import shareInherited, unshareInherited
+from txsignalfd._reload.sharing import (
+    shareInherited,
+    takeInherited,
+    unshareInherited,
+)
 
 pytestmark = pytest.mark.usefixtures("withoutPause")
 
@@ -249,3 +253,19 @@ async def test_aDuplicateThatIsNotAdoptedIsClosed(
         bad.clear()
         await reloads.stopService()
         await turn(reactor)
+
+
+@pytest.mark.parametrize("isShared", [False, True])
+def test_descriptorsAreTakenByTheBeginningOfTheirNames(
+    monkeypatch: pytest.MonkeyPatch, isShared: bool
+) -> None:
+    """
+    Endpoints do not see these any more.
+    """
+    listenFDs = ListenFDs([7, 8], ["web", "control"])
+    monkeypatch.setattr(endpoints._SystemdParser, "_sddaemon", listenFDs)
+    if isShared:
+        shareInherited()
+    assert takeInherited("control") == [("control", 8)]
+    assert takeInherited("control") == []
+    assert endpoints._SystemdParser._sddaemon.inheritedDescriptors() == [7]

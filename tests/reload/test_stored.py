@@ -43,15 +43,24 @@ def _waitForNames(store: DescriptorStore, *names: str) -> None:
     waitFor(hasAll, f"{names} are stored, not {list(store.stored)}")
 
 
-@pytest.mark.parametrize("options", [[], ["--workers=1"]], ids=["", "workers"])
-@pytest.mark.parametrize("signo", [SIGTERM, SIGKILL])
-def test_aRestartRefusesNobody(tmp_path: Path, signo: int, options: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("signo", "lock", "options"),
+    [
+        (SIGTERM, 1, []),
+        (SIGKILL, 0, []),
+        (SIGTERM, 0, ["--workers=1"]),
+        (SIGKILL, 1, ["--workers=1"]),
+    ],
+)
+def test_aRestartRefusesNobody(
+    tmp_path: Path, signo: int, lock: int, options: list[str]
+) -> None:
     """
     New connections wait in the store, also when the daemon was killed.
     """
     port, path = freePort(), str(tmp_path / "socket")
     connects = [tcp(port), unix(path)]
-    write(tmp_path, listen=[*_at(port), f"unix:{path}"])
+    write(tmp_path, listen=[*_at(port), f"unix:{path}:lockfile={lock}"])
     with descriptorStore(tmp_path) as store:
         with store.serving(*options, "served") as daemon:
             daemon.kill(signo)

@@ -9,7 +9,7 @@ import signal
 import struct
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2
+from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGUSR1, SIGUSR2
 from time import monotonic
 from typing import Any, cast
 
@@ -26,12 +26,14 @@ from tests.support.servicemanager import listening
 from tests.support.worlds import needsLinux
 from txsignalfd import ReloadService, SignalService
 from txsignalfd._native.extension import lib
+from txsignalfd._native.names import CODES
 from txsignalfd._twistd import daemon, startup
 from txsignalfd._twistd.actions import DEFAULTS, REPEAT, Action, parseOn
 from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.notstarted import NotStarted
 from txsignalfd._twistd.startup import StartupSignals
 from txsignalfd._twistd.systemd import Notifier
+from txsignalfd.siginfo import SigInfo
 
 SI_USER, SI_QUEUE, SI_KERNEL = 0, -1, 0x80
 
@@ -705,3 +707,24 @@ def test_systemdMayEndAServiceThatDoesNotStop(monkeypatch: pytest.MonkeyPatch) -
         reloads.cut()
 
     runDaemon(test, factory=lambda _: Stuck)
+
+
+@pytest.mark.parametrize(
+    ("code", "change"), [("SI_USER", [1]), ("SI_KERNEL", [])], ids=["user", "terminal"]
+)
+def test_aTerminalDoesNotAddWorkers(code: str, change: list[int]) -> None:
+    """
+    It sends SIGTTIN to a background job that reads from it.
+    """
+    changes: list[int] = []
+
+    class Counting:
+        def resize(self, change: int) -> None:
+            changes.append(change)
+
+    with newReactor() as reactor:
+        reloads = ReloadService(Service, reactor=reactor)
+        made = Daemon(reloads, {}, True, Notifier(reactor, {}), reactor)
+        made.supervisor = cast(Any, Counting())
+        made._resize(1, SigInfo.make(SIGTTIN, code=CODES[code]))
+    assert changes == change

@@ -41,7 +41,7 @@ from tests.support.daemons import (
     waitFor,
 )
 from tests.support.observers import LOG, logging
-from txsignalfd._twistd.logs import rotateLogs
+from txsignalfd._twistd.logs import reopenLogs, rotateLogs
 
 #: A service that rotates on SIGUSR1, and appends the outcome to a file.
 SERVICE = """
@@ -534,6 +534,18 @@ def test_otherLogFilesAreReopened(removed: bool, tmp_path: Path) -> None:
             file.write("new")
     assert other.read_text() == "new"
     assert not (tmp_path / "closed").exists()
+
+
+def test_onlyFilesThatWereMovedAreReopened(tmp_path: Path) -> None:
+    """
+    A worker reopens the files of its service, and rotates none.
+    """
+    with logFile(tmp_path / "stays"), logFile(tmp_path / "moved") as moved:
+        (tmp_path / "moved").rename(tmp_path / "old")
+        reopenLogs()
+        moved.write("new")
+    assert (tmp_path / "moved").read_text() == "new"
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_aReopenedFileHasItsDefaultMode(tmp_path: Path) -> None:

@@ -464,3 +464,15 @@ def test_theQueueIsSentAfterTheReactorHasStopped(manager: ServiceManager) -> Non
         manager.empty()
         notifier.stopping()
         assert manager.readAll() == [{"READY": "1"}, {"STOPPING": "1"}]
+
+
+def test_theWatchdogIsFedOnlyWhileTheServiceIsAlive(
+    idle: Any, manager: ServiceManager
+) -> None:
+    """
+    A supervisor is alive while a worker serves.
+    """
+    with notifying(idle, manager.environ, WATCHDOG_USEC="200000") as notifier:
+        notifier.isAlive = lambda: False
+        notifier.startWatchdog()
+        assert not manager.hasMessage()
