@@ -150,6 +150,8 @@ def test_moduleNamesItsTests(module: str) -> None:
 #: Import every module that a program imports, and print what has changed.
 IMPORT_ALL = """
 import importlib, os, signal, sys
+# twistd imports it, and from Python 3.13 on its readline catches SIGWINCH.
+import pdb
 
 def state():
     with open("/proc/self/status", errors="replace") as status:

@@ -28,6 +28,7 @@ from tests.support.processes import inPidNamespace
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
 from tests.support.servicemanager import listening
+from tests.support.worlds import needsSignalfd
 
 #: A program that runs the service of L{tests.support.served}.
 MAIN = """
@@ -272,6 +273,7 @@ run(Ignoring, log=sys.stdout)
 """
 
 
+@needsSignalfd
 def test_theCommandReloadsAServiceThatIgnoresSighup(tmp_path: Path) -> None:
     """
     As often as it is asked.
@@ -382,7 +384,7 @@ from txsignalfd import run
 
 def call():
     try:
-        run(lambda: print("made"))
+        run(lambda: print("ma" + "de"))
     except Exception:
         traceback.print_exc()
 
