@@ -472,6 +472,7 @@ async def test_deferredSignalsLeaveTheReactorItsTurns(reactor: Any) -> None:
     assert max(b - a for a, b in pairwise(turns)) <= 3 * RECORDS_PER_READ
 
 
+@needsLinux
 @forked
 def test_deferredSignalsAreLimited(
     monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]
