@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from twisted.internet import default
 from twisted.internet.main import installReactor
+from twisted.internet.posixbase import PosixReactorBase
 from twisted.python.reflect import namedAny
 
 from txsignalfd.reactorsignals import ReactorSignalsMixin
@@ -26,12 +27,12 @@ _CLASSES = {
 }
 
 
-def _best() -> type:
+def _best() -> type[PosixReactorBase]:
     """
     Return the class of the reactor that Twisted takes by default on this system.
     """
     module = default.install.__module__
-    found: type = namedAny(f"{module}.{_CLASSES[module]}")
+    found: type[PosixReactorBase] = namedAny(f"{module}.{_CLASSES[module]}")
     return found
 
 

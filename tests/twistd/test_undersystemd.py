@@ -167,7 +167,7 @@ def test_execReloadMakesAFailedReloadFail(tmp_path: Path) -> None:
         assert running.show("ActiveState") == "active"
         command = [*ask.split(), "status", f"unit:{running.name}"]
         status = subprocess.check_output(command, text=True, timeout=DEADLINE)
-        assert "reloads: 1 done, 1 failed" in status
+        assert "reloads: 1 succeeded, 1 failed" in status
 
 
 def test_aStopMayTakeLongerThanTimeoutStopSec(tmp_path: Path) -> None:
