@@ -111,3 +111,19 @@ async def test_theEndOfTheOtherProcessIsNoticed(reactor: Any) -> None:
         other.request(text="question")
     other.start()
     await other.lost
+
+
+@inReactor
+async def test_aFloodOfMessagesLeavesTurnsToOthers(reactor: Any) -> None:
+    """
+    The rest is received in the next turn.
+    """
+    one, other = pair(reactor)
+    for number in range(65):
+        one.send(number=number)
+    other.doRead()
+    assert len(other.messages) == 64
+    other.doRead()
+    assert len(other.messages) == 65
+    other.close()
+    one.close()

@@ -4,10 +4,18 @@ The options of C{twistd signalfd} for workers.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from twisted.python.usage import UsageError
 
-from txsignalfd._twistd.workeroptions import becomeSupervisor, workerCount
+from txsignalfd._twistd.workeroptions import (
+    becomeSupervisor,
+    watchedBy,
+    watchedPaths,
+    workerCount,
+)
 from txsignalfd.tap import Options
 
 
@@ -53,3 +61,15 @@ def test_chrootIsRefused() -> None:
     twistd = {"nodaemon": True, "chroot": None, "uid": 1000, "gid": 1000}
     becomeSupervisor(twistd)
     assert twistd["uid"] is twistd["gid"] is None
+
+
+def test_pathsAreWatchedForACommandToo(tmp_path: Path) -> None:
+    """
+    Which has no application file.
+    """
+    file = tmp_path / "settings.json"
+    file.touch()
+    text = f"{tmp_path}{os.pathsep}{file}"
+    options = Options()
+    options["watch-path"] = watchedPaths(text)
+    assert watchedBy(options) == [str(tmp_path), str(file)]

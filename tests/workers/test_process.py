@@ -94,12 +94,12 @@ async def test_aSystemWithoutProcessesIsTriedAgain(
     After a pause; the first start fails.
     """
 
-    def start(self: WorkerProcess, command: Command) -> None:
-        starts.append(self.number)
+    def spawnProcess(worker: WorkerProcess, *_: object, **__: object) -> None:
+        starts.append(worker.number)
         raise BlockingIOError("no process left")
 
     starts: list[int] = []
-    monkeypatch.setattr(WorkerProcess, "start", start)
+    monkeypatch.setattr(reactor, "spawnProcess", spawnProcess)
     monkeypatch.setattr(workerset, "_LONGEST_PAUSE", 0.01)
     sockets = Sockets(reactor)
     setup = Setup(python(""), sockets, 60.0, 0.0, Limits(), print, reactor)

@@ -12,8 +12,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGHUP, SIGTERM, SIGUSR2
+from typing import Any
 
 import pytest
+from twisted.internet.error import CannotListenError
+from twisted.internet.testing import MemoryReactorClock
 
 from tests.support.clients import (
     canConnect,
@@ -29,6 +32,9 @@ from tests.support.clients import (
 from tests.support.daemons import Program, reload, serving, waitFor
 from tests.support.freeports import freePort
 from tests.support.served import write
+from txsignalfd._workers.channel import Channel, socketPair
+from txsignalfd._workers.claims import Claims
+from txsignalfd._workers.sockets import Sockets
 
 
 def listen(port: int) -> str:
@@ -210,3 +216,41 @@ def test_theStatusShowsTheWorkers(tmp_path: Path) -> None:
         )
         client.close()
         stop(daemon)
+
+
+def test_theLastWorkerLeavesItsSockets() -> None:
+    """
+    To the worker that takes its place.
+    """
+    sockets = Sockets(MemoryReactorClock())
+    key = ("TCP", "127.0.0.1", 0, 1)
+    for worker in ("first", "second"):
+        sockets.claim(key, {"backlog": 5, "late": False}, "user", worker).close()
+    sockets.forget("user", "first")
+    sockets.forget("user", "second")
+    assert sockets.keys("user") == [key]
+    sockets.release(key, "user", "second")
+    assert sockets.keys("user") == []
+
+
+class Port:
+    """
+    What a claim needs of a port.
+    """
+
+    port = 80
+
+
+def test_aFewPortsAreTheWorkersOwn() -> None:
+    """
+    The supervisor is not asked for those.
+    """
+    end, other = socketPair()
+    claims = Claims(Channel(end, None, print, print))
+    port: Any = Port()
+    assert claims.supply(("UDP", "", 0), port) is None
+    assert claims.supply(("multicast", "", 8005), port) is None
+    other.close()
+    with pytest.raises(CannotListenError, match="the supervisor has ended"):
+        claims.supply(("TCP", "", 80), port)
+    end.close()

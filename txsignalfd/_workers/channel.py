@@ -129,10 +129,10 @@ class Channel:
         except ConnectionError:
             return None
         descriptors = array("i")
-        for level, kind, rights in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                whole = len(rights) - len(rights) % descriptors.itemsize
-                descriptors.frombytes(rights[:whole])
+        # No option of the socket asks for other control messages than SCM_RIGHTS.
+        for _level, _kind, rights in ancillary:
+            whole = len(rights) - len(rights) % descriptors.itemsize
+            descriptors.frombytes(rights[:whole])
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
         return Message(json.loads(data), list(descriptors)) if data else None

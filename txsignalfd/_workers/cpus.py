@@ -34,11 +34,10 @@ def _quotas(root: str) -> list[int]:
         (name,) = (line[3:] for line in text.splitlines() if line.startswith("0::"))
         top = Path(f"{root}/sys/fs/cgroup")
         cgroup = top / name.lstrip("/")
-        for directory in (cgroup, *cgroup.parents):
+        around = [cgroup, *cgroup.parents]
+        for directory in around[: around.index(top) + 1]:
             with suppress(OSError):
                 quota, period = (directory / "cpu.max").read_text("ascii").split()
                 if quota != "max":
                     found.append(ceil(int(quota) / int(period)))
-            if directory == top:
-                break
     return found

@@ -154,9 +154,7 @@ class WorkerProcess(ProcessProtocol):
         @raise OSError: If the system has no process or descriptor left.
         """
         descriptors, names = inherited()
-        end = 3 + len(descriptors)
-        while end in descriptors:
-            end += 1
+        end = max([2, *descriptors]) + 1
         place = Membership(self.number, os.getpid(), end, descriptors, names)
         mine, other = socketPair()
         self._channel = Channel(mine, self._reactor, self._received, self._lost)
