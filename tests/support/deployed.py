@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.daemons import TWISTD
+from tests.support.daemons import commandFor
 
 #: An application file whose code is in a module.
 TAC = """
@@ -40,5 +40,5 @@ def application(directory: Path, *options: str) -> list[str]:
     """
     Return the command that runs the application file.
     """
-    environment = ["env", "PYTHONPATH=.", "PYTHONDONTWRITEBYTECODE=1"]
-    return [*environment, TWISTD, "-n", "signalfd", *options, "-y", "app.tac"]
+    whole = commandFor(directory, *options, "-y", "app.tac")
+    return ["env", "PYTHONDONTWRITEBYTECODE=1", *whole]
