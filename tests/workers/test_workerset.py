@@ -209,3 +209,16 @@ def test_aSupervisorServesIfAnyWorkerDoes(monkeypatch: pytest.MonkeyPatch) -> No
     assert supervisor.isServing
     assert str(supervisor) == "the supervisor"
     workers.end()
+
+
+def test_limitsAreForWorkersThatServe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    One that is still starting is not replaced.
+    """
+    workers = Workers(monkeypatch, 1)
+    workers.serve()
+    workers.set.resize(2)
+    workers.made[1].ageLimit = -1
+    workers.clock.advance(1)
+    assert len(workers.made) == 2
+    workers.end()
