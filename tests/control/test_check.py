@@ -23,7 +23,7 @@ from txsignalfd._control import targetcheck
 from txsignalfd._control.request import Request
 from txsignalfd._control.target import CannotAsk, Target
 
-SYSTEMD = "systemd:domain=INET:index=0"
+SYSTEMD = ("systemd:domain=INET:index=0", "systemd:domain=INET:name=web")
 
 TAC = """
 from twisted.application.service import Application, Service
@@ -52,7 +52,8 @@ def check(directory: Path, *arguments: str) -> tuple[int, str, str]:
     [
         ["signalfd"],
         ["web", "--path=."],
-        ["signalfd", "--on=HUP=ignore", "web", "--path=.", f"--listen={SYSTEMD}"],
+        ["signalfd", "--on=HUP=ignore", "web", "--path=.", f"--listen={SYSTEMD[0]}"],
+        ["signalfd", "web", "--path=.", f"--listen={SYSTEMD[1]}"],
         ["--reactor=poll", "-y", "app.tac", "signalfd"],
         ["-n", "--pidfile=x.pid", "--logfile=x.log", "web", "--path=."],
         ["-y", "app.tac"],
