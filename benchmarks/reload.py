@@ -216,6 +216,7 @@ class Paced:
         Send the next request, and receive its answer.
         """
         self._due += PACE
+        # A fixed pace, as of clients that do not wait for each other.
         time.sleep(max(0.0, self._due - time.monotonic()))
         self._request()
         self.answers.append((self._due, time.monotonic() - self._due))

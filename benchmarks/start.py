@@ -60,6 +60,7 @@ def firstAnswer(name: str, directory: str) -> tuple[float, float, float]:
     ) as daemon:
         try:
             while not canConnect(tcp(port)):
+                # No event says that another program listens.
                 time.sleep(PAUSE)
             fetch(tcp(port))
             taken = time.perf_counter() - before

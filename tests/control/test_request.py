@@ -199,7 +199,7 @@ def test_fromAnotherNetworkNamespaceNothingIsRequested(tmp_path: Path) -> None:
 
 def test_fromAnOuterPidNamespaceNothingIsRequested(tmp_path: Path) -> None:
     """
-    The daemon does not see who asks.
+    The kernel hides the pid of the requester from the daemon.
     """
     write(tmp_path)
     with asInit(tmp_path, "served") as (outer, pid):

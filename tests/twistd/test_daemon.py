@@ -328,7 +328,7 @@ import os, signal, subprocess, sys, time
 def hangUp(*_):
     job.send_signal(signal.SIGHUP)
     while ": stopping" not in open("log").read():
-        time.sleep(0.001)
+        time.sleep(0.001)  # only the log shows it, and the test has a deadline
     os._exit(0)
 signal.signal(signal.SIGHUP, hangUp)
 job = subprocess.Popen(sys.argv[1:])

@@ -93,8 +93,8 @@ class Target:
         """
         Check that a signal would reach a handler of this package in the process.
 
-        @raise CannotAsk: If it would not, as far as C{/proc} shows, or if the process
-            could not see who has sent it.
+        @raise CannotAsk: If it would not, as far as C{/proc} shows, or if the kernel
+            hides the pid of the sender from the process.
         """
         status = self._status()
         # A service may have ignored it since, as carbon ignores SIGHUP.  It is watched

@@ -29,7 +29,7 @@ class DrainingService(Service, ABC):
     @abstractmethod
     def retire(self, seconds: float, isReplaced: bool) -> None:
         """
-        Accept no more connections, and drain those that are open.
+        Stop accepting connections, and drain those that are open.
 
         Each call adds a time limit; the earliest one counts.
 

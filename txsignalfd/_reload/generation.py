@@ -332,7 +332,7 @@ class Generation:
         self, seconds: float, successor: Successor | None, option: str = "--drain"
     ) -> None:
         """
-        Accept no more connections, drain those that are open, and stop.
+        Stop accepting connections, drain those that are open, and stop.
 
         Each call adds a time limit; the earliest one counts.  The next response
         of an HTTP connection says that it is the last one.  If there is no
@@ -399,7 +399,7 @@ class Generation:
 
     def suspend(self, lingering: bool = False) -> None:
         """
-        Accept no more connections.
+        Stop accepting connections.
 
         @param lingering: Whether to go on at addresses that a new generation may
             open later.

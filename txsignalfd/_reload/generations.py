@@ -4,7 +4,7 @@ L{Generations}: the generations of a service, and how one follows another.
 
 A new generation starts while the old one still serves; they share their
 listening sockets (see L{txsignalfd._reload.ports}).  When the new one has
-started, the old one accepts no more connections, drains, and stops.  At every
+started, the old one stops accepting connections, drains, and stops.  At every
 moment one of them accepts connections, and a new generation that cannot start
 is stopped without any effect on the old one.
 
@@ -211,7 +211,7 @@ class Generations:
 
         If this fails, the current one goes on serving.
 
-        @return: The old generation, which accepts no more connections.
+        @return: The old generation, which has stopped accepting connections.
         """
         old = self.current
         addresses = {
@@ -372,7 +372,7 @@ class Generations:
 
     def stop(self, seconds: float) -> None:
         """
-        Accept no more connections, drain those that are open, and stop.
+        Stop accepting connections, drain those that are open, and stop.
 
         @param seconds: How long connections may stay open.
         """

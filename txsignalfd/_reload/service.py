@@ -350,7 +350,7 @@ class ReloadService(Service):
 
     def suspend(self) -> None:
         """
-        Accept no more connections: another process is about to.
+        Stop accepting connections: another process will accept them.
         """
         for generation in self.generations:
             generation.suspend()
@@ -368,7 +368,7 @@ class ReloadService(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Accept no more connections, drain those that are open, and stop.
+        Stop accepting connections, drain those that are open, and stop.
 
         @return: A Deferred that fires when the service has stopped.
         """

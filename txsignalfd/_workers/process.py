@@ -188,7 +188,7 @@ class WorkerProcess(ProcessProtocol):
 
     def suspend(self, replaced: list[Any]) -> Deferred[None]:
         """
-        Let the worker accept no more connections.
+        Make the worker stop accepting connections.
 
         @param replaced: The keys of the sockets from which others will accept.
         @return: A Deferred that fires when it accepts none.

@@ -182,7 +182,7 @@ class WorkerSet(DrainingService):
 
     def suspend(self, keys: list[Any]) -> Deferred[Any]:
         """
-        Accept no more connections: other workers are about to.
+        Stop accepting connections: other workers will accept them.
 
         @param keys: The keys of the sockets from which they will accept.
         @return: A Deferred that fires when no worker accepts, or when one of them
@@ -199,7 +199,7 @@ class WorkerSet(DrainingService):
 
     def retire(self, seconds: float, isReplaced: bool) -> None:
         """
-        Accept no more connections, and end when those that are open have drained.
+        Stop accepting connections, and end when those that are open have drained.
         """
         self._stopServing()
         self._isRetired = True
