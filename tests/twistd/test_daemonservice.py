@@ -16,7 +16,13 @@ from typing import Any, cast
 import pytest
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent, LogLevel
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    formatEvent,
+    globalLogPublisher,
+)
 
 from tests.support.generations import ServiceFactory
 from tests.support.handlers import textsOf
@@ -179,6 +185,37 @@ def test_aRepeatedSignalIsTheSameRequest(
 
     assert runDaemon(test)._exitSignal == SIGTERM
     assert any("already stopping" in text for text in textsOf(logged))
+
+
+def test_theTimeOfARepetitionBeginsBeforeTheLogLine(
+    logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    However long it takes to write the line: a user who has read it, and who waits
+    half a second, stops the daemon at once.
+    """
+
+    def slowly(event: LogEvent) -> None:
+        if str(formatEvent(event)).endswith(": stopping"):
+            monkeypatch.setattr(daemon, "monotonic", lambda: monotonic() + REPEAT)
+
+    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+        client = await made.connect()
+        assert await client.line() == b"1"
+        me(SIGTERM)
+        await until(reactor, lambda: not reloads.running)
+        await turn(reactor)
+        await turn(reactor)
+        me(SIGTERM)
+        await until(reactor, lambda: client.lost)
+
+    observer = cast(ILogObserver, slowly)
+    globalLogPublisher.addObserver(observer)
+    try:
+        runDaemon(test)
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    assert any(text.endswith("stopping at once") for text in textsOf(logged))
 
 
 def test_theHangupOfAShellAndItsTerminalIsOneRequest(

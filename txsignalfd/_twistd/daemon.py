@@ -374,8 +374,10 @@ class Daemon(Service):
 
     def _stop(self, info: SigInfo) -> None:
         if self._stopSignal is None:
-            _log.info("{signal}: stopping", signal=describeWithCommand(info))
+            # The clock is read before the line is written: a signal that is sent
+            # REPEAT after the line is a new request.
             self._stopSignal, self._stopBegan = info.signo, monotonic()
+            _log.info("{signal}: stopping", signal=describeWithCommand(info))
             stopReactor(dispatcherFor(self._reactor), info.signo)
         elif self._stopSignal in (0, info.signo) and self._isNewRequest(info):
             self._quit(info)
