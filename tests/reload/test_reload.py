@@ -25,7 +25,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import LogEvent, formatEvent
+from twisted.logger import LogEvent, LogLevel, formatEvent
 from zope.interface.verify import verifyObject
 
 from tests.support.clients import tcp
@@ -242,6 +242,7 @@ async def test_aReloadThatFailsChangesNothing(
     (failed,) = [event for event in logged if "not reloaded" in str(formatEvent(event))]
     assert "generation 1 serves on: " in str(formatEvent(failed))
     assert failed["log_failure"].check(ZeroDivisionError)
+    assert "generation 2 has ended" not in texts(logged)
 
 
 def forgetful() -> None:
@@ -484,6 +485,7 @@ async def test_aStopEndsAReload(reactor: Any, logged: list[LogEvent]) -> None:
                 await deferred
     text = "generation 1 does not serve any more: NotServing: the service is being"
     assert any(text in line for line in texts(logged))
+    assert not any(event["log_level"] is LogLevel.critical for event in logged)
 
 
 class Hanging(ServiceFactory):

@@ -703,6 +703,30 @@ def test_aReloadThatStopsFirstHasMoreTime(
         assert heads()[:3] == ["READY", "RELOADING", "EXTEND_TIMEOUT_USEC"]
 
 
+def test_aServiceThatDoesNotStopIsWaitedFor(
+    monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]
+) -> None:
+    """
+    The log says so, and the same signal again ends that.
+    """
+    monkeypatch.setattr(daemon, "REPEAT", 0)
+    monkeypatch.setattr(daemon, "FLUSH", 0)
+    never: Deferred[None] = Deferred()
+
+    class Unstoppable(Service):
+        def stopService(self) -> Any:
+            return never
+
+    async def test(reactor: Any, made: Any, reloads: ReloadService) -> None:
+        reloads.stopTimeout = 0
+        me(SIGTERM)
+        await until(reactor, lambda: any(waiting in text for text in textsOf(logged)))
+        me(SIGTERM)
+
+    waiting = "still waiting for it, after --stop-timeout (0 s); the same signal again"
+    assert runDaemon(test, factory=lambda reactor: Unstoppable)._exitSignal == SIGTERM
+
+
 def test_aServiceThatHandlesSigtermStopsTheReactorOnce(
     logged: list[LogEvent],
 ) -> None:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGRTMIN, SIGTERM, SIGUSR1
@@ -432,6 +432,32 @@ def test_itWorksWithSyslog(tmp_path: Path) -> None:
         assert "signals" in line
         assert f"SIGHUP from pid {os.getpid()}" in line
         assert daemon.stop() == -SIGTERM
+
+
+@pytest.mark.skipif(not os.access("/dev", os.W_OK), reason="needs to make /dev/log")
+def test_aSyslogThatReadsNothingStopsNothing(tmp_path: Path) -> None:
+    command = [TWISTD, "-n", "--syslog", "--pidfile=", "signalfd"]
+    with listeningAsSyslog() as syslog, program(tmp_path, *command) as daemon:
+        while "watches" not in syslog.recv(8192).decode():
+            pass
+        fill("/dev/log")
+        assert daemon.stop() == -SIGTERM
+
+
+def fill(path: str) -> None:
+    """
+    Fill the queue of a datagram socket.
+    """
+    sent = 1
+    while sent:
+        # The buffer of one sender may be full before.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.connect(path)
+            sender.setblocking(False)
+            sent = 0
+            with suppress(BlockingIOError):
+                while True:
+                    sent += sender.send(b"full")
 
 
 def test_anInterruptFromATerminalHasNoSender(tmp_path: Path) -> None:

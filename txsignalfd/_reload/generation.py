@@ -247,6 +247,7 @@ class Generation:
     @ivar limit: That time limit, such as C{--drain (30 s)}.
     @ivar missing: The addresses where it could not listen when it was started
         again, by their keys.
+    @ivar hasServed: Whether it has accepted connections.
     @ivar retired: Fires when it has stopped.
     """
 
@@ -260,6 +261,7 @@ class Generation:
         self.resources = resources
         self.state = State.STARTING
         self.service: Any = None
+        self.hasServed = False
         self.closed = 0
         self.limit = ""
         self.missing: dict[Any, str] = {}
@@ -319,6 +321,7 @@ class Generation:
         Accept connections: the service has started.
         """
         self.state = State.SERVING
+        self.hasServed = True
         self.resources.started()
 
     def fail(self) -> None:

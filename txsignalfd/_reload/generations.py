@@ -355,7 +355,7 @@ class Generations:
             verb = "was" if count == 1 else "were"
             limit = generation.limit
             closed = f"; closed {connections} that {verb} still open after {limit}"
-        if self.logsEnd:
+        if self.logsEnd and generation.hasServed:
             _log.info("{it} has ended{closed}", it=generation, closed=closed)
         if self.phase is Phase.STOPPING and not self.generations:
             self._finish()

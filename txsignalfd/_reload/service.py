@@ -340,7 +340,9 @@ class ReloadService(Service):
     def _failed(self, generations: Generations, reload: Reload) -> None:
         assert reload.failure is not None, "the reload has failed"
         reload.remains = generations.remains
-        if isinstance(reload.failure.value, RemoteError):
+        if generations.isStopping:
+            _log.info("{outcome}", outcome=reload.outcome)
+        elif isinstance(reload.failure.value, RemoteError):
             # The traceback of this process would only show how it has waited.
             text = f"{reload.outcome}\n{reload.failure.value.traceback}".rstrip()
             _log.critical("{text}", text=text)

@@ -29,7 +29,7 @@ from txsignalfd._proc.sender import describeWithCommand, hasTerminal, isFromLead
 from txsignalfd._reload.generation import FLUSH
 from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.stored import SocketStore
-from txsignalfd._reload.transaction import History, Reload
+from txsignalfd._reload.transaction import History, Reload, Timer
 from txsignalfd._twistd.actions import (
     DEFAULTS,
     OF_SUPERVISOR,
@@ -114,6 +114,8 @@ class Daemon(Service):
         self._stopBegan = 0.0
         self._catchingUp = True
         self._extending: Any = None
+        #: Until the log says that the service does not stop.
+        self._patience: Timer
         self._code: LoadedCode
         self.failed = False
         reloads.logsStart = False
@@ -218,6 +220,8 @@ class Daemon(Service):
             self._stopSignal, self._stopBegan = 0, monotonic()
         self.notifier.stopping()
         self._extend(self.reloads.stopTimeout + FLUSH)
+        seconds = self.reloads.stopTimeout + 2 * FLUSH
+        self._patience = Timer(self._reactor, seconds, self._logUnstopped)
         stopped = self.reloads.stopService()
         # That may have taken long.  What is pending is read in the next turn.
         self._reactor.callLater(0, self._reactor.callLater, 0, self._caughtUp)
@@ -227,8 +231,16 @@ class Daemon(Service):
     def _caughtUp(self) -> None:
         self._catchingUp = False
 
+    def _logUnstopped(self) -> None:
+        _log.warn(
+            "the service does not stop: still waiting for it, after --stop-timeout"
+            " ({seconds:g} s); the same signal again stops the daemon at once",
+            seconds=self.reloads.stopTimeout,
+        )
+
     def _stopped(self, result: object) -> object:
         self._stopExtending()
+        self._patience.cancel()
         self.notifier.stopWatchdog()
         self.notifier.close()
         if self.metrics is not None:

@@ -52,7 +52,13 @@ from twisted.logger import (
 from twisted.python.log import FileLogObserver as LegacyFileLogObserver
 from twisted.python.logfile import BaseLogFile
 
-from txsignalfd._twistd.output import Output, descriptorOf, finishWith, mayBlock
+from txsignalfd._twistd.output import (
+    Output,
+    SyslogOutput,
+    descriptorOf,
+    finishWith,
+    mayBlock,
+)
 
 _log: Final = Logger("txsignalfd.logs")
 
@@ -130,7 +136,7 @@ def destinations(text: str = "") -> list[Any]:
 
 def unblockLog(reactor: Any) -> None:
     """
-    Do not let the log block a reactor: write to pipes and terminals by L{Output}.
+    Do not let the log block a reactor: write to pipes and the like by L{Output}.
     """
     _unblockLog()
     # twist(1) opens the log after it has started the service.
@@ -142,6 +148,8 @@ def _unblockLog() -> None:
     outputs: dict[int, Output] = {}
     for observer in _observers(""):
         target = _targetOf(observer)
+        if _isSyslog(target) and not _isUnblocked(target.syslog):
+            target.syslog = SyslogOutput().syslog
         descriptor = descriptorOf(target)
         if isinstance(target, Output) or not mayBlock(descriptor):
             continue
@@ -157,6 +165,10 @@ def _unblockLog() -> None:
         else:
             legacy = observer.legacyObserver.__self__  # type: ignore[attr-defined]
             legacy.write, legacy.flush = output.write, output.flush
+
+
+def _isUnblocked(function: Any) -> bool:
+    return isinstance(getattr(function, "__self__", None), Output)
 
 
 def hasBegun() -> bool:

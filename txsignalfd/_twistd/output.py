@@ -5,11 +5,11 @@ L{Output}: write lines without ever blocking the reactor.
 Theory
 ======
 
-A write(2) to a pipe, a terminal or a socket blocks while its reader does not read.
-In the reactor's thread that would stop the whole daemon: no signal, not even
-SIGTERM, would be handled.  So a thread writes, and the reactor only appends lines
-to a queue.  The queue has a limit.  Lines beyond it are dropped and counted, and
-the log says how many, as soon as the reader reads again.
+A write(2) to a pipe, a terminal or a socket blocks while its reader does not read,
+and so does syslog(3).  In the reactor's thread that would stop the whole daemon: no
+signal, not even SIGTERM, would be handled.  So a thread writes, and the reactor only
+appends lines to a queue.  The queue has a limit.  Lines beyond it are dropped and
+counted, and the log says how many, as soon as the reader reads again.
 
 When the reactor has stopped, each line is waited for, but only for a short time in
 all.  Then the process ends, even while the thread is blocked in write(2).  For that
@@ -28,6 +28,7 @@ import atexit
 import os
 import select
 import stat
+import syslog
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -112,7 +113,7 @@ class Output:
         data = text.encode(errors="backslashreplace") if isinstance(text, str) else text
         if os.getpid() != self._pid:
             # A forked child has no such thread.
-            _writeAll(self._descriptor, data)
+            self._put(data)
             return
         with self._changed:
             if self._queue and self._size + len(data) > LIMIT:
@@ -169,7 +170,7 @@ class Output:
     def _run(self) -> None:
         while (data := self._next()) is not None:
             try:
-                _writeAll(self._descriptor, data)
+                self._put(data)
             except OSError as error:
                 if self._failed is not None:
                     self._failed(data, error)
@@ -191,6 +192,14 @@ class Output:
             self._changed.wait_for(lambda: self._queue or self._thread is None)
             return self._queue[0] if self._queue else None
 
+    def _put(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:
+                # Another process has set O_NONBLOCK.
+                select.select([], [self._descriptor], [])
+
     def _logDropped(self, count: int) -> None:
         _log.warn(
             "{name} was not read fast enough: {count} lines were dropped",
@@ -199,13 +208,23 @@ class Output:
         )
 
 
-def _writeAll(descriptor: int, data: bytes) -> None:
-    while data:
-        try:
-            data = data[os.write(descriptor, data) :]
-        except BlockingIOError:
-            # Another process has set O_NONBLOCK.
-            select.select([], [descriptor], [])
+class SyslogOutput(Output):
+    """
+    Sends lines to syslog, which blocks while its socket is full.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(-1, "syslog")
+
+    def syslog(self, priority: int, line: str) -> None:
+        """
+        Do the same as the function of the module C{syslog}, in the thread.
+        """
+        self.write(f"{priority} {line}")
+
+    def _put(self, data: bytes) -> None:
+        priority, _, line = data.decode().partition(" ")
+        syslog.syslog(int(priority), line)
 
 
 _outputs: Final[list[Output]] = []
