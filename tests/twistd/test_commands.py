@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from txsignalfd._native.names import CODES
-from txsignalfd._twistd.commands import RunCommand
+from txsignalfd._twistd import commands
+from txsignalfd._twistd.commands import OwnChildren, RunCommand
 from txsignalfd.siginfo import SigInfo
+from txsignalfd.testing import MemorySignals
 
 
 @pytest.mark.parametrize(
@@ -21,11 +23,26 @@ def test_theEndOfItsShellStartsNoCommand(code: str, known: bool) -> None:
     """
     A shell that has stopped may continue, and its end comes later.
     """
-    command = RunCommand("true", None)
-    command._pids.add(42)
+    own = OwnChildren(MemorySignals())
+    own.add(42)
+    command = RunCommand("true", None, own)
     assert command._isOwn(SigInfo.make(SIGCHLD, code=CODES[code], pid=42))
-    assert (42 in command._pids) is known
+    assert (42 in own._pids) is known
     assert not command._isOwn(SigInfo.make(SIGCHLD, code=CODES[code], pid=43))
+    assert not command._isOwn(SigInfo.make(SIGCHLD, pid=42))
+
+
+def test_withoutProcOnlyTheShellIsItsOwn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError("no /proc")
+
+    monkeypatch.setattr(commands, "isInit", lambda: True)
+    monkeypatch.setattr(commands, "childProcesses", fail)
+    own = OwnChildren(MemorySignals())
+    own.begin()
+    own.add(42)
+    own.end()
+    assert own._pids == {42}
 
 
 def test_signalsOfOthersStartIt() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import (
+    SIGCHLD,
     SIGHUP,
     SIGINT,
     SIGKILL,
@@ -370,3 +371,29 @@ def test_firstProcessReapsOrphans(unshare: list[str], tmp_path: Path) -> None:
         os.kill(pid, SIGTERM)
         assert outer.wait() == 0
         assert "Traceback" not in outer.output()
+
+
+def test_orphansOfACommandDoNotRunItAgain(tmp_path: Path) -> None:
+    """
+    With C{--on CHLD=run:}, when the first process has adopted them.
+    """
+    write(tmp_path)
+    chain = "(sleep 0.05; sleep 0.05 &) & (sleep 0.05 &); echo ran"
+    command = f"--on=CHLD=run:{chain}"
+    with asInit(tmp_path, command, "served", unshare=["--mount-proc"]) as (outer, pid):
+        os.kill(pid, SIGCHLD)
+        outer.waitForOutput(": ran\n")
+        waitFor(lambda: all(map(isZombie, childrenOf(pid))), "its orphans have ended")
+        os.kill(pid, SIGTERM)
+        assert outer.wait() == 0
+        assert outer.output().count(": running ") == 1
+
+
+def isZombie(pid: int) -> bool:
+    """
+    Return whether a process has ended.
+    """
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True

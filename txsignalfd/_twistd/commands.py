@@ -17,6 +17,9 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txsignalfd._children.orphans import childProcesses, isInit
+from txsignalfd._children.twistedprocesses import spawnedProcesses
+from txsignalfd._dispatch.dispatcher import SignalDispatcher
 from txsignalfd._native.names import signalName
 from txsignalfd._proc.sender import describeWithCommand, isFromThisProcess
 from txsignalfd.siginfo import SigInfo
@@ -77,6 +80,77 @@ class _Running(ProcessProtocol):
             self.ended.callback(reason.value)
 
 
+class OwnChildren:
+    """
+    The children whose ends do not run a command of SIGCHLD: its shells and orphans.
+
+    The kernel does not tell whose orphan a child is.  So an orphan of a command is a
+    child that Twisted has not started, and that appeared while the command ran, or
+    when another orphan of it had ended.
+    """
+
+    def __init__(self, dispatcher: SignalDispatcher) -> None:
+        """
+        @param dispatcher: Receives SIGCHLD.
+        """
+        #: Those whose end was not reported by SIGCHLD.  SIGCHLD may report another
+        #: child in their place: then a number stays here.
+        self._pids: set[int] = set()
+        self._others: set[int] = set()
+        self._isRunning = False
+        # Not with the command: that waits until an earlier one has ended.
+        dispatcher.addHandler(SIGCHLD, self._note)
+
+    def begin(self) -> None:
+        """
+        Note that a command will be run.
+        """
+        self._others = _children() - self._pids
+        self._isRunning = True
+
+    def add(self, pid: int) -> None:
+        """
+        Note the shell of the command.
+        """
+        self._pids.add(pid)
+
+    def end(self) -> None:
+        """
+        Note that the shell has ended: its children have become orphans.
+        """
+        self._findOrphans()
+        self._isRunning = False
+
+    def _note(self, info: SigInfo) -> None:
+        if self._isRunning or info.pid in self._pids:
+            self._findOrphans()
+
+    def _findOrphans(self) -> None:
+        self._pids |= _children() - self._others - spawnedProcesses().keys()
+
+    def include(self, info: SigInfo) -> bool:
+        """
+        Return whether a SIGCHLD, which is being handled, reports one of them.
+        """
+        if info.pid not in self._pids:
+            return False
+        if info.codeName in ("CLD_EXITED", "CLD_KILLED", "CLD_DUMPED"):
+            self._pids.remove(info.pid)
+            # It stays a zombie for a while.
+            self._others.add(info.pid)
+        return True
+
+
+def _children() -> set[int]:
+    """
+    Return the children of this process, if it adopts orphans.
+    """
+    try:
+        return childProcesses() if isInit() else set()
+    except OSError:
+        return set()
+
+
 class RunCommand:
     """
     A handler that runs a shell command, and logs its output and its failure.
@@ -86,16 +160,17 @@ class RunCommand:
     C{PIPE=run:COMMAND} each line that cannot be logged.
     """
 
-    def __init__(self, command: str, reactor: Any) -> None:
+    def __init__(
+        self, command: str, reactor: Any, own: OwnChildren | None = None
+    ) -> None:
         """
         @param command: The command line for C{sh}.
         @param reactor: The reactor.
+        @param own: The children of the command, if SIGCHLD runs it.
         """
         self._command = command
         self._reactor = reactor
-        #: The shells whose end was not reported by SIGCHLD.  SIGCHLD may report
-        #: another child in their place: then a number stays here.
-        self._pids: set[int] = set()
+        self._own = own
 
     def __repr__(self) -> str:
         return f"run:{self._command}"
@@ -111,12 +186,7 @@ class RunCommand:
             signal=describeWithCommand(info),
             command=self._command,
         )
-        running = _Running(self._command, self._reactor)
-        argv = ["/bin/sh", "-c", self._command]
-        self._reactor.spawnProcess(running, argv[0], argv, os.environ)
-        if info.signo == SIGCHLD:
-            self._pids.add(running.pid)
-        end = await running.ended
+        end = await self._run()
         if end.signal:
             how = f"was killed by {signalName(end.signal)}"
         elif end.exitCode:
@@ -125,15 +195,23 @@ class RunCommand:
             return
         _log.error("{command} {how}", command=self._command, how=how)
 
+    async def _run(self) -> Any:
+        running = _Running(self._command, self._reactor)
+        argv = ["/bin/sh", "-c", self._command]
+        if self._own is None:
+            self._reactor.spawnProcess(running, argv[0], argv, os.environ)
+            return await running.ended
+        self._own.begin()
+        self._reactor.spawnProcess(running, argv[0], argv, os.environ)
+        self._own.add(running.pid)
+        end = await running.ended
+        self._own.end()
+        return end
+
     def _isOwn(self, info: SigInfo) -> bool:
         """
         Return whether a command, or logging its output, has caused the signal.
         """
-        child = info.child
-        if child is None:
-            return info.signo in (SIGPIPE, SIGXFSZ) and isFromThisProcess(info)
-        if child.pid not in self._pids:
-            return False
-        if info.codeName in ("CLD_EXITED", "CLD_KILLED", "CLD_DUMPED"):
-            self._pids.remove(child.pid)
-        return True
+        if self._own is not None:
+            return info.child is not None and self._own.include(info)
+        return info.signo in (SIGPIPE, SIGXFSZ) and isFromThisProcess(info)

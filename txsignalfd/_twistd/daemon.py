@@ -38,7 +38,7 @@ from txsignalfd._twistd.actions import (
     describeActions,
 )
 from txsignalfd._twistd.answers import Answers
-from txsignalfd._twistd.commands import RunCommand
+from txsignalfd._twistd.commands import OwnChildren, RunCommand
 from txsignalfd._twistd.logs import rotateLogs, unblockLog
 from txsignalfd._twistd.notstarted import logNotStarted, starting
 from txsignalfd._twistd.plugins import LoadedCode, logicalDirectory
@@ -343,7 +343,10 @@ class Daemon(Service):
         if action.function is not None:
             return action.function
         if action.name == "run":
-            return RunCommand(action.argument, self._reactor)
+            own = None
+            if signo == SIGCHLD:
+                own = OwnChildren(dispatcherFor(self._reactor))
+            return RunCommand(action.argument, self._reactor, own)
         if signo == SIGHUP and SIGHUP not in self._chosen and self._foreground:
             return self._hangup
         handlers: dict[str, Callable[[SigInfo], Any]] = {
