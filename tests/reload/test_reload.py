@@ -20,7 +20,7 @@ from signal import SIGHUP, SIGUSR1
 from typing import Any
 
 import pytest
-from twisted.application.service import IService, Service
+from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.task import deferLater
@@ -1001,6 +1001,39 @@ async def test_servicesThatStartAtTheSameTimeKeepTheirPorts(
     await services[1].stopService()
     assert await factories[0].served() == b"3"
     await services[0].stopService()
+
+
+@inReactor
+async def test_aPartOfAProgramReloadsTheWhole(
+    reactor: Any, logged: list[LogEvent]
+) -> None:
+    """
+    Once for each signal, although both may have a handler.
+    """
+    made, parts = ServiceFactory(reactor, freePort()), []
+
+    def makeWhole() -> Service:
+        part = ReloadService(made, reactor=reactor)
+        parts.append(part)
+        whole = MultiService()
+        for each in (part, SignalService({SIGUSR1: part.reload}, (), reactor=reactor)):
+            each.setServiceParent(whole)
+        return whole
+
+    reloads = ReloadService(makeWhole, reactor=reactor)
+    reloads.alone = True
+    signals = SignalService({SIGUSR1: reloads.reload}, (), reactor=reactor)
+    for service in (signals, reloads):
+        start(service)
+    os.kill(os.getpid(), SIGUSR1)
+    await until(reactor, lambda: len(parts) == 2)
+    await turn(reactor)
+    await parts[1].reload()
+    assert await made.served() == b"3"
+    await reloads.stopService()
+    signals.stopService()
+    assert sum("reloaded in" in text for text in texts(logged)) == 2
+    assert sum("has ended" in text for text in texts(logged)) == 3
 
 
 def test_theGlobalReactorIsTheDefault(tmp_path: Path) -> None:

@@ -45,6 +45,10 @@ _log: Final = Logger("txsignalfd.reload.ReloadService")
 LONGEST: Final = 0.5
 
 
+#: The service that is alone on a reactor.  Another one there is a part of it.
+_whole: Final[dict[Any, ReloadService]] = {}
+
+
 def _leavePorts(ports: list[Any]) -> None:
     """
     Do nothing: another process listens.
@@ -156,6 +160,9 @@ class ReloadService(Service):
         self._latest: Reload
         self._reloading = ReloadRequest()
         self._cutsAtStop = self._hasRefused = False
+        #: The service of which this is a part, and which is reloaded in its place.
+        self._outer: ReloadService | None = None
+        self._newest: SigInfo | None = None
 
     def addParticipant(self, prepare: Prepare) -> None:
         """
@@ -208,8 +215,12 @@ class ReloadService(Service):
         generations = Generations(
             self._reactor, self._factory, self._participants, self.drain, self.stopFirst
         )
+        self._outer = _whole.get(self._reactor)
+        if self.alone:
+            _whole[self._reactor] = self
+            generations.stopped.wait().addCallback(lambda _: _whole.pop(self._reactor))
         generations.beforeServing = self.beforeServing
-        generations.logsEnd = self.logsEnd
+        generations.logsEnd = self.logsEnd and self._outer is None
         early, self.early = self.early or Resources(unclaimed), None
         generations.privilegedStart(self.alone, early, self.store)
         self._generations = generations
@@ -261,7 +272,8 @@ class ReloadService(Service):
         Start a new service, and stop the old one when its connections have ended.
 
         Any number of calls during a reload, or before the service has started,
-        request one more reload after it.
+        request one more reload after it.  In a program that C{twistd signalfd} or
+        C{txsignalfd.run} reloads as a whole, this reloads the whole.
 
         @param info: The signal that requests it.  Then nothing is returned, so
             that a dispatcher that has this as a handler does not defer the next
@@ -270,11 +282,17 @@ class ReloadService(Service):
             has stopped.  It fails with the reason when the old one goes on
             serving, or with L{NotServing}.
         """
+        if (outer := self._outer) is not None:
+            return outer.reload() if info is None else outer.reload(info)
         waiting: Deferred[None] | None = None
         if info is None:
             waiting = Deferred()
             self._request.waiting.append(waiting)
+        elif info is self._newest:
+            # A part of the program handles the signal, too.
+            return None
         else:
+            self._newest = info
             self._request.add(info)
         if self._generations is not None:
             if self._generations.isStopping:
