@@ -37,7 +37,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txsignalfd._kernel.callables import nameOf
+from txsignalfd._kernel.callables import checkCallable, nameOf
 
 _log: Final = Logger("txsignalfd.eventfd.EventDescriptor")
 
@@ -131,11 +131,13 @@ class EventDescriptor:
             that several processes can share the units of one eventfd.
         @param lost: Called once with the reason if the reactor drops the
             descriptor; not after L{close}.  By default an error is logged.
-        @raise TypeError: When C{initial} is not an integer.
+        @raise TypeError: When C{callback} cannot be called, or C{initial} is not an
+            integer.
         @raise ValueError: When C{initial} is not between 0 and L{MOST}.
         @raise EventfdUnavailable: On a system without eventfd(2).
         @raise OSError: When the system call fails.
         """
+        checkCallable(callback, "callback")
         start = _amount(initial)
         self._callback = callback
         self._lost = lost

@@ -23,6 +23,7 @@ from txsignalfd._dispatch.dispatcher import (
 )
 from txsignalfd._dispatch.runs import Handler
 from txsignalfd._dispatch.stopping import claim, isStopping, staysIgnored, stopReactor
+from txsignalfd._kernel.callables import checkCallable
 from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd.siginfo import SigInfo
 
@@ -67,8 +68,7 @@ class SignalService(Service):
         self._isDefault = stopOn is _STOP_ON
         checkWatchable(self._handlers)
         for handler in self._handlers.values():
-            if not callable(handler):
-                raise TypeError(f"the handler {handler!r} cannot be called")
+            checkCallable(handler, "handler")
         self._reapChildren = reapChildren
         self._reactor = reactor
         self._group: HandlerGroup | None = None

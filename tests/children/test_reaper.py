@@ -55,6 +55,12 @@ from txsignalfd import (
 )
 from txsignalfd._native.extension import lib
 
+
+def test_itNeedsADispatcherAndNoReactor() -> None:
+    with newReactor() as reactor, pytest.raises(TypeError, match="dispatcherFor"):
+        ChildReaper(reactor)
+
+
 # -- processes of spawnProcess
 
 

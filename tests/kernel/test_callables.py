@@ -5,11 +5,13 @@ L{nameOf}: names of handlers in logs and reports.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from signal import SIGUSR1
+from typing import Any, cast
 
 import pytest
 from twisted.internet.task import LoopingCall
 
+from txsignalfd import EventDescriptor, ReloadService, SignalDescriptor
 from txsignalfd._kernel.callables import Named, nameOf
 
 
@@ -61,6 +63,19 @@ class Strange:
 )
 def test_aCallableHasAName(function: Any, name: str) -> None:
     assert nameOf(function) == name
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: EventDescriptor(cast(Any, None)), "callback"),
+        (lambda: SignalDescriptor([SIGUSR1], cast(Any, None)), "receiver"),
+        (lambda: ReloadService(cast(Any, None)), "factory"),
+    ],
+)
+def test_whatCannotBeCalledIsRefusedAtOnce(make: Any, name: str) -> None:
+    with pytest.raises(TypeError, match=f"the {name} None cannot be called"):
+        make()
 
 
 def test_aCallableThatRaisesHasNoName() -> None:

@@ -35,6 +35,7 @@ from signal import SIGCHLD
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.reflect import safe_repr
 
 from txsignalfd._children.exitwatch import ExitWatch, peek
 from txsignalfd._children.orphans import OrphanReaper
@@ -265,9 +266,15 @@ class ChildReaper:
         @param dispatcher: The dispatcher that watches C{SIGCHLD}.
         @param subreaper: Whether to adopt orphans among the descendants, and
             to reap them; L{txsignalfd._children.orphans} defines an orphan.
+        @raise TypeError: For a reactor in place of its dispatcher.
         @raise SignalAlreadyWatched: And the other errors of
             L{SignalDispatcher.watch}.  Then nothing has changed.
         """
+        if not isinstance(dispatcher, SignalDispatcher):
+            raise TypeError(
+                "expected a dispatcher, such as dispatcherFor(reactor), and not"
+                f" {safe_repr(dispatcher)}"
+            )
         if dispatcher not in _sharedReapers:
             _sharedReapers[dispatcher] = SharedReaper(dispatcher)
         self._shared = _sharedReapers[dispatcher]

@@ -32,7 +32,6 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.reflect import safe_repr
 
 from txsignalfd._dispatch.backends import (
     Backend,
@@ -44,6 +43,7 @@ from txsignalfd._dispatch.description import Description, describe, someOf
 from txsignalfd._dispatch.handlers import HandlerTable, Registration
 from txsignalfd._dispatch.runs import LIMIT, Handler, Overlap, checkLimit
 from txsignalfd._dispatch.streams import SignalStream
+from txsignalfd._kernel.callables import checkCallable
 from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd._native.extension import lib
 from txsignalfd.siginfo import SigInfo
@@ -202,8 +202,7 @@ class SignalDispatcher:
         @raise ValueError: For an unknown overlap, or a limit below 1.
         @raise SignalNotWatchable: And the other errors of L{watch}.
         """
-        if not callable(handler):
-            raise TypeError(f"the handler {safe_repr(handler)} cannot be called")
+        checkCallable(handler, "handler")
         how, most = Overlap(overlap), checkLimit(limit)
         self.watch(signal)
         return self._table.add(signal, handler, how, most)

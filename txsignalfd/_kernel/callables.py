@@ -3,6 +3,8 @@
 L{nameOf}: the name of a handler or another callable, for logs and reports.
 
 L{Named}: a callable with a name of its own.
+
+L{checkCallable}: an error for what cannot be called, before it is needed.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from twisted.internet.task import LoopingCall
+from twisted.python.reflect import safe_repr
 
 from txsignalfd._proc.quoting import printable
 
@@ -40,6 +43,17 @@ class Named(partial[Any]):
         self = super().__new__(cls, function)
         self.name, self.advice = printable(name), advice
         return self
+
+
+def checkCallable(function: object, what: str) -> None:
+    """
+    Check that a function of the user can be called.
+
+    @param what: What it is for, such as C{handler}.
+    @raise TypeError: If it cannot be called.
+    """
+    if not callable(function):
+        raise TypeError(f"the {what} {safe_repr(function)} cannot be called")
 
 
 def nameOf(function: object) -> str:

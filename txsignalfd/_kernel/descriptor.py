@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txsignalfd._kernel.callables import nameOf
+from txsignalfd._kernel.callables import checkCallable, nameOf
 from txsignalfd._kernel.fork import checkIsParent
 from txsignalfd._kernel.mask import ProcessMask, checkWatchable, collectDeferred
 from txsignalfd._native.extension import lib
@@ -135,11 +135,13 @@ class SignalDescriptor:
             it defers a signal; see L{Doorbell
             <txsignalfd._kernel.doorbell.Doorbell>}.  By default the handler sends
             signals back to the kernel's queue if possible.
+        @raise TypeError: For a receiver that cannot be called.
         @raise SignalNotWatchable: For a signal that cannot be watched.
         @raise SignalAlreadyWatched: For a signal of another descriptor.
         @raise SignalfdUnavailable: On a system without signalfd(2).
         @raise OSError: If the system refuses.
         """
+        checkCallable(receive, "receiver")
         self._receive = receive
         self._lost = lost
         self._wake = wake

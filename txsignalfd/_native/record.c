@@ -154,7 +154,7 @@ static PyObject *record_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         PyErr_SetString(PyExc_TypeError, "a record takes no keyword arguments");
         return NULL;
     }
-    if (!PyArg_ParseTuple(args, "O", &buffer) || (bytes = bytes_of(buffer)) == NULL)
+    if (!PyArg_ParseTuple(args, "O:SigInfo", &buffer) || (bytes = bytes_of(buffer)) == NULL)
         return NULL;
     if (PyBytes_Size(bytes) != SIZE)
         PyErr_Format(PyExc_ValueError, "expected a record of %zd bytes, got %zd bytes",

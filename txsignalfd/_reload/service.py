@@ -24,6 +24,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txsignalfd._kernel.callables import checkCallable
 from txsignalfd._proc.reason import RemoteError
 from txsignalfd._reload.generation import Generation, Resources
 from txsignalfd._reload.generations import Generations, Phase
@@ -144,7 +145,9 @@ class ReloadService(Service):
             made, for resources that two of them cannot share.  New connections
             wait in the listen queue.
         @param reactor: The reactor; by default the global one.
+        @raise TypeError: For a factory that cannot be called.
         """
+        checkCallable(factory, "factory")
         self._factory = factory
         self.drain = drain
         self.stopTimeout = stopTimeout
