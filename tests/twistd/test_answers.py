@@ -8,10 +8,11 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from signal import SIGHUP, SIGTERM, SIGUSR1
+from signal import SIGHUP, SIGTERM, SIGUSR1, SIGUSR2
 from typing import Any
 
 import pytest
+from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 
 from tests.support.records import record
@@ -30,7 +31,7 @@ from txsignalfd._twistd.requests import (
 from txsignalfd._twistd.status import DaemonStatus
 from txsignalfd.siginfo import SigInfo, parse
 
-RELOAD, STOP, ROTATE = 8 | 1, 8 | 2, 8 | 3
+RELOAD, STOP, ROTATE, STATUS = 8 | 1, 8 | 2, 8 | 3, 8 | 4
 
 
 @pytest.fixture
@@ -137,8 +138,10 @@ def receive(
     """
     Receive requests, and end.
     """
-    answers = Answers(reloads, DaemonStatus(reloads, History(), "/"), Clock())
-    signo = {"reload": SIGHUP, "rotate": SIGUSR1, "stop": SIGTERM}[action]
+    status = DaemonStatus(reloads, History(), "/")
+    answers = Answers(reloads, status, lambda: succeed(None), Clock())
+    signals = {"reload": SIGHUP, "rotate": SIGUSR1, "stop": SIGTERM, "report": SIGUSR2}
+    signo = signals[action]
     with closing(answers):
         for token in tokens:
             (info,) = parse(record(signo, code=-1, pid=os.getpid(), int=token))
@@ -186,6 +189,23 @@ def test_anActionThatFailsIsAnAnswer(asking: Callable[[int], socket.socket]) -> 
         receive(Reloads(), ROTATE, action="rotate", handler=fail)
     assert receiver.recv(100) == b"X_ACKNOWLEDGED=1"
     assert receiver.recv(100) == b"STATUS=RuntimeError: no disk\nX_EXIT_STATUS=1"
+
+
+def test_aStatusThatCannotBeMadeIsAnswered(
+    asking: Callable[[int], socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    With the reason.
+    """
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(DaemonStatus, "__call__", fail)
+    receiver = asking(STATUS)
+    receive(Reloads(), STATUS, action="report")
+    assert receiver.recv(100) == b"X_ACKNOWLEDGED=1"
+    assert receiver.recv(100) == b"STATUS=RuntimeError: no memory\nX_EXIT_STATUS=1"
 
 
 def test_severalMayRequestTheStop(asking: Callable[[int], socket.socket]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import succeed
 from twisted.python.usage import UsageError
 
 from tests.support.clients import Web, tcp
@@ -66,7 +67,7 @@ def test_aWrongEndpointIsAnError(endpoint: str) -> None:
     The message names the option.
     """
     with pytest.raises(ValueError, match=r"^--metrics: .*(invalid|nonsense)"):
-        metricsService(endpoint, dict)
+        metricsService(endpoint, lambda: succeed({}))
 
 
 def test_withoutTheExtraTheOptionIsRefused(monkeypatch: pytest.MonkeyPatch) -> None:

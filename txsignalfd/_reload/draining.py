@@ -55,3 +55,9 @@ class DrainingService(Service, ABC):
         Describe the service for a program: C{connections}, C{addresses}, and
         anything else.
         """
+
+    @abstractmethod
+    def describe(self) -> list[str]:
+        """
+        Describe the processes of the service, in lines of a report.
+        """

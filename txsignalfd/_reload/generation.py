@@ -289,13 +289,16 @@ class Generation:
 
     def describe(self) -> str:
         """
-        Describe the generation in one line of a report.
+        Describe the generation in a line of a report, and its processes in more.
         """
         status = self.status()
-        return (
+        own = (
             f"{self} {status['state']}: {status['connections']} connections,"
             f" {', '.join(status['addresses']) or 'no port'}"
         )
+        service = self.service
+        more = service.describe() if isinstance(service, DrainingService) else []
+        return "\n  ".join([own, *more])
 
     def privilegedStart(self) -> None:
         """

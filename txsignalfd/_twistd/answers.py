@@ -13,6 +13,8 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
+
 from txsignalfd._dispatch.dispatcher import dispatcherFor
 from txsignalfd._proc.reason import reasonOf
 from txsignalfd._reload.service import ReloadService
@@ -36,15 +38,21 @@ class Answers:
     """
 
     def __init__(
-        self, reloads: ReloadService, status: DaemonStatus, reactor: Any
+        self,
+        reloads: ReloadService,
+        status: DaemonStatus,
+        whenAnswered: Callable[[], Deferred[Any]],
+        reactor: Any,
     ) -> None:
         """
         @param reloads: The service.
         @param status: Describes the daemon.
+        @param whenAnswered: Fires when the status is up to date.
         @param reactor: The reactor.
         """
         self._reloads = reloads
         self._status = status
+        self._whenAnswered = whenAnswered
         self._reactor = reactor
         self._requests = Requests()
         #: Requests for the next reload, for the one that goes on, and for the stop.
@@ -91,9 +99,9 @@ class Answers:
             wanted = "report" if requester.command == "status" else requester.command
             self._fail(requester, f"{info.name}={action}, so it does not {wanted}")
         elif command == "status":
-            status = self._status(dispatcherFor(self._reactor))
-            text = json.dumps(status, separators=(",", ":"))
-            self._requests.answer(requester, "", succeeded=True, data=text)
+            answered = self._whenAnswered()
+            answered.addCallback(lambda _: self._tellStatus(requester))
+            answered.addErrback(lambda it: self._fail(requester, reasonOf(it.value)))
         elif command == "rotate":
             lines = handler(info)
             failed = any("not rotated" in line for line in lines)
@@ -109,6 +117,11 @@ class Answers:
             handler(info)
             if not self._reloads.running:
                 self.refuse()
+
+    def _tellStatus(self, requester: Requester) -> None:
+        status = self._status(dispatcherFor(self._reactor))
+        text = json.dumps(status, separators=(",", ":"))
+        self._requests.answer(requester, "", succeeded=True, data=text)
 
     def _fail(self, requester: Requester, text: str) -> None:
         self._requests.answer(requester, text, succeeded=False)

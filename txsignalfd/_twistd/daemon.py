@@ -15,7 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from txsignalfd._children.orphans import isInit
@@ -121,7 +121,7 @@ class Daemon(Service):
         reloads.logsStart = False
         self._history = History()
         self._status = DaemonStatus(reloads, self._history, logicalDirectory())
-        self._answers = Answers(reloads, self._status, reactor)
+        self._answers = Answers(reloads, self._status, self.whenAnswered, reactor)
         reloads.addObserver(self._before, self._after)
 
     def setServiceParent(self, parent: Any) -> None:
@@ -305,11 +305,12 @@ class Daemon(Service):
         if self._answers.current:
             self._answers.after(reload)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Deferred[dict[str, Any]]:
         """
         Describe the daemon for a program, in the reactor's thread.
         """
-        return self._status(dispatcherFor(self._reactor))
+        dispatcher = dispatcherFor(self._reactor)
+        return self.whenAnswered().addCallback(lambda _: self._status(dispatcher))
 
     def exit(self) -> None:
         """
@@ -425,8 +426,22 @@ class Daemon(Service):
             self.supervisor.resize(change)
 
     def _report(self, info: SigInfo) -> None:
+        requester = describeWithCommand(info)
+        self.whenAnswered().addCallback(lambda _: self._reportFor(requester))
+        if self.supervisor is not None:
+            self.supervisor.report(requester)
+
+    def _reportFor(self, requester: str) -> None:
         text = report(dispatcherFor(self._reactor), self.reloads.describe())
-        _log.info("{signal}\n{text}", signal=describeWithCommand(info), text=text)
+        _log.info("{requester}\n{text}", requester=requester, text=text)
+
+    def whenAnswered(self) -> Deferred[Any]:
+        """
+        Ask the workers, if there are any, what they do.
+
+        @return: A Deferred that fires when the status of this daemon is up to date.
+        """
+        return succeed(None) if self.supervisor is None else self.supervisor.ask()
 
     def _ignore(self, info: SigInfo) -> None:
         _log.debug("{signal}: ignored", signal=describeWithCommand(info))

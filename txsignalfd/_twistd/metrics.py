@@ -11,12 +11,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from operator import itemgetter
 from typing import Any, Final
 
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred
 
 #: The states of generations that are always shown.
 _STATES: Final = ("serves", "drains")
+
+#: What is shown of each worker, by the name of the metric.
+_OF_WORKERS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], float]]]] = {
+    "busy": ("1 if it has not answered", lambda each: each["state"] == "is busy"),
+    "connections": ("Open connections", itemgetter("connections")),
+    "memory_bytes": ("Resident memory", itemgetter("memory")),
+    "uptime_seconds": ("The time since its start", itemgetter("uptime")),
+}
 
 
 class Collector:
@@ -73,6 +83,19 @@ class Collector:
         yield core.GaugeMetricFamily(
             "txsignalfd_workers", "Worker processes", value=len(status["workers"])
         )
+        yield from self._workers()
+
+    def _workers(self) -> Iterator[Any]:
+        from prometheus_client import core
+
+        for name, (text, valueOf) in _OF_WORKERS.items():
+            gauge = core.GaugeMetricFamily(
+                f"txsignalfd_worker_{name}", text, labels=["worker", "pid"]
+            )
+            for each in self.status["workers"]:
+                labels = [str(each["number"]), str(each["pid"])]
+                gauge.add_metric(labels, valueOf(each))
+            yield gauge
 
     def _generations(self) -> Iterator[Any]:
         from prometheus_client import core
@@ -106,12 +129,14 @@ def checkInstalled() -> None:
         )
 
 
-def metricsService(endpoint: str, status: Callable[[], dict[str, Any]]) -> IService:
+def metricsService(
+    endpoint: str, status: Callable[[], Deferred[dict[str, Any]]]
+) -> IService:
     """
     Return a service that serves metrics at C{/metrics}.
 
     @param endpoint: Where to listen, such as C{tcp:9101:interface=127.0.0.1}.
-    @param status: Returns the status of the daemon, in the reactor's thread.
+    @param status: Finds the status of the daemon, in the reactor's thread.
     @raise ValueError: If prometheus-client is missing, or for a wrong endpoint.
     """
     checkInstalled()
@@ -119,7 +144,7 @@ def metricsService(endpoint: str, status: Callable[[], dict[str, Any]]) -> IServ
     from prometheus_client.twisted import MetricsResource
     from twisted.application import strports
     from twisted.web.resource import Resource
-    from twisted.web.server import Site
+    from twisted.web.server import NOT_DONE_YET, Site
 
     collector = Collector()
     registry = CollectorRegistry()
@@ -130,8 +155,16 @@ def metricsService(endpoint: str, status: Callable[[], dict[str, Any]]) -> IServ
         isLeaf = True
 
         def render(self, request: Any) -> Any:
-            collector.status = status()
-            return metrics.render(request)
+            def answer(found: dict[str, Any]) -> None:
+                if not isLost:
+                    collector.status = found
+                    # It answers in a later turn.
+                    metrics.render(request)
+
+            isLost: list[object] = []
+            request.notifyFinish().addErrback(isLost.append)
+            status().addCallback(answer)
+            return NOT_DONE_YET
 
     class QuietSite(Site):
         noisy = False

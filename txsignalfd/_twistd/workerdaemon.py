@@ -57,7 +57,7 @@ class WorkerDaemon(Daemon):
         # systemd watches the supervisor.
         super().__init__(reloads, chosen, False, Notifier(reactor, {}), reactor)
         self._worker = worker
-        worker.run(reloads, self._stopFor, reopenLogs)
+        worker.run(reloads, self._stopFor, reopenLogs, self._reportFor)
         #: Watches files for the supervisor, in worker 1.
         self.watch: Watch | None = None
 

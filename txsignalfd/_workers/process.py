@@ -15,7 +15,7 @@ from signal import SIGABRT, SIGKILL, SIGQUIT, SIGTERM
 from time import monotonic
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -36,8 +36,8 @@ _log: Final = Logger("txsignalfd.workers.WorkerProcess")
 #: Seconds that a worker has to end after its connections.
 GRACE: Final = 10.0
 
-#: Seconds after which a worker that says nothing is busy.
-_BUSY: Final = 2.5
+#: Seconds after which a worker that says nothing does not serve.
+_SILENT: Final = 2.5
 
 #: Seconds that a worker has to write the stacks of its threads.
 _ABORT: Final = 2.0
@@ -59,6 +59,10 @@ class State(Enum):
     SERVING = "serves"
     DRAINING = "drains"
     ENDED = "has ended"
+
+
+#: The states in which a worker answers, unless it is busy.
+_ANSWERING: Final = (State.READY, State.SERVING, State.DRAINING)
 
 
 class WorkerProcess(ProcessProtocol):
@@ -106,6 +110,8 @@ class WorkerProcess(ProcessProtocol):
         #: Called with the files that have changed, for C{--watch}.
         self.changed: Callable[[list[str]], object] = lambda _: None
         self._suspended = OneShotEvent()
+        #: Fires with the answer to the last question, until that has arrived.
+        self._answer: OneShotEvent | None = None
         self._timers: list[Timer] = []
         self._channel: Channel
 
@@ -131,21 +137,62 @@ class WorkerProcess(ProcessProtocol):
         """
         Whether it accepts connections, and has made a turn lately.
         """
-        return self.state is State.SERVING and self.silence <= _BUSY
+        return self.state is State.SERVING and self.silence <= _SILENT
+
+    def ask(self) -> Deferred[None]:
+        """
+        Ask the worker for its connections.
+
+        @return: A Deferred that fires with the answer, or with the end of the worker.
+        """
+        if self.state not in _ANSWERING:
+            return succeed(None)
+        if self._answer is None:
+            self._answer = OneShotEvent()
+            self._channel.send(do="tell")
+        return self._answer.wait()
+
+    def _answered(self) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.fire()
+
+    def report(self, requester: str) -> None:
+        """
+        Let the worker write a report to the log.
+
+        @param requester: The signal that has requested it, and its sender.
+        """
+        if self.state in _ANSWERING:
+            self._channel.send(do="report", requester=requester)
 
     def status(self) -> dict[str, Any]:
         """
-        Describe the worker for a program.
+        Describe the worker for a program.  It is busy if L{ask} has no answer yet.
         """
-        isBusy = self.state is State.SERVING and not self.isServing
         return {
             "number": self.number,
             "pid": self.pid,
-            "state": "is busy" if isBusy else self.state.value,
+            "state": self.state.value if self._answer is None else "is busy",
             "connections": self.connections,
             "uptime": round(self.seconds, 3),
             "memory": memoryOf(self.pid),
         }
+
+    def describe(self) -> str:
+        """
+        Describe the worker in a line of a report.
+        """
+        status = self.status()
+        connections = (
+            "1 connection"
+            if self.connections == 1
+            else (f"{self.connections} connections")
+        )
+        return (
+            f"{self} {status['state']}: {connections}, {status['memory'] >> 20} MiB,"
+            f" {self.seconds:.1f} s old"
+        )
 
     def start(self, command: Command) -> None:
         """
@@ -255,8 +302,10 @@ class WorkerProcess(ProcessProtocol):
     def _received(self, message: Message) -> None:
         self._heard = monotonic()
         match message.fields:
-            case {"connections": int(connections)}:
+            case {"connections": int(connections), "asked": bool(asked)}:
                 self.connections = connections
+                if asked:
+                    self._answered()
             case {"claim": list(key), "options": dict(options)}:
                 self._supply(tuple(key), options)
             case {"release": list(key)}:
@@ -328,6 +377,7 @@ class WorkerProcess(ProcessProtocol):
         self._channel.doRead()
         self._channel.close()
         self._suspended.fire()
+        self._answered()
         if not hasServed:
             self._startedWith(self._failure or self._unknownFailure())
         self.ended.fire()

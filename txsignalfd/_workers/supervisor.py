@@ -5,14 +5,20 @@ L{Supervisor}: makes the workers of each generation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
+from txsignalfd._reload.transaction import firesWithin
+from txsignalfd._workers.process import WorkerProcess
 from txsignalfd._workers.workerset import Setup, WorkerSet
 
 _log: Final = Logger("txsignalfd.workers.Supervisor")
+
+#: Seconds that a worker has to answer a question.
+_PATIENCE: Final = 1.0
 
 
 class Supervisor:
@@ -59,9 +65,7 @@ class Supervisor:
         """
         Whether any worker serves.
         """
-        return any(
-            process.isServing for each in self._sets for process in each.processes
-        )
+        return any(process.isServing for process in self._processes())
 
     def resize(self, change: int) -> None:
         """
@@ -88,3 +92,28 @@ class Supervisor:
         """
         for each in self._sets:
             each.rotate()
+
+    def ask(self) -> Deferred[Any]:
+        """
+        Ask all workers for their connections.
+
+        @return: A Deferred that fires when each has answered, or after a second.
+            A worker without an answer is busy then.
+        """
+        answers = gatherResults([process.ask() for process in self._processes()])
+        return Deferred.fromCoroutine(
+            firesWithin(_PATIENCE, answers, self._setup.reactor)
+        )
+
+    def report(self, requester: str) -> None:
+        """
+        Let all workers write a report to the log, as soon as they can.
+
+        @param requester: The signal that has requested it, and its sender.
+        """
+        for process in self._processes():
+            process.report(requester)
+
+    def _processes(self) -> Iterator[WorkerProcess]:
+        for each in self._sets:
+            yield from each.processes

@@ -53,6 +53,7 @@ class Worker:
         self._reloads: ReloadService
         self._stop: Callable[[float | None], object]
         self._rotate: Callable[[], object]
+        self._report: Callable[[str], object]
         supplyListeners(self._claims.supply)
         inherit(list(place.inherited), list(place.names))
 
@@ -61,6 +62,7 @@ class Worker:
         reloads: ReloadService,
         stop: Callable[[float | None], object],
         rotate: Callable[[], object],
+        report: Callable[[str], object],
     ) -> None:
         """
         Run a service that has not started yet.
@@ -69,10 +71,12 @@ class Worker:
         @param stop: Stops the process, when connections have drained for at most the
             given seconds, or the default of the service.
         @param rotate: Opens log files again that were moved.
+        @param report: Logs a report for a requester.
         """
         self._reloads = reloads
         self._stop = stop
         self._rotate = rotate
+        self._report = report
         # Its stacks are logged if it crashes, or if the supervisor aborts it.
         faulthandler.enable(2)
         reloads.beforeServing = self._started
@@ -96,10 +100,13 @@ class Worker:
         """
         Tell the supervisor that the reactor has made a turn.
         """
+        self._tell(asked=False)
+        self._reactor.callLater(_BEAT, self._beat)
+
+    def _tell(self, asked: bool) -> None:
         generations = self._reloads.generations
         count = sum(len(each.resources.connections) for each in generations)
-        self._channel.send(connections=count)
-        self._reactor.callLater(_BEAT, self._beat)
+        self._channel.send(connections=count, asked=asked)
 
     def changed(self, paths: list[str]) -> None:
         """
@@ -136,6 +143,10 @@ class Worker:
                 self._mayServe.fire()
             case {"do": "rotate"}:
                 self._rotate()
+            case {"do": "tell"}:
+                self._tell(asked=True)
+            case {"do": "report", "requester": str(requester)}:
+                self._report(requester)
             case {"do": "suspend", "replaced": list(replaced)}:
                 self._claims.replaced = replaced
                 self._reloads.suspend()

@@ -361,9 +361,18 @@ class WorkerSet(DrainingService):
         """
         Describe the workers, by what each of them has said last.
         """
-        processes = sorted(self.processes, key=lambda each: (each.number, each.pid))
+        processes = self._inOrder()
         return {
             "connections": sum(each.connections for each in processes),
             "addresses": list(map(whereIs, self._sockets.ports(self))),
             "workers": [each.status() for each in processes],
         }
+
+    def describe(self) -> list[str]:
+        """
+        Describe each worker in a line of a report.
+        """
+        return list(map(WorkerProcess.describe, self._inOrder()))
+
+    def _inOrder(self) -> list[WorkerProcess]:
+        return sorted(self.processes, key=lambda each: (each.number, each.pid))
