@@ -23,6 +23,8 @@ from functools import partial
 AT_ONCE = 2
 #: The most seconds for one session.
 DEADLINE = 1500
+#: How many last lines of a failed session are printed again in the end.
+REPEATED = 40
 #: Variables that change what Python imports, or how fast it starts.
 UNWANTED = (
     "PYTHONPATH",
@@ -44,9 +46,10 @@ def kill(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def run(nox: list[str], session: str) -> bool:
+def run(nox: list[str], session: str) -> str | None:
     """
-    Run a session, print its output when it has ended, and return if it passed.
+    Run a session, print its output when it has ended, and return the end of the
+    output if it failed.
     """
     with subprocess.Popen(
         [*nox, "-s", session],
@@ -66,7 +69,10 @@ def run(nox: list[str], session: str) -> bool:
         running.remove(process.pid)
     seconds = time.monotonic() - begin
     print(f"\n=== {session} (ended after {seconds:.0f} s)\n{output}", flush=True)
-    return process.returncode == 0
+    if process.returncode == 0:
+        return None
+    last = "\n".join(output.splitlines()[-REPEATED:])
+    return f"=== {session} failed; its output ended with\n{last}\n"
 
 
 def main(directory: str) -> str | None:
@@ -79,17 +85,18 @@ def main(directory: str) -> str | None:
     nox = [*python, "nox", "--envdir", f"{directory}/nox"]
     listed = subprocess.run([*nox, "-l", "--json"], stdout=subprocess.PIPE, check=True)
     build, *others = [each["session"] for each in json.loads(listed.stdout)]
-    if not run(nox, build):
+    if run(nox, build):
         return f"failed: {build}"
     with ThreadPoolExecutor(AT_ONCE) as pool:
         try:
-            passed = list(pool.map(partial(run, nox), others))
+            ends = list(pool.map(partial(run, nox), others))
         except SystemExit:
             pool.shutdown(wait=False, cancel_futures=True)
             for group in list(running):
                 kill(group)
             raise
-    failed = [name for name, ok in zip(others, passed, strict=True) if not ok]
+    failed = [name for name, end in zip(others, ends, strict=True) if end]
+    print(*filter(None, ends), sep="\n", flush=True)
     return f"failed: {', '.join(failed)}" if failed else None
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-
-import coverage
+import sys
 
 _kill = os.kill
 _user = os.getuid()
@@ -22,9 +21,11 @@ def kill(pid: int, signo: int) -> None:
     """
     # A Python handler that interrupts saving would be measured, and deadlock.
     mask = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
-    measuring = coverage.Coverage.current()
+    # Where nothing is measured, daemons start without importing it.
+    coverage = sys.modules.get("coverage")
+    measuring = coverage and coverage.Coverage.current()
     # After setuid(2) the directory may not be writable.
-    if pid == os.getpid() and measuring is not None and os.getuid() == _user:
+    if pid == os.getpid() and measuring and os.getuid() == _user:
         measuring.save()
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     _kill(pid, signo)
