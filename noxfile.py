@@ -274,10 +274,41 @@ def posix(session: nox.Session) -> None:
 
 #: The tests of each dependency group with servers of others.
 SERVERS = {
-    "servers": "not cowrie and not openCanary",
+    "servers": "not cowrie and not openCanary and not synapse and not crossbar",
     "cowrie": "cowrie",
     "opencanary": "openCanary",
 }
+#: Those whose installation takes minutes.
+LARGE_SERVERS = {"synapse": "synapse", "crossbar": "crossbar"}
+
+
+def reloadServers(session: nox.Session, group: str, tests: str) -> None:
+    """
+    Reload the servers of a dependency group.
+    """
+    if group in ("cowrie", "crossbar") and sys.version_info < (3, 11):
+        session.skip("it needs Python 3.11")
+    needed = nox.project.dependency_groups(PYPROJECT, group)
+    if group == "opencanary":
+        # It pins a bcrypt that is too old for twisted[conch], of the extra "test".
+        installWheel(session, "metrics", "hypothesis", "pytest", "uvloop", *needed)
+    else:
+        installWheel(session, "test", *needed)
+    command = ["pytest", "-s", "tests/test_servers.py", "-k", tests]
+    with sourcesAlone(session):
+        printed = session.run(*command, silent=True)
+    session.log(str(printed))
+    if "SKIPPED" in str(printed):
+        session.error("a server was not tried")
+
+
+@nox.session(name="large-servers", default=False)
+@nox.parametrize("group", list(LARGE_SERVERS), ids=list(LARGE_SERVERS))
+def largeServers(session: nox.Session, group: str) -> None:
+    """
+    Reload synapse and crossbar.
+    """
+    reloadServers(session, group, LARGE_SERVERS[group])
 
 
 @nox.session
@@ -288,20 +319,7 @@ def servers(session: nox.Session, group: str) -> None:
 
     Cowrie and OpenCanary pin their dependencies, and have environments of their own.
     """
-    if group == "cowrie" and sys.version_info < (3, 11):
-        session.skip("Cowrie needs Python 3.11")
-    needed = nox.project.dependency_groups(PYPROJECT, group)
-    if group == "opencanary":
-        # It pins a bcrypt that is too old for twisted[conch], of the extra "test".
-        installWheel(session, "metrics", "hypothesis", "pytest", "uvloop", *needed)
-    else:
-        installWheel(session, "test", *needed)
-    command = ["pytest", "-s", "tests/test_servers.py", "-k", SERVERS[group]]
-    with sourcesAlone(session):
-        printed = session.run(*command, silent=True)
-    session.log(str(printed))
-    if "SKIPPED" in str(printed):
-        session.error("a server was not tried")
+    reloadServers(session, group, SERVERS[group])
     if group == "servers":
         session.env["TXSIGNALFD_RELOADS"] = "200"
         pytest(session, "-k", "noConnectionIsLost", "tests/reload/test_continuity.py")

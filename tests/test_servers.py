@@ -1,8 +1,8 @@
 """
 Unchanged servers of other projects reload under load, and no request fails.
 
-The dependency groups C{servers}, C{cowrie} and C{opencanary} have them.  Each test
-prints what docs/servers.rst has in its table.
+Dependency groups of pyproject.toml have them.  Each test prints what docs/servers.rst
+has in its table.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from tests.support.daemons import (
     program,
     reload,
 )
+from tests.support.documents import CHECKOUT, blocks
 from tests.support.freeports import freePort
 
 #: The reloads of each server.
@@ -85,9 +86,10 @@ def reloadUnderLoad(
     reloads = daemon.output().count(RELOADED)
     stop(daemon)
     answers = sum(results.answers)
+    lost = sum(client.lost for client in clients if isinstance(client, Repeating))
     print(
         f"{name} {version(name)}: {way}: {answers} requests, "
-        f"{len(results.failures)} lost, {reloads} reloads, exit status 143"
+        f"{lost} lost, {reloads} reloads, exit status 143"
     )
 
 
@@ -228,7 +230,8 @@ def test_buildbot(tmp_path: Path) -> None:
     """
     port = freePort()
     master = tmp_path / "master"
-    _run(tmp_path, "buildbot", "create-master", "--no-logrotate", "master")
+    script = str(Path(TWISTD).parent / "buildbot")
+    _run(tmp_path, script, "create-master", "--no-logrotate", "master")
     config = (
         "from buildbot.plugins import schedulers, util, worker\n"
         "c = BuildmasterConfig = {}\n"
@@ -427,6 +430,129 @@ def test_openCanary(tmp_path: Path) -> None:
         )
 
 
+@_needs("synapse", "synapse")
+def test_synapse(tmp_path: Path) -> None:
+    """
+    In new processes that are never two, because they would share a database.
+    """
+    port = freePort()
+    _run(
+        tmp_path,
+        *["-m", "synapse.app.homeserver", "--config-path=homeserver.yaml"],
+        *["--generate-config", "--server-name=localhost", "--report-stats=no"],
+    )
+    config = tmp_path / "homeserver.yaml"
+    text = config.read_text().replace("port: 8008", f"port: {port}")
+    text = text.replace("- ::1", "")
+    text += "\nallow_public_rooms_without_auth: true\n"
+    text += "public_baseurl: http://old.example/\n"
+    config.write_text(text)
+    command = [sys.executable, _documented("run_synapse.py", tmp_path)]
+    with running(tmp_path, *command, "-c", config.name) as daemon:
+        config.write_text(text.replace("old", "new"))
+        reload(daemon)
+        known = fetch(tcp(port), "/.well-known/matrix/client")
+        assert b"http://new.example/" in known
+        reloadUnderLoad(
+            "matrix-synapse",
+            "txsignalfd.run(workers=1, stopFirst=True)",
+            daemon,
+            # It reads the database.
+            *webClients(port, "/_matrix/client/v3/publicRooms"),
+        )
+
+
+@_needs("crossbar", "crossbar")
+def test_crossbar(tmp_path: Path) -> None:
+    """
+    A reload loses the requests that are on their way, and refuses nobody.
+    """
+    port = freePort()
+    node = tmp_path / ".crossbar"
+    node.mkdir()
+    endpoint = {"type": "tcp", "port": port, "interface": "127.0.0.1", "shared": True}
+    for pages in ("old", "new"):
+        (node / pages).mkdir()
+        (node / pages / "index.html").write_text(pages)
+    paths = {"/": {"type": "static", "directory": "old"}}
+    transport = {"type": "web", "endpoint": endpoint, "paths": paths}
+    router = {"type": "router", "transports": [transport]}
+    text = json.dumps({"version": 2, "workers": [router]})
+    (node / "config.json").write_text(text)
+    command = [sys.executable, _documented("run_crossbar.py", tmp_path)]
+    with running(tmp_path, *command) as daemon:
+        (node / "config.json").write_text(text.replace("old", "new"))
+        reload(daemon)
+        daemon.waitForOutput("generation 1 has ended")
+        assert fetch(tcp(port)) == b"new"
+        clients = [Repeating(client) for client in webClients(port)]
+        reloadUnderLoad("crossbar", "txsignalfd.run(workers=1)", daemon, *clients)
+    # The port of a process that ends may accept once more.
+    assert all(client.lost <= 2 * RELOADS for client in clients)
+
+
+class Repeating:
+    """
+    A client that sends a request again, if the server has closed the connection.
+    """
+
+    def __init__(self, request: Callable[[], None]) -> None:
+        self._request = request
+        self.lost = 0
+
+    def __call__(self) -> None:
+        try:
+            self._request()
+        except (ConnectionResetError, BrokenPipeError):
+            self.lost += 1
+            self.close()
+
+    def close(self) -> None:
+        if isinstance(self._request, keeping):
+            self._request.close()
+
+
+@_needs("daphne")
+def test_daphne(tmp_path: Path) -> None:
+    """
+    Its application file is run again.
+    """
+    port = freePort()
+    application = tmp_path / "asgi.py"
+    application.write_text(ASGI.format("old"))
+    program = _documented("run_daphne.py", tmp_path, ("8000", str(port)))
+    with running(tmp_path, sys.executable, program) as daemon:
+        application.write_text(ASGI.format("new"))
+        reload(daemon)
+        assert fetch(tcp(port)) == b"new"
+        reloadUnderLoad("daphne", "txsignalfd.run", daemon, *webClients(port))
+
+
+#: An application of ASGI, and what it answers.
+ASGI = """
+async def application(scope, receive, send):
+    headers = [(b"content-length", b"3")]
+    await send({{"type": "http.response.start", "status": 200, "headers": headers}})
+    await send({{"type": "http.response.body", "body": b"{}"}})
+"""
+
+
+def _documented(name: str, directory: Path, *changes: tuple[str, str]) -> str:
+    """
+    Write a program of docs/servers.rst to a file.
+
+    @param changes: What to replace in it.
+    @return: The name.
+    """
+    page = (CHECKOUT / "docs" / "servers.rst").read_text()
+    (text,) = [block.text for block in blocks(page) if block.name == name]
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (directory / name).write_text(text)
+    return name
+
+
 def _fileOf(package: str, name: str) -> str:
     found = find_spec(package)
     assert found is not None
@@ -434,6 +560,6 @@ def _fileOf(package: str, name: str) -> str:
     return str(Path(found.origin).parent / name)
 
 
-def _run(directory: Path, script: str, *arguments: str) -> None:
-    command = [sys.executable, str(Path(TWISTD).parent / script), *arguments]
+def _run(directory: Path, *arguments: str) -> None:
+    command = [sys.executable, *arguments]
     subprocess.run(command, cwd=directory, check=True, capture_output=True)
