@@ -49,11 +49,13 @@ from txsignalfd._twistd.workeroptions import (
     Unparsed,
     becomeSupervisor,
     becomeWorker,
+    resumeSupervisor,
     seconds,
     watchedBy,
     workerSettings,
 )
 from txsignalfd._version import __version__
+from txsignalfd._workers.inheritance import inheritance
 
 if TYPE_CHECKING:
     from txsignalfd._workers.worker import Worker
@@ -163,6 +165,8 @@ class Options(UsageOptions):
         self._arguments: list[str] = []
         #: The connection to the supervisor, in a worker.
         self.worker: Worker | None = None
+        #: The pidfile of the process, in which this program has replaced another one.
+        self.pidfile: str = ""
         #: Whether every part of the command line was parsed.
         self._hasParsed = False
 
@@ -189,7 +193,7 @@ class Options(UsageOptions):
     # The help shows this, with its line breaks.
     opt_on.__doc__ = (
         "SIGNAL=ACTION: the action of a signal (repeatable): reload, stop, quit,"
-        " rotate, report, ignore, leave, add-worker, remove-worker,"
+        " rotate, upgrade, report, ignore, leave, add-worker, remove-worker,"
         " call:MODULE.FUNCTION or run:COMMAND"
         " (leave: the program handles the signal itself)"
     )
@@ -301,6 +305,8 @@ class Options(UsageOptions):
             return
         startupSignals.defer(DEFAULTS)
         self.worker = becomeWorker(self.parent)
+        if self.worker is None and inheritance() is not None:
+            self.pidfile = resumeSupervisor(self.parent)
         removeOwnPidfile(self.parent.get("pidfile") or "")
         shareInherited()
         try:
@@ -439,6 +445,8 @@ def makeService(options: Options) -> IService:
             workers = workerSettings(options)
             foreground = options.inForeground
             daemon = makeSupervisor(workers, options.settings, foreground, reactor)
+            if options.pidfile:
+                options["pidfile"] = options.pidfile
             return _finished(daemon, options)
     worker = options.worker
     making = makingService(twistd, options.command)

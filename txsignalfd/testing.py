@@ -90,6 +90,17 @@ class MemoryBackend:
         Do nothing: the reactor reads no descriptor.
         """
 
+    def pause(self) -> int:
+        """
+        Do nothing: no program is executed.
+        """
+        return 0
+
+    def resume(self) -> None:
+        """
+        Do nothing.
+        """
+
     def stop(self) -> None:
         """
         Receive no more signals.

@@ -40,6 +40,8 @@ class DescriptorStore:
         self.directory = directory
         self.limit = limit
         self.stored: dict[str, int] = {}
+        #: The messages of L{receive}.
+        self.messages: list[dict[str, str]] = []
         self.manager = ServiceManager(str(directory / "notify"))
 
     def receive(self) -> None:
@@ -50,6 +52,7 @@ class DescriptorStore:
         while self.manager.hasMessage():
             data, ancillary, _, _ = self.manager.socket.recvmsg(4096, size)
             message = dict(line.split("=", 1) for line in data.decode().split("\n"))
+            self.messages.append(message)
             for _, kind, content in ancillary:
                 if kind == socket.SCM_RIGHTS:
                     (fd,) = array.array("i", content)

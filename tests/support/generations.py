@@ -236,7 +236,7 @@ def makeDue(timer: Timer | None) -> None:
     End the time of a timer now.
     """
     assert timer is not None
-    timer._due = 0.0
+    timer.due = 0.0
     timer._call.reset(0)
 
 

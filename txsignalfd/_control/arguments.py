@@ -19,6 +19,7 @@ REQUESTS = {
     "reload": (SIGHUP, "reload the service, and wait until the new one serves"),
     "stop": (SIGTERM, "stop the daemon, and wait until it has ended"),
     "rotate": (SIGUSR1, "rotate the log files"),
+    "upgrade": (SIGHUP, "replace the supervisor's program, and reload its workers"),
     "status": (SIGUSR2, "show what the daemon is doing"),
 }
 

@@ -17,6 +17,7 @@ positional arguments:
     reload    reload the service, and wait until the new one serves
     stop      stop the daemon, and wait until it has ended
     rotate    rotate the log files
+    upgrade   replace the supervisor's program, and reload its workers
     status    show what the daemon is doing
     check     make the service of a command line of twistd, without starting
               it

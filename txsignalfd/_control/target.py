@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 
 from txsignalfd._native.names import signalName
 from txsignalfd._proc.status import ThreadSignals, ofProcess
@@ -14,6 +15,11 @@ from txsignalfd._proc.status import ThreadSignals, ofProcess
 #: The C code of this package, in the path of a loaded file.
 _EXTENSION = b"/txsignalfd/_native/extension."
 
+
+#: Seconds in which a process that blocks a signal may begin to handle it, and between
+#: two looks.
+_STARTS = 10.0
+_LOOK = 0.02
 
 #: The number of words of the line NSpid of a process in this namespace.
 _ONE_PID = 2
@@ -23,6 +29,12 @@ class CannotAsk(Exception):
     """
     The target cannot be asked; the message says why.
     """
+
+
+def _catches(status: ThreadSignals, signo: int) -> bool:
+    # A service may have ignored it since, as carbon ignores SIGHUP.  It is watched all
+    # the same if it is blocked, and in no case does it any harm.
+    return signo in status.caught | (status.ignored & status.blocked)
 
 
 def parseTarget(text: str) -> int:
@@ -96,10 +108,12 @@ class Target:
         @raise CannotAsk: If it would not, as far as C{/proc} shows, or if the kernel
             hides the pid of the sender from the process.
         """
-        status = self._status()
-        # A service may have ignored it since, as carbon ignores SIGHUP.  It is watched
-        # all the same if it is blocked, and in no case does it any harm.
-        if signo not in status.caught | (status.ignored & status.blocked):
+        deadline = time.monotonic() + _STARTS
+        while not _catches(status := self._status(), signo):
+            # A supervisor that upgrades blocks its signals until it handles them again.
+            if signo in status.blocked and time.monotonic() < deadline:
+                time.sleep(_LOOK)
+                continue
             raise CannotAsk(
                 f"process {self.pid} has no handler for {signalName(signo)}: it is no"
                 " twistd signalfd that serves"

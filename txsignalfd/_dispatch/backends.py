@@ -108,6 +108,19 @@ class Backend(Protocol):
         Choose whether the reactor counts the descriptors as its own.
         """
 
+    def pause(self) -> int:
+        """
+        Leave signals pending until L{resume}, and receive those that have left the
+        kernel's queue.
+
+        @return: How many signals were received.
+        """
+
+    def resume(self) -> None:
+        """
+        Undo L{pause}.
+        """
+
     def stop(self) -> None:
         """
         Receive the pending signals, and stop reading.
@@ -338,6 +351,19 @@ class ReactorBackend:
         if self._descriptor is descriptor and not descriptor.signals:
             self._removeReader(descriptor)
             self.close()
+
+    def pause(self) -> int:
+        """
+        Leave signals pending until L{resume}; see L{SignalDescriptor.pause}.
+        """
+        return 0 if self._descriptor is None else self._descriptor.pause()
+
+    def resume(self) -> None:
+        """
+        Undo L{pause}.
+        """
+        if self._descriptor is not None:
+            self._descriptor.resume()
 
     def stop(self) -> None:
         """

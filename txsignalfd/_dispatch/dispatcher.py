@@ -308,6 +308,21 @@ class SignalDispatcher:
         held = checkWatchable(signals) or range(1, lib.TXS_NSIG)
         return self._table.hold(held, checkLimit(limit))
 
+    def _pause(self) -> bool:
+        """
+        Leave signals pending until L{_resume}: execve(2) follows.
+
+        @return: Whether no signal is still being handled.
+        """
+        table = self._table
+        return table.isIdle() and not (table.holds.held or self._backend.pause())
+
+    def _resume(self) -> None:
+        """
+        Undo L{_pause}, whatever it has returned.
+        """
+        self._backend.resume()
+
     def close(self) -> Deferred[None]:
         """
         Release everything: mask, dispositions and descriptor.

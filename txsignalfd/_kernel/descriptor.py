@@ -391,6 +391,21 @@ class SignalDescriptor:
         if self._wake is not None and os.getpid() == self._pid:
             self._wake()
 
+    def pause(self) -> int:
+        """
+        Leave signals in the kernel's queue until L{resume}, as before execve(2), and
+        receive those that have left it.
+
+        @return: The number of received signals.
+        """
+        collectDeferred()
+        return self.receiveDeferred()
+
+    def resume(self) -> None:
+        """
+        Undo L{pause}.
+        """
+
     def _receivePending(self) -> int:
         """
         Read signals that were sent until now, and receive them.

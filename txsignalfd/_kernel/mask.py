@@ -422,6 +422,29 @@ def reserve(signals: Collection[int]) -> None:
         blockUntilRestored(signals)
 
 
+def foreignMask() -> list[int]:
+    """
+    Return the signals that only other code has blocked in this thread.
+    """
+    return sorted(frozenset(sigprocmask(SIG_BLOCK, ())) - _noted(lib.txs_tid()))
+
+
+def reserveBlocked(foreign: Collection[int]) -> frozenset[int]:
+    """
+    Reserve the signals that this thread blocks, because the program that this one has
+    replaced by execve(2) has left them pending.
+
+    @param foreign: The result of L{foreignMask} in that program.
+    @return: The reserved signals.
+    """
+    with _lock:
+        reserved = frozenset(sigprocmask(SIG_BLOCK, ())) - frozenset(foreign)
+        _reserved.update(reserved)
+        for signo in reserved:
+            lib.txs_note(lib.txs_tid(), signo)
+        return reserved
+
+
 def unreserve(signals: Collection[int]) -> None:
     """
     Unblock signals of L{reserve} that were not acquired after all.

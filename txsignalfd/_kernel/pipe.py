@@ -25,7 +25,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from txsignalfd._kernel.descriptor import RECORDS_PER_READ, SignalDescriptor
-from txsignalfd._kernel.mask import ProcessMask
+from txsignalfd._kernel.mask import ProcessMask, collectDeferred
 from txsignalfd._native.extension import ffi, lib
 from txsignalfd.siginfo import SIGINFO_SIZE, SigInfo, parse
 
@@ -122,6 +122,21 @@ class SignalPipe(SignalDescriptor):
         super().drain(last)
         if not last:
             self._claim()
+
+    def pause(self) -> int:
+        """
+        Block the signals until L{resume}, and receive those in the pipe.
+        """
+        lib.txs_pipe_pause(self._writer)
+        collectDeferred()
+        self._deferred.extend(self._inPipe())
+        return super().receiveDeferred()
+
+    def resume(self) -> None:
+        """
+        Unblock the signals again.
+        """
+        self._claim()
 
     def receiveDeferred(self, most: int = sys.maxsize) -> int:
         """

@@ -119,7 +119,8 @@ class Generations:
         self._store: SocketStore | None = None
         self._restored: Restored | None = None
         self._awaitedService: Awaitable[Any] | None = None
-        self._count = 0
+        #: The number of the generation that is made next.
+        self.next = 1
         self._timer: Timer | None = None
         self.phase = Phase.NEW
         self.task: Deferred[None] = succeed(None)
@@ -145,13 +146,6 @@ class Generations:
         """
         isDown = self.isStopping or self.current.state is State.FAILED
         return f"{self.current} {'does not serve any more' if isDown else 'serves on'}"
-
-    @property
-    def next(self) -> int:
-        """
-        The number of the generation that is made next.
-        """
-        return self._count + 1
 
     def privilegedStart(
         self, alone: bool, resources: Resources, store: SocketStore | None = None
@@ -336,8 +330,8 @@ class Generations:
             _log.warn("{it} does not stop: no longer waiting for it", it=old)
 
     def _new(self, resources: Resources) -> Generation:
-        self._count += 1
-        return self._add(Generation(self._count, resources, self._reactor))
+        number, self.next = self.next, self.next + 1
+        return self._add(Generation(number, resources, self._reactor))
 
     def _add(self, generation: Generation) -> Generation:
         self.generations.append(generation)

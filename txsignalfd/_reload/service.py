@@ -31,6 +31,7 @@ from txsignalfd._reload.generations import Generations, Phase
 from txsignalfd._reload.sharing import unclaimed
 from txsignalfd._reload.stored import SocketStore
 from txsignalfd._reload.transaction import (
+    OneShotEvent,
     Prepare,
     Reload,
     ReloadObserver,
@@ -114,6 +115,7 @@ class ReloadService(Service):
         twistd makes it.
     @cvar beforeServing: Called when the first generation has started.  It accepts no
         connection until the Deferred that this returns fires.
+    @cvar first: The number of the first generation.
     @cvar store: Where listening sockets are stored for the next process.
     @cvar share: The part of the time that successive reloads may take: the next
         one begins 198 ms after one that took 2 ms, and always within half a
@@ -124,6 +126,7 @@ class ReloadService(Service):
     logsStart: bool = True
     logsEnd: bool = True
     early: Resources | None = None
+    first: int = 1
     store: SocketStore | None = None
     beforeServing: Callable[[], Deferred[Any]] | None = None
     share: float = 0.01
@@ -166,6 +169,8 @@ class ReloadService(Service):
         #: The service of which this is a part, and which is reloaded in its place.
         self._outer: ReloadService | None = None
         self._newest: SigInfo | None = None
+        #: Fires when no reload is under way, while L{hold} lets none begin.
+        self._held: OneShotEvent | None = None
 
     def addParticipant(self, prepare: Prepare) -> None:
         """
@@ -197,6 +202,14 @@ class ReloadService(Service):
         """
         return list(self._generations.generations) if self._generations else []
 
+    @property
+    def number(self) -> int:
+        """
+        The number of the generation that serves, or was started last.
+        """
+        assert self._generations is not None, "the service was started"
+        return self._generations.current.number
+
     def describe(self) -> list[str]:
         """
         Describe each generation that has not stopped, the oldest first.
@@ -224,6 +237,7 @@ class ReloadService(Service):
             generations.stopped.wait().addCallback(lambda _: _whole.pop(self._reactor))
         generations.beforeServing = self.beforeServing
         generations.logsEnd = self.logsEnd and self._outer is None
+        generations.next = self.first
         early, self.early = self.early or Resources(unclaimed), None
         generations.privilegedStart(self.alone, early, self.store)
         self._generations = generations
@@ -248,6 +262,7 @@ class ReloadService(Service):
 
     async def _start(self, generations: Generations) -> None:
         reload = self._latest = Reload(generations.current.number, ReloadRequest())
+        reload.isStart = True
         self._observers.before(reload)
         try:
             await generations.start()
@@ -306,6 +321,40 @@ class ReloadService(Service):
                 self._latest.logLong(self._request)
         return waiting
 
+    def request(self, requester: str) -> None:
+        """
+        Reload as soon as the service has started.
+
+        @param requester: The requester for the log.
+        """
+        self._request.addText(requester)
+
+    def hold(self) -> Deferred[None]:
+        """
+        Let no reload begin until L{release}.
+
+        @return: A Deferred that fires when none is under way.
+        """
+        self._held = OneShotEvent()
+        if self._generations is not None and self._generations.phase is Phase.READY:
+            self._held.fire()
+        return self._held.wait()
+
+    @property
+    def held(self) -> str:
+        """
+        The requesters of the reload that L{hold} has delayed, or an empty string.
+        """
+        return str(self._request)
+
+    def release(self) -> None:
+        """
+        Undo L{hold}, and begin a reload that was requested meanwhile.
+        """
+        self._held = None
+        if self._generations is not None and self._generations.phase is Phase.READY:
+            self._reloadIfRequested(self._generations)
+
     def _refuse(self) -> None:
         request = self._takeRequest()
         if request.infos and not self._hasRefused:
@@ -322,7 +371,9 @@ class ReloadService(Service):
         return request
 
     def _reloadIfRequested(self, generations: Generations) -> None:
-        if self._request:
+        if self._held is not None:
+            self._held.fire()
+        elif self._request:
             generations.phase = Phase.RELOADING
             generations.task = Deferred.fromCoroutine(self._reload(generations))
             generations.task.addBoth(lambda _: self._finished(generations))

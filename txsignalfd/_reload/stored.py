@@ -82,6 +82,45 @@ def _fileOf(path: str) -> str:
     return ""
 
 
+def restore(stored: Stored, descriptor: int) -> Listener | None:
+    """
+    Return a listener with a socket of the process, or the program, before.
+
+    @param stored: What is known of the socket.
+    @param descriptor: The socket; the listener duplicates it.
+    @return: C{None} if its path does not lead to it any more.
+    """
+    path = stored.key[-1]
+    if stored.file and _fileOf(path) != stored.file:
+        _log.warn("{path!r} does not lead to the stored socket", path=path)
+        return None
+    listener = Listener(stored.key, descriptor)
+    if stored.file:
+        mode = os.lstat(path).st_mode & 0o7777
+        listener.path = SocketPath(path, mode, _lockOf(path))
+    return listener
+
+
+def unlockOwn(path: str) -> None:
+    """
+    Remove the lock of a path, if this process has locked it.
+    """
+    with suppress(OSError):
+        if os.readlink(f"{path}.lock") == str(os.getpid()):
+            os.unlink(f"{path}.lock")
+
+
+def describe(listener: Listener, late: bool) -> Stored:
+    """
+    Return what the name of a stored socket says.
+
+    @param listener: The socket of a port that listens.
+    @param late: Whether it was opened after the service had started.
+    """
+    key: Any = listener.key
+    return Stored(key, late, _fileOf(key[1]) if listener.path is not None else "")
+
+
 def _lockOf(path: str) -> PathLock | None:
     """
     Take over the lock of a path whose socket is ours, from the process before.
@@ -132,20 +171,14 @@ class SocketStore:
             if stored is None or listener is None:
                 self._discard(name)
             else:
-                self._note(listener, name)
+                self.note(listener, name)
                 claimed.append((listener, stored.late))
         return claimed
 
     def _claim(self, stored: Stored, descriptor: int) -> Listener | None:
-        listener = Listener(stored.key, descriptor)
-        if stored.file:
-            path = stored.key[-1]
-            if _fileOf(path) != stored.file:
-                _log.warn("{path!r} does not lead to the stored socket", path=path)
-                listener.close()
-                return None
-            mode = os.lstat(path).st_mode & 0o7777
-            listener.path = SocketPath(path, mode, _lockOf(path))
+        listener = restore(stored, descriptor)
+        if listener is None:
+            Listener(stored.key, descriptor).close()
         return listener
 
     def add(self, listener: Listener, late: bool) -> None:
@@ -160,8 +193,7 @@ class SocketStore:
             return
         if listener.isAny or not isinstance(key[1], str):
             return
-        file = _fileOf(key[1]) if listener.path is not None else ""
-        name = str(Stored(key, late, file))
+        name = str(describe(listener, late))
         if len(name) > _LONGEST or len(self._stored) >= self._limit:
             why = f"FileDescriptorStoreMax={self._limit} is too small"
             if len(name) > _LONGEST:
@@ -173,10 +205,13 @@ class SocketStore:
                 why=why,
             )
             return
-        self._note(listener, name)
+        self.note(listener, name)
         self._store(name, listener.fileno())
 
-    def _note(self, listener: Listener, name: str) -> None:
+    def note(self, listener: Listener, name: str) -> None:
+        """
+        Note that a socket is stored under a name.
+        """
         self._stored[listener] = name
         listener.isPassedOn = self._isPassedOn
 

@@ -123,11 +123,12 @@ class Timer:
         self._reactor = reactor
         self._function = function
         self._clock = reactor.seconds if isinstance(reactor, Clock) else monotonic
-        self._due = self._clock() + seconds
+        #: When it calls the function, by that clock.
+        self.due = self._clock() + seconds
         self._call: Any = reactor.callLater(seconds, self._check)
 
     def _check(self) -> None:
-        left = self._due - self._clock()
+        left = self.due - self._clock()
         if left > 0:
             self._call = self._reactor.callLater(left, self._check)
         else:
@@ -199,6 +200,12 @@ class ReloadRequest:
             self._descriptions[info] = text.replace(" claims ", ", which claims ", 1)
         self._counts[self._descriptions[info]] += 1
 
+    def addText(self, text: str) -> None:
+        """
+        Add a requester that is described already.
+        """
+        self._counts[text] += 1
+
     def __bool__(self) -> bool:
         return bool(self.waiting or self._counts)
 
@@ -237,6 +244,8 @@ class Reload:
         @param request: The request for it.
         """
         self.number = number
+        #: Whether it is the start of the first generation of this program.
+        self.isStart: bool = False
         #: The first different signals that requested it.
         self.infos: list[SigInfo] = request.infos
         self._request = request
@@ -336,6 +345,19 @@ class History:
         self.failed = 0
         self.seconds = {"succeeded": 0.0, "failed": 0.0}
         self.last: deque[dict[str, Any]] = deque(maxlen=10)
+
+    def passOn(self) -> dict[str, Any]:
+        """
+        Describe them for the program that replaces this one.
+        """
+        return {**vars(self), "last": list(self.last)}
+
+    def adopt(self, passed: dict[str, Any]) -> None:
+        """
+        Continue with the result of L{passOn}.
+        """
+        self.last.extend(passed["last"])
+        vars(self).update({**passed, "last": self.last})
 
     def add(self, reload: Reload) -> None:
         """

@@ -31,6 +31,7 @@ SIMPLE: Final = (
     "stop",
     "quit",
     "rotate",
+    "upgrade",
     "report",
     "ignore",
     "leave",

@@ -55,10 +55,13 @@ class Answers:
         self._whenAnswered = whenAnswered
         self._reactor = reactor
         self._requests = Requests()
+        #: Requests an upgrade.
+        self.upgrade: Callable[[SigInfo], object]
         #: Requests for the next reload, for the one that goes on, and for the stop.
         self.waiting: list[Requester] = []
         self.current: list[Requester] = []
         self._stops: list[Requester] = []
+        self._upgrades: list[Requester] = []
         self._progress: Any = None
         self._hasShown = False
 
@@ -95,6 +98,9 @@ class Answers:
         handler: Callable[[SigInfo], Any],
     ) -> None:
         command = _COMMAND_OF.get(action.name, action.name)
+        if (requester.command, command) == ("upgrade", "reload"):
+            # No signal has this action by default: the request comes by SIGHUP.
+            command, handler = "upgrade", self.upgrade
         if requester.command != command:
             wanted = "report" if requester.command == "status" else requester.command
             self._fail(requester, f"{info.name}={action}, so it does not {wanted}")
@@ -106,12 +112,15 @@ class Answers:
             lines = handler(info)
             failed = any("not rotated" in line for line in lines)
             self._requests.answer(requester, "; ".join(lines), not failed)
-        elif len(self.waiting) + len(self._stops) >= REMEMBERED:
+        elif self._count >= REMEMBERED:
             self._fail(requester, f"{REMEMBERED} other requests wait: not accepted")
         elif command == "stop":
             self._stops.append(requester)
             handler(info)
             self._showProgress()
+        elif command == "upgrade":
+            self._upgrades.append(requester)
+            handler(info)
         else:
             self.waiting.append(requester)
             handler(info)
@@ -122,6 +131,41 @@ class Answers:
         status = self._status(dispatcherFor(self._reactor))
         text = json.dumps(status, separators=(",", ":"))
         self._requests.answer(requester, "", succeeded=True, data=text)
+
+    @property
+    def _count(self) -> int:
+        return len(self.waiting) + len(self._stops) + len(self._upgrades)
+
+    def upgraded(self, outcome: str, succeeded: bool) -> None:
+        """
+        Answer the requests for an upgrade.
+
+        @param outcome: One line for the operator.
+        @param succeeded: Whether the new program serves, and has reloaded.
+        """
+        upgrades, self._upgrades = self._upgrades, []
+        for requester in upgrades:
+            self._requests.answer(requester, outcome, succeeded)
+
+    def passOn(self, descriptors: list[int]) -> dict[str, Any]:
+        """
+        Describe the requests for the program that replaces this one.
+
+        @param descriptors: Where to add the descriptors that it needs.
+        """
+        return {
+            "socket": self._requests.passOn(descriptors),
+            "reloads": self.waiting,
+            "upgrades": self._upgrades,
+        }
+
+    def adopt(self, passed: dict[str, Any]) -> None:
+        """
+        Continue with the result of L{passOn}.
+        """
+        self.waiting = [Requester(*each) for each in passed["reloads"]]
+        self._upgrades = [Requester(*each) for each in passed["upgrades"]]
+        self._requests.adopt(passed["socket"], [*self.waiting, *self._upgrades])
 
     def _fail(self, requester: Requester, text: str) -> None:
         self._requests.answer(requester, text, succeeded=False)

@@ -29,7 +29,7 @@ from txsignalfd._proc.sender import describeWithCommand, hasTerminal, isFromLead
 from txsignalfd._reload.generation import FLUSH
 from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.stored import SocketStore
-from txsignalfd._reload.transaction import History, Reload, Timer
+from txsignalfd._reload.transaction import History, Reload, ReloadRequest, Timer
 from txsignalfd._twistd.actions import (
     DEFAULTS,
     OF_SUPERVISOR,
@@ -67,11 +67,13 @@ class Daemon(Service):
 
     @cvar debug: Whether to show the traceback if the service cannot start.
     @cvar supervisor: The supervisor of the workers, if the service runs in these.
+    @cvar upgrade: Replaces the program, given the requester, if that is possible.
     @cvar equip: Gives twistd's application what the first service, or the application
         file, has for it.
     @cvar metrics: Serves the metrics, if they are asked for.
     @cvar advice: How the user leaves a signal to the program.
     @ivar reloads: The service.
+    @ivar answers: The answers to the txsignalfd command.
     @ivar notifier: Notifies systemd.
     @ivar failed: Whether its first generation could not start.
     """
@@ -79,6 +81,7 @@ class Daemon(Service):
     debug: bool = False
     advice: str = "use --on {name}=leave"
     supervisor: Supervisor | None = None
+    upgrade: Callable[[str], None] | None = None
     equip: Callable[[Any], None] | None = None
     metrics: IService | None = None
 
@@ -119,9 +122,12 @@ class Daemon(Service):
         self._code: LoadedCode
         self.failed = False
         reloads.logsStart = False
+        #: Whether the service manager knows already that the service has started.
+        self._isReady = False
         self._history = History()
         self._status = DaemonStatus(reloads, self._history, logicalDirectory())
-        self._answers = Answers(reloads, self._status, self.whenAnswered, reactor)
+        self.answers = Answers(reloads, self._status, self.whenAnswered, reactor)
+        self.answers.upgrade = self._upgrade
         reloads.addObserver(self._before, self._after)
 
     def setServiceParent(self, parent: Any) -> None:
@@ -245,7 +251,7 @@ class Daemon(Service):
         self.notifier.close()
         if self.metrics is not None:
             self.metrics.stopService()
-        self._answers.close()
+        self.answers.close()
         startupSignals.deferAgain()
         self._signals.stopService()
         return result
@@ -264,26 +270,25 @@ class Daemon(Service):
             self._extending = self._reactor.callLater(EXTEND, self._extend, left)
 
     def _before(self, reload: Reload) -> None:
-        if reload.number > 1:
+        if not reload.isStart:
             if self.supervisor is None:
                 self._code.logChanges()
-            if self._answers.waiting:
-                self._answers.before()
+            if self.answers.waiting:
+                self.answers.before()
             self.notifier.reloading()
             if self.reloads.stopFirst:
                 self._extend(self.reloads.drain + FLUSH)
 
     def _after(self, reload: Reload) -> None:
-        if reload.number == 1:
+        if reload.isStart:
             self._code = LoadedCode()
         else:
             self._code.addModules()
-        if reload.number > 1:
             self._record(reload)
         if self._stopSignal is None:
             self._stopExtending()
         if reload.failure is None:
-            if reload.number == 1:
+            if reload.isStart:
                 if self.supervisor is not None:
                     self.supervisor.sockets.started()
                 _log.info(
@@ -291,8 +296,9 @@ class Daemon(Service):
                     pid=os.getpid(),
                     actions=describeActions(self._actions),
                 )
-            self.notifier.ready(f"generation {reload.number} serves")
-        elif reload.number > 1:
+            if not (reload.isStart and self._isReady):
+                self.notifier.ready(f"generation {reload.number} serves")
+        elif not reload.isStart:
             self.notifier.ready(f"not reloaded, {reload.remains}: {reload.reason}")
         elif self._stopSignal is None:
             # A daemon whose service did not start must exit.
@@ -302,8 +308,8 @@ class Daemon(Service):
 
     def _record(self, reload: Reload) -> None:
         self._history.add(reload)
-        if self._answers.current:
-            self._answers.after(reload)
+        if self.answers.current:
+            self.answers.after(reload)
 
     def status(self) -> Deferred[dict[str, Any]]:
         """
@@ -311,6 +317,29 @@ class Daemon(Service):
         """
         dispatcher = dispatcherFor(self._reactor)
         return self.whenAnswered().addCallback(lambda _: self._status(dispatcher))
+
+    def passOn(self, descriptors: list[int]) -> dict[str, Any]:
+        """
+        Describe the daemon for the program that replaces this one.
+
+        @param descriptors: Where to add the descriptors that it needs.
+        """
+        return {
+            "generation": self.reloads.number,
+            "history": self._history.passOn(),
+            "began": self._status.began,
+            "answers": self.answers.passOn(descriptors),
+        }
+
+    def adopt(self, passed: dict[str, Any]) -> None:
+        """
+        Continue with the result of L{passOn}.
+        """
+        self.reloads.first = passed["generation"]
+        self._history.adopt(passed["history"])
+        self._status.began = passed["began"]
+        self.answers.adopt(passed["answers"])
+        self._isReady = True
 
     def exit(self) -> None:
         """
@@ -355,6 +384,7 @@ class Daemon(Service):
             "stop": self._stop,
             "quit": self._quit,
             "rotate": self._rotate,
+            "upgrade": self._upgrade,
             "report": self._report,
             "ignore": self._ignore,
             "add-worker": partial(self._resize, 1),
@@ -374,7 +404,7 @@ class Daemon(Service):
 
         def receive(info: SigInfo) -> Any:
             if info.code == _SI_QUEUE:
-                return self._answers.receive(info, action, handler)
+                return self.answers.receive(info, action, handler)
             return handler(info)
 
         return receive
@@ -419,6 +449,21 @@ class Daemon(Service):
         if self.supervisor is not None:
             self.supervisor.rotate()
         return lines
+
+    def _upgrade(self, info: SigInfo) -> None:
+        requester = ReloadRequest()
+        requester.add(info)
+        if self.upgrade is not None and self._stopSignal is None:
+            self.upgrade(str(requester))
+            return
+        why = "the service is being stopped"
+        if self.upgrade is None:
+            why = "only a supervisor can do that (--workers): restart the daemon"
+        outcome = f"not upgraded: {why}"
+        _log.error(
+            "{outcome}; requested by {requester}", outcome=outcome, requester=requester
+        )
+        self.answers.upgraded(outcome, succeeded=False)
 
     def _resize(self, change: int, info: SigInfo) -> None:
         # The terminal sends these signals to a background job.

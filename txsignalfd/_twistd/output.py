@@ -136,6 +136,13 @@ class Output:
         Do nothing: each line is written as soon as possible.
         """
 
+    def wait(self) -> None:
+        """
+        Wait until every line is written, but not for long.
+        """
+        with self._changed:
+            self._waitUntilWritten(monotonic() + PATIENCE)
+
     def finish(self) -> None:
         """
         Wait until every line is written, but not for long.
@@ -228,6 +235,14 @@ class SyslogOutput(Output):
 
 
 _outputs: Final[list[Output]] = []
+
+
+def flushAll() -> None:
+    """
+    Wait until everything is written, but not for long.  Later lines do not wait.
+    """
+    for output in _outputs:
+        output.wait()
 
 
 @atexit.register

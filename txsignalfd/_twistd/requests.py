@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from txsignalfd.siginfo import SigInfo
@@ -32,7 +33,7 @@ REMEMBERED: Final = 1024
 LONGEST: Final = 16384
 
 #: The commands, by their number in the low bits of a token.
-COMMANDS: Final = {1: "reload", 2: "stop", 3: "rotate", 4: "status"}
+COMMANDS: Final = {1: "reload", 2: "stop", 3: "rotate", 4: "status", 5: "upgrade"}
 COMMAND_BITS: Final = 3
 
 _TOO_LONG: Final = b"STATUS=the answer does not fit into a datagram\nX_EXIT_STATUS=1"
@@ -84,6 +85,8 @@ class Requests:
         #: The oldest is first.
         self._answers: OrderedDict[Requester, bytes | None] = OrderedDict()
         self._socket: socket.socket | None = None
+        #: The socket of the program before.
+        self._passed: int | None = None
 
     def isAnswered(self, requester: Requester) -> bool:
         """
@@ -146,15 +149,43 @@ class Requests:
         """
         try:
             if self._socket is None:
-                kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
-                self._socket = socket.socket(socket.AF_UNIX, kind)
-                self._socket.bind(b"")  # the kernel chooses an abstract address
+                self._socket = self._open()
             self._socket.sendto(message, replyAddress(*requester))
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
                 return self._send(requester, _TOO_LONG)
             return error.errno != errno.ECONNREFUSED
         return True
+
+    def _open(self) -> socket.socket:
+        if self._passed is not None:
+            return socket.socket(fileno=self._passed)
+        kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+        opened = socket.socket(socket.AF_UNIX, kind)
+        opened.bind(b"")  # the kernel chooses an abstract address
+        return opened
+
+    def passOn(self, descriptors: list[int]) -> int | None:
+        """
+        Return the socket for the program that replaces this one: requesters accept
+        answers from no other.
+
+        @param descriptors: Where to add it, if there is one.
+        """
+        number = self._passed if self._socket is None else self._socket.fileno()
+        if number is not None:
+            descriptors.append(number)
+        return number
+
+    def adopt(self, descriptor: int | None, requesters: Iterable[Requester]) -> None:
+        """
+        Continue with the result of L{passOn}.
+
+        @param descriptor: The socket.
+        @param requesters: Those that wait for an answer.
+        """
+        self._passed = descriptor
+        self._answers.update(dict.fromkeys(requesters))
 
     def close(self) -> None:
         """

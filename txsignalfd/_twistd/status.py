@@ -55,7 +55,8 @@ class DaemonStatus:
         self._reloads = reloads
         self._history = history
         self._directory = directory
-        self._began = monotonic()
+        #: When it was made, by the monotonic clock.
+        self.began = monotonic()
         self.actions: dict[int, Action] = {}
         self.isStopping = False
 
@@ -81,7 +82,7 @@ class DaemonStatus:
             "version": __version__,
             "command": [sys.executable, *sys.orig_argv[1:]],
             "directory": self._directory,
-            "uptime": round(monotonic() - self._began, 3),
+            "uptime": round(monotonic() - self.began, 3),
             "state": "stops" if self.isStopping else "serves",
             "generations": generations,
             "reloads": self._reloadsStatus(),

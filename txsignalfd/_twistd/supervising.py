@@ -85,7 +85,9 @@ def makeSupervisor(
     @param foreground: Whether the process may have a controlling terminal.
     @param reactor: The reactor.
     """
+    from txsignalfd._twistd.upgrading import Upgrade
     from txsignalfd._workers.command import Command
+    from txsignalfd._workers.inheritance import inheritance
     from txsignalfd._workers.limits import Limits
     from txsignalfd._workers.sockets import Sockets
     from txsignalfd._workers.supervisor import Supervisor
@@ -97,8 +99,9 @@ def makeSupervisor(
         daemon.reloads.reload().addErrback(lambda _: None)
 
     sockets = Sockets(reactor)
+    command = Command(logicalDirectory())
     setup = Setup(
-        Command(logicalDirectory()),
+        command,
         sockets,
         workers.startTimeout,
         settings.drain,
@@ -111,6 +114,10 @@ def makeSupervisor(
     daemon.reloads.addParticipant(sockets.prepare)
     daemon.supervisor = factory
     daemon.notifier.isAlive = lambda: factory.isServing
+    upgrade = Upgrade(daemon, factory, command, workers.startTimeout, reactor)
+    daemon.upgrade = upgrade.request
+    if (found := inheritance()) is not None:
+        upgrade.resume(found)
     return daemon
 
 

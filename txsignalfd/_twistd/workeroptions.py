@@ -192,6 +192,22 @@ def becomeWorker(twistd: Any) -> Worker | None:
     return Worker(place, reactor)
 
 
+def resumeSupervisor(twistd: Any) -> str:
+    """
+    Stay the process that the program before was, in an upgrade or its trial.
+
+    @param twistd: The options of twistd.
+    @return: The pidfile, which names this process already, and which twistd must not
+        find before the service is made.
+    """
+    pidfile = twistd["pidfile"] or ""
+    twistd["pidfile"] = ""
+    if not twistd["nodaemon"]:
+        twistd["nodaemon"] = True
+        twistd["logfile"] = twistd["logfile"] or "twistd.log"
+    return pidfile
+
+
 def becomeSupervisor(twistd: Any) -> None:
     """
     Leave what applies to workers to them, who parse the command line again.

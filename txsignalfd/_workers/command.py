@@ -40,6 +40,12 @@ class Command:
     executable: str = field(default_factory=lambda: sys.executable)
     arguments: list[str] = field(default_factory=lambda: list(sys.orig_argv))
 
+    def ownEnvironment(self) -> dict[str, str]:
+        """
+        Return the environment of the supervisor, for its next program.
+        """
+        return {**os.environ, "PWD": self.directory}
+
     def environment(self) -> dict[str, str]:
         """
         Return the environment of the supervisor, without what is for it alone.

@@ -6,12 +6,24 @@ Describe how a worker has ended.
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from signal import SIGKILL
-from typing import Any
+from typing import Any, Final
 
 from txsignalfd._native.names import signalName
+
+#: What precedes the reason in the last line of a command that could not start.
+_PREFIX: Final = re.compile(r"(\w+ signalfd: )?(not started: )?")
+
+
+def lastReason(output: str) -> str:
+    """
+    Return the reason for which a command has ended: the last line of its output.
+    """
+    _, _, last = output.rstrip().rpartition("\n")
+    return _PREFIX.sub("", last, count=1)
 
 
 def describeEnd(reason: Any, isOutOfMemory: bool = False) -> str:

@@ -6,7 +6,7 @@ L{WorkerProcess}: one worker, as the supervisor sees it.
 from __future__ import annotations
 
 import os
-import re
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
@@ -23,9 +23,10 @@ from twisted.python.failure import Failure
 from txsignalfd._proc.reason import RemoteError
 from txsignalfd._reload.sharing import inherited
 from txsignalfd._reload.transaction import OneShotEvent, Timer
+from txsignalfd._workers.adopted import AdoptedProcess, pipesOf
 from txsignalfd._workers.channel import Channel, Message, socketPair
 from txsignalfd._workers.command import Command
-from txsignalfd._workers.ending import describeEnd
+from txsignalfd._workers.ending import describeEnd, lastReason
 from txsignalfd._workers.limits import memoryOf
 from txsignalfd._workers.membership import Membership
 from txsignalfd._workers.sockets import Sockets
@@ -44,9 +45,6 @@ _ABORT: Final = 2.0
 
 #: Seconds to read the remaining output after the process has ended.
 _LINGER: Final = 0.1
-
-#: What precedes the reason in the last line of a command that could not start.
-_PREFIX: Final = re.compile(r"(\w+ signalfd: )?(not started: )?")
 
 
 class State(Enum):
@@ -225,6 +223,56 @@ class WorkerProcess(ProcessProtocol):
         self.pid = self.transport.pid
         self._channel.start()
 
+    def passOn(self, descriptors: list[int]) -> dict[str, Any]:
+        """
+        Describe the worker for the program that replaces this one.
+
+        @param descriptors: Where to add the descriptors that it needs.
+        """
+        pipes = pipesOf(self.transport)
+        descriptors += [self._channel.fileno(), *pipes.values()]
+        return {
+            "number": self.number,
+            "pid": self.pid,
+            "serves": self.state is State.SERVING,
+            "began": self._began,
+            "connections": self.connections,
+            "closed": self.closed,
+            "limit": self.limit,
+            "deadlines": [timer.due for timer in self._timers],
+            "channel": self._channel.fileno(),
+            "pipes": list(pipes.items()),
+            "output": self._output.passOn(),
+        }
+
+    def adopt(self, passed: dict[str, Any]) -> None:
+        """
+        Take over a worker of the program that this one has replaced.
+
+        @param passed: The result of L{passOn}.
+        """
+        self.state = State.SERVING if passed["serves"] else State.DRAINING
+        self.started.callback(None)
+        self._began = passed["began"]
+        self.connections = passed["connections"]
+        self.closed, self.limit = passed["closed"], passed["limit"]
+        self._output.adopt(passed["output"])
+        for due in passed["deadlines"]:
+            left = max(0, due - monotonic())
+            self._timers.append(Timer(self._reactor, left, self._abandon))
+        end = socket.socket(fileno=passed["channel"])
+        self._channel = Channel(end, self._reactor, self._received, self._lost)
+        self.pid = passed["pid"]
+        AdoptedProcess(self._reactor, self, self.pid, dict(passed["pipes"]))
+        self._channel.start()
+
+    @property
+    def hasOutput(self) -> bool:
+        """
+        Whether the process has exited, and its last output is still being read.
+        """
+        return self.reason is not None and self.state is not State.ENDED
+
     def serve(self) -> None:
         """
         Let the worker accept connections.
@@ -383,8 +431,8 @@ class WorkerProcess(ProcessProtocol):
         self.ended.fire()
 
     def _unknownFailure(self) -> RemoteError:
-        last = _PREFIX.sub("", self._output.last, count=1)
-        return RemoteError(last or f"{self} {describeEnd(self.reason)}")
+        how = f"{self} {describeEnd(self.reason)}"
+        return RemoteError(lastReason(self._output.last) or how)
 
     def fail(self, reason: str) -> None:
         """

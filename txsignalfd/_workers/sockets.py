@@ -10,6 +10,7 @@ connections in the listen queue wait for the other workers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
@@ -25,7 +26,14 @@ from txsignalfd._reload.ports import (
     UNIXDatagramPort,
     UNIXPort,
 )
-from txsignalfd._reload.stored import PATHS, SocketStore
+from txsignalfd._reload.stored import (
+    PATHS,
+    SocketStore,
+    describe,
+    parseName,
+    restore,
+    unlockOwn,
+)
 from txsignalfd._reload.transaction import Timer, attempt
 
 _log: Final = Logger("txsignalfd.workers.Sockets")
@@ -73,13 +81,16 @@ class _Entry:
     An open socket, and its users.
     """
 
-    def __init__(self, port: SharedPort) -> None:
+    def __init__(self, port: SharedPort, options: dict[str, Any]) -> None:
         self.port = port
+        self.options = options
         #: The workers that use the socket, by generation.  What is reserved for a
         #: reload has no worker.
         self.users: dict[object, set[object]] = {}
         #: Whether a worker has opened the port after its start.
         self.isLate = False
+        #: Whether its path was removed, and another socket is open for the key.
+        self.isReplaced = False
 
 
 class Sockets:
@@ -144,7 +155,8 @@ class Sockets:
         entry = self._entries.get(key)
         if entry is None or not _isInPlace(entry.port):
             lock = None if entry is None else entry.port
-            entry = self._replace(key, _Entry(self._bind(key, options, lock)))
+            port = self._bind(key, options, lock)
+            entry = self._replace(key, _Entry(port, options))
         listener = entry.port.listener
         assert listener is not None, "the port listens"
         if listener.path is not None and "mode" in options:
@@ -158,6 +170,7 @@ class Sockets:
             # The path of a UNIX socket was removed.  Older generations still accept
             # what has arrived at the old socket.
             self._replaced += 1
+            self._entries[key].isReplaced = True
             self._entries[(*key, f"replaced {self._replaced}")] = self._entries[key]
         self._entries[key] = entry
         return entry
@@ -177,6 +190,68 @@ class Sockets:
         if self.store is not None and port.listener is not None:
             self.store.add(port.listener, options["late"])
         return port
+
+    def passOn(self, user: object, descriptors: list[int]) -> list[dict[str, Any]]:
+        """
+        Describe the sockets for the program that replaces this one.
+
+        @param user: The generation that serves.
+        @param descriptors: Where to add the descriptors that it needs.
+        """
+        passed: list[dict[str, Any]] = []
+        for key, entry in self._entries.items():
+            if entry.isReplaced:
+                # Workers have duplicates, and no other worker will claim it.
+                continue
+            listener = entry.port.listener
+            assert listener is not None, "the port listens"
+            if not _isInPlace(entry.port):
+                # Likewise.  The next one that is bound there needs the lock.
+                passed.append({"key": key})
+                continue
+            users = set().union(*entry.users.values())
+            passed.append(
+                {
+                    **_describe(key, listener, entry.isLate),
+                    "options": {**entry.options, "late": entry.isLate},
+                    "isUsed": user in entry.users,
+                    "pids": [getattr(each, "pid", 0) for each in users],
+                }
+            )
+        for key, (listener, isLate) in self._restored.items():
+            passed.append(_describe(key, listener, isLate))
+        descriptors += [each["descriptor"] for each in passed if "name" in each]
+        return passed
+
+    def adopt(
+        self, passed: list[dict[str, Any]], user: object, workers: dict[int, object]
+    ) -> None:
+        """
+        Take over the sockets of the program that this one has replaced.
+
+        @param passed: The result of L{passOn}.
+        @param user: The generation that serves.
+        @param workers: Its workers by their pids.
+        """
+        waiting = object()
+        for each in passed:
+            key = tuple(each["key"])
+            listener, isLate = _restore(each)
+            if listener is None:
+                unlockOwn(key[-1])
+                continue
+            listener.acquire(self)
+            self._restored[key] = listener, isLate
+            if self.store is not None and each["isStored"]:
+                self.store.note(listener, each["name"])
+            if "options" in each:
+                options = each["options"]
+                entry = _Entry(self._bind(key, options, None), options)
+                entry.isLate = isLate
+                used = {workers[pid] for pid in each["pids"] if pid in workers}
+                entry.users[user if each["isUsed"] else waiting] = used
+                self._entries[key] = entry
+        Timer(self._reactor, LATE, lambda: self.releaseAll(waiting))
 
     def ports(self, user: object) -> list[Any]:
         """
@@ -254,6 +329,24 @@ class Sockets:
         self._closeRestored()
         for key in list(self._entries):
             self._close(key)
+
+
+def _describe(key: Key, listener: Listener, isLate: bool) -> dict[str, Any]:
+    return {
+        "key": key,
+        "name": str(describe(listener, isLate)),
+        "descriptor": listener.fileno(),
+        "isStored": listener.isPassedOn is not None,
+    }
+
+
+def _restore(passed: dict[str, Any]) -> tuple[Listener | None, bool]:
+    stored = parseName(passed.get("name", ""))
+    if stored is None:
+        return None, False
+    listener = restore(stored, passed["descriptor"])
+    os.close(passed["descriptor"])
+    return listener, stored.late
 
 
 def _isInPlace(port: Any) -> bool:

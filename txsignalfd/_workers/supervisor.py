@@ -37,6 +37,8 @@ class Supervisor:
         self._setup = setup
         self.sockets = setup.sockets
         self._sets: list[WorkerSet] = []
+        #: What the program has left that this one has replaced.
+        self._passed: dict[str, Any] | None = None
         setup.reactor.addSystemEventTrigger("after", "shutdown", self._close)
 
     def __repr__(self) -> str:
@@ -51,7 +53,57 @@ class Supervisor:
         previous = serving[-1] if serving else None
         new = WorkerSet(self.count, self._setup, previous)
         self._sets.append(new)
+        if self._passed is not None:
+            passed, self._passed = self._passed, None
+            workers = new.adopt(passed["workers"])
+            self.sockets.adopt(passed["sockets"], new, workers)
         return new
+
+    @property
+    def isSettled(self) -> bool:
+        """
+        Whether there is no worker that has exited, and whose output is being read.
+        """
+        return not any(process.hasOutput for process in self._processes())
+
+    @property
+    def pids(self) -> set[int]:
+        """
+        The processes of all workers.
+        """
+        return {process.pid for process in self._processes()}
+
+    def endStarting(self) -> None:
+        """
+        End the workers that do not serve yet: the next program starts others.
+        """
+        for each in self._sets:
+            each.endStarting()
+
+    def passOn(self, descriptors: list[int]) -> dict[str, Any]:
+        """
+        Describe workers and sockets for the program that replaces this one.
+
+        @param descriptors: Where to add the descriptors that it needs.
+        """
+        # None, if the first workers are starting, or a reload is just being completed.
+        serving = next((each for each in self._sets if each.isServing), None)
+        return {
+            "added": self._added,
+            "workers": [
+                worker for each in self._sets for worker in each.passOn(descriptors)
+            ],
+            "sockets": self.sockets.passOn(serving, descriptors),
+        }
+
+    def adopt(self, passed: dict[str, Any]) -> None:
+        """
+        Let the first generation be the workers of the program before.
+
+        @param passed: The result of L{passOn}.
+        """
+        self._added = passed["added"]
+        self._passed = passed
 
     @property
     def count(self) -> int:

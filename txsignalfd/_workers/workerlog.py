@@ -82,6 +82,18 @@ class Lines:
         if len(self._partial) > LONGEST_LINE:
             self.end()
 
+    def passOn(self) -> str:
+        """
+        Return the incomplete last line for the program that replaces this one.
+        """
+        return self._partial.decode("latin-1")
+
+    def adopt(self, passed: str) -> None:
+        """
+        Continue with the result of L{passOn}.
+        """
+        self._partial = passed.encode("latin-1")
+
     def end(self) -> None:
         """
         Receive an incomplete last line.
@@ -120,6 +132,19 @@ class WorkerOutput:
         """
         for lines in self._lines.values():
             lines.end()
+
+    def passOn(self) -> list[Any]:
+        """
+        Describe what was read for the program that replaces this one.
+        """
+        return [(number, lines.passOn()) for number, lines in self._lines.items()]
+
+    def adopt(self, passed: list[Any]) -> None:
+        """
+        Continue with the result of L{passOn}.
+        """
+        for number, text in passed:
+            self._lines[number].adopt(text)
 
     def _logEvent(self, line: bytes) -> None:
         try:

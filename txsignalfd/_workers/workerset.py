@@ -113,11 +113,45 @@ class WorkerSet(DrainingService):
         #: Whether its workers accept connections.
         self.isServing: bool = False
         self._isRetired = False
+        self._isAdopted = False
         self._drained = OneShotEvent()
         self._timers: dict[object, Timer] = {}
         self._memory = MemoryEvents()
         #: The worker that takes the place of another one.
         self._replacement: WorkerProcess | None = None
+
+    def endStarting(self) -> None:
+        """
+        End the workers that do not serve yet.
+        """
+        for process in list(self.processes):
+            if process.state in (State.STARTING, State.READY):
+                process.end(0, True)
+
+    def passOn(self, descriptors: list[int]) -> list[dict[str, Any]]:
+        """
+        Describe the workers for the program that replaces this one.
+
+        @param descriptors: Where to add the descriptors that it needs.
+        """
+        return [process.passOn(descriptors) for process in self.processes]
+
+    def adopt(self, passed: list[dict[str, Any]]) -> dict[int, object]:
+        """
+        Take over the workers of the program that this one has replaced, in place of
+        starting some.
+
+        @param passed: What L{passOn} has returned for each generation.
+        @return: The workers by their pids.
+        """
+        self._isAdopted = True
+        for each in passed:
+            process = self._newProcess(each["number"])
+            process.adopt(each)
+            self._add(process)
+            if each["serves"]:
+                self._members[process.number] = process
+        return {process.pid: process for process in self.processes}
 
     def startService(self) -> Deferred[None]:
         """
@@ -130,7 +164,8 @@ class WorkerSet(DrainingService):
         return Deferred.fromCoroutine(self._start())
 
     async def _start(self) -> None:
-        starts = [self._join(number) for number in range(1, self._count + 1)]
+        numbers = () if self._isAdopted else range(1, self._count + 1)
+        starts = [self._join(number) for number in numbers]
         try:
             await gatherResults(starts, consumeErrors=True)
         except FirstError as first:
@@ -157,13 +192,20 @@ class WorkerSet(DrainingService):
         return self._started(process)
 
     def _spawn(self, number: int) -> WorkerProcess:
+        process = self._newProcess(number)
+        process.start(self._setup.command)
+        self._add(process)
+        return process
+
+    def _newProcess(self, number: int) -> WorkerProcess:
         process = WorkerProcess(number, self, self._sockets, self._reactor)
         process.changed = self._changed
         process.ageLimit = self._setup.limits.ageOfOne()
-        process.start(self._setup.command)
+        return process
+
+    def _add(self, process: WorkerProcess) -> None:
         self.processes.add(process)
         process.ended.wait().addCallback(lambda _: self._ended(process))
-        return process
 
     def _changed(self, paths: list[str]) -> None:
         if self.isServing:

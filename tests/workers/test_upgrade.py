@@ -1,0 +1,312 @@
+"""
+The action C{upgrade}: another program in the same process, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from signal import SIGKILL, SIGRTMIN, SIGTERM, SIGUSR2
+
+from tests.support.clients import (
+    canConnect,
+    echoing,
+    fetch,
+    keeping,
+    load,
+    opening,
+    tcp,
+    unix,
+)
+from tests.support.daemons import (
+    Program,
+    adoptingOrphans,
+    childrenOf,
+    commandFor,
+    endOf,
+    program,
+    serving,
+    waitFor,
+)
+from tests.support.deployed import application, deploy
+from tests.support.descriptorstore import descriptorStore
+from tests.support.freeports import freePort
+from tests.support.reactors import DEADLINE
+from tests.support.served import write
+from txsignalfd.lowlevel import sigqueue
+
+#: Makes each Python program that starts in the directory another version.
+VERSION = "import txsignalfd._version\ntxsignalfd._version.__version__ = {!r}\n"
+
+
+def install(directory: Path, version: str) -> None:
+    """
+    Install another version of txsignalfd.
+    """
+    (directory / "new.py").write_text(VERSION.format(version))
+    (directory / "new.py").rename(directory / "sitecustomize.py")
+
+
+def upgrade(pid: int) -> tuple[int, str]:
+    """
+    Run the command, and return its exit status and output.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "txsignalfd", "upgrade", str(pid)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=4 * DEADLINE,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def zombies(pid: int) -> list[int]:
+    """
+    Return the children of a process that were not reaped.
+    """
+    return [
+        child
+        for child in childrenOf(pid)
+        if ") Z " in Path(f"/proc/{child}/stat").read_text()
+    ]
+
+
+def test_anUpgradeLosesNoRequest(tmp_path: Path) -> None:
+    """
+    The supervisor and the workers are of the new version, and the pid is the same.
+    """
+    port = freePort()
+    deploy(tmp_path, port, b"old")
+    install(tmp_path, "1.0")
+    command = application(tmp_path, "--workers=2")
+    with program(tmp_path, *command) as daemon:
+        daemon.waitForOutput(f"pid {daemon.pid} serves")
+        with load(opening(tcp(port)), keeping(tcp(port))):
+            for number in (2, 3):
+                install(tmp_path, f"{number}.0")
+                deploy(tmp_path, port, b"%d" % number)
+                status, output = upgrade(daemon.pid)
+                assert (status, output[:12]) == (0, "upgraded in "), output
+                assert f"generation {number} serves" in output
+                assert fetch(tcp(port)) == b"%d" % number
+                assert f"txsignalfd {number}.0" in daemon.output()
+        waitFor(lambda: len(childrenOf(daemon.pid)) == 2, "the old workers end")
+        assert zombies(daemon.pid) == []
+        assert (tmp_path / "twistd.pid").read_text() == str(daemon.pid)
+        assert daemon.stop() == -SIGTERM
+    assert not (tmp_path / "twistd.pid").exists()
+
+
+def test_aProgramThatCannotStartReplacesNothing(tmp_path: Path) -> None:
+    """
+    The reason is its own.
+    """
+    write(tmp_path, listen=[f"tcp:{(port := freePort())}:interface=127.0.0.1"])
+    with serving(tmp_path, "--workers=1", "served") as daemon:
+        (tmp_path / "sitecustomize.py").write_text("raise SystemExit('no licence')\n")
+        status, output = upgrade(daemon.pid)
+        assert status == 1
+        assert output.startswith("txsignalfd: not upgraded, after ")
+        assert output.endswith(" s: SystemExit: no licence\n")
+        assert "no licence" in daemon.output()
+        (tmp_path / "sitecustomize.py").unlink()
+        assert fetch(tcp(port))
+
+
+def test_workersThatCannotStartReplaceNothing(tmp_path: Path) -> None:
+    """
+    The new program continues with the old workers.
+    """
+    port = freePort()
+    deploy(tmp_path, port, b"old")
+    with program(tmp_path, *application(tmp_path, "--workers=1")) as daemon:
+        daemon.waitForOutput(f"pid {daemon.pid} serves")
+        (tmp_path / "answers.py").write_text("1 / 0\n")
+        status, output = upgrade(daemon.pid)
+        assert status == 1
+        assert "upgraded, but not reloaded, after " in output
+        assert output.endswith(
+            "generation 1 serves on: ZeroDivisionError: division by zero\n"
+        )
+        assert fetch(tcp(port)) == b"old"
+        assert daemon.stop() == -SIGTERM
+
+
+def test_signalsOfTheUpgradeAreHandled(tmp_path: Path) -> None:
+    """
+    Each of them, once, in their order; and workers that end meanwhile are reaped.
+    """
+    write(tmp_path, listen=[])
+    options = [
+        "--workers=2",
+        "--on=RTMIN+1=call:tests.support.served.note",
+        "--on=USR2=upgrade",
+        "served",
+    ]
+    sent = 0
+    with serving(tmp_path, *options) as daemon:
+        victim = childrenOf(daemon.pid)[0]
+        daemon.kill(SIGUSR2)
+        while ": generation 2 serves" not in daemon.output():
+            assert daemon.process.poll() is None, daemon.output()
+            if sent < 2000:
+                sigqueue(daemon.pid, SIGRTMIN + 1, sent)
+                sent += 1
+            if "executing Python" in daemon.output() and victim:
+                os.kill(victim, SIGKILL)
+                victim = 0
+        daemon.waitForOutput("upgraded in ")
+        daemon.waitForOutput(f"value {sent - 1}\n")
+        values = [
+            int(line.rpartition(" ")[2])
+            for line in daemon.output().splitlines()
+            if "noted SIGRTMIN+1" in line
+        ]
+        assert values == list(range(sent))
+        assert zombies(daemon.pid) == []
+
+
+def test_aStopDuringTheUpgradeStops(tmp_path: Path) -> None:
+    """
+    The signal stays pending until the new program can handle it.
+    """
+    write(tmp_path, listen=[])
+    options = ["--workers=1", "--on=USR2=upgrade", "served"]
+    with serving(tmp_path, *options) as daemon:
+        daemon.kill(SIGUSR2)
+        daemon.waitForOutput("executing Python")
+        daemon.kill(SIGTERM)
+        assert daemon.wait() == -SIGTERM
+        assert daemon.output().count(f"pid {daemon.pid} serves") == 2
+
+
+def test_oneProcessIsNotUpgraded(tmp_path: Path) -> None:
+    """
+    Only a supervisor can replace its program while others serve.
+    """
+    write(tmp_path, listen=[])
+    with serving(tmp_path, "--on=USR2=upgrade", "served") as daemon:
+        expected = "not upgraded: only a supervisor can do that (--workers)"
+        status, output = upgrade(daemon.pid)
+        assert (status, expected in output) == (1, True), output
+        daemon.kill(SIGUSR2)
+        daemon.waitForOutput("requested by SIGUSR2 from pid")
+
+
+def test_aDaemonInTheBackgroundStaysThere(tmp_path: Path) -> None:
+    """
+    With its log, its pidfile and its pid.
+    """
+    port = freePort()
+    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"], body="body")
+    log = tmp_path / "twistd.log"
+    command = commandFor(tmp_path, "--workers=1", "served", foreground=False)
+    with adoptingOrphans():
+        with program(tmp_path, *command) as starter:
+            assert starter.wait() == 0
+        pid = int((tmp_path / "twistd.pid").read_text())
+        waitFor(lambda: f"pid {pid} serves" in log.read_text(), "it serves")
+        status, output = upgrade(pid)
+        assert status == 0, output
+        assert (tmp_path / "twistd.pid").read_text() == str(pid)
+        assert fetch(tcp(port)) == b"body"
+        os.kill(pid, SIGTERM)
+        assert os.WTERMSIG(endOf(pid)) == SIGTERM
+    assert "upgraded in " in log.read_text()
+    assert not (tmp_path / "twistd.pid").exists()
+
+
+def test_everySocketIsPassedOn(tmp_path: Path) -> None:
+    """
+    Also one whose port is any free one, and one whose path was removed.
+    """
+    late, udp = freePort(), freePort()
+    write(
+        tmp_path,
+        listen=["tcp:0:interface=127.0.0.1", "unix:here", "unix:gone"],
+        late=[f"tcp:{late}:interface=127.0.0.1"],
+        udp=[["127.0.0.1", udp]],
+    )
+    with serving(tmp_path, "--workers=1", "served") as daemon:
+        (port,) = listening(daemon) - {late}
+        waitFor(lambda: canConnect(tcp(late)), "the late port opens")
+        (tmp_path / "gone").unlink()
+        here = unix(str(tmp_path / "here"))
+        with load(opening(tcp(port)), opening(here), echoing(udp), opening(tcp(late))):
+            status, output = upgrade(daemon.pid)
+            assert status == 0, output
+        assert fetch(unix(str(tmp_path / "gone")))
+        assert (tmp_path / "here.lock").readlink() == Path(str(daemon.pid))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_socket()) == []
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def listening(daemon: Program) -> set[int]:
+    """
+    Return the TCP ports that a daemon has opened, as its status shows them.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "txsignalfd", "status", "--json", str(daemon.pid)],
+        stdout=subprocess.PIPE,
+        timeout=DEADLINE,
+        check=True,
+    )
+    (generation,) = json.loads(done.stdout)["generations"]
+    addresses = [each for each in generation["addresses"] if each.startswith("tcp")]
+    return {int(each.rpartition(":")[2]) for each in addresses}
+
+
+def test_aProgramWithItsOwnMainFunctionIsUpgraded(tmp_path: Path) -> None:
+    """
+    It runs again, with the same arguments.
+    """
+    port = freePort()
+    source = MAIN.format(port=port)
+    (tmp_path / "main.py").write_text(source)
+    with program(tmp_path, sys.executable, "main.py", "old") as running:
+        running.waitForOutput(f"pid {running.pid} serves")
+        (tmp_path / "main.py").write_text(source.replace("sys.argv[1]", "'new'"))
+        with load(opening(tcp(port))):
+            status, output = upgrade(running.pid)
+        assert status == 0, output
+        assert fetch(tcp(port)) == b"new"
+        assert running.stop() == -SIGTERM
+
+
+MAIN = """
+import sys
+from twisted.application.strports import service
+from twisted.web.server import Site
+from twisted.web.static import Data
+from txsignalfd import run
+
+def makeService():
+    page = Data(sys.argv[1].encode(), "text/plain")
+    page.isLeaf = True
+    return service("tcp:{port}:interface=127.0.0.1", Site(page))
+
+run(makeService, workers=1, log=sys.stdout)
+"""
+
+
+def test_systemdHearsOfTheReload(tmp_path: Path) -> None:
+    """
+    And not of another start.  The sockets stay in its store, once.
+    """
+    write(tmp_path, listen=[f"tcp:{freePort()}:interface=127.0.0.1"])
+    with descriptorStore(tmp_path) as store:
+        with store.serving("--workers=1", "served") as daemon:
+            store.receive()
+            (fd,) = store.stored.values()
+            store.messages.clear()
+            status, output = upgrade(daemon.pid)
+            assert status == 0, output
+            store.receive()
+            names = [tuple(message) for message in store.messages]
+            assert names == [("RELOADING", "MONOTONIC_USEC"), ("READY", "STATUS")]
+        assert list(store.stored.values()) == [fd]

@@ -1,0 +1,232 @@
+# -*- test-case-name: tests.workers.test_upgrade -*-
+"""
+L{Upgrade}: replace the program of a supervisor by execve(2), in the same process.
+
+  1. A child tries whether the program can start: L{tryProgram
+     <txsignalfd._workers.trial.tryProgram>}.  If not, nothing has happened.
+  2. No reload is under way, and no handler of a signal is running.  What happens from
+     here on stays pending.
+  3. The program is executed, and takes over the living workers and the sockets:
+     L{Inheritance <txsignalfd._workers.inheritance.Inheritance>}.  They are its first
+     generation.
+  4. It reloads these.  If that fails, they serve on.
+
+Between 2 and 4 the workers accept connections as always.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from contextlib import suppress
+from importlib.metadata import version
+from time import monotonic
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from txsignalfd._children.orphans import childProcesses
+from txsignalfd._children.reaper import ChildReaper
+from txsignalfd._dispatch.dispatcher import dispatcherFor
+from txsignalfd._kernel.mask import foreignMask
+from txsignalfd._proc.reason import RemoteError, reasonOf
+from txsignalfd._reload.sharing import inherited
+from txsignalfd._reload.transaction import Reload
+from txsignalfd._twistd.daemon import Daemon
+from txsignalfd._twistd.output import flushAll
+from txsignalfd._version import __version__
+from txsignalfd._workers.command import Command
+from txsignalfd._workers.inheritance import Inheritance
+from txsignalfd._workers.supervisor import Supervisor
+from txsignalfd._workers.trial import tryProgram
+
+_log: Final = Logger("txsignalfd.daemon.Daemon")
+
+#: Seconds between two looks whether handlers of signals are still running.
+_LOOK: Final = 0.02
+
+
+def describeProgram() -> str:
+    """
+    Return the versions of the program.
+    """
+    return (
+        f"Python {platform.python_version()}, Twisted {version('twisted')},"
+        f" txsignalfd {__version__}"
+    )
+
+
+class Upgrade:
+    """
+    Replaces the program.  Use it in the reactor's thread.
+    """
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        supervisor: Supervisor,
+        command: Command,
+        seconds: float,
+        reactor: Any,
+    ) -> None:
+        """
+        @param daemon: The daemon.
+        @param supervisor: The supervisor of its workers.
+        @param command: The command of the program.
+        @param seconds: How long the trial, and then the wait for handlers of signals,
+            may take.
+        @param reactor: The reactor.
+        """
+        self._daemon = daemon
+        self._supervisor = supervisor
+        self._command = command
+        self._seconds = seconds
+        self._reactor = reactor
+        self._began = 0.0
+        self._requester = ""
+        self._task: Deferred[None] | None = None
+        #: Whether this program has replaced another one, and has not reloaded yet.
+        self._isResumed = False
+        reactor.addSystemEventTrigger("before", "shutdown", self._cancel)
+
+    def request(self, requester: str) -> None:
+        """
+        Begin an upgrade, unless one is under way.
+
+        @param requester: The requester for the log.
+        """
+        if self._task is not None:
+            _log.info("already upgrading: {requester}", requester=requester)
+            return
+        _log.info("upgrading: requested by {requester}", requester=requester)
+        self._began = monotonic()
+        self._task = Deferred.fromCoroutine(self._upgrade())
+        self._task.addErrback(self._failed)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _failed(self, failure: Any) -> None:
+        self._task = None
+        error = failure.value
+        if isinstance(error, CancelledError):
+            error = RemoteError("the service is being stopped")
+        seconds = monotonic() - self._began
+        outcome = f"not upgraded, after {seconds:.3f} s: {reasonOf(error)}"
+        text = f"{outcome}\n{getattr(error, 'traceback', '')}".rstrip()
+        _log.critical("{text}", text=text)
+        self._daemon.answers.upgraded(outcome, succeeded=False)
+
+    async def _upgrade(self) -> None:
+        program = await tryProgram(
+            self._command, self._inheritance(), self._seconds, self._reactor
+        )
+        await self._daemon.reloads.hold()
+        try:
+            await self._becomeIdle()
+            self._execute(program)
+        finally:
+            dispatcherFor(self._reactor)._resume()  # noqa: SLF001
+            self._daemon.reloads.release()
+
+    async def _becomeIdle(self) -> None:
+        """
+        Wait until no signal and no exit of a worker is being handled.
+        """
+        dispatcher = dispatcherFor(self._reactor)
+        deadline = monotonic() + self._seconds
+        while not (self._supervisor.isSettled and dispatcher._pause()):  # noqa: SLF001
+            dispatcher._resume()  # noqa: SLF001
+            if monotonic() > deadline:
+                raise RemoteError(
+                    f"a signal is still being handled after {self._seconds:g} s"
+                    " (--start-timeout)"
+                )
+            await deferLater(self._reactor, _LOOK)
+
+    def _inheritance(self) -> Inheritance:
+        descriptors: list[int] = []
+        daemon = self._daemon
+        fields = {
+            "mask": foreignMask(),
+            "inherited": inherited(),
+            "supervisor": self._supervisor.passOn(descriptors),
+            "daemon": daemon.passOn(descriptors),
+            "held": daemon.reloads.held,
+            "began": self._began,
+            "children": self._otherChildren(),
+        }
+        return Inheritance(fields, [*descriptors, *inherited()[0]])
+
+    def _otherChildren(self) -> list[int]:
+        """
+        Return the children that are no workers.
+        """
+        with suppress(OSError):
+            return sorted(childProcesses() - self._supervisor.pids)
+        return []  # this system does not list them
+
+    def _execute(self, program: str) -> None:
+        """
+        Execute the program.
+
+        @raise OSError: The system refuses.
+        """
+        self._supervisor.endStarting()
+        found = self._inheritance()
+        environment = self._command.ownEnvironment()
+        if self._daemon.notifier.watchdogInterval is not None:
+            # twistd may have daemonized, and then systemd has named its parent.
+            environment["WATCHDOG_PID"] = str(os.getpid())
+        _log.info("executing {program}", program=program)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        flushAll()
+        found.execute(self._command, environment)
+
+    def resume(self, found: Inheritance) -> None:
+        """
+        Take over what the program before has left, and reload.  A trial ends here.
+        """
+        fields = found.fields
+        self._began = fields["began"]
+        self._supervisor.adopt(fields["supervisor"])
+        self._daemon.adopt(fields["daemon"])
+        reloads = self._daemon.reloads
+        held = f"; {fields['held']}" if fields["held"] else ""
+        reloads.request(f"the upgrade{held}")
+        reloads.addObserver(lambda _: None, self._reloaded)
+        self._isResumed = True
+        if found.isTrial:
+            found.endTrial(describeProgram())
+        self._reactor.callWhenRunning(found.release)
+        self._reactor.callWhenRunning(self._reap, fields["children"])
+
+    def _reloaded(self, reload: Reload) -> None:
+        if reload.isStart or not self._isResumed:
+            return
+        self._isResumed = False
+        succeeded = reload.failure is None
+        seconds = monotonic() - self._began
+        outcome = f"upgraded in {seconds:.3f} s: generation {reload.number} serves"
+        if not succeeded:
+            outcome = f"upgraded, but {reload.outcome}"
+        _log.info("{outcome}", outcome=outcome)
+        self._daemon.answers.upgraded(outcome, succeeded)
+
+    def _reap(self, pids: list[int]) -> None:
+        """
+        Reap other children of the program before, which nothing else waits for.
+        """
+        reaper = ChildReaper(dispatcherFor(self._reactor))
+        for pid in pids:
+            reaper.whenExited(pid).addBoth(_wait, pid)
+
+
+def _wait(_: object, pid: int) -> None:
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
