@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.workers.test_upgrade -*-
+# -*- test-case-name: tests.workers.test_upgrading -*-
 """
 L{Upgrade}: replace the program of a supervisor by execve(2), in the same process.
 
@@ -90,7 +90,7 @@ class Upgrade:
         self._task: Deferred[None] | None = None
         #: Whether this program has replaced another one, and has not reloaded yet.
         self._isResumed = False
-        reactor.addSystemEventTrigger("before", "shutdown", self._cancel)
+        reactor.addSystemEventTrigger("before", "shutdown", self.cancel)
 
     def request(self, requester: str) -> None:
         """
@@ -106,7 +106,10 @@ class Upgrade:
         self._task = Deferred.fromCoroutine(self._upgrade())
         self._task.addErrback(self._failed)
 
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
+        """
+        Give up an upgrade that is under way: the service is being stopped.
+        """
         if self._task is not None:
             self._task.cancel()
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.workers.test_inheritance -*-
+# -*- test-case-name: tests.workers.test_upgrading -*-
 """
 L{Inheritance}: what a program leaves to the one that replaces it by execve(2).
 

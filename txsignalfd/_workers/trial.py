@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.workers.test_upgrade -*-
+# -*- test-case-name: tests.workers.test_upgrading -*-
 """
 L{tryProgram}: start the program of a supervisor in a child, to see whether it can.
 
