@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from signal import SIGUSR2
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,14 +18,19 @@ from twisted.internet.defer import Deferred, succeed
 
 from tests.support.daemons import childrenOf
 from tests.support.inreactor import inReactor
+from tests.support.records import record
 from txsignalfd._children.reaper import ChildReaper
 from txsignalfd._dispatch.dispatcher import SignalDispatcher
+from txsignalfd._reload.transaction import History
 from txsignalfd._twistd.upgrading import Upgrade
 from txsignalfd._workers.command import Command
 from txsignalfd._workers.inheritance import Inheritance
+from txsignalfd.siginfo import parse
 
 #: A program whose trial succeeds.
 GOOD = "import os; os.write(4, b'Python 9')"
+
+(REQUEST,) = parse(record(SIGUSR2))
 
 
 class Daemon:
@@ -32,14 +38,22 @@ class Daemon:
     The daemon and the supervisor of an upgrade, without a service.
     """
 
-    def __init__(self, held: Deferred[None] | None = None) -> None:
+    def __init__(self) -> None:
         #: The verdict of the upgrade.
         self.verdict: Deferred[str] = Deferred()
         self.released = 0
         self.reloads = SimpleNamespace(
-            hold=lambda: held or succeed(None), release=self._release, held=""
+            hold=lambda: succeed(None),
+            release=self._release,
+            held="",
+            running=1,
+            number=1,
         )
-        self.answers = SimpleNamespace(upgraded=self._upgraded)
+        self.answers = SimpleNamespace(
+            upgraded=self._upgraded, passOn=lambda _: {}, statuses=0
+        )
+        self.history = History()
+        self.description = SimpleNamespace(began=0.0)
         self.notifier = SimpleNamespace(watchdogInterval=1.0)
         self.isSettled = True
         self.pids: set[int] = set()
@@ -74,7 +88,7 @@ def upgrading(
     command = Command(where, executable, ["python", "-S", "-c", source])
     either: Any = daemon
     upgrade = Upgrade(either, either, command, seconds, reactor)
-    upgrade.request("a test")
+    upgrade.request(REQUEST)
     return upgrade
 
 
@@ -116,13 +130,24 @@ async def test_aSecondRequestJoinsTheFirst(
     reaper = ChildReaper(dispatcher)
     daemon = Daemon()
     upgrade = upgrading(daemon, reactor, "import time; time.sleep(60)")
-    upgrade.request("another test")
+    upgrade.request(REQUEST)
     (trial,) = childrenOf(os.getpid())
     ended = reaper.whenExited(trial)
     upgrade.cancel()
     assert (await daemon.verdict).endswith(" s: the service is being stopped")
     upgrade.cancel()
     await ended
+
+
+@inReactor
+async def test_aServiceThatIsBeingStoppedIsNotUpgraded(reactor: Any) -> None:
+    """
+    Nothing is tried.
+    """
+    daemon = Daemon()
+    daemon.reloads.running = 0
+    upgrading(daemon, reactor, GOOD)
+    assert (await daemon.verdict).endswith(" s: the service is being stopped")
 
 
 @inReactor

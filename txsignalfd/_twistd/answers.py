@@ -55,6 +55,8 @@ class Answers:
         self._whenAnswered = whenAnswered
         self._reactor = reactor
         self._requests = Requests()
+        #: How many requests for the status wait.
+        self.statuses = 0
         #: Requests an upgrade.
         self.upgrade: Callable[[SigInfo], object]
         #: Requests for the next reload, for the one that goes on, and for the stop.
@@ -105,7 +107,9 @@ class Answers:
             wanted = "report" if requester.command == "status" else requester.command
             self._fail(requester, f"{info.name}={action}, so it does not {wanted}")
         elif command == "status":
+            self.statuses += 1
             answered = self._whenAnswered()
+            answered.addBoth(self._countStatus)
             answered.addCallback(lambda _: self._tellStatus(requester))
             answered.addErrback(lambda it: self._fail(requester, reasonOf(it.value)))
         elif command == "rotate":
@@ -126,6 +130,10 @@ class Answers:
             handler(info)
             if not self._reloads.running:
                 self.refuse()
+
+    def _countStatus(self, result: Any) -> Any:
+        self.statuses -= 1
+        return result
 
     def _tellStatus(self, requester: Requester) -> None:
         status = self._status(dispatcherFor(self._reactor))

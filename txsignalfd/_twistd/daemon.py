@@ -29,7 +29,7 @@ from txsignalfd._proc.sender import describeWithCommand, hasTerminal, isFromLead
 from txsignalfd._reload.generation import FLUSH
 from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.stored import SocketStore
-from txsignalfd._reload.transaction import History, Reload, ReloadRequest, Timer
+from txsignalfd._reload.transaction import History, Reload, Timer
 from txsignalfd._twistd.actions import (
     DEFAULTS,
     OF_SUPERVISOR,
@@ -67,7 +67,8 @@ class Daemon(Service):
 
     @cvar debug: Whether to show the traceback if the service cannot start.
     @cvar supervisor: The supervisor of the workers, if the service runs in these.
-    @cvar upgrade: Replaces the program, given the requester, if that is possible.
+    @cvar upgrade: Replaces the program, if that is possible.
+    @cvar isReady: Whether systemd knows already that the service has started.
     @cvar equip: Gives twistd's application what the first service, or the application
         file, has for it.
     @cvar metrics: Serves the metrics, if they are asked for.
@@ -81,7 +82,8 @@ class Daemon(Service):
     debug: bool = False
     advice: str = "use --on {name}=leave"
     supervisor: Supervisor | None = None
-    upgrade: Callable[[str], None] | None = None
+    upgrade: Callable[[SigInfo], None] | None = None
+    isReady: bool = False
     equip: Callable[[Any], None] | None = None
     metrics: IService | None = None
 
@@ -122,11 +124,9 @@ class Daemon(Service):
         self._code: LoadedCode
         self.failed = False
         reloads.logsStart = False
-        #: Whether the service manager knows already that the service has started.
-        self._isReady = False
-        self._history = History()
-        self._status = DaemonStatus(reloads, self._history, logicalDirectory())
-        self.answers = Answers(reloads, self._status, self.whenAnswered, reactor)
+        self.history = History()
+        self.description = DaemonStatus(reloads, self.history, logicalDirectory())
+        self.answers = Answers(reloads, self.description, self.whenAnswered, reactor)
         self.answers.upgrade = self._upgrade
         reloads.addObserver(self._before, self._after)
 
@@ -158,7 +158,7 @@ class Daemon(Service):
         super().privilegedStartService()
         unblockLog(self._reactor)
         self._actions = self._effectiveActions()
-        self._status.actions = self._actions
+        self.description.actions = self._actions
         self._hadTerminal = self._foreground and hasTerminal()
         self._signals = SignalService(
             {
@@ -221,7 +221,7 @@ class Daemon(Service):
         Drain open connections, and stop the service.
         """
         super().stopService()
-        self._status.isStopping = True
+        self.description.isStopping = True
         if self._stopSignal is None:
             self._stopSignal, self._stopBegan = 0, monotonic()
         self.notifier.stopping()
@@ -296,7 +296,7 @@ class Daemon(Service):
                     pid=os.getpid(),
                     actions=describeActions(self._actions),
                 )
-            if not (reload.isStart and self._isReady):
+            if not (reload.isStart and self.isReady):
                 self.notifier.ready(f"generation {reload.number} serves")
         elif not reload.isStart:
             self.notifier.ready(f"not reloaded, {reload.remains}: {reload.reason}")
@@ -307,7 +307,7 @@ class Daemon(Service):
             self._reactor.callLater(0, self._reactor.stop)
 
     def _record(self, reload: Reload) -> None:
-        self._history.add(reload)
+        self.history.add(reload)
         if self.answers.current:
             self.answers.after(reload)
 
@@ -316,30 +316,7 @@ class Daemon(Service):
         Describe the daemon for a program, in the reactor's thread.
         """
         dispatcher = dispatcherFor(self._reactor)
-        return self.whenAnswered().addCallback(lambda _: self._status(dispatcher))
-
-    def passOn(self, descriptors: list[int]) -> dict[str, Any]:
-        """
-        Describe the daemon for the program that replaces this one.
-
-        @param descriptors: Where to add the descriptors that it needs.
-        """
-        return {
-            "generation": self.reloads.number,
-            "history": self._history.passOn(),
-            "began": self._status.began,
-            "answers": self.answers.passOn(descriptors),
-        }
-
-    def adopt(self, passed: dict[str, Any]) -> None:
-        """
-        Continue with the result of L{passOn}.
-        """
-        self.reloads.first = passed["generation"]
-        self._history.adopt(passed["history"])
-        self._status.began = passed["began"]
-        self.answers.adopt(passed["answers"])
-        self._isReady = True
+        return self.whenAnswered().addCallback(lambda _: self.description(dispatcher))
 
     def exit(self) -> None:
         """
@@ -451,18 +428,11 @@ class Daemon(Service):
         return lines
 
     def _upgrade(self, info: SigInfo) -> None:
-        requester = ReloadRequest()
-        requester.add(info)
-        if self.upgrade is not None and self._stopSignal is None:
-            self.upgrade(str(requester))
+        if self.upgrade is not None:
+            self.upgrade(info)
             return
-        why = "the service is being stopped"
-        if self.upgrade is None:
-            why = "only a supervisor can do that (--workers): restart the daemon"
-        outcome = f"not upgraded: {why}"
-        _log.error(
-            "{outcome}; requested by {requester}", outcome=outcome, requester=requester
-        )
+        outcome = "not upgraded: only a supervisor can do that (--workers): restart"
+        _log.error("{signal}: {it}", signal=describeWithCommand(info), it=outcome)
         self.answers.upgraded(outcome, succeeded=False)
 
     def _resize(self, change: int, info: SigInfo) -> None:

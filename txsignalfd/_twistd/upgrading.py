@@ -34,7 +34,7 @@ from txsignalfd._dispatch.dispatcher import dispatcherFor
 from txsignalfd._kernel.mask import foreignMask
 from txsignalfd._proc.reason import RemoteError, reasonOf
 from txsignalfd._reload.sharing import inherited
-from txsignalfd._reload.transaction import Reload
+from txsignalfd._reload.transaction import Reload, ReloadRequest
 from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.output import flushAll
 from txsignalfd._version import __version__
@@ -42,6 +42,7 @@ from txsignalfd._workers.command import Command
 from txsignalfd._workers.inheritance import Inheritance
 from txsignalfd._workers.supervisor import Supervisor
 from txsignalfd._workers.trial import tryProgram
+from txsignalfd.siginfo import SigInfo
 
 _log: Final = Logger("txsignalfd.daemon.Daemon")
 
@@ -92,12 +93,14 @@ class Upgrade:
         self._isResumed = False
         reactor.addSystemEventTrigger("before", "shutdown", self.cancel)
 
-    def request(self, requester: str) -> None:
+    def request(self, info: SigInfo) -> None:
         """
         Begin an upgrade, unless one is under way.
 
-        @param requester: The requester for the log.
+        @param info: The signal that requests it.
         """
+        requester = ReloadRequest()
+        requester.add(info)
         if self._task is not None:
             _log.info("already upgrading: {requester}", requester=requester)
             return
@@ -125,6 +128,8 @@ class Upgrade:
         self._daemon.answers.upgraded(outcome, succeeded=False)
 
     async def _upgrade(self) -> None:
+        if not self._daemon.reloads.running:
+            raise CancelledError
         program = await tryProgram(
             self._command, self._inheritance(), self._seconds, self._reactor
         )
@@ -142,7 +147,7 @@ class Upgrade:
         """
         dispatcher = dispatcherFor(self._reactor)
         deadline = monotonic() + self._seconds
-        while not (self._supervisor.isSettled and dispatcher._pause()):  # noqa: SLF001
+        while not (self._isSettled and dispatcher._pause()):  # noqa: SLF001
             dispatcher._resume()  # noqa: SLF001
             if monotonic() > deadline:
                 raise RemoteError(
@@ -151,6 +156,10 @@ class Upgrade:
                 )
             await deferLater(self._reactor, _LOOK)
 
+    @property
+    def _isSettled(self) -> bool:
+        return self._supervisor.isSettled and not self._daemon.answers.statuses
+
     def _inheritance(self) -> Inheritance:
         descriptors: list[int] = []
         daemon = self._daemon
@@ -158,7 +167,10 @@ class Upgrade:
             "mask": foreignMask(),
             "inherited": inherited(),
             "supervisor": self._supervisor.passOn(descriptors),
-            "daemon": daemon.passOn(descriptors),
+            "generation": daemon.reloads.number,
+            "history": daemon.history.passOn(),
+            "since": daemon.description.began,
+            "answers": daemon.answers.passOn(descriptors),
             "held": daemon.reloads.held,
             "began": self._began,
             "children": self._otherChildren(),
@@ -198,8 +210,12 @@ class Upgrade:
         fields = found.fields
         self._began = fields["began"]
         self._supervisor.adopt(fields["supervisor"])
-        self._daemon.adopt(fields["daemon"])
-        reloads = self._daemon.reloads
+        daemon, reloads = self._daemon, self._daemon.reloads
+        daemon.isReady = True
+        daemon.history.adopt(fields["history"])
+        daemon.description.began = fields["since"]
+        daemon.answers.adopt(fields["answers"])
+        reloads.first = fields["generation"]
         held = f"; {fields['held']}" if fields["held"] else ""
         reloads.request(f"the upgrade{held}")
         reloads.addObserver(lambda _: None, self._reloaded)
