@@ -191,11 +191,11 @@ def test_oneProcessIsNotUpgraded(tmp_path: Path) -> None:
     """
     write(tmp_path, listen=[])
     with serving(tmp_path, "--on=USR2=upgrade", "served") as daemon:
-        expected = "not upgraded: only a supervisor can do that (--workers)"
+        expected = "not upgraded: it has no supervisor (--workers); restart it"
         status, output = upgrade(daemon.pid)
         assert (status, expected in output) == (1, True), output
         daemon.kill(SIGUSR2)
-        daemon.waitForOutput("requested by SIGUSR2 from pid")
+        daemon.waitForOutput("] SIGUSR2 from pid")
 
 
 def test_aDaemonInTheBackgroundStaysThere(tmp_path: Path) -> None:

@@ -431,7 +431,7 @@ class Daemon(Service):
         if self.upgrade is not None:
             self.upgrade(info)
             return
-        outcome = "not upgraded: only a supervisor can do that (--workers): restart"
+        outcome = "not upgraded: it has no supervisor (--workers); restart it"
         _log.error("{signal}: {it}", signal=describeWithCommand(info), it=outcome)
         self.answers.upgraded(outcome, succeeded=False)
 
