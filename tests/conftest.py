@@ -23,6 +23,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from tests.support.certificates import writeCertificate
 from tests.support.kernel import inChild, limitOfPendingSignals
+from tests.support.observers import Logged
 from tests.support.reactors import DEADLINE, KINDS, newReactor
 from tests.support.worlds import WORLDS, using
 from txsignalfd._reload.service import ReloadService
@@ -171,11 +172,11 @@ def nothingLeftBehind() -> Iterator[None]:
 
 
 @pytest.fixture
-def logged() -> Iterator[list[LogEvent]]:
+def logged() -> Iterator[Logged]:
     """
     The events that are logged during the test.
     """
-    events: list[LogEvent] = []
+    events = Logged()
 
     def observe(event: LogEvent) -> None:
         # log.err, by which reactors log errors of descriptors, has another key.

@@ -5,15 +5,13 @@ docs/architecture.rst is true: its picture, and its three walks.
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 import pytest
 
 from tests.support.documents import CHECKOUT
 from tests.support.freeports import freePort
 from tests.support.layers import LAYERS
-from tests.support.reactors import DEADLINE
+from tests.support.processes import runPython
 from tests.support.walks import HOUSE
 from tests.support.worlds import needsSignalfd
 
@@ -63,14 +61,7 @@ def trace(walk: str) -> dict[str, set[str]]:
     Return the functions that a real run calls, by file.
     """
     arguments = [f"tcp:{freePort()}:interface=127.0.0.1"] if walk == "reload" else []
-    child = subprocess.run(
-        [sys.executable, "-m", "tests.support.walks", walk, *arguments],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    child = runPython("-m", "tests.support.walks", walk, *arguments, cwd=CHECKOUT)
     called: dict[str, set[str]] = {}
     for line in child.stdout.splitlines():
         file, name = line.split()

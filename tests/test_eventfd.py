@@ -28,14 +28,14 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import ILoggingContext, IReadDescriptor
-from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from tests.support.daemons import adoptingOrphans, python, waitFor
-from tests.support.handlers import everyReactor, failures
+from tests.support.handlers import everyReactor
 from tests.support.inreactor import inEveryReactor, inReactor
 from tests.support.kernel import checked, inChild, libc, refuse, systemCall
+from tests.support.observers import Logged
 from tests.support.reactors import spin, turn, until
 from txsignalfd import (
     CounterFull,
@@ -132,10 +132,10 @@ async def test_itWakesAReactorFromAnywhere(reactor: Any, kind: str, way: Way) ->
     """
     counts: list[int] = []
     with reading(reactor, counts.append) as descriptor:
-        await turn(reactor)
+        await turn()
         way(descriptor)
-        await until(reactor, lambda: counts)
-        await turn(reactor)
+        await until(lambda: counts)
+        await turn()
         assert counts == [3]
 
 
@@ -166,9 +166,9 @@ async def test_numbersAddedBetweenTwoTurnsAreOneSum(reactor: Any, kind: str) -> 
     descriptor.add()
     descriptor.add(0)
     reactor.addReader(descriptor)
-    await until(reactor, lambda: counts)
+    await until(lambda: counts)
     descriptor.add(2)
-    await until(reactor, lambda: len(counts) > 1)
+    await until(lambda: len(counts) > 1)
     assert counts == [100 + 3 * len(WAYS) + 1, 2]
     reactor.removeReader(descriptor)
     descriptor.close()
@@ -200,12 +200,12 @@ async def test_nothingIsLostWhileManyAdd(reactor: Any) -> None:
         for worker in workers:
             worker.start()
         total = each * (threads + processes)
-        await until(reactor, lambda: sum(counts) >= total)
+        await until(lambda: sum(counts) >= total)
         for worker in workers:
             worker.join()
         for pid in pids:
             assert os.waitpid(pid, 0) == (pid, 0)
-        await turn(reactor)
+        await turn()
         assert sum(counts) == total
         assert len(counts) < total
 
@@ -219,8 +219,8 @@ async def test_aSemaphoreCountsDownByOneInATurn(reactor: Any, kind: str) -> None
     counts: list[int] = []
     with reading(reactor, counts.append, initial=2, semaphore=True) as descriptor:
         descriptor.add(3)
-        await until(reactor, lambda: len(counts) == 5)
-        await turn(reactor)
+        await until(lambda: len(counts) == 5)
+        await turn()
         assert counts == [1] * 5
 
 
@@ -320,7 +320,7 @@ ERRORS = [ZeroDivisionError, SystemExit, KeyboardInterrupt, asyncio.CancelledErr
 @everyReactor
 @inReactor
 async def test_aCallbackThatRaisesIsLogged(
-    reactor: Any, kind: str, error: type[BaseException], logged: list[LogEvent]
+    reactor: Any, kind: str, error: type[BaseException], logged: Logged
 ) -> None:
     """
     The descriptor goes on, and the callback is called again.
@@ -334,15 +334,15 @@ async def test_aCallbackThatRaisesIsLogged(
     with reading(reactor, raises) as descriptor:
         for expected in (1, 2):
             descriptor.add(expected)
-            await until(reactor, lambda n=expected: len(counts) == n)  # type: ignore[misc]
+            await until(lambda n=expected: len(counts) == n)  # type: ignore[misc]
     assert [event["count"] for event in logged if "count" in event] == [1, 2]
-    assert all(failure.check(error) for failure in failures(logged))
+    assert all(failure.check(error) for failure in logged.failures)
 
 
 @pytest.mark.parametrize("error", ERRORS)
 @everyReactor
 def test_lostThatRaisesIsLogged(
-    kind: str, error: type[BaseException], logged: list[LogEvent]
+    kind: str, error: type[BaseException], logged: Logged
 ) -> None:
     """
     A reactor that stops closes its other descriptors all the same.
@@ -356,7 +356,7 @@ def test_lostThatRaisesIsLogged(
 
     spin(main, kind)
     assert [each.call_count for each in lost] == [1, 1]
-    assert [bool(failure.check(error)) for failure in failures(logged)] == [True, True]
+    assert [bool(failure.check(error)) for failure in logged.failures] == [True, True]
 
 
 @everyReactor
@@ -375,8 +375,8 @@ async def test_aCallbackMayCloseTheDescriptor(reactor: Any, kind: str) -> None:
     closing = EventDescriptor(close)
     reactor.addReader(closing)
     closing.add(2)
-    await until(reactor, lambda: done)
-    await turn(reactor)
+    await until(lambda: done)
+    await turn()
     assert done == [2]
 
 
@@ -542,7 +542,7 @@ def test_itCannotBeCopiedOrPickled(again: Callable[[EventDescriptor], Any]) -> N
 @pytest.mark.parametrize("kind", ["select", "poll"])
 @inReactor
 async def test_aDeadDescriptorIsReportedOnce(
-    reactor: Any, kind: str, heard: bool, logged: list[LogEvent]
+    reactor: Any, kind: str, heard: bool, logged: Logged
 ) -> None:
     """
     The file that was put in its place is left alone.  (epoll does not look at the
@@ -556,21 +556,21 @@ async def test_aDeadDescriptorIsReportedOnce(
     directory = os.open("/", os.O_RDONLY)
     os.dup2(directory, number, inheritable=False)
     os.close(directory)
-    await until(reactor, lambda: lost or failures(logged))
+    await until(lambda: lost or logged.failures)
     assert descriptor not in reactor.getReaders()
-    (reason,) = lost or failures(logged)
+    (reason,) = lost or logged.failures
     assert reason.check(IsADirectoryError)
     descriptor.connectionLost(reason)
-    await turn(reactor)
-    assert len(lost or failures(logged)) == 1
+    await turn()
+    assert len(lost or logged.failures) == 1
     with pytest.raises(EventDescriptorClosed):
         descriptor.add()
     os.close(number)
-    assert len(failures(logged)) == (not heard)
+    assert len(logged.failures) == (not heard)
 
 
 @everyReactor
-def test_theReactorsStopClosesIt(kind: str, logged: list[LogEvent]) -> None:
+def test_theReactorsStopClosesIt(kind: str, logged: Logged) -> None:
     """
     C{lost} is called, and nothing is logged.
     """
@@ -585,7 +585,7 @@ def test_theReactorsStopClosesIt(kind: str, logged: list[LogEvent]) -> None:
     (reason,) = lost
     assert reason.check(ConnectionLost)
     assert [descriptor.fileno() for descriptor in descriptors] == [-1, -1]
-    assert not failures(logged)
+    assert not logged.failures
 
 
 def test_anErrorOfTheSystemIsRaised() -> None:

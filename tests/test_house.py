@@ -7,8 +7,6 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 
 import txsignalfd
 from tests.support.layers import LAYERS
-from tests.support.reactors import DEADLINE
+from tests.support.processes import runPython
 from txsignalfd.tap import Options
 
 HOUSE = Path(txsignalfd.__file__).parent
@@ -181,14 +179,7 @@ def test_importHasNoEffect(tmp_path: Path) -> None:
     thread.
     """
     modules = [name for name in MODULES if name not in ("__init__", "_native.build")]
-    child = subprocess.run(
-        [sys.executable, "-c", IMPORT_ALL, *modules],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    child = runPython("-c", IMPORT_ALL, *modules, cwd=tmp_path)
     assert (child.stdout, child.stderr, child.returncode) == ("", "", 0)
 
 
@@ -236,9 +227,7 @@ def test_aNameIsImportedWhenItIsAskedFor(name: str, tmp_path: Path) -> None:
     program = IMPORT_NAME.format(name=name)
     if name == "lowlevel":
         program += "assert 'twisted' not in sys.modules\n"
-    subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, timeout=DEADLINE, check=True
-    )
+    runPython("-c", program, cwd=tmp_path, check=True)
 
 
 CHECKOUT = HOUSE.parent

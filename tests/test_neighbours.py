@@ -23,8 +23,9 @@ from twisted.python.threadpool import ThreadPool
 
 from tests.support.daemons import TWISTD, program, python, waitFor
 from tests.support.descriptors import descriptorOf
-from tests.support.handlers import SENDER, Recorder
+from tests.support.handlers import SENDER, Recorder, recording
 from tests.support.inreactor import inReactor
+from tests.support.processes import runProgram
 from tests.support.reactors import DEADLINE, until, untilLength
 from tests.support.threads import busyThreads
 from tests.support.worlds import needsLinux, queue, send
@@ -49,7 +50,7 @@ def sender(source: str, signo: int, count: int, **how: Any) -> subprocess.Popen[
 
 @inReactor
 async def test_realtimeSignalsArriveDespiteBusyThreads(
-    reactor: Any, dispatcher: SignalDispatcher
+    dispatcher: SignalDispatcher,
 ) -> None:
     """
     10,000 signals arrive unchanged, and in order.
@@ -59,7 +60,7 @@ async def test_realtimeSignalsArriveDespiteBusyThreads(
     with busyThreads():
         dispatcher.addHandler(SIGRTMIN, got)
         process = sender(SENDER, SIGRTMIN, count)
-        await untilLength(reactor, got.infos, count)
+        await untilLength(got.infos, count)
         assert process.wait(DEADLINE) == 0
     assert got.values == list(range(count))
     assert {(info.pid, info.uid) for info in got.infos} == {(process.pid, os.getuid())}
@@ -68,7 +69,7 @@ async def test_realtimeSignalsArriveDespiteBusyThreads(
 
 @inReactor
 async def test_standardSignalsArriveDespiteBusyThreads(
-    reactor: Any, dispatcher: SignalDispatcher
+    dispatcher: SignalDispatcher,
 ) -> None:
     """
     10,000 signals arrive, each of which is sent when the last has arrived.
@@ -88,7 +89,7 @@ async def test_standardSignalsArriveDespiteBusyThreads(
                     stdin.flush()
 
             registration = dispatcher.addHandler(signo, confirm)
-            await until(reactor, lambda got=got: len(got.infos) == count)  # type: ignore[misc]
+            await until(lambda got=got: len(got.infos) == count)  # type: ignore[misc]
             stdin.close()
             assert process.wait(DEADLINE) == 0
             registration.remove()
@@ -97,15 +98,14 @@ async def test_standardSignalsArriveDespiteBusyThreads(
 
 @inReactor
 async def test_endOfAChildArrivesDespiteBusyThreads(
-    reactor: Any, dispatcher: SignalDispatcher
+    dispatcher: SignalDispatcher,
 ) -> None:
-    got = Recorder()
-    dispatcher.addHandler(SIGCHLD, got)
+    got = recording(dispatcher, SIGCHLD)
     with busyThreads():
         for status in range(50):
             # No fork: it would measure its coverage, which takes it longer.
             pid = os.posix_spawnp("sh", ["sh", "-c", f"exit {status}"], os.environ)
-            await until(reactor, lambda status=status: len(got.infos) > status)  # type: ignore[misc]
+            await until(lambda status=status: len(got.infos) > status)  # type: ignore[misc]
             child = got.infos[-1].child
             assert child is not None
             assert (child.pid, child.exitCode) == (pid, status)
@@ -122,11 +122,10 @@ async def test_busyThreadPoolTakesNoSignals(reactor: Any) -> None:
     end = threading.Event()
     work = [deferToThreadPool(reactor, pool, end.wait, DEADLINE) for _ in range(8)]
     dispatcher = dispatcherFor(reactor)
-    got = Recorder()
-    dispatcher.addHandler(SIGUSR1, got)
+    got = recording(dispatcher, SIGUSR1)
     for expected in range(1, 101):
         send(SIGUSR1)
-        await until(reactor, lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
+        await until(lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
     end.set()
     for deferred in work:
         assert await deferred
@@ -250,14 +249,7 @@ def test_debuggerMayAttach(tmp_path: Path) -> None:
     with program(tmp_path, TWISTD, "-n", "signalfd") as daemon:
         daemon.waitForOutput("watches")
         gdb = ["gdb", "-nx", "-batch", "-p", str(daemon.pid), "-ex", "info threads"]
-        result = subprocess.run(
-            gdb,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
+        result = runProgram(*gdb, stdin=subprocess.DEVNULL)
         if "ptrace" in result.stderr:
             pytest.skip("this system does not allow a debugger to attach")
         assert "Thread" in result.stdout or "LWP" in result.stdout, result
@@ -333,7 +325,7 @@ async def test_manyEndedThreadsDoNotKeepTheMaskFromBeingRestored(
     for thread in threads:
         thread.join(DEADLINE)
     queue(*range(1000))
-    await until(reactor, lambda: len(got.values) - got.values.count(None) == 1000)
+    await until(lambda: len(got.values) - got.values.count(None) == 1000)
     await dispatcher.close()
 
 

@@ -4,17 +4,14 @@ The installed package, and its build.
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 
 import txsignalfd
-from tests.support.reactors import DEADLINE
+from tests.support.processes import runPython
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -30,15 +27,7 @@ def run(directory: Path, *arguments: str, **environment: str) -> tuple[int, str,
     """
     Run Python in a directory, with additional environment variables.
     """
-    child = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=directory,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    child = runPython(*arguments, cwd=directory, added=environment)
     return child.returncode, child.stdout, child.stderr
 
 

@@ -4,8 +4,6 @@ The reactors C{signalfd} and C{signalfd-asyncio}: any reactor with our signal ha
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,6 @@ from twisted.application.reactors import getReactorTypes
 from twisted.internet import default
 from twisted.internet.process import reapAllProcesses
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import LogEvent
 
 from tests.support.clients import fetch, tcp
 from tests.support.daemons import TWISTD, program, reload, serving
@@ -25,13 +22,13 @@ from tests.support.freeports import freePort
 from tests.support.handlers import (
     Handled,
     everyReactor,
-    failures,
     handling,
     inEachThread,
-    runIn,
 )
-from tests.support.processes import spawn
-from tests.support.reactors import DEADLINE, newReactor, runReactor, turn, until
+from tests.support.observers import Logged
+from tests.support.processes import runPython, spawn
+from tests.support.reactors import newReactor, runReactor, turn, until
+from tests.support.threads import runIn
 from tests.support.worlds import send
 from txsignalfd import SignalService, dispatcherFor
 from txsignalfd.reactorsignals import ReactorSignalsMixin
@@ -59,9 +56,9 @@ def test_endsAreReported(kind: str, inThread: bool, installing: bool) -> None:
     with signalfdReactor(kind) as reactor:
 
         async def main(reactor: Any) -> None:
-            await turn(reactor)
+            await turn()
             assert dispatcherFor(reactor).watching == {SIGCHLD, *own}
-            protocol = spawn(reactor, "sh", "-c", "exit 3")
+            protocol = spawn("sh", "-c", "exit 3")
             await protocol.ended
             assert protocol.status == (3, None)
 
@@ -88,11 +85,11 @@ def test_theDescriptorIsTheReactorsOwn() -> None:
     with signalfdReactor() as reactor:
 
         async def main(reactor: Any) -> None:
-            await turn(reactor)
+            await turn()
             assert reactor.removeAll() == []
             dispatcherFor(reactor).watch(SIGHUP)
             assert reactor.removeAll() == []
-            await spawn(reactor, "true").ended
+            await spawn("true").ended
 
         runReactor(reactor, main, installSignalHandlers=True)
         assert reactor._internalReaders == {reactor.waker}
@@ -133,10 +130,10 @@ def test_handlersOfTheProgram() -> None:
     with signalfdReactor() as reactor, handling(SIGCHLD, Handled()) as arrived:
 
         async def main(reactor: Any) -> None:
-            await turn(reactor)
+            await turn()
             assert dispatcherFor(reactor).watching == frozenset()
-            protocol = spawn(reactor, "true")
-            await until(reactor, lambda: arrived)
+            protocol = spawn("true")
+            await until(lambda: arrived)
             reapAllProcesses()
             await protocol.ended
 
@@ -155,14 +152,14 @@ def test_severalReactors() -> None:
             await deferToThreadPool(reactor, pool, runReactor, second, other)
 
         async def other(reactor: Any) -> None:
-            await turn(reactor)
+            await turn()
             assert dispatcherFor(reactor).watching == frozenset()
-            await spawn(reactor, "true").ended
+            await spawn("true").ended
 
         runReactor(first, main, installSignalHandlers=True)
 
 
-def test_aServiceDecidesWhatStops(logged: list[LogEvent]) -> None:
+def test_aServiceDecidesWhatStops(logged: Logged) -> None:
     """
     The reactor stops once, by the signals of the service.
     """
@@ -184,7 +181,7 @@ def test_aServiceDecidesWhatStops(logged: list[LogEvent]) -> None:
         reactor.run()
     assert received == [SIGTERM, 0]
     assert reactor._exitSignal == SIGINT
-    assert failures(logged) == []
+    assert logged.failures == []
 
 
 def test_theReactorDecidesAfterTheService() -> None:
@@ -266,13 +263,7 @@ def test_theListCostsNoImport() -> None:
     """
     The plugins import nothing that twistd has not imported.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORTED],
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=DEADLINE,
-        check=True,
-    )
+    done = runPython("-c", IMPORTED, check=True)
     assert done.stdout.split() == [
         "twisted.plugins",
         "twisted.plugins.txsignalfd_plugin",

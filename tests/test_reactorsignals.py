@@ -16,10 +16,11 @@ from twisted.internet._signals import SignalHandling
 from twisted.internet.defer import Deferred
 
 from tests.support.daemons import program, startedWith
-from tests.support.handlers import everyReactor, inEachThread, runIn
+from tests.support.handlers import everyReactor, inEachThread
 from tests.support.inreactor import inReactor
 from tests.support.processes import spawn
 from tests.support.reactors import newReactor, runReactor, turn
+from tests.support.threads import runIn
 from tests.support.twisted_suite import EVERYWHERE, compare
 from tests.support.worlds import send
 from txsignalfd import (
@@ -61,12 +62,12 @@ def test_stopsTheReactorAndReportsEnds(kind: str, inThread: bool, signo: int) ->
         signals.install()
 
         async def main(reactor: Any) -> None:
-            protocol = spawn(reactor, "sh", "-c", "exit 3")
+            protocol = spawn("sh", "-c", "exit 3")
             await protocol.ended
             assert protocol.status == (3, None)
             send(signo)
             while True:
-                await turn(reactor)
+                await turn()
 
         failed: list[object] = []
 
@@ -99,7 +100,7 @@ def test_uninstallRestores() -> None:
             assert watched(reactor) == {SIGINT, SIGTERM, SIGCHLD}
             signals.uninstall()
             assert watched(reactor) == frozenset()
-            await spawn(reactor, "true").ended
+            await spawn("true").ended
 
         runReactor(reactor, main, installSignalHandlers=True)
 
@@ -116,7 +117,7 @@ async def test_installAfterTheDispatcherWasClosed(reactor: Any) -> None:
         await dispatcherFor(reactor).close()
         assert watched(reactor) == frozenset()
     signals.install()
-    await spawn(reactor, "true").ended
+    await spawn("true").ended
     signals.uninstall()
     assert watched(reactor) == frozenset()
 

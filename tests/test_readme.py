@@ -7,7 +7,6 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
-import sys
 from pathlib import Path
 from signal import SIGHUP, SIGTERM, SIGUSR1, SIGUSR2
 
@@ -16,7 +15,7 @@ import pytest
 from tests.support.daemons import TWISTD, caught, program, python, waitFor
 from tests.support.documents import blocks, pattern
 from tests.support.freeports import freePort
-from tests.support.reactors import DEADLINE
+from tests.support.processes import runPython
 from txsignalfd._dispatch.backends import VARIABLE
 
 README = Path(__file__).parent.parent / "README.rst"
@@ -180,13 +179,7 @@ def test_theStateOfAProcessIsPrintedAsShown(tmp_path: Path) -> None:
         pids = {str(running.pid): "4711", running.output().split()[1]: "4712"}
         status = Path(f"/proc/{running.pid}/status")
         waitFor(lambda: "S (sleeping)" in status.read_text(), "it sleeps")
-        child = subprocess.run(
-            [sys.executable, "-m", "txsignalfd", str(running.pid)],
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=True,
-        )
+        child = runPython("-m", "txsignalfd", str(running.pid), check=True)
 
     def normal(text: str) -> list[str]:
         # Different numbers wrap differently: compare words.
@@ -256,14 +249,7 @@ def test_theExampleOfTesting(tmp_path: Path) -> None:
     """
     It runs alone and prints nothing.
     """
-    result = subprocess.run(
-        [sys.executable, "-c", example("MemorySignals()")],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    result = runPython("-c", example("MemorySignals()"), cwd=tmp_path)
     assert (result.stdout, result.stderr, result.returncode) == ("", "", 0)
 
 

@@ -52,7 +52,7 @@ async def test_handlersAreCalledWhileItRuns(
         parent.startService()
         assert dispatcher.watching == {SIGHUP, SIGUSR1, SIGINT, SIGTERM, SIGCHLD}
         send(SIGHUP)
-        await untilLength(reactor, got.infos, expected)
+        await untilLength(got.infos, expected)
         parent.stopService()
         parent.stopService()
         assert dispatcher.watching == frozenset()
@@ -73,7 +73,7 @@ async def test_signalsOfOtherCodeStayWatched(
     service.stopService()
     assert dispatcher.watching == {SIGUSR1, SIGHUP}
     send(SIGHUP)
-    await until(reactor, lambda: other.infos)
+    await until(lambda: other.infos)
     assert not got.infos
 
 
@@ -94,7 +94,7 @@ async def test_lastOfTwoServicesRestores(
         service.startService()
     services[order[0]].stopService()
     assert dispatcher.watching == {SIGCHLD, *stopOn}
-    await spawn(reactor, "true").ended
+    await spawn("true").ended
     services[order[1]].stopService()
     assert dispatcher.watching == frozenset()
 
@@ -186,7 +186,7 @@ async def test_reapChildren(reactor: Any, dispatcher: SignalDispatcher) -> None:
     """
     service = SignalService(reactor=reactor)
     service.startService()
-    await spawn(reactor, "true").ended
+    await spawn("true").ended
     service.stopService()
     service = SignalService(reapChildren=False, reactor=reactor)
     service.startService()

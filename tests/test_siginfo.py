@@ -49,6 +49,7 @@ from tests.support.kernel import (
     posixTimer,
     waitFor,
 )
+from tests.support.processes import ROOT, runPython
 from tests.support.records import FIELDS, record
 from txsignalfd import lowlevel
 from txsignalfd._native.names import signalName, signalNumber
@@ -233,16 +234,9 @@ def test_terminalSignalsComeFromTheKernel() -> None:
     """
     ^C, a new window size and a hangup, which sends SIGHUP and SIGCONT, name no sender.
     """
-    printed = subprocess.run(
-        [sys.executable, "-c", TERMINAL],
-        cwd=Path(__file__).parent.parent,
-        start_new_session=True,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    ).stdout
+    done = runPython("-c", TERMINAL, cwd=ROOT, start_new_session=True, check=True)
     names = ["SIGINT", "SIGWINCH", "SIGHUP", "SIGCONT"]
-    assert printed.splitlines() == [f"{name} from the kernel" for name in names]
+    assert done.stdout.splitlines() == [f"{name} from the kernel" for name in names]
 
 
 @forked

@@ -37,7 +37,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.threads import deferToThreadPool
 
 from tests.support.daemons import waitFor
-from tests.support.handlers import Handled, Recorder, handling
+from tests.support.handlers import Handled, Recorder, handling, recording
 from tests.support.inreactor import inReactor
 from tests.support.kernel import posixTimer
 from tests.support.reactors import DEADLINE, sleep, turn, until
@@ -84,17 +84,16 @@ def inPool(
 @pytest.mark.parametrize("installed", [SIG_DFL, SIG_IGN, Handled()])
 @inReactor
 async def test_previousHandlerIsRestored(
-    reactor: Any, dispatcher: SignalDispatcher, installed: Any
+    dispatcher: SignalDispatcher, installed: Any
 ) -> None:
     """
     C{getsignal} returns it while the signal is watched.
     """
     with handling(SIGUSR1, installed):
-        got = Recorder()
-        dispatcher.addHandler(SIGUSR1, got)
+        got = recording(dispatcher, SIGUSR1)
         assert signal.getsignal(SIGUSR1) == installed
         send(SIGUSR1)
-        await until(reactor, lambda: got.infos)
+        await until(lambda: got.infos)
         await dispatcher.close()
         assert signal.getsignal(SIGUSR1) == installed
         if installed is not SIG_DFL:  # which would end the tests
@@ -107,18 +106,17 @@ async def test_previousHandlerIsRestored(
 @pytest.mark.parametrize("installed", [SIG_DFL, SIG_IGN, Handled()])
 @inReactor
 async def test_handlerInstalledMeanwhileIsInEffectAfterwards(
-    reactor: Any, dispatcher: SignalDispatcher, installed: Any
+    dispatcher: SignalDispatcher, installed: Any
 ) -> None:
     """
     C{signal.signal} of a watched signal takes effect when the dispatcher is closed.
     """
-    got = Recorder()
-    dispatcher.addHandler(SIGUSR1, got)
+    got = recording(dispatcher, SIGUSR1)
     with handling(SIGUSR1, installed):
         assert signal.getsignal(SIGUSR1) == installed
         for expected in (1, 2):
             send(SIGUSR1)
-            await until(reactor, lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
+            await until(lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
         await dispatcher.close()
         assert signal.getsignal(SIGUSR1) == installed
     assert not isinstance(installed, Handled) or installed == []
@@ -156,13 +154,12 @@ async def test_alarmArrives(dispatcher: SignalDispatcher) -> None:
 @pytest.mark.parametrize(("timer", "signo"), TIMERS)
 @inReactor
 async def test_everyIntervalTimerArrives(
-    reactor: Any, dispatcher: SignalDispatcher, timer: int, signo: int
+    dispatcher: SignalDispatcher, timer: int, signo: int
 ) -> None:
     """
     C{getitimer} returns the remaining time.
     """
-    got = Recorder()
-    dispatcher.addHandler(signo, got)
+    got = recording(dispatcher, signo)
     assert signal.setitimer(timer, 100, 0.02) == (0.0, 0.0)
     for left, interval in (
         signal.getitimer(timer),
@@ -176,7 +173,7 @@ async def test_everyIntervalTimerArrives(
         sum(range(10_000))
         return len(got.infos) >= 3
 
-    await until(reactor, burn)
+    await until(burn)
     signal.setitimer(timer, 0)
     assert signal.getitimer(timer) == (0.0, 0.0)
     assert {info.codeName for info in got.infos} == {"SI_KERNEL"}
@@ -185,7 +182,7 @@ async def test_everyIntervalTimerArrives(
 @pytest.mark.parametrize(("timer", "signo"), TIMERS)
 @inReactor
 async def test_intervalTimersOfOtherSignalsWork(
-    reactor: Any, dispatcher: SignalDispatcher, timer: int, signo: int
+    dispatcher: SignalDispatcher, timer: int, signo: int
 ) -> None:
     """
     The handler of the signal module is called while other signals are watched.
@@ -194,21 +191,18 @@ async def test_intervalTimersOfOtherSignalsWork(
     with handling(signo, handled):
         dispatcher.watch(SIGUSR1)
         signal.setitimer(timer, 0.01)
-        await until(reactor, lambda: sum(range(10_000)) and handled)
+        await until(lambda: sum(range(10_000)) and handled)
         assert handled == [signo]
 
 
 @needsSignalfd
 @inReactor
-async def test_posixTimerHasAnOverrun(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
-    got = Recorder()
-    dispatcher.addHandler(SIGRTMIN, got)
+async def test_posixTimerHasAnOverrun(dispatcher: SignalDispatcher) -> None:
+    got = recording(dispatcher, SIGRTMIN)
     with posixTimer(SIGRTMIN, 4711, 0.005) as number:
         # The reactor is held up for twenty of its periods.
         select.select([], [], [], 0.1)
-        await until(reactor, lambda: got.infos)
+        await until(lambda: got.infos)
     first = got.infos[0]
     assert (first.codeName, first.tid, first.int) == ("SI_TIMER", number, 4711)
     assert first.overrun >= 10
@@ -222,16 +216,14 @@ async def test_posixTimerHasAnOverrun(
 
 
 @inReactor
-async def test_waitingDoesNotBlockTheReactor(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_waitingDoesNotBlockTheReactor(dispatcher: SignalDispatcher) -> None:
     """
     C{whenReceived} replaces C{pause} and C{sigwait}.
     """
     turns = []
     received = dispatcher.whenReceived(SIGUSR1, SIGUSR2)
     for _ in range(3):
-        await turn(reactor)
+        await turn()
         turns.append(received.called)
     send(SIGUSR2)
     assert (await received).signal == SIGUSR2
@@ -286,7 +278,7 @@ async def interrupting(
         return call()
 
     result = inPool(reactor, run)
-    await until(reactor, lambda: ids and waitsIn(name, ids[0]))
+    await until(lambda: ids and waitsIn(name, ids[0]))
     whenWaiting(ids[0])
     return await result
 
@@ -301,8 +293,7 @@ async def test_pauseAndSigwaitWorkForOtherSignals(
     """
     handled = Handled()
     with handling(SIGUSR2, handled):
-        got = Recorder()
-        dispatcher.addHandler(SIGUSR1, got)
+        got = recording(dispatcher, SIGUSR1)
 
         def wait() -> int:
             signal.pthread_sigmask(signal.SIG_BLOCK, [SIGHUP])
@@ -319,7 +310,7 @@ async def test_pauseAndSigwaitWorkForOtherSignals(
 
         assert await interrupting(reactor, signal.pause, "pause", interrupt) is None
         assert handled == [SIGUSR2]
-        await until(reactor, lambda: got.infos)
+        await until(lambda: got.infos)
 
 
 # --- signal.siginterrupt, signal.set_wakeup_fd
@@ -327,21 +318,16 @@ async def test_pauseAndSigwaitWorkForOtherSignals(
 
 @pytest.mark.parametrize("flag", [True, False])
 @inReactor
-async def test_siginterruptDoesNoHarm(
-    reactor: Any, dispatcher: SignalDispatcher, flag: bool
-) -> None:
-    got = Recorder()
-    dispatcher.addHandler(SIGUSR1, got)
+async def test_siginterruptDoesNoHarm(dispatcher: SignalDispatcher, flag: bool) -> None:
+    got = recording(dispatcher, SIGUSR1)
     signal.siginterrupt(SIGUSR1, flag)
     for expected in (1, 2):
         send(SIGUSR1)
-        await until(reactor, lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
+        await until(lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
 
 
 @inReactor
-async def test_wakeupDescriptorServesOtherSignals(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_wakeupDescriptorServesOtherSignals(dispatcher: SignalDispatcher) -> None:
     """
     C{set_wakeup_fd} does not get watched signals.
     """
@@ -350,10 +336,9 @@ async def test_wakeupDescriptorServesOtherSignals(
     before = signal.set_wakeup_fd(write)
     try:
         with handling(SIGUSR2, Handled()):
-            got = Recorder()
-            dispatcher.addHandler(SIGUSR1, got)
+            got = recording(dispatcher, SIGUSR1)
             send(SIGUSR1, SIGUSR2)
-            await until(reactor, lambda: got.infos)
+            await until(lambda: got.infos)
             assert os.read(read, 10) == bytes([SIGUSR2])
     finally:
         assert signal.set_wakeup_fd(before) == write
@@ -371,13 +356,12 @@ async def test_signalForTheReactorsThreadArrives(
     """
     It may be sent by C{raise_signal}, and by C{pthread_kill} in another thread.
     """
-    got = Recorder()
-    dispatcher.addHandler(SIGUSR1, got)
+    got = recording(dispatcher, SIGUSR1)
     signal.raise_signal(SIGUSR1)
-    await until(reactor, lambda: len(got.infos) == 1)
+    await until(lambda: len(got.infos) == 1)
     thread = threading.get_ident()
     await inPool(reactor, signal.pthread_kill, thread, SIGUSR1)
-    await until(reactor, lambda: len(got.infos) == 2)
+    await until(lambda: len(got.infos) == 2)
     assert {info.codeName for info in got.infos} == {"SI_TKILL"}
     assert {info.pid for info in got.infos} == {ME}
 
@@ -391,8 +375,7 @@ async def test_otherThreadSendsToTheProcess(
     C{os.kill} replaces C{raise_signal} in other threads: only that thread itself could
     read the signal.
     """
-    got = Recorder()
-    dispatcher.addHandler(SIGUSR1, got)
+    got = recording(dispatcher, SIGUSR1)
 
     def raiseHere() -> Any:
         signal.raise_signal(SIGUSR1)
@@ -400,19 +383,17 @@ async def test_otherThreadSendsToTheProcess(
 
     pending = await inPool(reactor, raiseHere)
     assert (pending.si_signo, pending.si_pid) == (SIGUSR1, ME)
-    await turn(reactor)
+    await turn()
     assert got.infos == []
     await inPool(reactor, os.kill, ME, SIGUSR1)
-    await until(reactor, lambda: got.infos)
+    await until(lambda: got.infos)
 
 
 # --- documented weaknesses of the signal module
 
 
 @inReactor
-async def test_criticalSectionIsNotInterrupted(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_criticalSectionIsNotInterrupted(dispatcher: SignalDispatcher) -> None:
     """
     The signal module "has no way to block signals temporarily from critical sections";
     C{hold} does so, even while the section waits.
@@ -424,9 +405,9 @@ async def test_criticalSectionIsNotInterrupted(
         with dispatcher.hold(SIGRTMIN) if holding else nullcontext():
             account["one"] -= 10
             queue(1, 2)
-            await turn(reactor)
+            await turn()
             account["other"] += 10
-        await until(reactor, lambda: len(seen) == 2)
+        await until(lambda: len(seen) == 2)
         # Without it, each was handled in the middle: the test can fail.
         assert seen == ([100, 100] if holding else [90, 90])
         seen.clear()
@@ -453,7 +434,7 @@ def waitInC(pid: int) -> None:
 
 @inReactor
 async def test_signalsDuringALongCallInCAreNotLost(
-    reactor: Any, dispatcher: SignalDispatcher
+    dispatcher: SignalDispatcher,
 ) -> None:
     """
     "Signals arriving during long calculations implemented in C may be delayed", and
@@ -464,7 +445,7 @@ async def test_signalsDuringALongCallInCAreNotLost(
     with handling(SIGRTMIN, handled):
         dispatcher.addHandler(SIGRTMIN, got)
         waitInC(sendMany(count))
-        await until(reactor, lambda: len(got.infos) == count)
+        await until(lambda: len(got.infos) == count)
         assert got.values == list(range(count))
         await dispatcher.close()
         # The signal module stores one bit for all of them, if none interrupts the
@@ -476,9 +457,7 @@ async def test_signalsDuringALongCallInCAreNotLost(
 
 @needsSignalfd
 @inReactor
-async def test_handlerDoesNotInterruptOtherCode(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_handlerDoesNotInterruptOtherCode(dispatcher: SignalDispatcher) -> None:
     """
     A handler may change data that other code uses.
     """
@@ -494,7 +473,7 @@ async def test_handlerDoesNotInterruptOtherCode(
     with handling(SIGUSR1, change):
         dispatcher.addHandler(SIGUSR1, change)
         work()
-        await until(reactor, lambda: len(table) == 11)
+        await until(lambda: len(table) == 11)
         await dispatcher.close()
         # A handler of the signal module interrupts it: this test can fail.
         with pytest.raises(RuntimeError, match="changed size during iteration"):
@@ -553,7 +532,7 @@ class Blocking:
 )
 @inReactor
 async def test_callsOfOtherThreadsAreNotInterrupted(
-    reactor: Any, dispatcher: SignalDispatcher, name: str, most: int
+    dispatcher: SignalDispatcher, name: str, most: int
 ) -> None:
     """
     "It is possible that the I/O operation raises an exception": not by a watched
@@ -565,7 +544,7 @@ async def test_callsOfOtherThreadsAreNotInterrupted(
     late = [Blocking(name) for _ in range(3)]
     for expected in range(1, 51):
         send(SIGUSR1)
-        await until(reactor, lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
+        await until(lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
     assert all(thread.end() <= most for thread in early)
     assert [thread.end() for thread in late] == [0, 0, 0]
 
@@ -595,7 +574,7 @@ async def test_pythonThreadContinuesToWait(
     dispatcher.addHandler(SIGUSR1, got)
     for expected in range(1, 11):
         send(SIGUSR1)
-        await until(reactor, lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
+        await until(lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
     assert not waiting.called
     os.write(write, b"x")
     assert await waiting == b"x"
@@ -606,7 +585,7 @@ async def test_pythonThreadContinuesToWait(
 @pytest.mark.parametrize("inThread", [True])
 @inReactor
 async def test_reactorInAnotherThreadAddsHandlers(
-    reactor: Any, dispatcher: SignalDispatcher, inThread: bool
+    dispatcher: SignalDispatcher, inThread: bool
 ) -> None:
     """
     "Only the main thread can set a new signal handler" of the signal module.
@@ -614,10 +593,9 @@ async def test_reactorInAnotherThreadAddsHandlers(
     assert (threading.current_thread() is not threading.main_thread()) is inThread
     with pytest.raises(ValueError, match="main thread"):
         signal.signal(SIGUSR1, SIG_DFL)
-    got = Recorder()
-    dispatcher.addHandler(SIGUSR1, got)
+    got = recording(dispatcher, SIGUSR1)
     send(SIGUSR1)
-    await until(reactor, lambda: got.infos)
+    await until(lambda: got.infos)
 
 
 @inReactor
@@ -627,7 +605,7 @@ async def test_anotherThreadAddsHandlers(
     got = Recorder()
     add = reactor.callFromThread
     await inPool(reactor, add, dispatcher.addHandler, SIGUSR1, got)
-    await until(reactor, lambda: SIGUSR1 in dispatcher.watching)
+    await until(lambda: SIGUSR1 in dispatcher.watching)
     send(SIGUSR1)
-    await until(reactor, lambda: got.infos)
-    await sleep(reactor)
+    await until(lambda: got.infos)
+    await sleep()

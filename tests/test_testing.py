@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from signal import SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGRTMIN, SIGTERM, SIGUSR1
@@ -22,6 +20,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
 from tests.support.handlers import Recorder
+from tests.support.processes import runPython
 from tests.support.reactors import DEADLINE
 from txsignalfd import (
     DispatcherClosed,
@@ -230,15 +229,6 @@ def test_theExampleOfAUnitTest(tmp_path: Path) -> None:
     for wrong, right in (("", ""), ("Overlap.QUEUE", "Overlap.MERGE")):
         example = tmp_path / "unit_test.py"
         example.write_text(source.replace(right, wrong) if right else source)
-        result = subprocess.run(
-            # Both programs have the same size and time, so that one's bytecode would
-            # be used for the other.
-            [sys.executable, "-B", "-m", "unittest", "unit_test"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
+        result = runPython("-B", "-m", "unittest", "unit_test", cwd=tmp_path)
         assert "Ran 3 tests" in result.stderr
         assert (result.returncode == 0) == (not wrong), result.stderr

@@ -16,19 +16,21 @@ from typing import Any
 import pytest
 from twisted.logger import LogEvent, LogLevel
 
-from tests.support.handlers import Recorder, failures
+from tests.support.handlers import recording
 from tests.support.inreactor import inReactor
 from tests.support.kernel import forge
+from tests.support.observers import Logged
 from tests.support.processes import (
     ROOT,
     SLEEP,
     foreign,
     handleSigchld,
     inPidNamespace,
+    runProgram,
     spawn,
     untilZombie,
 )
-from tests.support.reactors import DEADLINE, newReactor, runReactor, until, untilLength
+from tests.support.reactors import newReactor, runReactor, until, untilLength
 from tests.support.worlds import needsLinux
 from txsignalfd import ChildReaper, SignalDispatcher, dispatcherFor
 from txsignalfd._children import orphans
@@ -71,15 +73,15 @@ def exists(pid: int) -> bool:
 
 
 @needsLinux
-def test_orphan(logged: list[LogEvent]) -> None:
+def test_orphan(logged: Logged) -> None:
     """
     An orphan is reaped, and a child that is waited for in time is not.
     """
 
     @inReactor
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
+    async def main(dispatcher: SignalDispatcher) -> None:
         ChildReaper(dispatcher, subreaper=True)
-        parent = spawn(reactor, "sh", "-c", "sleep 0.1 & exit 0")
+        parent = spawn("sh", "-c", "sleep 0.1 & exit 0")
         await parent.ended
         with subprocess.Popen(["sh", "-c", "exit 3"]) as other:
             untilZombie(other.pid)
@@ -88,7 +90,7 @@ def test_orphan(logged: list[LogEvent]) -> None:
         def reaped() -> list[LogEvent]:
             return [each for each in logged if "reaped" in str(each["log_format"])]
 
-        await until(reactor, reaped)
+        await until(reaped)
         (event,) = reaped()
         assert event["log_level"] is LogLevel.debug
         assert event["pid"] not in (parent.pid, other.pid)
@@ -105,7 +107,7 @@ class CustomPopen(subprocess.Popen[bytes]):
 
 @needsLinux
 @inReactor
-async def test_processOfAnObject(reactor: Any, dispatcher: SignalDispatcher) -> None:
+async def test_processOfAnObject(dispatcher: SignalDispatcher) -> None:
     """
     A zombie whose object may still be asked for its status is not an orphan.
     """
@@ -118,7 +120,7 @@ async def test_processOfAnObject(reactor: Any, dispatcher: SignalDispatcher) -> 
     for pid in [process.pid, *(each.pid for each in others)]:
         untilZombie(pid)
     orphan = os.posix_spawnp("true", ["true"], os.environ)
-    await until(reactor, lambda: not exists(orphan))
+    await until(lambda: not exists(orphan))
     assert look._call is None
     assert [each.wait() for each in others] == [3, 3]
     process.join()
@@ -136,9 +138,9 @@ def test_sigchldWasIgnored() -> None:
 
     async def main(reactor: Any) -> None:
         for _ in range(2):
-            await until(reactor, lambda: not any(map(exists, pids)))
+            await until(lambda: not any(map(exists, pids)))
             pids.append(exited())
-        await until(reactor, lambda: not any(map(exists, pids)))
+        await until(lambda: not any(map(exists, pids)))
         await dispatcherFor(reactor).close()
 
     try:
@@ -152,17 +154,16 @@ def test_sigchldWasIgnored() -> None:
 
 @needsLinux
 @inReactor
-async def test_forgedSigchld(reactor: Any, dispatcher: SignalDispatcher) -> None:
+async def test_forgedSigchld(dispatcher: SignalDispatcher) -> None:
     """
     A process is not taken for an orphan because a SIGCHLD names it.
     """
     _, look = orphanReaper(dispatcher)
-    got = Recorder()
-    dispatcher.addHandler(SIGCHLD, got)
+    got = recording(dispatcher, SIGCHLD)
     with foreign(*SLEEP) as living:
         for number, pid in enumerate((living, os.getpid(), 1, 0, -1), 1):
             forge(SIGCHLD, 1, struct.pack("=iii", pid, 0, 0))
-            await untilLength(reactor, got.infos, number)
+            await untilLength(got.infos, number)
         assert not look._named
         assert not look._suspects
 
@@ -185,15 +186,15 @@ async def test_whenExitedOwns(dispatcher: SignalDispatcher) -> None:
 @needsLinux
 @inReactor
 async def test_ownerReapsInTheLastMoment(
-    reactor: Any, dispatcher: SignalDispatcher, monkeypatch: pytest.MonkeyPatch
+    dispatcher: SignalDispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     That is not an error.  Another SIGCHLD meanwhile changes nothing.
     """
     _, look = orphanReaper(dispatcher)
     pid = exited()
-    await until(reactor, lambda: look._suspects)
-    await handleSigchld(reactor, dispatcher)
+    await until(lambda: look._suspects)
+    await handleSigchld(dispatcher)
     find = look._findSuspects
 
     def tooLate() -> set[int]:
@@ -203,13 +204,13 @@ async def test_ownerReapsInTheLastMoment(
         return found
 
     monkeypatch.setattr(look, "_findSuspects", tooLate)
-    await until(reactor, lambda: not look._suspects)
+    await until(lambda: not look._suspects)
 
 
 @needsLinux
 @inReactor
 async def test_ownerReapsLate(
-    reactor: Any, dispatcher: SignalDispatcher, monkeypatch: pytest.MonkeyPatch
+    dispatcher: SignalDispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     A zombie that its owner reaps within the grace period is forgotten.
@@ -217,12 +218,12 @@ async def test_ownerReapsLate(
     monkeypatch.setattr(orphans, "GRACE", 1000.0)
     _, look = orphanReaper(dispatcher)
     pid = exited()
-    await until(reactor, lambda: look._call)
+    await until(lambda: look._call)
     assert look._call is not None
     assert look._suspects == {pid}
     os.waitpid(pid, 0)
     look._call.reset(0)
-    await until(reactor, lambda: look._call is None)
+    await until(lambda: look._call is None)
     assert not look._suspects
 
 
@@ -239,7 +240,7 @@ def test_subreaperBefore() -> None:
         reaper, look = orphanReaper(dispatcher)
         with foreign("true") as pid:
             untilZombie(pid)
-            await until(reactor, lambda: look._suspects)
+            await until(lambda: look._suspects)
             reaper.close()
         assert not reactor.getDelayedCalls()[1:]
 
@@ -274,8 +275,8 @@ async def main(reactor):
     dispatcher = dispatcherFor(reactor)
     ChildReaper(dispatcher, subreaper=True)
     for _ in range(2):
-        await spawn(reactor, "sh", "-c", "sleep 0.1 & sleep 0.1 & exit 0").ended
-        await until(reactor, childless)
+        await spawn("sh", "-c", "sleep 0.1 & sleep 0.1 & exit 0").ended
+        await until(childless)
     await dispatcher.close()
     print("passed", flush=True)
 
@@ -295,14 +296,7 @@ def test_childrenCannotBeListed(mount: str) -> None:
     namespace.  That is logged once.
     """
     program = ["sh", "-c", f'mount {mount} && exec "$@"', "sh", sys.executable, "-c"]
-    result = subprocess.run(
-        inPidNamespace(*program, ADOPT, options=["--mount"]),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    result = runProgram(*inPidNamespace(*program, ADOPT, options=["--mount"]), cwd=ROOT)
     assert "passed\n" in result.stdout, result.stdout + result.stderr
     assert result.stdout.count("children cannot be listed") == 1, result.stdout
     assert "Traceback" not in result.stdout + result.stderr
@@ -311,10 +305,9 @@ def test_childrenCannotBeListed(mount: str) -> None:
 @needsLinux
 @inReactor
 async def test_descriptorsAreUsedUp(
-    reactor: Any,
     dispatcher: SignalDispatcher,
     monkeypatch: pytest.MonkeyPatch,
-    logged: list[LogEvent],
+    logged: Logged,
 ) -> None:
     """
     The orphan that a SIGCHLD names is reaped, although another zombie hides it.
@@ -328,9 +321,9 @@ async def test_descriptorsAreUsedUp(
         untilZombie(owned.pid)
         orphanReaper(dispatcher)
         orphan = exited()
-        await until(reactor, lambda: not exists(orphan))
+        await until(lambda: not exists(orphan))
         assert owned.wait() == 3
-    assert not failures(logged)
+    assert not logged.failures
 
 
 def test_kernelHasNoListsOfChildren(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 from twisted.internet import process
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.logger import LogEvent
 
 from tests.support.daemons import program, waitFor
-from tests.support.handlers import Recorder, failures, inEachThread
+from tests.support.handlers import Recorder, inEachThread, recording
 from tests.support.inreactor import inEveryReactor, inReactor
 from tests.support.kernel import forge
+from tests.support.observers import Logged
 from tests.support.processes import (
     ROOT,
     SLEEP,
@@ -69,15 +69,15 @@ def test_itNeedsADispatcherAndNoReactor() -> None:
 )
 @inEveryReactor
 async def test_eachEndIsReported(
-    reactor: Any, dispatcher: SignalDispatcher, options: dict[str, Any]
+    dispatcher: SignalDispatcher, options: dict[str, Any]
 ) -> None:
     """
     An end is reported with its status, for each kind of process and reactor.
     """
     ChildReaper(dispatcher)
-    done = spawn(reactor, "true", **options)
-    failed = spawn(reactor, "sh", "-c", "exit 3", **options)
-    killed = spawn(reactor, *SLEEP, **options)
+    done = spawn("true", **options)
+    failed = spawn("sh", "-c", "exit 3", **options)
+    killed = spawn(*SLEEP, **options)
     killed.transport.signalProcess("KILL")
     await ended(done, failed, killed)
     assert done.status == (0, None)
@@ -86,16 +86,14 @@ async def test_eachEndIsReported(
 
 
 @inReactor
-async def test_coreDump(
-    tmp_path: Path, reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_coreDump(tmp_path: Path, dispatcher: SignalDispatcher) -> None:
     """
     It is reported as the kernel reports it, whether it writes one or not.
     """
     reaper = ChildReaper(dispatcher)
     command = "ulimit -c unlimited; read line; kill -ABRT $$"
     options: dict[str, Any] = {"path": str(tmp_path), "childFDs": {0: "w"}}
-    aborted = spawn(reactor, "sh", "-c", command, **options)
+    aborted = spawn("sh", "-c", command, **options)
     waiting = reaper.whenExited(aborted.pid)
     aborted.transport.write(b"go\n")
     child = await waiting
@@ -112,20 +110,19 @@ async def test_coreDump(
 @inEachThread
 @inReactor
 async def test_hundredsEndAtOnce(
-    inThread: bool, hidden: bool, reactor: Any, dispatcher: SignalDispatcher
+    inThread: bool, hidden: bool, dispatcher: SignalDispatcher
 ) -> None:
     """
     One SIGCHLD stands for many, and a foreign zombie hides none of them.
     """
     count = 300
     ChildReaper(dispatcher)
-    got = Recorder()
-    dispatcher.addHandler(SIGCHLD, got)
+    got = recording(dispatcher, SIGCHLD)
     with zombie() if hidden else nullcontext():
-        processes = [spawn(reactor, *SLEEP) for _ in range(count)]
-        await turn(reactor)
-        await handleSigchld(reactor, dispatcher)  # half of them are known by now
-        processes += [spawn(reactor, *SLEEP) for _ in range(count)]
+        processes = [spawn(*SLEEP) for _ in range(count)]
+        await turn()
+        await handleSigchld(dispatcher)  # half of them are known by now
+        processes += [spawn(*SLEEP) for _ in range(count)]
         kill(*processes)
         await ended(*processes)
     assert {each.status for each in processes} == {(None, SIGKILL)}
@@ -148,7 +145,7 @@ async def test_childEndsBeforeTwistedRegistersIt(
     protocol = Late()
     reactor.spawnProcess(protocol, "true", ["true"], os.environ, childFDs={})
     assert protocol.status == (0, None)
-    await turn(reactor)
+    await turn()
     assert len(protocol.reasons) == 2
 
 
@@ -159,7 +156,7 @@ def test_childEndedBeforeSigchldWasWatched(running: bool) -> None:
     before the reactor ran or while it runs.
     """
     with newReactor() as reactor:
-        protocol = spawn(reactor, *SLEEP)
+        protocol = spawn(*SLEEP)
         kill(protocol)
 
         async def main(reactor: Any) -> None:
@@ -176,37 +173,34 @@ def test_childEndedBeforeSigchldWasWatched(running: bool) -> None:
 
 
 @inReactor
-async def test_pipesCloseBeforeSigchld(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_pipesCloseBeforeSigchld(dispatcher: SignalDispatcher) -> None:
     """
     Twisted reaps such a child, and it is reported once and forgotten.
     """
     reaper = ChildReaper(dispatcher)
-    first = spawn(reactor, *SLEEP, childFDs=None)
-    await handleSigchld(reactor, dispatcher)
+    first = spawn(*SLEEP, childFDs=None)
+    await handleSigchld(dispatcher)
     with dispatcher.hold(SIGCHLD):
         kill(first)
         await ended(first)
-    await until(reactor, lambda: first.transport.pid is None)
-    await turn(reactor)
+    await until(lambda: first.transport.pid is None)
+    await turn()
     assert len(first.reasons) == 2
     assert not reaper._shared._processes.isKnown(first.pid)
 
 
 @inReactor
-async def test_stoppedChild(reactor: Any, dispatcher: SignalDispatcher) -> None:
+async def test_stoppedChild(dispatcher: SignalDispatcher) -> None:
     """
     The SIGCHLD of a child that is stopped or continued is not an end.
     """
     reaper = ChildReaper(dispatcher)
-    got = Recorder()
-    dispatcher.addHandler(SIGCHLD, got)
-    child = spawn(reactor, *SLEEP)
+    got = recording(dispatcher, SIGCHLD)
+    child = spawn(*SLEEP)
     waiting = reaper.whenExited(child.pid)
     for number, signo in enumerate((SIGSTOP, SIGCONT), 1):
         os.kill(child.pid, signo)
-        await untilLength(reactor, got.infos, number)
+        await untilLength(got.infos, number)
     codes = [info.codeName for info in got.infos]
     assert codes == ["CLD_STOPPED", "CLD_CONTINUED"]
     assert not child.reasons
@@ -232,13 +226,13 @@ print("detached", flush=True)
 
 @pytest.mark.usefixtures("anyKernel")
 @inReactor
-async def test_tracedChild(reactor: Any, dispatcher: SignalDispatcher) -> None:
+async def test_tracedChild(dispatcher: SignalDispatcher) -> None:
     """
     It is reported when the debugger detaches, even if the SIGCHLD that comes
     then names another child.
     """
     reaper = ChildReaper(dispatcher)
-    traced, *others = (spawn(reactor, *SLEEP) for _ in range(4))
+    traced, *others = (spawn(*SLEEP) for _ in range(4))
     waiting = reaper.whenExited(traced.pid)
     with subprocess.Popen(
         [sys.executable, "-c", TRACER, str(traced.pid)],
@@ -262,7 +256,7 @@ async def test_tracedChild(reactor: Any, dispatcher: SignalDispatcher) -> None:
                 tracer.stdin.flush()
                 assert tracer.stdout.readline() == "detached\n"
             await ended(each)
-            await turn(reactor)
+            await turn()
             assert bool(traced.reasons) == (each is others[1] or not attached)
         refusal = tracer.stderr.read()
     await ended(traced)
@@ -277,9 +271,7 @@ async def test_tracedChild(reactor: Any, dispatcher: SignalDispatcher) -> None:
 
 
 @inReactor
-async def test_childReapedByAHandler(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_childReapedByAHandler(dispatcher: SignalDispatcher) -> None:
     """
     A child of Twisted that other code has reaped is not watched any longer.
     """
@@ -291,16 +283,16 @@ async def test_childReapedByAHandler(
 
     registration = dispatcher.addHandler(SIGCHLD, reapAll)
     reaper = ChildReaper(dispatcher)
-    reaped = [spawn(reactor, *SLEEP) for _ in range(4)]
+    reaped = [spawn(*SLEEP) for _ in range(4)]
     # The first two are not known when they end, the others are.
     for some in (reaped[:2], reaped[2:]):
         registration.handled = 0
         kill(*some)
-        await until(reactor, lambda: registration.handled)
+        await until(lambda: registration.handled)
     registration.remove()
     for _ in reaped:
-        await ended(spawn(reactor, "true"))
-        await turn(reactor)
+        await ended(spawn("true"))
+        await turn()
     assert not reaper._shared._watch._pidfds
     assert not reaper._shared._watch._polled
     for each in reaped:
@@ -310,7 +302,7 @@ async def test_childReapedByAHandler(
 
 @inReactor
 async def test_costDoesNotGrowWithTheLiving(
-    monkeypatch: pytest.MonkeyPatch, reactor: Any, dispatcher: SignalDispatcher
+    monkeypatch: pytest.MonkeyPatch, dispatcher: SignalDispatcher
 ) -> None:
     """
     With fifty living children and a foreign zombie, one end costs one waitpid(2).
@@ -326,10 +318,10 @@ async def test_costDoesNotGrowWithTheLiving(
         raise AssertionError("waitid was called")
 
     ChildReaper(dispatcher)
-    living = [spawn(reactor, *SLEEP) for _ in range(50)]
+    living = [spawn(*SLEEP) for _ in range(50)]
     with zombie(), monkeypatch.context() as patch:
-        for each in (living.pop(0), spawn(reactor, *SLEEP)):
-            await turn(reactor)
+        for each in (living.pop(0), spawn(*SLEEP)):
+            await turn()
             kill(each)
             patch.setattr(os, "waitpid", countedWaitpid)
             patch.setattr(os, "waitid", refusedWaitid)
@@ -343,19 +335,16 @@ async def test_costDoesNotGrowWithTheLiving(
 
 @pytest.mark.parametrize("code", [1, 2, -1])
 @inReactor
-async def test_forgedSigchld(
-    code: int, reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_forgedSigchld(code: int, dispatcher: SignalDispatcher) -> None:
     """
     The kernel decides whether the child that it names has ended, and how.
     """
     reaper = ChildReaper(dispatcher)
-    got = Recorder()
-    dispatcher.addHandler(SIGCHLD, got)
-    living = spawn(reactor, *SLEEP)
+    got = recording(dispatcher, SIGCHLD)
+    living = spawn(*SLEEP)
     waiting = reaper.whenExited(living.pid)
     forge(SIGCHLD, code, struct.pack("=iii", living.pid, 0, 7))
-    await until(reactor, lambda: got.infos)
+    await until(lambda: got.infos)
     assert not waiting.called
     assert not living.reasons
     kill(living)
@@ -369,9 +358,7 @@ async def test_forgedSigchld(
 
 
 @inReactor
-async def test_failingHandlers(
-    logged: list[LogEvent], reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_failingHandlers(logged: Logged, dispatcher: SignalDispatcher) -> None:
     """
     Other handlers of SIGCHLD run before and after the reaper, whether they fail
     or are still busy, and receive the SigInfo.
@@ -387,15 +374,15 @@ async def test_failingHandlers(
     dispatcher.addHandler(SIGCHLD, bad)
     dispatcher.addHandler(SIGCHLD, after)
     for code in (1, 2):
-        protocol = spawn(reactor, "sh", "-c", f"sleep 0.05; exit {code}")
+        protocol = spawn("sh", "-c", f"sleep 0.05; exit {code}")
         await ended(protocol)
         assert protocol.status == (code, None)
-        await untilLength(reactor, after.infos, code)
+        await untilLength(after.infos, code)
         child = after.infos[-1].child
         assert child is not None
         assert (child.pid, child.exitCode) == (protocol.pid, code)
     assert len(before.infos) == 1
-    assert len(failures(logged)) == 4
+    assert len(logged.failures) == 4
     before.busy = False
     before.out[0].callback(None)
 
@@ -403,13 +390,13 @@ async def test_failingHandlers(
 @pytest.mark.parametrize("what", ["reaper", "dispatcher"])
 @inReactor
 async def test_aProcessProtocolClosesEverything(
-    what: str, reactor: Any, dispatcher: SignalDispatcher
+    what: str, dispatcher: SignalDispatcher
 ) -> None:
     """
     Twisted can still report the others that have ended at the same time.
     """
     reaper = ChildReaper(dispatcher)
-    processes = [spawn(reactor, *SLEEP) for _ in range(5)]
+    processes = [spawn(*SLEEP) for _ in range(5)]
     closing: list[Deferred[None]] = []
 
     def close(_: None) -> None:
@@ -421,7 +408,7 @@ async def test_aProcessProtocolClosesEverything(
     for each in processes:
         each.ended.addCallback(close)
     kill(*processes)
-    await until(reactor, lambda: not reaper._shared._group.registrations[0].ready)
+    await until(lambda: not reaper._shared._group.registrations[0].ready)
     process.reapAllProcesses()
     await ended(*processes)
     await gatherResults(closing)
@@ -474,7 +461,7 @@ async def main(lazy):
     waiting = [deferToThread(function) for function in (popen, pools, native)]
     ended = 0
     while ended < 300 or not all(deferred.called for deferred in waiting):
-        protocols = [spawn(reactor, *SLEEP) for _ in range(30)]
+        protocols = [spawn(*SLEEP) for _ in range(30)]
         kill(*protocols)
         for protocol in protocols:
             await protocol.ended
@@ -523,7 +510,7 @@ def test_twistedTakesOver() -> None:
     async def main(reactor: Any) -> None:
         reaper = ChildReaper(dispatcherFor(reactor))
         for close in (reaper.close, lambda: None):
-            protocol = spawn(reactor, "true")
+            protocol = spawn("true")
             await ended(protocol)
             assert protocol.status == (0, None)
             close()
@@ -538,14 +525,12 @@ def test_twistedTakesOver() -> None:
 
 
 @inReactor
-async def test_closingReportsPendingEnds(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_closingReportsPendingEnds(dispatcher: SignalDispatcher) -> None:
     """
     A child that ended before the reaper is closed is reported.
     """
     reaper = ChildReaper(dispatcher)
-    protocol = spawn(reactor, *SLEEP)
+    protocol = spawn(*SLEEP)
     kill(protocol)
     reaper.close()
     assert protocol.status == (None, SIGKILL)
@@ -557,11 +542,11 @@ def test_closedBeforeTheReactorRuns() -> None:
     """
     with newReactor() as reactor:
         reaper = ChildReaper(dispatcherFor(reactor))
-        protocol = spawn(reactor, *SLEEP)
+        protocol = spawn(*SLEEP)
         kill(protocol)
         reaper.close()
         assert len(protocol.reasons) == 2
-        runReactor(reactor, turn)
+        runReactor(reactor, lambda _: turn())
 
 
 def test_sigchldOfAnotherDispatcher() -> None:
@@ -584,7 +569,7 @@ def test_reactorStopsWithLivingChildren() -> None:
 
     async def main(reactor: Any) -> None:
         ChildReaper(dispatcherFor(reactor))
-        protocols.extend(spawn(reactor, *SLEEP) for _ in range(3))
+        protocols.extend(spawn(*SLEEP) for _ in range(3))
         first = protocols.pop()
         kill(first)
         await ended(first)
@@ -597,9 +582,7 @@ def test_reactorStopsWithLivingChildren() -> None:
 
 @needsLinux
 @inReactor
-async def test_severalReapersCostOne(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_severalReapersCostOne(dispatcher: SignalDispatcher) -> None:
     """
     They share one handler and one pidfd for each child, whichever is closed
     first.  Only the Deferreds of the closed one fail.
@@ -607,9 +590,9 @@ async def test_severalReapersCostOne(
     reapers = [ChildReaper(dispatcher, subreaper=n == 1) for n in range(3)]
     assert len(dispatcher.handlersOf(SIGCHLD)) == 1
     assert lib.txs_set_subreaper(1) == 1
-    living = spawn(reactor, *SLEEP)
-    await ended(spawn(reactor, "true"))
-    await turn(reactor)
+    living = spawn(*SLEEP)
+    await ended(spawn("true"))
+    await turn()
     waiting = [reaper.whenExited(living.pid) for reaper in reapers]
     for reaper, deferred in zip(reapers[:2], waiting, strict=False):
         assert len(reaper._shared._watch._pidfds) == 1
@@ -627,9 +610,7 @@ async def test_severalReapersCostOne(
 
 
 @inReactor
-async def test_closedReapersAreGarbage(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_closedReapersAreGarbage(dispatcher: SignalDispatcher) -> None:
     """
     A dispatcher that stays open keeps no reference to them.
     """
@@ -637,28 +618,26 @@ async def test_closedReapersAreGarbage(
     closed = []
     for _ in range(3):
         reaper = ChildReaper(dispatcher)
-        await ended(spawn(reactor, "true"))
+        await ended(spawn("true"))
         reaper.close()
         closed.append(weakref.ref(reaper))
         del reaper
-    await turn(reactor)
+    await turn()
     gc.collect()
     assert [each() for each in closed] == [None] * 3
     assert not dispatcher._whenClosed
 
 
 @inReactor
-async def test_newReaperWhileTheLastOneCloses(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_newReaperWhileTheLastOneCloses(dispatcher: SignalDispatcher) -> None:
     """
     A reaper that a process protocol makes at that moment works.
     """
     reapers = [ChildReaper(dispatcher)]
-    first = spawn(reactor, *SLEEP)
+    first = spawn(*SLEEP)
     first.ended.addCallback(lambda _: reapers.append(ChildReaper(dispatcher)))
     kill(first)
     reapers[0].close()
-    await ended(spawn(reactor, "true"))
+    await ended(spawn("true"))
     reapers[1].close()
     assert dispatcher.watching == frozenset()

@@ -13,23 +13,22 @@ from typing import Any
 import pytest
 from twisted.internet import process
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import LogEvent
 from twisted.python.threadpool import ThreadPool
 
-from tests.support.handlers import failures
 from tests.support.inreactor import inReactor
+from tests.support.observers import Logged
 from tests.support.processes import SLEEP, Ending, ended, foreign, kill, spawn
 from tests.support.reactors import newReactor, runReactor, spin, until
 from txsignalfd import ChildReaper, SignalDispatcher
 
 
 @inReactor
-async def test_twistedsDictionary(dispatcher: SignalDispatcher, reactor: Any) -> None:
+async def test_twistedsDictionary(dispatcher: SignalDispatcher) -> None:
     """
     The one private name of Twisted that is used means what we expect.
     """
     ChildReaper(dispatcher)
-    processes = [spawn(reactor, *SLEEP) for _ in range(3)]
+    processes = [spawn(*SLEEP) for _ in range(3)]
     assert list(process.reapProcessHandlers.items()) == [
         (each.transport.pid, each.transport) for each in processes
     ]
@@ -81,39 +80,39 @@ def test_processOfAReactorThatRunsLater() -> None:
     """
 
     @inReactor
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
+    async def main(dispatcher: SignalDispatcher) -> None:
         ChildReaper(dispatcher)
         kill(early)
         for _ in range(2):
-            await ended(spawn(reactor, "true"))
+            await ended(spawn("true"))
         assert not early.reasons
 
     with newReactor() as idle:
-        early = spawn(idle, *SLEEP)
+        early = spawn(*SLEEP)
         main()
         runReactor(idle, lambda _: ended(early))
     assert early.status == (None, SIGKILL)
 
 
-def test_processOfAClosedReactor(logged: list[LogEvent]) -> None:
+def test_processOfAClosedReactor(logged: Logged) -> None:
     """
     The failure to call it is logged, and other ends are reported.
     """
     left: list[Ending] = []
 
     async def leave(reactor: Any) -> None:
-        left.append(spawn(reactor, *SLEEP))
+        left.append(spawn(*SLEEP))
 
     @inReactor
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
+    async def main(dispatcher: SignalDispatcher) -> None:
         ChildReaper(dispatcher)
-        processes = [spawn(reactor, *SLEEP) for _ in range(10)]
+        processes = [spawn(*SLEEP) for _ in range(10)]
         kill(*processes[:5], *left, *processes[5:])
         await ended(*processes)
 
     spin(leave)
     main()
-    assert failures(logged)
+    assert logged.failures
     left[0].transport.reapProcess()
     assert left[0].status == (None, SIGKILL)
 
@@ -149,9 +148,9 @@ def test_anotherThreadStartsAProcess(monkeypatch: pytest.MonkeyPatch) -> None:
     """
 
     @inReactor
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
+    async def main(dispatcher: SignalDispatcher) -> None:
         ChildReaper(dispatcher)
-        processes = [spawn(reactor, *SLEEP) for _ in range(3)]
+        processes = [spawn(*SLEEP) for _ in range(3)]
         kill(*processes)
         await ended(*processes)
         assert list(changing) == [changing.key]
@@ -163,7 +162,7 @@ def test_anotherThreadStartsAProcess(monkeypatch: pytest.MonkeyPatch) -> None:
         main()
 
 
-def test_processThatRaises(logged: list[LogEvent]) -> None:
+def test_processThatRaises(logged: Logged) -> None:
     """
     The exception is logged, and other ends are reported.
     """
@@ -174,16 +173,16 @@ def test_processThatRaises(logged: list[LogEvent]) -> None:
             raise ZeroDivisionError
 
     @inReactor
-    async def main(reactor: Any, dispatcher: SignalDispatcher) -> None:
+    async def main(dispatcher: SignalDispatcher) -> None:
         ChildReaper(dispatcher)
-        good = spawn(reactor, *SLEEP)
+        good = spawn(*SLEEP)
         process.reapProcessHandlers[pid] = Broken()  # type: ignore[assignment]
         os.kill(pid, SIGKILL)
         kill(good)
         await ended(good)
-        await until(reactor, lambda: failures(logged))
+        await until(lambda: logged.failures)
 
     with foreign(*SLEEP) as pid:
         main()
-    (failure,) = failures(logged)
+    (failure,) = logged.failures
     assert failure.check(ZeroDivisionError)

@@ -9,12 +9,11 @@ import struct
 import subprocess
 import sys
 from signal import SIGCHLD, SIGKILL
-from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError
 
-from tests.support.handlers import Recorder
+from tests.support.handlers import recording
 from tests.support.inreactor import inReactor
 from tests.support.kernel import forge
 from tests.support.processes import (
@@ -25,21 +24,22 @@ from tests.support.processes import (
     handleSigchld,
     inPidNamespace,
     kill,
+    runProgram,
     spawn,
     untilZombie,
 )
-from tests.support.reactors import DEADLINE, until
+from tests.support.reactors import until
 from tests.support.worlds import needsLinux
 from txsignalfd import ChildReaper, DispatcherClosed, SignalDispatcher
 
 
 @inReactor
-async def test_twistedsProcess(reactor: Any, dispatcher: SignalDispatcher) -> None:
+async def test_twistedsProcess(dispatcher: SignalDispatcher) -> None:
     """
     Each caller learns how it ended, and Twisted still gets the status.
     """
     reaper = ChildReaper(dispatcher)
-    process = spawn(reactor, *SLEEP)
+    process = spawn(*SLEEP)
     waiting = [reaper.whenExited(process.pid), reaper.whenExited(process.pid)]
     kill(process)
     for each in waiting:
@@ -85,15 +85,12 @@ async def test_usedTime(dispatcher: SignalDispatcher) -> None:
 @pytest.mark.parametrize("named", [True, False], ids=["named", "not named"])
 @pytest.mark.usefixtures("anyKernel")
 @inReactor
-async def test_ownerReapsFirst(
-    named: bool, reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_ownerReapsFirst(named: bool, dispatcher: SignalDispatcher) -> None:
     """
     The result is that of the SIGCHLD if it names the child, and otherwise None.
     """
     reaper = ChildReaper(dispatcher)
-    got = Recorder()
-    dispatcher.addHandler(SIGCHLD, got)
+    got = recording(dispatcher, SIGCHLD)
     with foreign(*SLEEP) as other:
         owned = os.posix_spawnp("sleep", SLEEP, os.environ)
         waiting = reaper.whenExited(owned)
@@ -103,7 +100,7 @@ async def test_ownerReapsFirst(
             untilZombie(pid)
         os.waitpid(owned, 0)
         child = await waiting
-        await until(reactor, lambda: got.infos)
+        await until(lambda: got.infos)
     assert got.infos[0].pid == (owned if named else other)
     assert child == (got.infos[0].child if named else None)
 
@@ -189,26 +186,19 @@ def test_processIdIsUsedAgain(second: str) -> None:
     A new process with the same id is not confused with the first one.  In a
     new pid namespace no other process uses that id.
     """
-    result = subprocess.run(
-        inPidNamespace(sys.executable, "-c", REUSED, second),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    result = runProgram(*inPidNamespace(sys.executable, "-c", REUSED, second), cwd=ROOT)
     assert result.stdout == "passed\n", result.stderr
 
 
 @pytest.mark.usefixtures("anyKernel")
 @inReactor
-async def test_cancelling(reactor: Any, dispatcher: SignalDispatcher) -> None:
+async def test_cancelling(dispatcher: SignalDispatcher) -> None:
     """
     Cancelling one Deferred leaves the others of the same child alone.
     """
     reaper = ChildReaper(dispatcher)
-    process = spawn(reactor, *SLEEP)
-    await handleSigchld(reactor, dispatcher)
+    process = spawn(*SLEEP)
+    await handleSigchld(dispatcher)
     with foreign(*SLEEP) as pid:
         for child in (pid, process.pid):
             only = reaper.whenExited(child)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.daemons import serving
+from tests.support.processes import runPython
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
 from txsignalfd._control import targetcheck
@@ -36,14 +36,7 @@ def check(directory: Path, *arguments: str) -> tuple[int, str, str]:
     """
     Check a command line in a directory: exit status, stdout and stderr.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "txsignalfd", "check", *arguments],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = runPython("-m", "txsignalfd", "check", *arguments, cwd=directory)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -210,13 +203,8 @@ def test_theReasonIsThatOfAReload(tmp_path: Path) -> None:
             if content is not None:
                 (running / "app.tac").write_text(content)
             reasons.append(f"txsignalfd check: {reload(daemon)}")
-    checked = subprocess.run(
-        [sys.executable, "-c", CHECKS, *(str(tmp_path / name) for name in BROKEN)],
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=DEADLINE,
-        check=True,
-    )
+    paths = [str(tmp_path / name) for name in BROKEN]
+    checked = runPython("-c", CHECKS, *paths, check=True)
     assert checked.stderr.splitlines() == reasons
 
 
@@ -227,13 +215,7 @@ def ask(*arguments: str) -> tuple[int, str, str]:
     """
     Run the command: its exit status, stdout and stderr.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "txsignalfd", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = runPython("-m", "txsignalfd", *arguments)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -24,6 +24,7 @@ import pytest
 from tests.support.clients import fetch, tcp
 from tests.support.daemons import RELOADED, Program, program, python, serving, waitFor
 from tests.support.freeports import freePort
+from tests.support.processes import runProgram, runPython
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
 from txsignalfd._control import command
@@ -41,13 +42,7 @@ def ask(*arguments: str) -> tuple[int, str, str]:
     """
     Run the command: its exit status, stdout and stderr.
     """
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = runProgram(*COMMAND, *arguments)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -369,13 +364,7 @@ def test_helpNeedsNoModule(monkeypatch: pytest.MonkeyPatch) -> None:
         "    unwanted = {'twisted', 'typing', 'argparse', 'signal', 're'}\n"
         "    assert not unwanted & set(sys.modules)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", f"import sys; sys.path[:] = {sys.path}\n{source}"],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = runPython("-S", "-c", f"import sys; sys.path[:] = {sys.path}\n{source}")
     assert (done.returncode, done.stderr) == (0, "")
     monkeypatch.setenv("COLUMNS", "80")
     assert done.stdout == parser().format_help()

@@ -21,6 +21,7 @@ import pytest
 
 import txsignalfd
 from tests.support.daemons import TWISTD
+from tests.support.processes import runPython
 from tests.support.reactors import DEADLINE
 from tests.support.statuses import C_LIBRARYS, THREAD, twoThreads
 from tests.support.worlds import BACKEND
@@ -41,14 +42,8 @@ def run(
     @param options: The options of Python.
     @param start: Called in the process before the program starts.
     """
-    return subprocess.run(
-        [sys.executable, *options, "-m", "txsignalfd", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-        preexec_fn=start,
-        restore_signals=True,
+    return runPython(
+        *options, "-m", "txsignalfd", *arguments, preexec_fn=start, restore_signals=True
     )
 
 
@@ -375,13 +370,7 @@ def test_itDoesNotImportTwisted() -> None:
     """
     So it starts quickly.
     """
-    child = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TWISTED],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    child = runPython("-c", WITHOUT_TWISTED)
     assert (child.stdout, child.stderr) == ("False\n", "")
 
 

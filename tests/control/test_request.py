@@ -8,7 +8,6 @@ import builtins
 import os
 import secrets
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support.daemons import asInit, program, serving
-from tests.support.processes import inPidNamespace
+from tests.support.processes import inPidNamespace, runProgram
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
 from txsignalfd._control import command
@@ -176,9 +175,7 @@ def test_descriptorsOfOthersAreNotReceived(target: Target) -> None:
 
 
 def run(*words: str) -> tuple[int, str]:
-    done = subprocess.run(
-        words, stderr=subprocess.PIPE, text=True, timeout=DEADLINE, check=False
-    )
+    done = runProgram(*words)
     return done.returncode, done.stderr
 
 

@@ -15,11 +15,11 @@ from unittest.mock import Mock
 
 import pytest
 from twisted.internet.defer import AlreadyCalledError, Deferred
-from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 
-from tests.support.handlers import Recorder, failures, ignore
+from tests.support.handlers import Recorder, ignore, recording
 from tests.support.inreactor import inReactor
+from tests.support.observers import Logged
 from tests.support.reactors import newReactor, runReactor, turn, until
 from tests.support.worlds import dispatcherFor, kernelOnly, queue, send
 from txsignalfd import DispatcherClosed, SigInfo, SignalDispatcher
@@ -31,15 +31,14 @@ pytestmark = pytest.mark.usefixtures("world")
 @kernelOnly
 @inReactor
 async def test_closeHandlesPendingSignalsAndWaitsForHandlers(
-    reactor: Any, dispatcher: SignalDispatcher
+    dispatcher: SignalDispatcher,
 ) -> None:
     """
     Signals that are sent after close have their previous action.
     """
     python: list[int] = []
     saved = signal.signal(SIGUSR1, lambda signo, frame: python.append(signo))
-    got = Recorder(busy=True)
-    dispatcher.addHandler(SIGRTMIN, got)
+    got = recording(dispatcher, SIGRTMIN, busy=True)
     dispatcher.addHandler(SIGUSR1, Recorder())
     queue(1, 2)
     closed = dispatcher.close()
@@ -48,7 +47,7 @@ async def test_closeHandlesPendingSignalsAndWaitsForHandlers(
     got.out[0].callback(None)
     assert got.values == [1, 2]
     send(SIGUSR1)
-    await turn(reactor)
+    await turn()
     assert not closed.called
     assert not python
     got.out[1].callback(None)
@@ -64,8 +63,7 @@ async def test_closeHandlesMoreThanOneReadReturns(dispatcher: SignalDispatcher) 
     """
     The last pending signal, too, does not cause its default action.
     """
-    got = Recorder()
-    dispatcher.addHandler(SIGRTMIN, got)
+    got = recording(dispatcher, SIGRTMIN)
     queue(*range(200))
     await dispatcher.close()
     assert got.values == list(range(200))
@@ -101,7 +99,7 @@ async def closeLater(dispatcher: SignalDispatcher) -> None:
     """
     Wait for something else before that.
     """
-    await turn(dispatcher.reactor)
+    await turn()
     await dispatcher.close()
 
 
@@ -118,7 +116,7 @@ CLOSING: dict[str, Callable[[SignalDispatcher], Any]] = {
 @pytest.mark.parametrize("queued", [False, True])
 @inReactor
 async def test_aHandlerMayCloseTheDispatcherAndWaitForIt(
-    reactor: Any, dispatcher: SignalDispatcher, way: str, queued: bool
+    dispatcher: SignalDispatcher, way: str, queued: bool
 ) -> None:
     """
     Closing waits for other handlers, but not for the handler that closes.
@@ -139,10 +137,10 @@ async def test_aHandlerMayCloseTheDispatcherAndWaitForIt(
     dispatcher.addHandler(SIGRTMIN, others)
     dispatcher.addHandler(SIGRTMIN, slow)
     queue(1, 2, 3)
-    await until(reactor, lambda: len(others.infos) == 3)
+    await until(lambda: len(others.infos) == 3)
     first.callback(None)
-    await until(reactor, lambda: closing)
-    await turn(reactor)
+    await until(lambda: closing)
+    await turn()
     closed = dispatcher.close()
     for expected in range(1, 4):
         assert not closed.called
@@ -153,7 +151,7 @@ async def test_aHandlerMayCloseTheDispatcherAndWaitForIt(
     assert dispatcher.watching == frozenset()
 
 
-def test_theReactorsStopReleasesEverything(logged: list[LogEvent]) -> None:
+def test_theReactorsStopReleasesEverything(logged: Logged) -> None:
     """
     Without a call of close, pending signals are handled, and whenReceived fails.
     """
@@ -176,10 +174,10 @@ def test_theReactorsStopReleasesEverything(logged: list[LogEvent]) -> None:
         assert failed[0].check(DispatcherClosed)
         assert dispatcherFor(reactor) is not dispatcher
         dispatcherFor(reactor).close()
-    assert not failures(logged)
+    assert not logged.failures
 
 
-def test_aHandlerOfTheLastSignalMayClose(logged: list[LogEvent]) -> None:
+def test_aHandlerOfTheLastSignalMayClose(logged: Logged) -> None:
     """
     The signal is read while the reactor stops and drops the descriptor.
     """
@@ -194,7 +192,7 @@ def test_aHandlerOfTheLastSignalMayClose(logged: list[LogEvent]) -> None:
         runReactor(reactor, main)
         assert closed[0].called
         assert dispatcher.watching == frozenset()
-    assert not failures(logged)
+    assert not logged.failures
 
 
 def test_theReactorsStopEndsAClosingThatWaits() -> None:
@@ -209,7 +207,7 @@ def test_theReactorsStopEndsAClosingThatWaits() -> None:
         async def main(reactor: Any) -> None:
             dispatcher.addHandler(SIGHUP, got)
             send(SIGHUP)
-            await until(reactor, lambda: got.infos)
+            await until(lambda: got.infos)
             closed.append(dispatcher.close())
             assert not closed[0].called
 
@@ -231,7 +229,7 @@ def test_theReactorsStopFailsWhenReceivedInAHandler() -> None:
         async def main(reactor: Any) -> None:
             registration = dispatcher.addHandler(SIGUSR1, handler)
             send(SIGUSR1)
-            await until(reactor, lambda: registration.runs)
+            await until(lambda: registration.runs)
 
         runReactor(reactor, main)
         assert failed == ["the dispatcher was closed"]
@@ -262,7 +260,7 @@ def test_aHandlerMayCloseTheDispatcherOfAStoppingReactor() -> None:
 
 @kernelOnly
 def test_aHandlerMayCloseForASignalThatAnotherThreadDeferred(
-    logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+    logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     A thread starts a child while the reactor stops, and a signal arrives there.
@@ -288,7 +286,7 @@ def test_aHandlerMayCloseForASignalThatAnotherThreadDeferred(
         runReactor(reactor, main)
         assert [each.called for each in closed] == [True]
         assert dispatcher.watching == frozenset()
-    assert failures(logged) == []
+    assert logged.failures == []
 
 
 @kernelOnly
@@ -346,7 +344,7 @@ async def test_closeFailsWhenSomethingCannotBeReleased(
 @kernelOnly
 @inReactor
 async def test_aReplacedDescriptorIsLogged(
-    reactor: Any, dispatcher: SignalDispatcher, kind: str, logged: list[LogEvent]
+    reactor: Any, dispatcher: SignalDispatcher, kind: str, logged: Logged
 ) -> None:
     """
     Signals have their previous actions, and the other file stays open.  (epoll does
@@ -358,8 +356,8 @@ async def test_aReplacedDescriptorIsLogged(
     directory = os.open("/", os.O_RDONLY)
     os.dup2(directory, number, inheritable=False)
     os.close(directory)
-    await until(reactor, lambda: failures(logged))
-    assert failures(logged)[0].check(IsADirectoryError)
+    await until(lambda: logged.failures)
+    assert logged.failures[0].check(IsADirectoryError)
     with pytest.raises(DispatcherClosed):
         dispatcher.watch(SIGHUP)
     assert dispatcher.close().called
@@ -371,7 +369,7 @@ async def test_aReplacedDescriptorIsLogged(
 @kernelOnly
 @inReactor
 async def test_aDescriptorThatOtherCodeClosesIsLogged(
-    reactor: Any, dispatcher: SignalDispatcher, kind: str, logged: list[LogEvent]
+    reactor: Any, dispatcher: SignalDispatcher, kind: str, logged: Logged
 ) -> None:
     """
     The reactor notices it first, as after C{os.closerange}.
@@ -379,7 +377,7 @@ async def test_aDescriptorThatOtherCodeClosesIsLogged(
     dispatcher.watch(SIGHUP)
     os.close(readerOf(reactor).fileno())
     await dispatcher.whenClosed()
-    error = failures(logged)[-1].value
+    error = logged.failures[-1].value
     assert isinstance(error, OSError)
     assert error.errno == errno.EBADF
     with pytest.raises(DispatcherClosed):
@@ -390,7 +388,7 @@ async def test_aDescriptorThatOtherCodeClosesIsLogged(
 @kernelOnly
 @inReactor
 async def test_aDispatcherWithADeadDescriptorCanBeClosed(
-    reactor: Any, dispatcher: SignalDispatcher, kind: str, logged: list[LogEvent]
+    reactor: Any, dispatcher: SignalDispatcher, kind: str, logged: Logged
 ) -> None:
     """
     Everything else is released, and the error is logged.
@@ -398,14 +396,14 @@ async def test_aDispatcherWithADeadDescriptorCanBeClosed(
     dispatcher.watch(SIGHUP)
     os.close(readerOf(reactor).fileno())
     await dispatcher.close()
-    errors = [failure.value for failure in failures(logged)]
+    errors = [failure.value for failure in logged.failures]
     assert errors
     assert all(
         isinstance(error, OSError) and error.errno == errno.EBADF for error in errors
     )
 
 
-def test_aDeferredThatItsCallerFiresStopsNoOther(logged: list[LogEvent]) -> None:
+def test_aDeferredThatItsCallerFiresStopsNoOther(logged: Logged) -> None:
     """
     Close ends the other waits and fires the other Deferreds all the same.
     """
@@ -418,7 +416,7 @@ def test_aDeferredThatItsCallerFiresStopsNoOther(logged: list[LogEvent]) -> None
     for each in waits:
         each.addErrback(lambda failure: failure.trap(DispatcherClosed))
     assert all(each.called for each in waits + closings)
-    (failure,) = failures(logged)
+    (failure,) = logged.failures
     assert failure.check(AlreadyCalledError)
 
 

@@ -5,7 +5,6 @@ C{dispatcher.describe()}: what the dispatcher and the process do.
 from __future__ import annotations
 
 from signal import SIGHUP, SIGRTMIN, SIGUSR1, SIGUSR2
-from typing import Any
 
 from tests.support.handlers import Recorder
 from tests.support.inreactor import inReactor
@@ -23,9 +22,7 @@ RECEIVED = {
 
 
 @inReactor
-async def test_handlersAndTheirCountsAreDescribed(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_handlersAndTheirCountsAreDescribed(dispatcher: SignalDispatcher) -> None:
     """
     A description has values and a text, and the state of the process.
     """
@@ -38,7 +35,7 @@ async def test_handlersAndTheirCountsAreDescribed(
     with dispatcher.hold(SIGUSR1):
         queue(1, 2, 3)
         send(SIGUSR1, SIGUSR2)
-        await turn(reactor)
+        await turn()
         description = dispatcher.describe()
     held, unhandled, realtime = description.watched
     assert (held.signo, held.isHeld, held.deferred) == (SIGUSR1, True, 1)

@@ -19,12 +19,13 @@ from tests.support.handlers import (
     SENDER,
     Recorder,
     everyReactor,
-    failures,
     inEachThread,
-    runIn,
+    recording,
 )
 from tests.support.inreactor import inEveryReactor, inReactor
+from tests.support.observers import Logged
 from tests.support.reactors import newReactor, runReactor, turn, until, untilLength
+from tests.support.threads import runIn
 from tests.support.worlds import ME, dispatcherFor, kernelOnly, queue, send
 from txsignalfd import SigInfo, SignalDispatcher
 
@@ -32,16 +33,13 @@ pytestmark = pytest.mark.usefixtures("world")
 
 
 @inEveryReactor
-async def test_aHandlerGetsTheSigInfo(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_aHandlerGetsTheSigInfo(dispatcher: SignalDispatcher) -> None:
     """
     A handler receives the SigInfo in each kind of reactor, in any thread.
     """
-    got = Recorder()
-    dispatcher.addHandler(SIGHUP, got)
+    got = recording(dispatcher, SIGHUP)
     send(SIGHUP)
-    await until(reactor, lambda: got.infos)
+    await until(lambda: got.infos)
     (info,) = got.infos
     assert (info.signal, info.pid, info.uid) == (SIGHUP, ME, os.getuid())
 
@@ -63,8 +61,8 @@ def test_tenThousandQueuedSignalsAreReceivedInOrder(kind: str, inThread: bool) -
         async def main(reactor: Any) -> None:
             command = [sys.executable, "-c", SENDER, str(ME), str(int(SIGRTMIN))]
             with subprocess.Popen([*command, str(count)]) as sender:
-                await until(reactor, lambda: sender.poll() is not None)
-                await until(reactor, lambda: len(got.infos) >= count)
+                await until(lambda: sender.poll() is not None)
+                await until(lambda: len(got.infos) >= count)
             assert sender.returncode == 0
             assert got.values == list(range(count))
             assert {info.pid for info in got.infos} == {sender.pid}
@@ -81,7 +79,7 @@ def test_aSignalSentBeforeTheReactorStartsIsHandled() -> None:
         send(SIGHUP)
 
         async def main(reactor: Any) -> None:
-            await until(reactor, lambda: got.infos)
+            await until(lambda: got.infos)
             await dispatcher.close()
 
         runReactor(reactor, main)
@@ -89,9 +87,7 @@ def test_aSignalSentBeforeTheReactorStartsIsHandled() -> None:
 
 @pytest.mark.parametrize("first", ["dispatcher", "Twisted"])
 @kernelOnly
-def test_twistedsOwnHandlersGetNoWatchedSignal(
-    first: str, logged: list[LogEvent]
-) -> None:
+def test_twistedsOwnHandlersGetNoWatchedSignal(first: str, logged: Logged) -> None:
     """
     A starting reactor that installs its handlers before or after ours does not take
     SIGTERM away, and nothing is logged about it.
@@ -108,16 +104,16 @@ def test_twistedsOwnHandlersGetNoWatchedSignal(
                 if first == "Twisted":
                     dispatcher.addHandler(SIGTERM, got)
                 send(SIGTERM)
-                await until(reactor, lambda: got.infos)
+                await until(lambda: got.infos)
                 assert reactor.running
                 await dispatcher.close()
                 assert signal.getsignal(SIGTERM) == reactor.sigTerm
                 send(SIGTERM)
-                await until(reactor, lambda: reactor._exitSignal == SIGTERM)
+                await until(lambda: reactor._exitSignal == SIGTERM)
 
             runReactor(reactor, main, installSignalHandlers=True)
             assert len(got.infos) == 1
-            assert not any("is watched" in event["log_format"] for event in logged)
+            assert not logged.contains("is watched")
     finally:
         for signo, handler in saved.items():
             signal.signal(signo, handler)
@@ -125,7 +121,7 @@ def test_twistedsOwnHandlersGetNoWatchedSignal(
 
 @inReactor
 async def test_handlersOfOneSignalRunInTheOrderInWhichTheyWereAdded(
-    reactor: Any, dispatcher: SignalDispatcher
+    dispatcher: SignalDispatcher,
 ) -> None:
     """
     All handlers of a signal receive the same L{SigInfo}.
@@ -138,7 +134,7 @@ async def test_handlersOfOneSignalRunInTheOrderInWhichTheyWereAdded(
 
         dispatcher.addHandler(SIGHUP, handler)
     send(SIGHUP)
-    await until(reactor, lambda: calls)
+    await until(lambda: calls)
     assert [number for number, _ in calls] == [0, 1, 2, 3, 4]
     assert len({id(info) for _, info in calls}) == 1
 
@@ -157,8 +153,7 @@ def test_aPlainFunctionCostsNoDeferred(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with newReactor() as reactor:
         dispatcher = dispatcherFor(reactor)
-        got = Recorder()
-        dispatcher.addHandler(SIGRTMIN, got)
+        got = recording(dispatcher, SIGRTMIN)
         queue(*range(100))
         (reader,) = (each for each in reactor.getReaders() if hasattr(each, "signals"))
         with monkeypatch.context() as patched:
@@ -171,7 +166,7 @@ def test_aPlainFunctionCostsNoDeferred(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @inReactor
 async def test_aHandlerThatRaisesIsLoggedAndStopsNoOther(
-    reactor: Any, dispatcher: SignalDispatcher, logged: list[LogEvent]
+    dispatcher: SignalDispatcher, logged: Logged
 ) -> None:
     """
     The exception is logged with the signal, and the handler gets the next signal.
@@ -185,7 +180,7 @@ async def test_aHandlerThatRaisesIsLoggedAndStopsNoOther(
     dispatcher.addHandler(SIGHUP, after)
     for expected in (1, 2):
         send(SIGHUP)
-        await untilLength(reactor, after.infos, expected)
+        await untilLength(after.infos, expected)
     events = [event for event in logged if "log_failure" in event]
     assert [event["info"] for event in events] == after.infos
     assert all(event["log_failure"].check(ZeroDivisionError) for event in events)
@@ -194,7 +189,7 @@ async def test_aHandlerThatRaisesIsLoggedAndStopsNoOther(
 @pytest.mark.parametrize("way", ["deferred", "coroutine"])
 @inReactor
 async def test_aHandlerThatFailsLaterIsLogged(
-    reactor: Any, dispatcher: SignalDispatcher, way: str, logged: list[LogEvent]
+    dispatcher: SignalDispatcher, way: str, logged: Logged
 ) -> None:
     """
     The failure of a Deferred, or of a coroutine, is logged with the signal.
@@ -203,7 +198,7 @@ async def test_aHandlerThatFailsLaterIsLogged(
 
     async def coroutine(info: SigInfo) -> None:
         infos.append(info)
-        await turn(reactor)
+        await turn()
         raise ZeroDivisionError
 
     def deferred(info: SigInfo) -> Deferred[None]:
@@ -212,7 +207,7 @@ async def test_aHandlerThatFailsLaterIsLogged(
     handlers: dict[str, Any] = {"deferred": deferred, "coroutine": coroutine}
     dispatcher.addHandler(SIGHUP, handlers[way])
     send(SIGHUP)
-    await until(reactor, lambda: failures(logged))
+    await until(lambda: logged.failures)
     (event,) = (event for event in logged if "log_failure" in event)
     assert event["log_failure"].check(ZeroDivisionError)
     assert [event["info"]] == infos
@@ -236,31 +231,31 @@ async def test_anyAwaitableIsAwaited(
     first = dispatcher.addHandler(SIGHUP, lambda _: Awaitable())
     second = dispatcher.addHandler(SIGHUP, lambda _: future)
     send(SIGHUP)
-    await until(reactor, lambda: second.handled)
+    await until(lambda: second.handled)
     assert [len(first.runs), len(second.runs)] == [1, 1]
     fired.callback(None)
     future.set_result(None)
-    await until(reactor, lambda: not first.runs and not second.runs)
+    await until(lambda: not first.runs and not second.runs)
 
 
 @inReactor
 async def test_otherResultsOfAHandlerAreIgnored(
-    reactor: Any, dispatcher: SignalDispatcher, logged: list[LogEvent]
+    dispatcher: SignalDispatcher, logged: Logged
 ) -> None:
     """
     A lambda may return anything, such as the result of C{list.append}.
     """
     registration = dispatcher.addHandler(SIGHUP, lambda info: info.signo)  # type: ignore[arg-type,return-value]
     send(SIGHUP)
-    await until(reactor, lambda: registration.handled)
+    await until(lambda: registration.handled)
     assert not registration.runs
     await dispatcher.close()
-    assert not failures(logged)
+    assert not logged.failures
 
 
 @inReactor
 async def test_aGeneratorFunctionAsHandlerIsLoggedOnce(
-    reactor: Any, dispatcher: SignalDispatcher, logged: list[LogEvent]
+    dispatcher: SignalDispatcher, logged: Logged
 ) -> None:
     """
     The log says what the author has forgotten: C{@inlineCallbacks}, or C{await}.
@@ -279,16 +274,14 @@ async def test_aGeneratorFunctionAsHandlerIsLoggedOnce(
     last = dispatcher.handlersOf(SIGHUP)[-1]
     for count in (1, 2):
         send(SIGHUP)
-        await until(reactor, lambda n=count: last.handled == n)  # type: ignore[misc]
+        await until(lambda n=count: last.handled == n)  # type: ignore[misc]
     first, second = (formatEvent(event) for event in logged if "handler" in event)
     assert "<locals>.generator of SIGHUP is a generator function" in str(first)
     assert "<locals>.asynchronous of SIGHUP is a generator function" in str(second)
 
 
 @inReactor
-async def test_aHandlerMayRemoveItselfAndAnother(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_aHandlerMayRemoveItselfAndAnother(dispatcher: SignalDispatcher) -> None:
     """
     A handler that is removed while a signal is dispatched does not receive it.
     """
@@ -304,15 +297,15 @@ async def test_aHandlerMayRemoveItselfAndAnother(
     two = dispatcher.addHandler(SIGHUP, lambda _: calls.append("second"))
     dispatcher.addHandler(SIGHUP, lambda _: calls.append("third"))
     send(SIGHUP)
-    await until(reactor, lambda: "third" in calls)
+    await until(lambda: "third" in calls)
     send(SIGHUP)
-    await until(reactor, lambda: calls.count("third") == 2)
+    await until(lambda: calls.count("third") == 2)
     assert calls == ["first", "third", "third"]
 
 
 @inReactor
 async def test_aHandlerThatAHandlerAddsGetsTheNextSignal(
-    reactor: Any, dispatcher: SignalDispatcher
+    dispatcher: SignalDispatcher,
 ) -> None:
     """
     It does not get the signal that is being dispatched.
@@ -325,13 +318,13 @@ async def test_aHandlerThatAHandlerAddsGetsTheNextSignal(
 
     adder = dispatcher.addHandler(SIGRTMIN, add)
     queue(1, 2)
-    await until(reactor, lambda: added.infos)
+    await until(lambda: added.infos)
     assert added.values == [2]
 
 
 @inReactor
 async def test_aWatchedSignalWithoutAHandlerIsLoggedOnce(
-    reactor: Any, dispatcher: SignalDispatcher, logged: list[LogEvent]
+    dispatcher: SignalDispatcher, logged: Logged
 ) -> None:
     done = Recorder()
     dispatcher.addHandler(SIGRTMIN, Recorder()).remove()
@@ -341,7 +334,7 @@ async def test_aWatchedSignalWithoutAHandlerIsLoggedOnce(
         return [event for event in logged if "has no handler" in event["log_format"]]
 
     queue(1, 2, 3)
-    await until(reactor, warnings)
+    await until(warnings)
     send(SIGUSR2)
-    await until(reactor, lambda: done.infos)
+    await until(lambda: done.infos)
     assert len(warnings()) == 1

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent
 
-from tests.support.handlers import Recorder, ignore
+from tests.support.handlers import Recorder, ignore, recording
 from tests.support.inreactor import inReactor
+from tests.support.observers import Logged
 from tests.support.reactors import newReactor, runReactor, turn, until
 from tests.support.worlds import dispatcherFor, queue, send
 from txsignalfd import Overlap, SigInfo, SignalDispatcher, SignalNotWatchable
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("world")
 
 @inReactor
 async def test_signalsOfAHoldAreHandledAfterItInOrder(
-    reactor: Any, dispatcher: SignalDispatcher
+    dispatcher: SignalDispatcher,
 ) -> None:
     """
     Signals that are not held are handled meanwhile.
@@ -35,84 +35,75 @@ async def test_signalsOfAHoldAreHandledAfterItInOrder(
     dispatcher.addHandler(SIGUSR2, other)
     with dispatcher.hold(SIGRTMIN, SIGUSR1):
         queue(1)
-        await turn(reactor)
+        await turn()
         send(SIGUSR1)
-        await turn(reactor)
+        await turn()
         queue(2)
         send(SIGUSR2)
-        await until(reactor, lambda: other.infos)
+        await until(lambda: other.infos)
         assert got.infos == []
     assert got.values == [1, None, 2]
 
 
 @inReactor
 async def test_aSignalIsHandledAfterItsOutermostHold(
-    reactor: Any, dispatcher: SignalDispatcher
+    dispatcher: SignalDispatcher,
 ) -> None:
-    got = Recorder()
-    dispatcher.addHandler(SIGRTMIN, got)
-    dispatcher.addHandler(SIGUSR1, got)
+    got = recording(dispatcher, SIGRTMIN, SIGUSR1)
     with dispatcher.hold():
         with dispatcher.hold(SIGRTMIN):
             queue(1, 2)
             send(SIGUSR1)
-            await turn(reactor)
+            await turn()
         assert got.infos == []
     assert sorted(info.signo for info in got.infos) == [SIGUSR1, SIGRTMIN, SIGRTMIN]
     assert [value for value in got.values if value] == [1, 2]
 
 
 @inReactor
-async def test_anExceptionEndsAHold(reactor: Any, dispatcher: SignalDispatcher) -> None:
+async def test_anExceptionEndsAHold(dispatcher: SignalDispatcher) -> None:
     """
     The deferred signals are handled all the same.
     """
-    got = Recorder()
-    dispatcher.addHandler(SIGHUP, got)
+    got = recording(dispatcher, SIGHUP)
     with pytest.raises(ZeroDivisionError), dispatcher.hold(SIGHUP):
         send(SIGHUP)
         raise ZeroDivisionError
-    await until(reactor, lambda: got.infos)
+    await until(lambda: got.infos)
 
 
 @inReactor
-async def test_noQueuedRunStartsDuringAHold(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_noQueuedRunStartsDuringAHold(dispatcher: SignalDispatcher) -> None:
     """
     Signals that were queued before the hold are handled after it, and before those
     of the hold.
     """
-    got = Recorder(busy=True)
-    dispatcher.addHandler(SIGRTMIN, got)
+    got = recording(dispatcher, SIGRTMIN, busy=True)
     queue(1, 2)
-    await until(reactor, lambda: got.infos)
+    await until(lambda: got.infos)
     with dispatcher.hold(SIGRTMIN):
         got.busy = False
         got.out[0].callback(None)
         queue(3)
-        await turn(reactor)
+        await turn()
         assert got.values == [1]
     assert got.values == [1, 2, 3]
 
 
 @inReactor
-async def test_aHoldThatAHandlerEndsKeepsTheOrder(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_aHoldThatAHandlerEndsKeepsTheOrder(dispatcher: SignalDispatcher) -> None:
     """
     Deferred signals are handled before signals that were read after them.
     """
-    got = Recorder()
-    dispatcher.addHandler(SIGRTMIN, got)
+    got = recording(dispatcher, SIGRTMIN)
     hold = dispatcher.hold(SIGRTMIN)
     hold.__enter__()
     queue(1)
-    await turn(reactor)
+    await turn()
     dispatcher.addHandler(SIGUSR1, lambda _: ignore(hold.__exit__(None, None, None)))
     send(SIGUSR1)  # a lower number, so it is read before the next
     queue(2)
-    await until(reactor, lambda: got.infos)
+    await until(lambda: got.infos)
     assert got.values == [1, 2]
 
 
@@ -124,16 +115,15 @@ def test_holdingAnUnwatchableSignalIsAnError() -> None:
 
 
 @inReactor
-async def test_closeWaitsForAHold(reactor: Any, dispatcher: SignalDispatcher) -> None:
+async def test_closeWaitsForAHold(dispatcher: SignalDispatcher) -> None:
     """
     The deferred signals are handled before the dispatcher is closed.
     """
-    got = Recorder()
-    dispatcher.addHandler(SIGHUP, got)
+    got = recording(dispatcher, SIGHUP)
     with dispatcher.hold(SIGHUP):
         send(SIGHUP)
         closed = dispatcher.close()
-        await turn(reactor)
+        await turn()
         assert not closed.called
         assert not got.infos
     assert closed.called
@@ -163,7 +153,7 @@ def test_closeWaitsForTheResultOfAHandlerThatEndsTheLastHold() -> None:
     assert closed.called
 
 
-def test_deferredSignalsAreLoggedWhenTheReactorStops(logged: list[LogEvent]) -> None:
+def test_deferredSignalsAreLoggedWhenTheReactorStops(logged: Logged) -> None:
     """
     They are not handled when the hold ends after that.
     """
@@ -176,7 +166,7 @@ def test_deferredSignalsAreLoggedWhenTheReactorStops(logged: list[LogEvent]) -> 
             dispatcher.addHandler(SIGHUP, got)
             hold.__enter__()
             send(SIGHUP)
-            await turn(reactor)
+            await turn()
 
         runReactor(reactor, main)
         (event,) = (event for event in logged if "during hold" in event["log_format"])

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import LogEvent, formatEvent
+from twisted.logger import formatEvent
 
 from tests.support.handlers import Recorder
+from tests.support.observers import Logged
 from txsignalfd import Overlap, SigInfo
 from txsignalfd._dispatch.runs import LIMIT
 from txsignalfd.testing import MemorySignals
@@ -25,7 +26,7 @@ def infos(count: int, signo: int = SIGRTMIN) -> list[SigInfo]:
     return [SigInfo.make(signo, "SI_QUEUE", int=value) for value in range(count)]
 
 
-def messages(logged: list[LogEvent]) -> list[str]:
+def messages(logged: Logged) -> list[str]:
     """
     Return the logged lines about dropped signals.
     """
@@ -42,7 +43,7 @@ def messages(logged: list[LogEvent]) -> list[str]:
     ],
 )
 def test_aBusyHandlerDropsSignalsAtItsLimit(
-    overlap: Overlap, received: list[int], dropped: int, logged: list[LogEvent]
+    overlap: Overlap, received: list[int], dropped: int, logged: Logged
 ) -> None:
     """
     The oldest signals are handled.  Dropped ones are counted, and the first is logged.
@@ -60,7 +61,7 @@ def test_aBusyHandlerDropsSignalsAtItsLimit(
     assert got.values == [*received, 0]
 
 
-def test_restartDropsSignalsWhenTooManyCallsIgnoreIt(logged: list[LogEvent]) -> None:
+def test_restartDropsSignalsWhenTooManyCallsIgnoreIt(logged: Logged) -> None:
     signals = MemorySignals()
     values: list[int | None] = []
 
@@ -77,7 +78,7 @@ def test_restartDropsSignalsWhenTooManyCallsIgnoreIt(logged: list[LogEvent]) -> 
     assert len(messages(logged)) == 1
 
 
-def test_aHoldDropsSignalsAtItsLimit(logged: list[LogEvent]) -> None:
+def test_aHoldDropsSignalsAtItsLimit(logged: Logged) -> None:
     """
     They are counted as dropped by each handler of the signal.
     """
@@ -115,7 +116,7 @@ def test_heldSignalsWithoutAHandlerAreCountedAtTheLimit() -> None:
     assert (watched.deferred, watched.unhandled) == (1, 2)
 
 
-def test_aStreamDropsSignalsAtItsLimit(logged: list[LogEvent]) -> None:
+def test_aStreamDropsSignalsAtItsLimit(logged: Logged) -> None:
     """
     A reader gets the oldest signals, and new ones when it has read some.
     """

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 
-from tests.support.handlers import Recorder, failures
+from tests.support.handlers import Recorder
 from tests.support.inreactor import inReactor
+from tests.support.observers import Logged
 from tests.support.reactors import turn, until
 from tests.support.worlds import queue
 from txsignalfd import Overlap, Registration, SigInfo, SignalDispatcher
@@ -38,7 +38,7 @@ class Busy:
         Receive signals with these values.
         """
         queue(*values)
-        await turn(self.dispatcher.reactor)
+        await turn()
 
     def end(self, index: int) -> list[int | None]:
         """
@@ -122,7 +122,7 @@ async def test_concurrentCallsFinishInAnyOrder(dispatcher: SignalDispatcher) -> 
 
 @inReactor
 async def test_restartCancelsTheLastCall(
-    dispatcher: SignalDispatcher, logged: list[LogEvent]
+    dispatcher: SignalDispatcher, logged: Logged
 ) -> None:
     """
     Its L{CancelledError} is not logged as a failure.
@@ -141,12 +141,12 @@ async def test_restartCancelsTheLastCall(
     assert not busy.got.out[3].called
     await busy.close()
     assert cancelled == []  # the registration's callback handles the failure
-    assert not failures(logged)
+    assert not logged.failures
 
 
 @inReactor
 async def test_restartCancelsACoroutineWhereItWaits(
-    reactor: Any, dispatcher: SignalDispatcher, logged: list[LogEvent]
+    dispatcher: SignalDispatcher, logged: Logged
 ) -> None:
     """
     An exception other than L{CancelledError} that it raises for that is logged.
@@ -166,15 +166,15 @@ async def test_restartCancelsACoroutineWhereItWaits(
 
     dispatcher.addHandler(SIGRTMIN, handler, Overlap.RESTART)
     queue(1, 2, 3)
-    await until(reactor, lambda: len(began) == 3)
-    (failure,) = failures(logged)
+    await until(lambda: len(began) == 3)
+    (failure,) = logged.failures
     assert failure.check(ZeroDivisionError)
     never[-1].callback(None)
 
 
 @inReactor
 async def test_restartDoesNotWaitForACallThatIgnoresIt(
-    reactor: Any, dispatcher: SignalDispatcher
+    dispatcher: SignalDispatcher,
 ) -> None:
     """
     Closing does.
@@ -190,7 +190,7 @@ async def test_restartDoesNotWaitForACallThatIgnoresIt(
 
     registration = dispatcher.addHandler(SIGRTMIN, handler, Overlap.RESTART)
     queue(1, 2)
-    await until(reactor, lambda: len(stubborn) == 2)
+    await until(lambda: len(stubborn) == 2)
     assert len(registration.runs) == 2
     closed = dispatcher.close()
     for inner in stubborn:
@@ -205,7 +205,7 @@ async def test_restartDoesNotWaitForACallThatIgnoresIt(
 @pytest.mark.parametrize("overlap", list(Overlap))
 @inReactor
 async def test_aFiredDeferredDoesNotKeepAHandlerBusy(
-    reactor: Any, dispatcher: SignalDispatcher, overlap: Overlap
+    dispatcher: SignalDispatcher, overlap: Overlap
 ) -> None:
     """
     Nor does a coroutine that never suspends.  Many of them do not grow the stack.
@@ -224,14 +224,14 @@ async def test_aFiredDeferredDoesNotKeepAHandlerBusy(
     dispatcher.addHandler(SIGRTMIN, fired, overlap)
     if overlap in (Overlap.QUEUE, Overlap.CONCURRENT):
         queue(*range(count))
-        await turn(reactor)
+        await turn()
         first.callback(None)
     else:
         queue(*range(1, count + 1))
-    await until(reactor, lambda: len(values) == count)
+    await until(lambda: len(values) == count)
     registration = dispatcher.addHandler(SIGUSR1, coroutine, overlap)
     queue(7, signo=SIGUSR1)
-    await until(reactor, lambda: registration.handled)
+    await until(lambda: registration.handled)
     assert values[-1] == 7
     assert not registration.runs
     assert registration.ready
@@ -274,7 +274,7 @@ async def test_aRegistrationHasARepr(dispatcher: SignalDispatcher) -> None:
 
 @inReactor
 async def test_aCancellerThatRaisesIsLoggedAndStopsNoOther(
-    reactor: Any, dispatcher: SignalDispatcher, logged: list[LogEvent]
+    dispatcher: SignalDispatcher, logged: Logged
 ) -> None:
     one, two = Recorder(), Recorder()
 
@@ -288,18 +288,16 @@ async def test_aCancellerThatRaisesIsLoggedAndStopsNoOther(
     registration = dispatcher.addHandler(SIGRTMIN, handler, Overlap.RESTART)
     dispatcher.addHandler(SIGRTMIN, two)
     queue(*range(5))
-    await until(reactor, lambda: len(two.infos) == 5)
+    await until(lambda: len(two.infos) == 5)
     assert one.values == two.values == list(range(5))
-    assert all(failure.check(ZeroDivisionError) for failure in failures(logged))
+    assert all(failure.check(ZeroDivisionError) for failure in logged.failures)
     for run in list(registration.runs):
         assert run.deferred is not None
         run.deferred.callback(None)
 
 
 @inReactor
-async def test_aCancelledCallMayRemoveItsHandler(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_aCancelledCallMayRemoveItsHandler(dispatcher: SignalDispatcher) -> None:
     """
     The handler is not called again.
     """
@@ -313,14 +311,14 @@ async def test_aCancelledCallMayRemoveItsHandler(
 
     registration = dispatcher.addHandler(SIGRTMIN, handler, Overlap.RESTART)
     queue(1, 2)
-    await turn(reactor)
+    await turn()
     assert got.values == [1]
 
 
 @pytest.mark.parametrize("kind", ["asyncio"])
 @inReactor
 async def test_aCancelledFutureOfAsyncioIsNotLogged(
-    reactor: Any, dispatcher: SignalDispatcher, kind: str, logged: list[LogEvent]
+    reactor: Any, dispatcher: SignalDispatcher, kind: str, logged: Logged
 ) -> None:
     futures: list[Any] = []
 
@@ -330,8 +328,8 @@ async def test_aCancelledFutureOfAsyncioIsNotLogged(
 
     registration = dispatcher.addHandler(SIGRTMIN, handler, Overlap.RESTART)
     queue(1, 2)
-    await until(reactor, lambda: len(futures) == 2)
+    await until(lambda: len(futures) == 2)
     futures[1].set_result(None)
-    await until(reactor, lambda: not registration.runs)
+    await until(lambda: not registration.runs)
     assert futures[0].cancelled()
-    assert not failures(logged)
+    assert not logged.failures

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.logger import LogEvent, formatEvent
+from twisted.logger import formatEvent
 
-from tests.support.handlers import Recorder, failures
+from tests.support.handlers import Recorder
 from tests.support.inreactor import inReactor
+from tests.support.observers import Logged
 from tests.support.reactors import turn, until
 from txsignalfd import Overlap, SigInfo, SignalDispatcher
 from txsignalfd.testing import MemorySignals
@@ -96,7 +97,7 @@ RAISING: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("overlap", list(Overlap))
 @pytest.mark.parametrize("result", RAISING)
 def test_aResultThatRaisesIsLogged(
-    result: str, overlap: Overlap, logged: list[LogEvent]
+    result: str, overlap: Overlap, logged: Logged
 ) -> None:
     """
     Other handlers get every signal, and close does not wait for it.
@@ -108,18 +109,18 @@ def test_aResultThatRaisesIsLogged(
         signals.deliver(INFO, INFO)
     assert len(after.infos) == 4
     assert signals.close().called
-    assert len(failures(logged)) == 4
+    assert len(logged.failures) == 4
 
 
 @pytest.mark.parametrize("name", ["__bool__", "__eq__", "__repr__", "__hash__"])
-def test_aResultThatCannotBeAwaitedIsIgnored(name: str, logged: list[LogEvent]) -> None:
+def test_aResultThatCannotBeAwaitedIsIgnored(name: str, logged: Logged) -> None:
     signals, after = MemorySignals(), Recorder()
     signals.addHandler(SIGRTMIN, lambda _: raising(name))
     signals.addHandler(SIGRTMIN, after)
     signals.deliver(INFO, INFO)
     assert len(after.infos) == 2
     assert signals.close().called
-    assert not failures(logged)
+    assert not logged.failures
 
 
 EXCEPTIONS = [
@@ -158,7 +159,7 @@ async def raiseInCoroutine(error: type[BaseException]) -> None:
 def test_anyExceptionOfAHandlerIsLogged(
     way: Callable[[type[BaseException]], Any],
     error: type[BaseException],
-    logged: list[LogEvent],
+    logged: Logged,
 ) -> None:
     """
     It does not end the process, and stops neither other handlers nor close.
@@ -169,12 +170,12 @@ def test_anyExceptionOfAHandlerIsLogged(
     signals.deliver(INFO, INFO)
     assert len(after.infos) == 2
     assert signals.close().called
-    assert len(failures(logged)) == 2
+    assert len(logged.failures) == 2
 
 
 @pytest.mark.parametrize("error", EXCEPTIONS)
 def test_anyExceptionOfASuspendedCoroutineIsLogged(
-    error: type[BaseException], logged: list[LogEvent]
+    error: type[BaseException], logged: Logged
 ) -> None:
     signals = MemorySignals()
     waiting: Deferred[None] = Deferred()
@@ -189,13 +190,13 @@ def test_anyExceptionOfASuspendedCoroutineIsLogged(
     assert not closed.called
     waiting.callback(None)
     assert closed.called
-    assert len(failures(logged)) == 1
+    assert len(logged.failures) == 1
 
 
 @pytest.mark.parametrize("suspends", [False, True])
 @pytest.mark.parametrize("makeValue", [Deferred, partial(raising, "__class__"), int])
 def test_theValueThatACoroutineReturnsIsDiscarded(
-    suspends: bool, makeValue: Callable[[], Any], logged: list[LogEvent]
+    suspends: bool, makeValue: Callable[[], Any], logged: Logged
 ) -> None:
     """
     With a Deferred as its result, Twisted's own Deferred would never fire.
@@ -212,10 +213,10 @@ def test_theValueThatACoroutineReturnsIsDiscarded(
     signals.deliver(INFO)
     waiting.callback(None)
     assert signals.close().called
-    assert not failures(logged)
+    assert not logged.failures
 
 
-def test_aCoroutineMaySuspendOften(logged: list[LogEvent]) -> None:
+def test_aCoroutineMaySuspendOften(logged: Logged) -> None:
     """
     It gets the results and the failures of what it awaits.
     """
@@ -241,13 +242,13 @@ def test_aCoroutineMaySuspendOften(logged: list[LogEvent]) -> None:
     second.errback(ZeroDivisionError())
     assert closed.called
     assert results == [1, 2, ZeroDivisionError, 3]
-    assert not failures(logged)
+    assert not logged.failures
 
 
 @pytest.mark.parametrize("kind", ["asyncio"])
 @inReactor
 async def test_theResultOfAFutureIsDiscarded(
-    reactor: Any, dispatcher: SignalDispatcher, kind: str, logged: list[LogEvent]
+    reactor: Any, dispatcher: SignalDispatcher, kind: str, logged: Logged
 ) -> None:
     """
     The exception of a future is logged.
@@ -258,16 +259,16 @@ async def test_theResultOfAFutureIsDiscarded(
     signals.addHandler(SIGRTMIN, lambda _: second)
     signals.deliver(INFO)
     closed = signals.close()
-    await turn(reactor)
+    await turn()
     assert not closed.called
     first.set_result(Deferred())
     second.set_exception(ZeroDivisionError())
-    await until(reactor, lambda: closed.called)
-    (failure,) = failures(logged)
+    await until(lambda: closed.called)
+    (failure,) = logged.failures
     assert failure.check(ZeroDivisionError)
 
 
-def test_aFailureNamesItsHandlerWithoutRepr(logged: list[LogEvent]) -> None:
+def test_aFailureNamesItsHandlerWithoutRepr(logged: Logged) -> None:
     class Server:
         def reload(self, info: SigInfo) -> None:
             raise ZeroDivisionError

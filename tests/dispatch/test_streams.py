@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import LogEvent
 
-from tests.support.handlers import Recorder
+from tests.support.handlers import recording
 from tests.support.inreactor import inReactor
+from tests.support.observers import Logged
 from tests.support.reactors import newReactor, spin, turn, until
 from tests.support.worlds import dispatcherFor, queue, send
 from txsignalfd import DispatcherClosed, SigInfo, SignalDispatcher, SignalStream
@@ -31,7 +31,7 @@ async def collect(stream: SignalStream) -> list[SigInfo]:
 
 @inReactor
 async def test_whenReceivedFiresWithTheFirstSignal(
-    reactor: Any, dispatcher: SignalDispatcher
+    dispatcher: SignalDispatcher,
 ) -> None:
     """
     It fires once, for any of several signals, which stay watched.
@@ -68,9 +68,7 @@ def test_whenReceivedAndStreamNeedASignal() -> None:
 
 
 @inReactor
-async def test_closeFailsWhenReceived(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_closeFailsWhenReceived(dispatcher: SignalDispatcher) -> None:
     """
     A handler that waits for another signal finishes by that.
     """
@@ -84,7 +82,7 @@ async def test_closeFailsWhenReceived(
 
     registration = dispatcher.addHandler(SIGUSR1, handler)
     send(SIGUSR1)
-    await until(reactor, lambda: registration.runs)
+    await until(lambda: registration.runs)
     waiting = dispatcher.whenReceived(SIGUSR1)
     await dispatcher.close()
     assert failed == [SIGUSR1]
@@ -104,7 +102,7 @@ async def test_whenReceivedFiresWithASignalThatIsPendingAtClose(
 
 @inReactor
 async def test_aStreamLosesNothingBetweenEnteringAndLeaving(
-    reactor: Any, dispatcher: SignalDispatcher
+    dispatcher: SignalDispatcher,
 ) -> None:
     """
     Neither before the iteration starts, nor between its steps.
@@ -112,12 +110,12 @@ async def test_aStreamLosesNothingBetweenEnteringAndLeaving(
     values = []
     with dispatcher.stream(SIGRTMIN, SIGUSR1) as infos:
         queue(*range(100))
-        await turn(reactor)
+        await turn()
         async for info in infos:
             values.append(info.value)
             if info.value == 50:
                 queue(*range(100, 200))
-                await turn(reactor)
+                await turn()
             if info.value == 199:
                 break
     assert values == list(range(200))
@@ -128,8 +126,7 @@ async def test_aStreamLosesNothingBetweenEnteringAndLeaving(
 async def test_everyStreamAndHandlerGetsEachSignal(
     reactor: Any, dispatcher: SignalDispatcher
 ) -> None:
-    got = Recorder()
-    dispatcher.addHandler(SIGUSR1, got)
+    got = recording(dispatcher, SIGUSR1)
     with dispatcher.stream(SIGUSR1) as one, dispatcher.stream(SIGUSR1) as two:
         reactor.callLater(0, send, SIGUSR1)
         assert (await one.__anext__()) is (await two.__anext__())
@@ -138,11 +135,11 @@ async def test_everyStreamAndHandlerGetsEachSignal(
 
 @inReactor
 async def test_unreadSignalsOfAStreamAreLogged(
-    reactor: Any, dispatcher: SignalDispatcher, logged: list[LogEvent]
+    dispatcher: SignalDispatcher, logged: Logged
 ) -> None:
     with dispatcher.stream(SIGRTMIN) as infos:
         queue(1, 2, 3)
-        await turn(reactor)
+        await turn()
         assert (await infos.__anext__()).value == 1
     (event,) = (event for event in logged if "unread" in event["log_format"])
     assert event["count"] == 2
@@ -166,20 +163,20 @@ async def test_aStreamEndsWhenTheDispatcherIsClosed(
 
 
 @inReactor
-async def test_leavingAStreamEndsIt(reactor: Any, dispatcher: SignalDispatcher) -> None:
+async def test_leavingAStreamEndsIt(dispatcher: SignalDispatcher) -> None:
     """
     Code that still iterates over it finishes.
     """
     with dispatcher.stream(SIGUSR1) as infos:
         waiting = Deferred.fromCoroutine(collect(infos))
         send(SIGUSR1)
-        await until(reactor, lambda: not infos.unread())
+        await until(lambda: not infos.unread())
     assert await waiting is not None
 
 
 @inReactor
 async def test_streamsReceiveWhatIsDeferredAtClose(
-    reactor: Any, dispatcher: SignalDispatcher, logged: list[LogEvent]
+    dispatcher: SignalDispatcher, logged: Logged
 ) -> None:
     """
     Closing waits for the end of the hold, and says so.
@@ -189,14 +186,14 @@ async def test_streamsReceiveWhatIsDeferredAtClose(
         reading = Deferred.fromCoroutine(collect(infos))
         with dispatcher.hold(SIGRTMIN):
             queue(1)
-            await turn(reactor)
+            await turn()
             closed = dispatcher.close()
             assert not waiting.called
         await closed
         assert (await waiting).value == 1
         assert [info.value for info in await reading] == [1]
-    assert any("closing waits" in event["log_format"] for event in logged)
-    assert not any("log_failure" in event for event in logged)
+    assert logged.contains("closing waits")
+    assert not logged.failures
 
 
 #: Signals of a backlog.
@@ -281,12 +278,12 @@ async def test_aPausedReaderMayBeCancelled(reactor: Any) -> None:
         third.cancel()
         first.addBoth(lambda _: None)
         reactor.callLater(0, first.cancel)
-        await until(reactor, lambda: not infos.unread())
+        await until(lambda: not infos.unread())
     assert len(await second) > BACKLOG // 2
     await signals.close()
 
 
-def test_manyUnreadSignalsAreAShortLogLine(logged: list[LogEvent]) -> None:
+def test_manyUnreadSignalsAreAShortLogLine(logged: Logged) -> None:
     signals = MemorySignals()
     with signals.stream(SIGRTMIN):
         signals.deliver(*[SigInfo.make(SIGRTMIN)] * BACKLOG)

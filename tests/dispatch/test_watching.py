@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from twisted.internet.selectreactor import SelectReactor
 
-from tests.support.handlers import Recorder
+from tests.support.handlers import Recorder, recording
 from tests.support.inreactor import inReactor
 from tests.support.kernel import inChild, limitOfPendingSignals
 from tests.support.reactors import KINDS, newReactor, runReactor, turn, until
@@ -46,9 +46,7 @@ def python() -> Iterator[list[int]]:
 
 
 @inReactor
-async def test_aSignalStaysWatchedWithoutAHandler(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_aSignalStaysWatchedWithoutAHandler(dispatcher: SignalDispatcher) -> None:
     """
     SIGHUP does not kill the process after its last handler was removed.
     """
@@ -56,22 +54,20 @@ async def test_aSignalStaysWatchedWithoutAHandler(
     dispatcher.addHandler(SIGHUP, got).remove()
     assert dispatcher.watching == {SIGHUP}
     send(SIGHUP)
-    await turn(reactor)
+    await turn()
     assert not got.infos
 
 
 @kernelOnly
 @inReactor
 async def test_handlersReceivePendingSignalsBeforeUnwatchReturns(
-    reactor: Any, dispatcher: SignalDispatcher, python: list[int]
+    dispatcher: SignalDispatcher, python: list[int]
 ) -> None:
     """
     After that the signal has its previous action.  Its handler gets it again when it
     is watched again.
     """
-    got = Recorder()
-    dispatcher.addHandler(SIGUSR1, got)
-    dispatcher.addHandler(SIGRTMIN, got)
+    got = recording(dispatcher, SIGUSR1, SIGRTMIN)
     send(SIGUSR1)
     queue(*range(100))
     dispatcher.unwatch(SIGUSR1, SIGUSR2)  # the other is not watched
@@ -82,7 +78,7 @@ async def test_handlersReceivePendingSignalsBeforeUnwatchReturns(
     assert python == [SIGUSR1]
     dispatcher.watch(SIGUSR1)
     send(SIGUSR1)
-    await until(reactor, lambda: len(got.infos) == 102)
+    await until(lambda: len(got.infos) == 102)
 
 
 @inReactor
@@ -103,7 +99,7 @@ async def test_unwatchInAHandlerKeepsTheOrder(
     dispatcher.addHandler(SIGRTMIN, got)
     dispatcher.addHandler(SIGRTMIN, unwatch)
     queue(*range(200))
-    await until(reactor, lambda: len(got.infos) == 300)
+    await until(lambda: len(got.infos) == 300)
     assert got.values == list(range(300))
     assert not dispatcher.watching
     assert not any(hasattr(each, "signals") for each in reactor.getReaders())
@@ -303,8 +299,7 @@ async def test_aForkedChildCannotUseItsParentsDispatcher(
     """
     It may have a reactor and a dispatcher of its own.  The parent is undisturbed.
     """
-    got = Recorder()
-    dispatcher.addHandler(SIGHUP, got)
+    got = recording(dispatcher, SIGHUP)
 
     def child() -> None:
         for call in (
@@ -324,7 +319,7 @@ async def test_aForkedChildCannotUseItsParentsDispatcher(
 
     inChild(child)
     send(SIGHUP)
-    await until(reactor, lambda: got.infos)
+    await until(lambda: got.infos)
 
 
 @kernelOnly
@@ -379,12 +374,11 @@ def test_unwatchReturnsDuringAFlood() -> None:
     saved = signal.signal(SIGRTMIN, signal.SIG_IGN)
     with newReactor() as reactor, limitOfPendingSignals(10_000):
         dispatcher = dispatcherFor(reactor)
-        got = Recorder()
-        dispatcher.addHandler(SIGRTMIN, got)
+        got = recording(dispatcher, SIGRTMIN)
 
         async def main(reactor: Any) -> None:
             with flood(SIGRTMIN):
-                await until(reactor, lambda: len(got.infos) > 1000)
+                await until(lambda: len(got.infos) > 1000)
                 dispatcher.unwatch(SIGRTMIN)
             await dispatcher.close()
 

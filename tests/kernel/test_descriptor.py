@@ -18,14 +18,15 @@ from typing import Any
 
 import pytest
 from twisted.internet.interfaces import ILoggingContext, IReadDescriptor
-from twisted.logger import LogEvent, formatEvent
+from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from tests.support.descriptors import Reads
-from tests.support.handlers import failures, handling
+from tests.support.handlers import handling
 from tests.support.inreactor import inReactor
 from tests.support.kernel import inChild
+from tests.support.observers import Logged
 from tests.support.reactors import DEADLINE, KINDS, spin, turn, until, untilLength
 from tests.support.worlds import queue, send
 from txsignalfd import (
@@ -78,7 +79,7 @@ async def test_everyReactorReadsTheDescriptor(
     descriptor = SignalDescriptor([SIGUSR1], reads.append)
     reactor.addReader(descriptor)
     send(SIGUSR1)
-    await until(reactor, lambda: reads)
+    await until(lambda: reads)
     assert [info.signal for info in reads.infos] == [SIGUSR1]
     reactor.removeReader(descriptor)
     descriptor.close()
@@ -149,7 +150,7 @@ def test_drainReadsNoMoreThanCanBePending(
     assert len(reads.infos) == 200
 
 
-def test_exceptionOfAReceiverIsLogged(logged: list[LogEvent]) -> None:
+def test_exceptionOfAReceiverIsLogged(logged: Logged) -> None:
     received = []
 
     def receive(infos: list[SigInfo]) -> None:
@@ -161,17 +162,17 @@ def test_exceptionOfAReceiverIsLogged(logged: list[LogEvent]) -> None:
         reactor.addReader(descriptor)
         for expected in (1, 2):
             send(SIGUSR1)
-            await untilLength(reactor, received, expected)
+            await untilLength(received, expected)
         reactor.removeReader(descriptor)
         descriptor.close()
 
     spin(main)
     assert [event["infos"] for event in logged if "infos" in event] == received
-    assert all(failure.check(ZeroDivisionError) for failure in failures(logged))
+    assert all(failure.check(ZeroDivisionError) for failure in logged.failures)
 
 
 def test_replacedHandlerIsReportedOnce(
-    descriptor: SignalDescriptor, reads: Reads, logged: list[LogEvent]
+    descriptor: SignalDescriptor, reads: Reads, logged: Logged
 ) -> None:
     """
     The log names the handler and the receiver; C{signal.getsignal} returns the handler.
@@ -197,7 +198,7 @@ def test_replacedHandlerIsReportedOnce(
 
 
 def test_replacementUnknownToPythonIsReported(
-    descriptor: SignalDescriptor, logged: list[LogEvent]
+    descriptor: SignalDescriptor, logged: Logged
 ) -> None:
     """
     C code may replace the handler, too.
@@ -231,7 +232,7 @@ def test_signalDeferredDuringCloseIsReceived(
 
 
 def test_replacedHandlerIsReportedForEverySignalOfARead(
-    descriptor: SignalDescriptor, reads: Reads, logged: list[LogEvent]
+    descriptor: SignalDescriptor, reads: Reads, logged: Logged
 ) -> None:
     """
     The read may begin with another signal.
@@ -248,7 +249,7 @@ def test_replacedHandlerIsReportedForEverySignalOfARead(
 
 
 def test_replacedHandlerIsReportedDuringABurst(
-    descriptor: SignalDescriptor, reads: Reads, logged: list[LogEvent]
+    descriptor: SignalDescriptor, reads: Reads, logged: Logged
 ) -> None:
     """
     The check is not made for each read, but soon.
@@ -362,8 +363,8 @@ async def test_receiverMayCloseDuringARead(reactor: Any, kind: str) -> None:
     closing = SignalDescriptor([SIGUSR1], close, lost.append)
     reactor.addReader(closing)
     send(SIGUSR1)
-    await until(reactor, lambda: closing.fileno() == -1)
-    await turn(reactor)
+    await until(lambda: closing.fileno() == -1)
+    await turn()
     assert not lost
 
 

@@ -8,15 +8,12 @@ import ctypes
 import errno
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from signal import SIGHUP, SIGRTMIN, SIGTERM, SIGUSR1, SIGUSR2
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -28,53 +25,29 @@ from tests.support.descriptors import (
     descriptorOf,
     drained,
     maskIn,
+    userBlocks,
 )
-from tests.support.handlers import Handled, handling, runIn
+from tests.support.handlers import Handled, handling
 from tests.support.kernel import forked, inChild, libc
-from tests.support.reactors import DEADLINE
+from tests.support.processes import runPython
+from tests.support.threads import busyThreads, otherThread, runIn
 from tests.support.worlds import needsLinux, queue, send
 from txsignalfd import SigInfo, SignalDescriptor, lowlevel, spawning
 from txsignalfd._kernel import mask as _mask
 from txsignalfd._kernel.mask import ProcessMask
 from txsignalfd._native.extension import ffi, lib
 
-T = TypeVar("T")
-
-
-def here(function: Callable[[], None]) -> None:
-    function()
-
-
-class Thread(threading.Thread):
-    """
-    A thread that blocks no signals, and runs until its event is set.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.end = threading.Event()
-        self.start()
-
-    def run(self) -> None:
-        """
-        Wait for the event.
-        """
-        assert self.end.wait(DEADLINE)
-
 
 @pytest.fixture
-def threads() -> Iterator[list[Thread]]:
+def threads() -> Iterator[list[threading.Thread]]:
     """
-    Eight threads that run before a signal is watched.
+    Eight threads that run before a signal is watched, and block none.
     """
-    threads = [Thread() for _ in range(8)]
-    yield threads
-    for thread in threads:
-        thread.end.set()
-        thread.join()
+    with busyThreads() as threads:
+        yield threads
 
 
-def test_earlierThreadsTakeNoSignals(threads: list[Thread]) -> None:
+def test_earlierThreadsTakeNoSignals(threads: list[threading.Thread]) -> None:
     """
     Each receives a signal at most once, and passes it on unchanged.
     """
@@ -85,14 +58,13 @@ def test_earlierThreadsTakeNoSignals(threads: list[Thread]) -> None:
             send(SIGUSR1)
             drained(descriptor, reads, 1001 + count)
         infos = reads.infos
-        assert sorted(info.value for info in infos if info.value is not None) == list(
-            range(1000)
-        )
+        values = [value for value in reads.values if value is not None]
+        assert sorted(values) == list(range(1000))
         assert {(info.pid, info.uid) for info in infos} == {(os.getpid(), os.getuid())}
         assert {info.codeName for info in infos if info.signo == SIGUSR1} == {"SI_USER"}
 
 
-def test_signalForOneThreadIsPassedOn(threads: list[Thread]) -> None:
+def test_signalForOneThreadIsPassedOn(threads: list[threading.Thread]) -> None:
     """
     The code shows that it was sent to a thread, which blocks it from then on.
     """
@@ -108,7 +80,7 @@ def test_signalForOneThreadIsPassedOn(threads: list[Thread]) -> None:
         )
 
 
-def test_handlerPreservesErrno(threads: list[Thread]) -> None:
+def test_handlerPreservesErrno(threads: list[threading.Thread]) -> None:
     read, write = os.pipe()
     got: list[bytes] = []
     reader = threading.Thread(target=lambda: got.append(os.read(read, 1)))
@@ -124,20 +96,11 @@ def test_handlerPreservesErrno(threads: list[Thread]) -> None:
     os.close(write)
 
 
-@pytest.mark.parametrize("where", [here, inChild])
-def test_anyThreadMayWatch(
-    where: Callable[[Callable[[], None]], None],
-) -> None:
+@pytest.mark.parametrize("where", [lambda function: function(), inChild])
+def test_anyThreadMayWatch(where: Callable[[Callable[[], None]], None]) -> None:
     """
     The main thread passes signals on, and its mask is restored in the end, also in a
     forked child.
-    """
-    where(watchInAnotherThread)
-
-
-def watchInAnotherThread() -> None:
-    """
-    Watch in another thread, and check the mask of the main thread, which calls this.
     """
 
     def watch() -> None:
@@ -154,26 +117,20 @@ def watchInAnotherThread() -> None:
             descriptor.drain()
             assert {info.signo for info in reads.infos} == {SIGTERM, SIGUSR1}
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR2])
-    try:
-        runIn(True, watch)
-        assert blockedSignals() == {SIGUSR2}
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR2])
+    def inMainThread() -> None:
+        with userBlocks(SIGUSR2):
+            runIn(True, watch)
+
+    where(inMainThread)
 
 
 def test_signalsBlockedByTheUserStayBlocked() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
-    try:
-        with descriptorOf(SIGUSR1, SIGUSR2) as (descriptor, _):
-            assert blockedSignals() == {SIGUSR1, SIGUSR2}
-            descriptor.claimForThread()
-            descriptor.unwatch([SIGUSR1])
-            assert blockedSignals() == {SIGUSR1, SIGUSR2}
-            descriptor.watch([SIGUSR1])
-        assert blockedSignals() == {SIGUSR1}
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
+    with userBlocks(SIGUSR1), descriptorOf(SIGUSR1, SIGUSR2) as (descriptor, _):
+        assert blockedSignals() == {SIGUSR1, SIGUSR2}
+        descriptor.claimForThread()
+        descriptor.unwatch([SIGUSR1])
+        assert blockedSignals() == {SIGUSR1, SIGUSR2}
+        descriptor.watch([SIGUSR1])
 
 
 def test_claimForThreadBlocksInThatThread() -> None:
@@ -203,27 +160,23 @@ def test_interruptedThreadUnblocksRestoredSignals() -> None:
     Its children start with the signals unblocked. The thread itself unblocks them when
     it opens a spawn window or acquires a signal.
     """
-    with ThreadPoolExecutor(1) as pool:
 
-        def call(function: Callable[[], T]) -> T:
-            return pool.submit(function).result(DEADLINE)
+    def interrupted(*signals: int) -> None:
+        with descriptorOf(*signals) as (descriptor, reads):
+            for signo in signals:
+                call(partial(signal.raise_signal, signo))
+            assert call(blockedSignals) == set(signals)
+            drained(descriptor, reads, len(signals))
 
-        def interrupted(*signals: int) -> None:
-            with descriptorOf(*signals) as (descriptor, reads):
-                for signo in signals:
-                    call(partial(signal.raise_signal, signo))
-                assert call(blockedSignals) == set(signals)
-                drained(descriptor, reads, len(signals))
+    def opened() -> set[int]:
+        with spawning():
+            return blockedSignals()
 
-        def opened() -> set[int]:
-            with spawning():
-                return blockedSignals()
+    def acquires() -> set[int]:
+        with descriptorOf(SIGUSR2):
+            return blockedSignals()
 
-        def acquires() -> set[int]:
-            with descriptorOf(SIGUSR2):
-                return blockedSignals()
-
-        call(int)
+    with otherThread() as call:
         interrupted(SIGUSR1, SIGHUP)
         assert call(partial(inChild, blockedSignals)) == set()
         assert call(opened) == set()
@@ -252,22 +205,18 @@ def test_handlerInstalledMeanwhileStays() -> None:
     """
     It is the one in effect after close, with and without C{claimForThread}.
     """
-    python: list[int] = []
     saved = signal.getsignal(SIGUSR1)
-    try:
-        for claims in (False, True):
-            with descriptorOf(SIGUSR1) as (descriptor, reads):
-                signal.signal(SIGUSR1, lambda signo, _: python.append(signo))
-                if claims:
-                    descriptor.claimForThread()
-                send(SIGUSR1)
-                drained(descriptor, reads, 1)
-            assert python == []
+    for claims in (False, True):
+        python = Handled()
+        with descriptorOf(SIGUSR1) as (descriptor, reads):
+            signal.signal(SIGUSR1, python)
+            if claims:
+                descriptor.claimForThread()
             send(SIGUSR1)
-            assert python == [SIGUSR1]
-            python.clear()
-            signal.signal(SIGUSR1, saved)
-    finally:
+            drained(descriptor, reads, 1)
+        assert python == []
+        send(SIGUSR1)
+        assert python == [SIGUSR1]
         signal.signal(SIGUSR1, saved)
 
 
@@ -281,14 +230,10 @@ def test_forkedChildHasThePreviousMaskAndDispositions() -> None:
         fields = ("SigBlk", "SigIgn", "SigCgt")
         return [*(maskIn(status, field) for field in fields), len(_mask._owners)]
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR2])
-    try:
-        with handling(SIGHUP, signal.SIG_IGN):
-            before = masks()
-            with descriptorOf(SIGUSR1, SIGUSR2, SIGHUP, SIGTERM, SIGRTMIN):
-                assert inChild(masks) == before
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR2])
+    with userBlocks(SIGUSR2), handling(SIGHUP, signal.SIG_IGN):
+        before = masks()
+        with descriptorOf(SIGUSR1, SIGUSR2, SIGHUP, SIGTERM, SIGRTMIN):
+            assert inChild(masks) == before
 
 
 def test_failedAcquireRestoresTheOtherSignals(
@@ -330,8 +275,7 @@ def test_fullQueueOfPendingCallsIsAnError(monkeypatch: pytest.MonkeyPatch) -> No
             return -1
 
     real = lib
-    owner = Owner()
-    mask = ProcessMask(owner.defer, owner.wake)
+    mask = Owner().mask
     mask.acquire([SIGUSR1])
     monkeypatch.setattr(_mask, "lib", Full())
 
@@ -370,13 +314,7 @@ def test_signalOverTheLimitIsReceivedWithoutSiginfo() -> None:
     """
     RLIMIT_SIGPENDING counts per user, so root's own processes may exceed it already.
     """
-    result = subprocess.run(
-        [sys.executable, "-c", FULL],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    result = runPython("-c", FULL)
     assert (result.stdout, result.stderr) == ("[('SIGUSR1', 0, 0)]\n", "")
 
 
@@ -403,9 +341,7 @@ def interruptThreads(count: int) -> None:
             signal.pthread_kill(threading.get_ident(), SIGUSR1)
 
         for number in range(count):
-            thread = threading.Thread(target=one)
-            thread.start()
-            thread.join()
+            runIn(True, one)
             drained(descriptor, reads, number + 1)
         assert len(reads.infos) == count
 
@@ -419,9 +355,7 @@ def test_threadsBeyondTheTableLoseNoSignal() -> None:
 
 def test_endedThreadsFreeTheirEntries() -> None:
     # In another thread, so that the main thread has no entry meanwhile.
-    thread = threading.Thread(target=interruptThreads, args=[520])
-    thread.start()
-    thread.join()
+    runIn(True, lambda: interruptThreads(520))
     with descriptorOf(SIGUSR2):
         assert blockedSignals() == {SIGUSR2}
     assert blockedSignals() == set()
@@ -451,8 +385,7 @@ def test_mainThreadIsAskedAgain(occasion: Callable[[ProcessMask], None]) -> None
     """
     Its mask is restored later, if the queue of pending calls was full before.
     """
-    owner = Owner()
-    mask = ProcessMask(owner.defer, owner.wake)
+    mask = Owner().mask
 
     def restore() -> None:
         mask.acquire([SIGUSR1])

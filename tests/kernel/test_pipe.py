@@ -10,35 +10,36 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import platform
 import re
 import select
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Collection
 from signal import SIGCHLD, SIGHUP, SIGRTMIN, SIGUSR1, SIGUSR2
 from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionLost
-from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 
-from tests.support.descriptors import Owner, Reads, blockedSignals
-from tests.support.handlers import Handled, Recorder, handling
+from tests.support.descriptors import (
+    Reads,
+    blockedSignals,
+    deferredFull,
+    fill,
+    pipeOf,
+    userBlocks,
+)
+from tests.support.handlers import Handled, Recorder, handling, recording
 from tests.support.inreactor import inEveryReactor, inReactor
 from tests.support.kernel import (
-    checked,
     inChild,
-    libc,
     refuse,
     systemCall,
 )
+from tests.support.observers import Logged
+from tests.support.processes import ROOT, runPython
 from tests.support.reactors import DEADLINE, spin, until
+from tests.support.threads import otherThread
 from tests.support.worlds import ME, needsLinux, queue, send
 from txsignalfd import (
     SigInfo,
@@ -46,53 +47,12 @@ from txsignalfd import (
     WatchedByParent,
     spawning,
 )
-from txsignalfd._kernel.mask import ProcessMask
 from txsignalfd._kernel.pipe import SignalPipe
 from txsignalfd._native.extension import ffi, lib
 
-#: The smallest usable pipe has two pages of 32 records each.  It counts as full as soon
-#: as the second page is in use.
-SIZE = 8192
+#: The pipe has two pages of 32 records each.  It counts as full as soon as the second
+#: page is in use.
 ROOM = 33
-
-
-@contextmanager
-def pipeOf(*signals: int, claims: bool = True) -> Iterator[tuple[SignalPipe, Reads]]:
-    """
-    Open a pipe of the smallest size, and record the signals that it delivers.
-    """
-    reads = Reads()
-    pipe = SignalPipe(signals, reads.append)
-    fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, SIZE)
-    if claims:
-        pipe.claimForThread()
-    try:
-        yield pipe, reads
-    finally:
-        pipe.close()
-
-
-def values(infos: list[SigInfo]) -> list[int | None]:
-    return [info.value for info in infos]
-
-
-def fill(pipe: SignalPipe) -> None:
-    """
-    Fill the pipe with records that only wake the reader.
-    """
-    with pytest.raises(BlockingIOError):
-        while True:
-            os.write(pipe._writer, bytes(128))
-
-
-@contextmanager
-def otherThread() -> Iterator[Callable[[Callable[[], Any]], Any]]:
-    """
-    A thread that runs before a signal is watched.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(int).result(DEADLINE)
-        yield lambda function: pool.submit(function).result(DEADLINE)
 
 
 # --- the choice of the backend
@@ -116,7 +76,7 @@ async def main(reactor):
     dispatcher.addHandler(SIGRTMIN, got.append)
     for value in range(3):
         sigqueue(os.getpid(), SIGRTMIN, value)
-    await until(reactor, lambda: len(got) == 3)
+    await until(lambda: len(got) == 3)
     print([info.value for info in got], dispatcher.describe().backend)
     await dispatcher.close()
     dispatcher = SignalDispatcher(reactor, backend="signalfd")
@@ -134,16 +94,8 @@ def outputWithoutSignalfd(error: int, **environment: str) -> str:
     """
     Run the program, whose system refuses signalfd(2) with an errno, or 0.
     """
-    inherited = {k: v for k, v in os.environ.items() if k != "TXSIGNALFD_BACKEND"}
-    result = subprocess.run(
-        [sys.executable, "-c", WITHOUT_SIGNALFD, str(error)],
-        cwd=Path(__file__).parent.parent.parent,
-        env={**inherited, **environment},
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    added = {"TXSIGNALFD_BACKEND": "", **environment}
+    result = runPython("-c", WITHOUT_SIGNALFD, str(error), cwd=ROOT, added=added)
     return result.stdout + result.stderr
 
 
@@ -171,21 +123,17 @@ def test_environmentChoosesTheBackend() -> None:
     refused = outputWithoutSignalfd(0, TXSIGNALFD_BACKEND="pigeon")
     assert "ValueError: TXSIGNALFD_BACKEND 'pigeon' is unknown" in refused
     if lib.TXS_LINUX:
-        assert outputWithoutSignalfd(0, TXSIGNALFD_BACKEND="").startswith(
-            "signalfd\n[0, 1, 2]"
-        )
+        assert outputWithoutSignalfd(0).startswith("signalfd\n[0, 1, 2]")
 
 
 @inEveryReactor
 async def test_handlerGetsTheSigInfo(reactor: Any) -> None:
     dispatcher = SignalDispatcher(reactor, backend="handler")
-    got = Recorder()
-    dispatcher.addHandler(SIGHUP, got)
-    dispatcher.addHandler(SIGCHLD, got)
+    got = recording(dispatcher, SIGHUP, SIGCHLD)
     os.kill(ME, SIGHUP)
-    await until(reactor, lambda: got.infos)
+    await until(lambda: got.infos)
     child = os.posix_spawnp("false", ["false"], os.environ)
-    await until(reactor, lambda: len(got.infos) == 2)
+    await until(lambda: len(got.infos) == 2)
     os.waitpid(child, 0)
     first, second = got.infos
     assert (first.signal, first.pid, first.uid) == (SIGHUP, ME, os.getuid())
@@ -246,8 +194,8 @@ async def main(reactor):
         os.kill(os.getpid(), signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGHUP)
         print(await infos.__anext__())
-    await until(reactor, lambda: len(made) == 2)
-    ending, other = spawn(reactor, "false"), spawn(reactor, "true")
+    await until(lambda: len(made) == 2)
+    ending, other = spawn("false"), spawn("true")
     await other.ended
     await ending.ended
     print(ending.status)
@@ -267,15 +215,8 @@ def test_packageWorksOnOtherSystems() -> None:
     """
     Handlers, streams, children and services work, and eventfd(2) raises a clear error.
     """
-    result = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE],
-        cwd=Path(__file__).parent.parent.parent,
-        env={**os.environ, "TXSIGNALFD_BACKEND": "handler"},
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    added = {"TXSIGNALFD_BACKEND": "handler"}
+    result = runPython("-c", ELSEWHERE, cwd=ROOT, added=added)
     assert result.stderr == ""
     refused, first, second, third, *description = result.stdout.splitlines()
     assert "there is no eventfd(2)" in refused
@@ -299,7 +240,7 @@ def test_fullPipeLosesNoSignal(count: int) -> None:
         assert (SIGRTMIN in blockedSignals()) == (count >= ROOM)
         while len(reads.infos) < count:
             pipe.doRead()
-        assert values(reads.infos) == list(range(count))
+        assert reads.values == list(range(count))
         assert pipe.withoutSiginfo == 0
         assert blockedSignals() == set()
         queue(count)
@@ -319,7 +260,7 @@ def test_drainReceivesAllThatIsPending(
         for count in (1, ROOM, 64, 600):
             queue(*range(count))
             pipe.drain(last=True)
-            assert values(reads.infos) == list(range(count))
+            assert reads.values == list(range(count))
             reads.clear()
             pipe.claimForThread()
 
@@ -340,7 +281,7 @@ def test_fullPipeStaysBlockedWhenMoreIsWatched(
             assert blockedSignals() == pipe.signals
         while len(reads.infos) < 100:
             pipe.doRead()
-        assert values(reads.infos) == list(range(100))
+        assert reads.values == list(range(100))
         assert blockedSignals() == set()
 
 
@@ -358,7 +299,7 @@ def test_spawnWindowWithAFullPipeKeepsTheOrder() -> None:
         queue(*range(1000, 1100))
         while len(reads.infos) < 1100:
             pipe.doRead()
-        assert values(reads.infos) == list(range(1100))
+        assert reads.values == list(range(1100))
         assert blockedSignals() == set()
 
 
@@ -381,7 +322,7 @@ def test_drainKeepsTheOrderIfAReceiverStartsAChild(
         pipe._receive = receive
         queue(*range(100))
         ends(pipe, *[[]] * (ends is SignalPipe.unwatch))
-        assert values(reads.infos) == list(range(300))
+        assert reads.values == list(range(300))
 
 
 def test_signalsInASpawnWindowAfterTheLastDrainAreDeferred() -> None:
@@ -393,7 +334,7 @@ def test_signalsInASpawnWindowAfterTheLastDrainAreDeferred() -> None:
         with spawning():
             queue(1, 2)
         assert not list(pipe._inPipe())
-    assert values(reads.infos) == [1, 2]
+    assert reads.values == [1, 2]
 
 
 @pytest.mark.parametrize("before", [set(), {SIGHUP, SIGUSR1, SIGUSR2}], ids=str)
@@ -402,34 +343,29 @@ def test_changesInASpawnWindowTakeEffect(before: set[int]) -> None:
     A child's protocol may make them in connectionMade; the user's mask is restored in
     the end.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, before)
-    try:
-        with pipeOf(SIGUSR1, SIGUSR2) as (pipe, reads):
-            for change in (
-                lambda: pipe.watch([SIGHUP]),
-                lambda: pipe.unwatch([SIGUSR2]),
-                lambda: send(SIGUSR1),
-                pipe.drain,
-                pipe.claimForThread,
-            ):
-                with spawning():
-                    change()
-                    # For another child in the same window.
-                    assert blockedSignals() == before
-                pipe.doRead()
-                reads.clear()
-                assert blockedSignals() == before - pipe.signals
-                for _ in range(2):
-                    send(SIGUSR1)
-                    pipe.doRead()
-                assert [info.signo for info in reads.infos] == [SIGUSR1] * 2
+    with userBlocks(*before), pipeOf(SIGUSR1, SIGUSR2) as (pipe, reads):
+        for change in (
+            lambda: pipe.watch([SIGHUP]),
+            lambda: pipe.unwatch([SIGUSR2]),
+            lambda: send(SIGUSR1),
+            pipe.drain,
+            pipe.claimForThread,
+        ):
             with spawning():
-                pipe.drain(last=True)  # as closing does
+                change()
+                # For another child in the same window.
                 assert blockedSignals() == before
-            assert blockedSignals() == before | pipe.signals
-        assert blockedSignals() == before
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
+            pipe.doRead()
+            reads.clear()
+            assert blockedSignals() == before - pipe.signals
+            for _ in range(2):
+                send(SIGUSR1)
+                pipe.doRead()
+            assert reads.signals == [SIGUSR1] * 2
+        with spawning():
+            pipe.drain(last=True)  # as closing does
+            assert blockedSignals() == before
+        assert blockedSignals() == before | pipe.signals
 
 
 def test_unwatchReceivesWhatAnotherThreadWrites(
@@ -447,7 +383,7 @@ def test_unwatchReceivesWhatAnotherThreadWrites(
 
         monkeypatch.setattr(pipe, "_update", late)
         pipe.unwatch([SIGUSR1])
-        assert [info.signo for info in reads.infos] == [SIGUSR1]
+        assert reads.signals == [SIGUSR1]
         assert pipe.signals == {SIGUSR2}
 
 
@@ -476,23 +412,6 @@ def test_twoThreadsMayReadThePipe(monkeypatch: pytest.MonkeyPatch) -> None:
         assert pipe.withoutSiginfo == 0
 
 
-def test_signalThatDoesNotFitIsDeferred() -> None:
-    """
-    It is received with its siginfo.
-    """
-    with otherThread() as call, pipeOf(SIGRTMIN, SIGUSR1) as (pipe, reads):
-        fill(pipe)
-        call(lambda: signal.raise_signal(SIGUSR1))
-        queue(1, 2)
-        assert SIGRTMIN in blockedSignals()
-        while len(reads.infos) < 3:
-            pipe.doRead()
-        assert pipe.withoutSiginfo == 0
-        (first,) = (info for info in reads.infos if info.signo == SIGUSR1)
-        assert (first.codeName, first.pid) == ("SI_TKILL", ME)
-        assert sorted(filter(None, values(reads.infos))) == [1, 2]
-
-
 def refuseToQueueAgain() -> None:
     """
     Simulate a system that cannot queue a siginfo again.
@@ -501,27 +420,12 @@ def refuseToQueueAgain() -> None:
         refuse("rt_sigqueueinfo", errno.EPERM)
 
 
-def fillDeferred() -> ProcessMask:
-    """
-    Fill the space for deferred signals.
-    """
-    owner = Owner()
-    mask = ProcessMask(owner.defer, owner.wake)
-    mask.acquire([SIGRTMIN])
-    lib.txs_window_open()
-    for _ in range(lib.TXS_DEFERRED):
-        signal.raise_signal(SIGRTMIN)
-    lib.txs_window_close()
-    return mask
-
-
 def receivedWithoutSiginfo() -> list[object]:
     """
     Receive signals of which four neither fit into the pipe nor can be deferred.
     """
     refuseToQueueAgain()
-    mask = fillDeferred()
-    with otherThread() as call, otherThread() as callElsewhere:
+    with deferredFull(), otherThread() as call, otherThread() as callElsewhere:
         with pipeOf(SIGUSR1, SIGUSR2) as (pipe, reads):
             fill(pipe)
             os.kill(os.getpid(), SIGUSR1)
@@ -533,7 +437,6 @@ def receivedWithoutSiginfo() -> list[object]:
             while len(reads.infos) < 3:
                 pipe.doRead()
             *bare, last = reads.infos
-            mask.restore([SIGRTMIN])
             return [
                 [(info.signo, info.code) for info in bare],
                 str(bare[0]),
@@ -571,16 +474,14 @@ def test_descriptionCountsSignalsWithoutSiginfo(closes: bool) -> None:
             dispatchers.append(dispatcher)
             got = Recorder()
             refuseToQueueAgain()
-            mask = fillDeferred()
-            with otherThread() as call:
+            with deferredFull(), otherThread() as call:
                 dispatcher.addHandler(SIGUSR1, got)
                 (pipe,) = (
                     each for each in reactor.getReaders() if hasattr(each, "signals")
                 )
                 fill(pipe)
                 call(lambda: signal.raise_signal(SIGUSR1))
-            await until(reactor, lambda: got.infos)
-            mask.restore([SIGRTMIN])
+                await until(lambda: got.infos)
             texts.append(str(dispatcher.describe().backend))
             if closes:
                 await dispatcher.close()
@@ -595,20 +496,6 @@ def test_descriptionCountsSignalsWithoutSiginfo(closes: bool) -> None:
 # --- threads and children
 
 
-def test_interruptedThreadWritesOnce() -> None:
-    """
-    From then on only the reactor's thread receives the signals, in order.
-    """
-    with otherThread() as call, pipeOf(SIGUSR1) as (pipe, reads):
-        call(lambda: signal.raise_signal(SIGUSR1))
-        assert call(blockedSignals) == {SIGUSR1}
-        assert blockedSignals() == set()
-        pipe.doRead()
-        send(SIGUSR1)
-        pipe.doRead()
-        assert [info.codeName for info in reads.infos] == ["SI_TKILL", "SI_USER"]
-
-
 def test_threadsHaveAnEntryHoweverManyHaveEnded() -> None:
     """
     Their masks can be restored, even on systems that cannot detect ended threads.
@@ -620,43 +507,6 @@ def test_threadsHaveAnEntryHoweverManyHaveEnded() -> None:
             assert lib.txs_noted(thread) == 1 << (SIGUSR1 - 1)
 
     inChild(note)
-
-
-def test_signalsBlockedByTheUserAreReceived() -> None:
-    """
-    They are blocked in children, and again after close.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
-    try:
-        with pipeOf(SIGUSR1) as (pipe, reads):
-            assert blockedSignals() == set()
-            send(SIGUSR1)
-            pipe.doRead()
-            assert len(reads.infos) == 1
-            with spawning():
-                assert blockedSignals() == {SIGUSR1}
-                send(SIGUSR1)
-            pipe.doRead()
-            assert len(reads.infos) == 2
-            assert inChild(blockedSignals) == {SIGUSR1}
-            pipe.drain()
-            assert blockedSignals() == set()
-        assert blockedSignals() == {SIGUSR1}
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
-
-
-@contextmanager
-def userBlocks(signo: int) -> Iterator[None]:
-    """
-    Block a signal, and check that it is the only blocked one in the end.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signo])
-    try:
-        yield
-        assert blockedSignals() == {signo}
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signo])
 
 
 def test_signalsBlockedByTheUserAreBlockedInChildrenWithAFullPipe() -> None:
@@ -673,7 +523,7 @@ def test_signalsBlockedByTheUserAreBlockedInChildrenWithAFullPipe() -> None:
             assert blockedSignals() == {SIGRTMIN}
         while len(reads.infos) < ROOM + 1:
             pipe.doRead()
-        assert values(reads.infos) == list(range(ROOM + 1))
+        assert reads.values == list(range(ROOM + 1))
         assert blockedSignals() == set()
 
 
@@ -709,25 +559,6 @@ def test_signalsBlockedByTheUserAreBlockedInChildrenOfEveryThread() -> None:
             assert call(openedAndAfter) == ({SIGUSR1}, {SIGUSR1})
         pipe.drain()
         assert len(reads.infos) == 1
-
-
-def test_childOfCloneDoesNotWriteToThePipe() -> None:
-    """
-    The signal has its previous effect on the child of a bare clone(2).
-    """
-    numbers = {"x86_64": 56, "aarch64": 220}
-    if platform.machine() not in numbers:
-        pytest.skip(f"the number of clone on {platform.machine()} is not known")
-    with pipeOf(SIGUSR1) as (pipe, reads):
-        pid = libc.syscall(numbers[platform.machine()], SIGCHLD, 0, 0, 0, 0)
-        if pid == 0:
-            libc.kill(libc.getpid(), SIGUSR1)
-            os._exit(0)
-        checked(pid)
-        _, status = os.waitpid(pid, 0)
-        assert os.WTERMSIG(status) == SIGUSR1
-        pipe.drain()
-        assert not reads.infos
 
 
 def test_forkedChildCannotReadThePipe() -> None:
@@ -774,13 +605,13 @@ def test_unwatchReceivesPendingSignals() -> None:
         with pipeOf(SIGRTMIN, SIGUSR1, claims=claims) as (pipe, reads):
             queue(1, 2, 3)
             pipe.unwatch([SIGRTMIN])
-            assert values(reads.infos) == [1, 2, 3]
+            assert reads.values == [1, 2, 3]
             assert pipe.signals == {SIGUSR1}
             assert blockedSignals() == (set() if claims else {SIGUSR1})
             pipe.watch([SIGRTMIN])
             queue(4)
             pipe.drain()
-            assert values(reads.infos) == [1, 2, 3, 4]
+            assert reads.values == [1, 2, 3, 4]
 
 
 def test_unwatchReceivesWhatAnotherThreadWritesMeanwhile() -> None:
@@ -913,7 +744,7 @@ def test_receiverMayCloseDuringUnwatch() -> None:
         os.close(end)
 
 
-def test_replacedHandlerIsReported(logged: list[LogEvent]) -> None:
+def test_replacedHandlerIsReported(logged: Logged) -> None:
     """
     It is noticed by the next read, and the signal is received again from then on.
     """
@@ -922,7 +753,7 @@ def test_replacedHandlerIsReported(logged: list[LogEvent]) -> None:
         send(SIGUSR1)
         signal.signal(SIGUSR1, signal.SIG_IGN)
         pipe.doRead()
-        assert any("is watched by txsignalfd" in each["log_format"] for each in logged)
+        assert logged.contains("is watched by txsignalfd")
         send(SIGUSR1)
         pipe.doRead()
         assert len(reads.infos) == 2
@@ -930,9 +761,7 @@ def test_replacedHandlerIsReported(logged: list[LogEvent]) -> None:
 
 
 @inReactor
-async def test_replacedHandlerReceivesTheSignal(
-    reactor: Any, logged: list[LogEvent]
-) -> None:
+async def test_replacedHandlerReceivesTheSignal(reactor: Any, logged: Logged) -> None:
     """
     This ends when a signal is watched; with a signalfd it does not happen.
     """
@@ -941,10 +770,10 @@ async def test_replacedHandlerReceivesTheSignal(
     dispatcher.addHandler(SIGUSR1, got)
     saved = signal.signal(SIGUSR1, lambda signo, frame: python.append(signo))
     send(SIGUSR1)
-    await until(reactor, lambda: python)
+    await until(lambda: python)
     dispatcher.watch(SIGUSR1)
     send(SIGUSR1)
-    await until(reactor, lambda: got.infos)
+    await until(lambda: got.infos)
     assert python == [SIGUSR1]
     await dispatcher.close()
     signal.signal(SIGUSR1, saved)

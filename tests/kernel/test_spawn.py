@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,20 +23,25 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessTerminated
 from twisted.internet.process import reapAllProcesses
-from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import LogEvent
-from twisted.python.failure import Failure
 
 from tests.support.daemons import python
-from tests.support.descriptors import Owner, blockedSignals, descriptorOf
-from tests.support.handlers import SENDER, Handled, Recorder, failures, handling
+from tests.support.descriptors import Owner, blockedSignals, descriptorOf, userBlocks
+from tests.support.handlers import SENDER, Handled, Recorder, handling, recording
 from tests.support.inreactor import inReactor
-from tests.support.kernel import forge, forked, inChild
-from tests.support.processes import SLEEP, Ending
-from tests.support.reactors import DEADLINE, newReactor, runReactor, spin, turn, until
+from tests.support.kernel import blocked, forge, forked, inChild
+from tests.support.observers import Logged
+from tests.support.processes import SLEEP, Ending, runProgram
+from tests.support.reactors import (
+    DEADLINE,
+    currentReactor,
+    newReactor,
+    runReactor,
+    spin,
+    turn,
+    until,
+)
+from tests.support.threads import otherThread, runIn
 from tests.support.worlds import maskWhile, needsLinux, needsSignalfd, queue, send
 from txsignalfd import (
     ChildReaper,
@@ -69,52 +73,50 @@ def signals(status: str) -> list[str]:
     ]
 
 
-class Ended(ProcessProtocol):
+class Ended(Ending):
     """
     Records the output and the end of a process.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.output = b""
-        self.ended: Deferred[Failure] = Deferred()
 
     def outReceived(self, data: bytes) -> None:
         self.output += data
 
-    def processEnded(self, reason: Failure) -> None:
-        self.ended.callback(reason)
-
-    async def wait(self, reactor: Any) -> Failure:
+    async def wait(self) -> None:
         """
         Wait for the end, which a reactor without signal handlers does not notice.
         """
-        ended: list[Failure] = []
-        self.ended.addBoth(ended.append)
-        while not ended:
+        while not self.ended.called:
             reapAllProcesses()
-            await turn(reactor)
-        return ended[0]
+            await turn()
 
 
-def viaSpawnProcess(**how: Any) -> Callable[[Any], Awaitable[str]]:
-    async def start(reactor: Any) -> str:
+#: Starts a program, and returns the status that it has.
+Start = Callable[[], Awaitable[str]]
+
+
+def viaSpawnProcess(**how: Any) -> Start:
+    async def start() -> str:
         protocol = Ended()
-        reactor.spawnProcess(protocol, STATUS[0], STATUS, **how)
-        await protocol.wait(reactor)
+        currentReactor().spawnProcess(protocol, STATUS[0], STATUS, **how)
+        await protocol.wait()
         return protocol.output.decode()
 
     return start
 
 
-def viaSubprocess(**how: Any) -> Callable[[Any], Awaitable[str]]:
-    async def start(reactor: Any) -> str:
+def viaSubprocess(**how: Any) -> Start:
+    async def start() -> str:
         run: Any = subprocess.run
         return str(run(STATUS, stdout=subprocess.PIPE, text=True, **how).stdout)
 
     return start
 
 
-async def viaFork(reactor: Any) -> str:
+async def viaFork() -> str:
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -134,22 +136,22 @@ def collected(pid: int, read: int, write: int) -> str:
     return text
 
 
-async def viaPosixSpawn(reactor: Any) -> str:
+async def viaPosixSpawn() -> str:
     read, write = os.pipe()
     toPipe = (os.POSIX_SPAWN_DUP2, write, 1)
     pid = os.posix_spawn(STATUS[0], STATUS, dict(os.environ), file_actions=[toPipe])
     return collected(pid, read, write)
 
 
-async def viaSpawning(reactor: Any) -> str:
+async def viaSpawning() -> str:
     """
     Start the program by C{os.posix_spawn} in a spawn window.
     """
     with spawning():
-        return await viaPosixSpawn(reactor)
+        return await viaPosixSpawn()
 
 
-async def viaSystem(reactor: Any) -> str:
+async def viaSystem() -> str:
     with tempfile.NamedTemporaryFile("r") as output, spawning():
         assert os.system(f"exec cat /proc/self/status >{output.name}") == 0
         return output.read()
@@ -161,13 +163,9 @@ def shellClearsItsMask() -> bool:
 
     A test with such a shell would always pass.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
-    try:
-        command = ["sh", "-c", "exec cat /proc/self/status"]
-        status = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    with blocked(SIGUSR1):
+        status = runProgram("sh", "-c", "exec cat /proc/self/status", check=True)
         return signals(status.stdout)[0] == "SigBlk 0"
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
 
 
 def report(connection: Connection) -> None:
@@ -177,8 +175,8 @@ def report(connection: Connection) -> None:
     connection.send(Path("/proc/self/status").read_text("ascii", "replace"))
 
 
-def viaMultiprocessing(method: str) -> Callable[[Any], Awaitable[str]]:
-    async def start(reactor: Any) -> str:
+def viaMultiprocessing(method: str) -> Start:
+    async def start() -> str:
         context: Any = multiprocessing.get_context(method)
         here, there = context.Pipe()
         process = context.Process(target=report, args=(there,))
@@ -242,27 +240,24 @@ asRoot = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its 
 @pytest.mark.parametrize("startup", [[], [SIGUSR2, signal.SIGALRM]], ids=["", "masked"])
 @pytest.mark.usefixtures("noServers")
 def test_childHasThePreviousMaskAndDispositions(
-    start: Callable[[Any], Awaitable[str]], startup: list[int]
+    start: Start, startup: list[int]
 ) -> None:
     """
     A mask that the process was started with is inherited.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, startup)
-    try:
 
-        async def main(reactor: Any) -> None:
-            expected = signals(await start(reactor))
-            mask = blockedSignals()
-            dispatcher = dispatcherFor(reactor)
-            dispatcher.watch(*WATCHED)
-            assert signals(await start(reactor)) == expected
-            assert blockedSignals() == maskWhile(WATCHED, mask)
-            await dispatcher.close()
-            assert signals(await start(reactor)) == expected
+    async def main(reactor: Any) -> None:
+        expected = signals(await start())
+        mask = blockedSignals()
+        dispatcher = dispatcherFor(reactor)
+        dispatcher.watch(*WATCHED)
+        assert signals(await start()) == expected
+        assert blockedSignals() == maskWhile(WATCHED, mask)
+        await dispatcher.close()
+        assert signals(await start()) == expected
 
+    with userBlocks(*startup):
         spin(main)
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, startup)
 
 
 @pytest.mark.parametrize("backend", [None, "handler"])
@@ -271,36 +266,24 @@ def test_childHasThePreviousMaskAndDispositions(
     [viaSpawnProcess(), viaSubprocess(), viaFork, viaPosixSpawn],
     ids=["spawnProcess", "subprocess", "os.fork", "os.posix_spawn"],
 )
-def test_childOfAThreadOfTheWatcherIsClean(
-    start: Callable[[Any], Awaitable[str]], backend: str | None
-) -> None:
+def test_childOfAThreadOfTheWatcherIsClean(start: Start, backend: str | None) -> None:
     """
     The reactor's thread inherits the mask of the thread that watches.
     """
     masks: list[list[str]] = []
-    raised: list[BaseException] = []
 
     async def record(reactor: Any) -> None:
-        masks.append(signals(await start(reactor)))
+        masks.append(signals(await start()))
 
     async def main(reactor: Any) -> None:
         await record(reactor)
         await dispatcher.close()
 
-    def run() -> None:
-        try:
-            runReactor(reactor, main)
-        except BaseException as error:
-            raised.append(error)
-
     spin(record)
     with newReactor() as reactor:
         dispatcher = SignalDispatcher(reactor, backend)
         dispatcher.watch(*WATCHED)
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-    assert not raised
+        runIn(True, lambda: runReactor(reactor, main))
     assert masks[0] == masks[1]
     assert blockedSignals() == set()
 
@@ -312,14 +295,10 @@ async def test_spawnedProcessEndsBySigterm(
 ) -> None:
     dispatcher.watch(SIGTERM)
     protocol = Ended()
-    sleep = ["sleep", "1000"]
-    process = reactor.spawnProcess(
-        protocol, "/bin/sleep", sleep, env=None, usePTY=usePTY
-    )
+    process = reactor.spawnProcess(protocol, "sleep", SLEEP, env=None, usePTY=usePTY)
     process.signalProcess("TERM")
-    reason = await protocol.wait(reactor)
-    assert isinstance(reason.value, ProcessTerminated)
-    assert reason.value.signal == SIGTERM
+    await protocol.wait()
+    assert protocol.status == (None, SIGTERM)
 
 
 def test_forkedPythonChildHasThePreviousHandlers() -> None:
@@ -340,7 +319,7 @@ def test_forkedPythonChildHasThePreviousHandlers() -> None:
 @pytest.mark.parametrize("way", ["spawnProcess", "spawning"])
 @inReactor
 async def test_spawningKeepsAllSignalsInOrder(
-    reactor: Any, dispatcher: SignalDispatcher, way: str
+    dispatcher: SignalDispatcher, way: str
 ) -> None:
     """
     500 children start while another process sends 20,000 realtime signals.
@@ -348,29 +327,26 @@ async def test_spawningKeepsAllSignalsInOrder(
     count, children = 20_000, 500
     got = Recorder()
     start = viaSpawnProcess() if way == "spawnProcess" else viaSpawning
-    expected = signals(await start(reactor))
+    expected = signals(await start())
     dispatcher.addHandler(SIGRTMIN, got)
     command = [sys.executable, "-c", SENDER, str(os.getpid()), str(int(SIGRTMIN))]
     statuses: list[list[str]] = []
     with subprocess.Popen([*command, str(count)]):
-        await until(reactor, lambda: got.infos)
+        await until(lambda: got.infos)
         while len(statuses) < children:
-            statuses.append(signals(await start(reactor)))
-        await until(reactor, lambda: len(got.infos) >= count)
+            statuses.append(signals(await start()))
+        await until(lambda: len(got.infos) >= count)
     assert got.values == list(range(count))
     assert statuses == [expected] * children
 
 
 @inReactor
-async def test_pendingSignalsAreDeferredInOrder(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_pendingSignalsAreDeferredInOrder(dispatcher: SignalDispatcher) -> None:
     """
     There are more than can be deferred: the others stay in the queue.
     """
     count = lib.TXS_DEFERRED // 16 + 100
-    got = Recorder()
-    dispatcher.addHandler(SIGRTMIN, got)
+    got = recording(dispatcher, SIGRTMIN)
     queue(*range(count))
     with spawning():
         assert blockedSignals() == set()
@@ -381,27 +357,26 @@ async def test_pendingSignalsAreDeferredInOrder(
         assert blockedSignals() == {SIGRTMIN}
     queue(lib.TXS_DEFERRED + count)
     assert blockedSignals() == {SIGRTMIN}
-    await until(reactor, lambda: len(got.infos) > lib.TXS_DEFERRED + count)
+    await until(lambda: len(got.infos) > lib.TXS_DEFERRED + count)
     assert got.values == list(range(lib.TXS_DEFERRED + count + 1))
 
 
 @needsLinux
 @inReactor
 async def test_unblockingInAFullSpawnWindowLosesNoSignal(
-    reactor: Any, dispatcher: SignalDispatcher
+    dispatcher: SignalDispatcher,
 ) -> None:
     """
     Signals that do not fit are queued again, at the end.
     """
     count = lib.TXS_DEFERRED + 1000
-    got = Recorder()
-    dispatcher.addHandler(SIGRTMIN, got)
+    got = recording(dispatcher, SIGRTMIN)
     with spawning():
         queue(*range(count))
         for _ in range(10):
             assert lib.txs_deferred_count() == lib.TXS_DEFERRED
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGRTMIN])
-    await until(reactor, lambda: len(got.infos) == count)
+    await until(lambda: len(got.infos) == count)
     assert sorted(info.int for info in got.infos) == list(range(count))
 
 
@@ -411,13 +386,12 @@ async def test_deferredSignalWakesTheReactor(reactor: Any) -> None:
     This also holds if another thread starts the child.
     """
     dispatcher = dispatcherFor(reactor)
-    got = Recorder()
-    dispatcher.addHandler(SIGUSR1, got)
+    got = recording(dispatcher, SIGUSR1)
     with spawning():
         signal.raise_signal(SIGUSR1)
         assert not got.infos
     assert not got.infos  # not before the next turn of the reactor
-    await until(reactor, lambda: got.infos)
+    await until(lambda: got.infos)
 
     def elsewhere() -> None:
         with spawning():
@@ -425,15 +399,14 @@ async def test_deferredSignalWakesTheReactor(reactor: Any) -> None:
             signal.raise_signal(SIGUSR1)
         assert blockedSignals() == maskWhile([SIGUSR1])
 
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(elsewhere).result(DEADLINE)
-    await until(reactor, lambda: len(got.infos) == 2)
+    runIn(True, elsewhere)
+    await until(lambda: len(got.infos) == 2)
     assert {info.codeName for info in got.infos} == {"SI_TKILL"}
     with spawning():
         signal.raise_signal(SIGUSR1)
     await dispatcher.close()
     assert len(got.infos) == 3
-    await turn(reactor)  # who was woken finds it closed
+    await turn()  # who was woken finds it closed
 
 
 def test_deferredSignalPrecedesTheNextRead() -> None:
@@ -445,7 +418,7 @@ def test_deferredSignalPrecedesTheNextRead() -> None:
             queue(1)
         queue(2)
         descriptor.doRead()
-        assert [info.value for info in reads.infos] == [1, 2]
+        assert reads.values == [1, 2]
         with spawning():
             queue(3)
             descriptor.drain()
@@ -466,7 +439,7 @@ async def test_deferredSignalsLeaveTheReactorItsTurns(reactor: Any) -> None:
         queue(*range(1000))
     turns = [0]
     while turns[-1] < 1000:
-        await turn(reactor)
+        await turn()
         turns.append(len(got.infos))
     assert [info.int for info in got.infos] == list(range(1000))
     assert max(b - a for a, b in pairwise(turns)) <= 3 * RECORDS_PER_READ
@@ -475,7 +448,7 @@ async def test_deferredSignalsLeaveTheReactorItsTurns(reactor: Any) -> None:
 @needsLinux
 @forked
 def test_deferredSignalsAreLimited(
-    monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]
+    monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     """
     Standard signals that are too many are merged, others are dropped and counted.
@@ -526,7 +499,7 @@ def test_watchAndUnwatchInASpawnWindow() -> None:
             with spawning(), spawning():
                 send(SIGUSR1)
                 descriptor.unwatch([SIGUSR1])
-                assert [info.signo for info in reads.infos] == [SIGUSR1]
+                assert reads.signals == [SIGUSR1]
                 assert python == []
                 descriptor.watch([SIGHUP])
                 descriptor.claimForThread()
@@ -535,7 +508,7 @@ def test_watchAndUnwatchInASpawnWindow() -> None:
                 send(SIGHUP)
             assert blockedSignals() == {SIGHUP, SIGUSR2}
             descriptor.doRead()
-            assert [info.signo for info in reads.infos] == [SIGUSR1, SIGHUP]
+            assert reads.signals == [SIGUSR1, SIGHUP]
             send(SIGUSR1)
             assert python == [SIGUSR1]
 
@@ -555,11 +528,10 @@ def test_signalThatTheThreadStillBlocksIsAcquiredInASpawnWindow() -> None:
 
     watched: list[SignalDescriptor] = []
     infos: list[SigInfo] = []
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(SignalDescriptor, [SIGUSR1], infos.extend).result(DEADLINE)
-        first.close()
-        assert pool.submit(again).result(DEADLINE) == (set(), {SIGUSR1})
-        pool.submit(watched[0].close).result(DEADLINE)
+    with otherThread() as call:
+        call(lambda: SignalDescriptor([SIGUSR1], infos.extend)).close()
+        assert call(again) == (set(), {SIGUSR1})
+        call(watched[0].close)
 
 
 def test_signalRestoredInASpawnWindowHasItsPreviousEffect() -> None:
@@ -567,12 +539,11 @@ def test_signalRestoredInASpawnWindowHasItsPreviousEffect() -> None:
     The owner does not receive the deferred signal.
     """
     owner = Owner()
-    mask = _mask.ProcessMask(owner.defer, owner.wake)
     with handling(SIGUSR1, Handled()) as python:
-        mask.acquire([SIGUSR1])
+        owner.mask.acquire([SIGUSR1])
         with spawning():
             send(SIGUSR1)
-            mask.restore([SIGUSR1])
+            owner.mask.restore([SIGUSR1])
         assert python == [SIGUSR1]
         assert owner.deferred == []
 
@@ -604,7 +575,7 @@ def failToWake() -> None:
 def test_ownerThatCannotBeWokenIsLogged(
     order: int,
     occasion: Callable[[SignalDescriptor], object],
-    logged: list[LogEvent],
+    logged: Logged,
 ) -> None:
     """
     The caller and other owners are not affected, and its signals are received later.
@@ -616,12 +587,11 @@ def test_ownerThatCannotBeWokenIsLogged(
     with spawning():
         send(SIGUSR1, SIGUSR2)
         assert occasion(sound) is None
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(canSpawn).result(DEADLINE)
+    assert runIn(True, canSpawn)
     broken.close()
     sound.close()
     assert {info.signo for info in infos} == {SIGUSR1, SIGUSR2}
-    (failure,) = failures(logged)
+    (failure,) = logged.failures
     assert failure.check(RuntimeError)
 
 
@@ -698,29 +668,19 @@ def test_drainDoesNotWaitForASpawnWindow() -> None:
     """
     Waiting for another thread's window could deadlock.
     """
-    opened, end = threading.Event(), threading.Event()
-
-    def elsewhere() -> None:
-        with spawning():
-            opened.set()
-            assert end.wait(DEADLINE)
-
-    with descriptorOf(SIGUSR1) as (descriptor, _), ThreadPoolExecutor(1) as pool:
-        future = pool.submit(elsewhere)
-        assert opened.wait(DEADLINE)
+    with descriptorOf(SIGUSR1) as (descriptor, _), otherThread() as call:
+        window = spawning()
+        call(window.__enter__)
         descriptor.drain()
-        end.set()
-        future.result(DEADLINE)
+        call(lambda: window.__exit__(None, None, None))
 
 
 def test_spawnWindowWithoutWatchedSignalsChangesNothing() -> None:
     """
     Signals that the user has blocked stay blocked.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
-    with spawning(), spawning():
+    with userBlocks(SIGUSR1), spawning(), spawning():
         assert blockedSignals() == {SIGUSR1}
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
 
 
 @needsLinux
@@ -803,9 +763,9 @@ async def test_childStartsQuicklyWhileManySignalsArePending(
     reactor.spawnProcess(protocol, "true", ["true"], usePTY=usePTY)
     assert lib.txs_deferred_count() == 0
     assert not got.infos
-    await until(reactor, lambda: len(got.infos) == 8000)
+    await until(lambda: len(got.infos) == 8000)
     assert got.values == list(range(2000)) * 4
-    await protocol.wait(reactor)
+    await protocol.wait()
 
 
 def test_spawnWindowThatCannotBeOpenedIsAnError(
@@ -909,8 +869,7 @@ def test_childHasTheMaskOfItsOwnThread() -> None:
 
     watched: list[SignalDescriptor] = []
     infos: list[SigInfo] = []
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(watch).result(DEADLINE)
+    runIn(True, watch)
     signal.raise_signal(SIGUSR1)  # passed on, and blocked here from now on
     assert blockedSignals() == {SIGUSR1}
     assert inChild(blockedSignals) == set()
@@ -956,19 +915,10 @@ def test_childrenOfAnotherReactorAreClean() -> None:
         ChildReaper(dispatcher)
         dispatcher.watch(SIGTERM)
         assert blockedSignals() & {SIGTERM} == maskWhile([SIGTERM])
-        thread = threading.Thread(target=run)
-        thread.start()
-        await until(reactor, lambda: not thread.is_alive())
-        thread.join()
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(spin, other)
+            await until(running.done)
+            running.result()
         await dispatcher.close()
 
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            spin(other)
-        except BaseException as error:
-            raised.append(error)
-
     spin(main)
-    assert not raised

@@ -49,7 +49,7 @@ async def test_watchBlocksRealtimeSignalsInOtherThreads(
 @pytest.mark.parametrize("attempt", range(3))
 @inReactor
 async def test_firstSignalsAreInOrder(
-    reactor: Any, dispatcher: SignalDispatcher, attempt: int
+    dispatcher: SignalDispatcher, attempt: int
 ) -> None:
     """
     The kernel gives none of them to a busy thread.
@@ -59,7 +59,7 @@ async def test_firstSignalsAreInOrder(
         dispatcher.addHandler(SIGRTMIN, got)
         command = [sys.executable, "-c", SENDER, str(os.getpid()), str(int(SIGRTMIN))]
         with subprocess.Popen([*command, str(count)]):
-            await untilLength(reactor, got.infos, count)
+            await untilLength(got.infos, count)
     assert got.values == list(range(count))
 
 
@@ -137,7 +137,7 @@ def test_threadThatEndsWithoutAnAnswerIsForgotten(
 
 @inReactor
 async def test_requestThatCannotBeSentChangesNothing(
-    reactor: Any, dispatcher: SignalDispatcher, monkeypatch: pytest.MonkeyPatch
+    dispatcher: SignalDispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     The thread blocks the signal when it gets the first one.
@@ -149,4 +149,4 @@ async def test_requestThatCannotBeSentChangesNothing(
         assert SIGRTMIN not in call(blockedSignals)
         call(lambda: signal.raise_signal(SIGRTMIN))
         assert SIGRTMIN in call(blockedSignals)
-        await until(reactor, lambda: got.infos)
+        await until(lambda: got.infos)

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
+
+from tests.support.processes import runProgram
 
 STRESS = Path(__file__).with_name("stress.c")
 NATIVE = STRESS.parents[2] / "txsignalfd" / "_native" / "native.c"
@@ -24,9 +25,7 @@ def compiled(*arguments: str) -> str:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None or not NATIVE.exists():
         pytest.skip("needs a C compiler, and the source beside the tests")
-    built = subprocess.run(
-        [compiler, *arguments], capture_output=True, text=True, check=False
-    )
+    built = runProgram(compiler, *arguments)
     if "cannot find" in built.stderr:
         pytest.skip("this compiler lacks a library")
     assert built.returncode == 0, built.stderr
@@ -101,8 +100,6 @@ def test_theHandlerHoldsUnderASanitizer(tmp_path: Path, options: list[str]) -> N
     flags = ["-g", "-O1", "-pthread", "-fsanitize=address,undefined"]
     native = f'-DNATIVE_C="{NATIVE}"'
     compiled(*flags, *options, native, str(STRESS), "-o", binary)
-    result = subprocess.run(
-        [binary], capture_output=True, text=True, timeout=120, check=False
-    )
+    result = runProgram(binary)
     assert (result.returncode, result.stderr) == (0, ""), result.stderr
     assert result.stdout.endswith("nothing lost\n")

@@ -37,7 +37,7 @@ async def story(reactor):
     install()
     for expected in range(1, 6):
         os.kill(os.getpid(), SIGUSR1)
-        await until(reactor, lambda: len(received) >= expected)
+        await until(lambda: len(received) >= expected)
     await dispatcher.close()
 
 def run():

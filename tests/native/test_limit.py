@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from signal import SIG_BLOCK, SIG_UNBLOCK, SIGRTMIN, pthread_sigmask, raise_signal
-from typing import Any
 
 import pytest
 
@@ -57,7 +56,7 @@ def limitOfPendingSignals(limit: int) -> Iterator[None]:
 @pytest.mark.parametrize("attempt", range(3))
 @inReactor
 async def test_acceptedSignalsAreReceivedOnceWithTheirSiginfo(
-    reactor: Any, dispatcher: SignalDispatcher, attempt: int
+    dispatcher: SignalDispatcher, attempt: int
 ) -> None:
     """
     Also those that reach threads that were started before.
@@ -67,7 +66,7 @@ async def test_acceptedSignalsAreReceivedOnceWithTheirSiginfo(
         dispatcher.addHandler(SIGRTMIN, got)
         command = [sys.executable, "-c", SENDER, str(os.getpid()), str(int(SIGRTMIN))]
         with subprocess.Popen([*command, str(count)]) as sender:
-            await untilLength(reactor, got.infos, count)
+            await untilLength(got.infos, count)
     assert Counter(got.values) == Counter(range(count))
     assert {info.pid for info in got.infos} == {sender.pid}
 

@@ -10,7 +10,6 @@ import os
 import pickle
 import signal
 import struct
-import subprocess
 import sys
 from array import array
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.kernel import forked
-from tests.support.reactors import DEADLINE
+from tests.support.processes import runPython
 from tests.support.records import FIELDS, record
 from txsignalfd._native import purerecord
 
@@ -404,12 +403,5 @@ def test_theEnvironmentChooses(value: str, module: str) -> None:
     """
     if len(CLASSES) == 1:
         module = "purerecord"
-    printed = subprocess.run(
-        [sys.executable, "-c", PRINT],
-        env={**os.environ, "TXSIGNALFD_PURE": value},
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=True,
-    )
+    printed = runPython("-c", PRINT, added={"TXSIGNALFD_PURE": value}, check=True)
     assert printed.stdout == f"{module} SIGHUP from pid 7 (uid 5) by kill\n"

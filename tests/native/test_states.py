@@ -5,7 +5,6 @@ Each row of the table of states in handler.c, with real signals and threads.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import re
 import signal
@@ -14,17 +13,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGRTMIN, SIGUSR1, SIGUSR2
+from typing import Any
 
 import pytest
 
-from tests.support.descriptors import Owner, Reads, blockedSignals, descriptorOf
+from tests.support.descriptors import (
+    Reads,
+    blockedSignals,
+    deferredFull,
+    descriptorOf,
+    fill,
+    pipeOf,
+    userBlocks,
+)
+from tests.support.handlers import Handled, handling
 from tests.support.kernel import checked, inChild, libc, refuse, systemCall
 from tests.support.threads import otherThread
 from tests.support.worlds import ME, needsLinux, queue, send
 from txsignalfd import SignalDescriptor, spawning
 from txsignalfd._kernel.doorbell import Doorbell
-from txsignalfd._kernel.mask import ProcessMask, collectDeferred
-from txsignalfd._kernel.pipe import SignalPipe
+from txsignalfd._kernel.mask import collectDeferred
 from txsignalfd._native import extension
 from txsignalfd._native.extension import lib
 
@@ -60,34 +68,6 @@ def interrupt(signo: int) -> Callable[[], set[int]]:
 
 
 @contextmanager
-def pythonHandler(signo: int) -> Iterator[list[int]]:
-    """
-    Handle a signal in Python, and record its number.
-    """
-    calls: list[int] = []
-    saved = signal.signal(signo, lambda signo, _: calls.append(signo))
-    try:
-        yield calls
-    finally:
-        signal.signal(signo, saved)
-
-
-@contextmanager
-def pipeOf(*signals: int) -> Iterator[tuple[SignalPipe, Reads]]:
-    """
-    A pipe of two pages whose owner is this thread.
-    """
-    reads = Reads()
-    pipe = SignalPipe(signals, reads.append)
-    fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, 8192)
-    pipe.claimForThread()
-    try:
-        yield pipe, reads
-    finally:
-        pipe.close()
-
-
-@contextmanager
 def ringing(*signals: int) -> Iterator[tuple[SignalDescriptor, Reads, list[str]]]:
     """
     A descriptor with a doorbell, and a list that grows when it is answered.
@@ -103,15 +83,6 @@ def ringing(*signals: int) -> Iterator[tuple[SignalDescriptor, Reads, list[str]]
         doorbell.close()
 
 
-def fill(pipe: SignalPipe) -> None:
-    """
-    Fill a pipe with records that only wake the reader.
-    """
-    with pytest.raises(BlockingIOError):
-        while True:
-            os.write(pipe._writer, bytes(128))
-
-
 def handlerOf(signo: int) -> int:
     """
     Return the address of the installed C handler.
@@ -125,7 +96,7 @@ def test_unwatched() -> None:
     """
     Another signal than the watched one has the program's action.
     """
-    with pythonHandler(SIGUSR2) as calls, descriptorOf(SIGUSR1):
+    with handling(SIGUSR2, Handled()) as calls, descriptorOf(SIGUSR1):
         send(SIGUSR2)
         assert calls == [SIGUSR2]
 
@@ -162,17 +133,10 @@ def test_noSpace() -> None:
 
     def received() -> tuple[list[tuple[int, int]], int]:
         refuse("rt_sigqueueinfo", 1)
-        owner = Owner()
-        mask = ProcessMask(owner.defer, owner.wake)
         with otherThread() as call, descriptorOf(SIGUSR1) as (descriptor, reads):
-            mask.acquire([SIGRTMIN])
-            lib.txs_window_open()
-            for _ in range(lib.TXS_DEFERRED):
-                signal.raise_signal(SIGRTMIN)
-            lib.txs_window_close()
-            call(interrupt(SIGUSR1))
-            descriptor.drain()
-            mask.restore([SIGRTMIN])
+            with deferredFull():
+                call(interrupt(SIGUSR1))
+                descriptor.drain()
             count = descriptor.withoutSiginfo
             return [(info.signo, info.pid) for info in reads.infos], count
 
@@ -270,49 +234,63 @@ def test_throttled() -> None:
 
 def test_notOwner() -> None:
     """
-    The signal is in the pipe, and the thread blocks it.
+    The signal is in the pipe, and the thread blocks it: from then on only the
+    reactor's thread receives it.
     """
     with otherThread() as call, pipeOf(SIGUSR1) as (pipe, reads):
-        assert SIGUSR1 in call(interrupt(SIGUSR1))
+        assert call(interrupt(SIGUSR1)) == {SIGUSR1}
+        assert blockedSignals() == set()
         assert lib.txs_deferred_count() == 0
         pipe.doRead()
-        assert len(reads.infos) == 1
+        send(SIGUSR1)
+        pipe.doRead()
+        assert [info.codeName for info in reads.infos] == ["SI_TKILL", "SI_USER"]
 
 
 def test_noRoom() -> None:
     """
     The signal is deferred, and the thread blocks it.
     """
-    with otherThread() as call, pipeOf(SIGUSR1) as (pipe, reads):
+    with otherThread() as call, pipeOf(SIGRTMIN, SIGUSR1) as (pipe, reads):
         fill(pipe)
         assert SIGUSR1 in call(interrupt(SIGUSR1))
         assert lib.txs_deferred_count() == 1
-        pipe.doRead()
-        assert [info.pid for info in reads.infos] == [ME]
+        queue(1, 2)
+        assert SIGRTMIN in blockedSignals()
+        while len(reads.infos) < 3:
+            pipe.doRead()
+        assert pipe.withoutSiginfo == 0
+        (first,) = (info for info in reads.infos if info.signo == SIGUSR1)
+        assert (first.codeName, first.pid) == ("SI_TKILL", ME)
+        assert sorted(filter(None, reads.values)) == [1, 2]
 
 
 def test_userBlocked() -> None:
     """
     The signal is received nevertheless, and a child has it blocked.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, [SIGUSR1])
-    try:
-        with pipeOf(SIGUSR1) as (pipe, reads):
+    with userBlocks(SIGUSR1), pipeOf(SIGUSR1) as (pipe, reads):
+        assert blockedSignals() == set()
+        send(SIGUSR1)
+        pipe.doRead()
+        assert len(reads.infos) == 1
+        with spawning():
+            assert blockedSignals() == {SIGUSR1}
             send(SIGUSR1)
-            pipe.doRead()
-            assert len(reads.infos) == 1
-            assert SIGUSR1 in inChild(blockedSignals)
-        assert SIGUSR1 in blockedSignals()
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
+        pipe.doRead()
+        assert len(reads.infos) == 2
+        assert inChild(blockedSignals) == {SIGUSR1}
+        pipe.drain()
+        assert blockedSignals() == set()
 
 
-def test_child() -> None:
+@pytest.mark.parametrize("opened", [descriptorOf, pipeOf])
+def test_child(opened: Any) -> None:
     """
     A child of clone(2), of which the C library knows nothing, dies of the signal.
     """
     number = systemCall("clone")
-    with descriptorOf(SIGUSR1) as (descriptor, reads):
+    with opened(SIGUSR1) as (descriptor, reads):
         pid = libc.syscall(number, signal.SIGCHLD, None, None, None, None)
         if pid == 0:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
@@ -327,7 +305,7 @@ def test_released() -> None:
     """
     Code that has kept the handler's address gets the action from before.
     """
-    with pythonHandler(SIGUSR1) as calls:
+    with handling(SIGUSR1, Handled()) as calls:
         with descriptorOf(SIGUSR1):
             address = handlerOf(SIGUSR1)
         handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(address)

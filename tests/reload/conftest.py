@@ -4,14 +4,23 @@ Fixtures of tests of reloads.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import twisted.internet
 
-from tests.support.ports import PortFactory
-from tests.support.websites import IDLE, HTTP2Client, secureClient, secureSite
+from tests.support.ports import running
+from tests.support.reactors import currentReactor
+from tests.support.websites import (
+    IDLE,
+    HTTP2Client,
+    Page,
+    secureClient,
+    secureSite,
+)
 
 
 @pytest.fixture
@@ -23,18 +32,34 @@ def closesIdleSoon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def http2(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def secure(certificate: Path) -> Any:
     """
-    Return a function that connects by HTTP/2 to a port, which its C{listen} opens.
+    Return a context manager for a site by TLS, and a client without a handshake.
     """
     pem = certificate.read_bytes()
 
-    async def connect(reactor: Any, made: PortFactory) -> HTTP2Client:
-        # C{twisted.web} makes channels of HTTP/2 for the global reactor.
-        monkeypatch.setattr(twisted.internet, "reactor", reactor, raising=False)
-        client = HTTP2Client(await secureClient(reactor, made.port, "h2"))
-        await client.tls.connect()
-        return client
+    @asynccontextmanager
+    async def browsing(*protocols: str, **options: Any) -> AsyncIterator[Any]:
+        page = Page()
+        async with running(secureSite(page, pem), **options) as (reloads, made):
+            yield page, reloads, await secureClient(made.port, *protocols)
 
-    connect.listen = lambda page: secureSite(page, pem)  # type: ignore[attr-defined]
-    return connect
+    return browsing
+
+
+@pytest.fixture
+def http2(secure: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """
+    Return a context manager for a site, and a client of HTTP/2.
+    """
+
+    @asynccontextmanager
+    async def browsing(**options: Any) -> AsyncIterator[Any]:
+        # C{twisted.web} makes channels of HTTP/2 for the global reactor.
+        reactor = currentReactor()
+        monkeypatch.setattr(twisted.internet, "reactor", reactor, raising=False)
+        async with secure("h2", **options) as (page, reloads, tls):
+            await tls.connect()
+            yield page, reloads, HTTP2Client(tls)
+
+    return browsing

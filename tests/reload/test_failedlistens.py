@@ -102,16 +102,16 @@ async def test_aReloadThatCannotOpenAPortFails(
     """
     ports = [port]
     factory = lambda: logging(reactor, *ports)  # noqa: E731
-    async with serving(reactor, factory, stopFirst=stopFirst) as (reloads, _):
+    async with serving(factory, stopFirst=stopFirst) as (reloads, _):
         for others in ([busy], [busy, port], [port, busy]):
             ports[:] = others
             reason = rf"Couldn't listen on 127.0.0.1:{busy}: .* already in use"
             with pytest.raises(CannotListenError, match=reason):
                 await reloads.reload()
-            assert await servedBy(reactor, port) == b"%d" % port
+            assert await servedBy(port) == b"%d" % port
         ports[:] = [port]
         await reloads.reload()
-        assert await servedBy(reactor, port) == b"%d" % port
+        assert await servedBy(port) == b"%d" % port
 
 
 @inReactor
@@ -119,14 +119,14 @@ async def test_aReloadWithoutDescriptorsFails(
     reactor: Any, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ports: list[int] = []
-    async with serving(reactor, lambda: logging(reactor, *ports)) as (reloads, _):
+    async with serving(lambda: logging(reactor, *ports)) as (reloads, _):
         ports.append(port)
         with monkeypatch.context() as context:
             context.setattr("os.dup", raisingEMFILE)
             with pytest.raises(CannotListenError, match=f":{port}: .*too many"):
                 await reloads.reload()
         await reloads.reload()
-        assert await servedBy(reactor, port) == b"%d" % port
+        assert await servedBy(port) == b"%d" % port
 
 
 def raisingEMFILE(fd: int) -> int:
@@ -179,10 +179,10 @@ async def test_aFirstStartThatListensSomewhereServes(
     So does a reload of a service that could not open the same port before.
     """
     factory = lambda: logging(reactor, busy, port)  # noqa: E731
-    async with serving(reactor, factory) as (reloads, _):
-        assert await servedBy(reactor, port) == b"%d" % port
+    async with serving(factory) as (reloads, _):
+        assert await servedBy(port) == b"%d" % port
         await reloads.reload()
-        assert await servedBy(reactor, port) == b"%d" % port
+        assert await servedBy(port) == b"%d" % port
 
 
 @pytest.mark.parametrize(
@@ -202,11 +202,11 @@ async def test_aServiceMayTryOnePortAfterAnother(
     def factory() -> Any:
         return Trying(reactor, *ports, **options)
 
-    async with serving(reactor, factory) as (reloads, _):
+    async with serving(factory) as (reloads, _):
         free = freePort()
         ports[:] = [busy, free]
         await reloads.reload()
-        assert await servedBy(reactor, free) == b"1"
+        assert await servedBy(free) == b"1"
 
 
 @inReactor
@@ -222,9 +222,9 @@ async def test_aServiceMayTryAgain(reactor: Any, port: int) -> None:
             super().startService()
 
     services = [Service, lambda: Again(reactor, port, logs=True)]
-    async with serving(reactor, lambda: services.pop(0)()) as (reloads, _):  # noqa: PLW0108
+    async with serving(lambda: services.pop(0)()) as (reloads, _):  # noqa: PLW0108
         await reloads.reload()
-        assert await servedBy(reactor, port) == b"1"
+        assert await servedBy(port) == b"1"
 
 
 class TryingAnotherKind(Trying):
@@ -248,22 +248,22 @@ async def test_aServiceThatFindsNoFreePortFails(
     """
     ports = [port]
     factory = lambda: service(reactor, *ports)  # noqa: E731
-    async with serving(reactor, factory) as (reloads, _):
+    async with serving(factory) as (reloads, _):
         ports[:] = [busy]
         with pytest.raises(CannotListenError, match=str(busy)):
             await reloads.reload()
-        assert await servedBy(reactor, port) == b"1"
+        assert await servedBy(port) == b"1"
 
 
 @inReactor
 async def test_aFailureAfterTheStartFailsNoReload(
     reactor: Any, busy: int, port: int
 ) -> None:
-    async with serving(reactor, lambda: logging(reactor, port)) as (reloads, _):
+    async with serving(lambda: logging(reactor, port)) as (reloads, _):
         reloads.alone = True
         await reloads.stopService()
         start(reloads)
         with pytest.raises(CannotListenError):
             reactor.listenTCP(busy, NumberedFactory(1), interface="127.0.0.1")
         await reloads.reload()
-        assert await servedBy(reactor, port) == b"%d" % port
+        assert await servedBy(port) == b"%d" % port

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, maybeDeferred
-from twisted.logger import LogEvent
 
 from tests.support.generations import (
     Listening,
@@ -24,9 +23,9 @@ from tests.support.generations import (
     NumberedFactory,
     ServiceFactory,
     serving,
-    texts,
 )
 from tests.support.inreactor import inReactor
+from tests.support.observers import Logged
 from tests.support.reactors import turn, until
 from txsignalfd import NotServing
 from txsignalfd._reload import generations
@@ -64,20 +63,20 @@ WAYS = {"raise": raising, "fail": failing}
 everyWay = pytest.mark.parametrize("way", list(WAYS))
 
 
-async def untilOneGeneration(reactor: Any, reloads: Any) -> None:
+async def untilOneGeneration(reloads: Any) -> None:
     """
     Wait until only one generation has not stopped.
     """
-    await until(reactor, lambda: len(reloads.describe()) == 1)
+    await until(lambda: len(reloads.describe()) == 1)
 
 
 @everyError
 @everyWay
 @inReactor
 async def test_aServiceThatFailsToStopHasEnded(
-    reactor: Any, error: type[BaseException], way: str
+    error: type[BaseException], way: str
 ) -> None:
-    async with serving(reactor) as (reloads, factory):
+    async with serving() as (reloads, factory):
         factory.services[0].stopService = WAYS[way](error)
         await reloads.reload()
         assert await factory.served() == b"2"
@@ -86,9 +85,7 @@ async def test_aServiceThatFailsToStopHasEnded(
 
 
 @inReactor
-async def test_aServiceNeedNotWaitForItsPorts(
-    reactor: Any, logged: list[LogEvent]
-) -> None:
+async def test_aServiceNeedNotWaitForItsPorts(reactor: Any, logged: Logged) -> None:
     """
     Many services do not return the Deferred of C{stopListening}.
     """
@@ -105,23 +102,23 @@ async def test_aServiceNeedNotWaitForItsPorts(
             for port in self.ports:
                 port.stopListening()
 
-    async with serving(reactor, Careless) as (reloads, _):
+    async with serving(Careless) as (reloads, _):
         await reloads.reload()
-        await turn(reactor)
-    assert not any("log_failure" in event for event in logged)
+        await turn()
+    assert not logged.failures
 
 
 @everyError
 @everyWay
 @inReactor
 async def test_aCommitThatFailsKeepsNoGeneration(
-    reactor: Any, error: type[BaseException], way: str
+    error: type[BaseException], way: str
 ) -> None:
     """
     And the other participants commit.
     """
     committed: list[int] = []
-    async with serving(reactor) as (reloads, factory):
+    async with serving() as (reloads, factory):
         reloads.addParticipant(lambda: (WAYS[way](error), int))
         reloads.addParticipant(lambda: (lambda: committed.append(1), int))
         await reloads.reload()
@@ -132,22 +129,20 @@ async def test_aCommitThatFailsKeepsNoGeneration(
 
 @inReactor
 async def test_aCommitThatNeverEndsKeepsNoGeneration(
-    reactor: Any, monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]
+    monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     monkeypatch.setattr(generations, "LATE", 0.01)
-    async with serving(reactor, drain=0.01) as (reloads, factory):
+    async with serving(drain=0.01) as (reloads, factory):
         reloads.addParticipant(lambda: (Deferred, int))
         await reloads.reload()
         assert await factory.served() == b"2"
-    assert any("no longer waiting for it" in text for text in texts(logged))
+    assert logged.contains("no longer waiting for it")
 
 
 @everyError
 @inReactor
-async def test_anObserverThatFailsEndsNoReload(
-    reactor: Any, error: type[BaseException]
-) -> None:
-    async with serving(reactor) as (reloads, factory):
+async def test_anObserverThatFailsEndsNoReload(error: type[BaseException]) -> None:
+    async with serving() as (reloads, factory):
         reloads.addObserver(raising(error), raising(error))
         await reloads.reload()
         factory.instead = raising(ZeroDivisionError)
@@ -176,14 +171,14 @@ class Faulty(Listening):
 @pytest.mark.parametrize("stopFirst", [False, True])
 @inReactor
 async def test_aFailureBeforeTheNewServiceServesIsRolledBack(
-    reactor: Any, error: type[BaseException], way: str, where: str, stopFirst: bool
+    error: type[BaseException], way: str, where: str, stopFirst: bool
 ) -> None:
     """
     Also when a rollback fails.
     """
     bad = WAYS[way](error)
     rolledBack: list[int] = []
-    async with serving(reactor, stopFirst=stopFirst) as (reloads, factory):
+    async with serving(stopFirst=stopFirst) as (reloads, factory):
         reloads.addParticipant(lambda: (int, lambda: rolledBack.append(1)))
         reloads.addParticipant(lambda: (int, bad))
         port = factory.address
@@ -206,14 +201,14 @@ async def test_aFailureBeforeTheNewServiceServesIsRolledBack(
 async def test_aTriggerThatFailsKeepsNoGeneration(
     reactor: Any, error: type[BaseException], way: str
 ) -> None:
-    made = ServiceFactory(reactor)
+    made = ServiceFactory()
 
     def factory() -> Any:
         if len(made.services) == 1:
             reactor.addSystemEventTrigger("during", "shutdown", WAYS[way](error))
         return made()
 
-    async with serving(reactor, factory) as (reloads, _):
+    async with serving(factory) as (reloads, _):
         await reloads.reload()
         await reloads.reload()
         assert len(reloads.describe()) == 1
@@ -224,12 +219,12 @@ async def test_aTriggerThatFailsKeepsNoGeneration(
 @everyWay
 @inReactor
 async def test_anOldServiceThatCannotStartAgainIsReloaded(
-    reactor: Any, error: type[BaseException], way: str
+    error: type[BaseException], way: str
 ) -> None:
     """
     The reload fails with the reason of the new service.
     """
-    async with serving(reactor, stopFirst=True) as (reloads, factory):
+    async with serving(stopFirst=True) as (reloads, factory):
         factory.services[0].startService = WAYS[way](error)
         factory.instead = raising(ZeroDivisionError)
         with pytest.raises(ZeroDivisionError):
@@ -242,9 +237,9 @@ async def test_anOldServiceThatCannotStartAgainIsReloaded(
 @everyError
 @inReactor
 async def test_aProtocolOrFactoryThatFailsKeepsNoGeneration(
-    reactor: Any, error: type[BaseException]
+    error: type[BaseException],
 ) -> None:
-    async with serving(reactor, drain=0.05) as (reloads, factory):
+    async with serving(drain=0.05) as (reloads, factory):
         client = await factory.connect()
         await client.line()
         assert reloads._generations is not None
@@ -253,7 +248,7 @@ async def test_aProtocolOrFactoryThatFailsKeepsNoGeneration(
         connection.loseConnection = raising(error)
         factory.factories[0].stopFactory = raising(error)
         await reloads.reload()
-        await until(reactor, lambda: client.lost)
+        await until(lambda: client.lost)
         assert await factory.served() == b"2"
 
 
@@ -261,12 +256,12 @@ async def test_aProtocolOrFactoryThatFailsKeepsNoGeneration(
 @everyError
 @inReactor
 async def test_aCancellerThatFailsDelaysNoStop(
-    reactor: Any, where: str, error: type[BaseException]
+    where: str, error: type[BaseException]
 ) -> None:
     def hang(*args: Any) -> Any:
         return Deferred(raising(error))
 
-    async with serving(reactor) as (reloads, factory):
+    async with serving() as (reloads, factory):
         if where == "prepare":
             reloads.addParticipant(hang)
         else:
@@ -279,7 +274,7 @@ async def test_aCancellerThatFailsDelaysNoStop(
 
 
 @inReactor
-async def test_aReloadEndsWithAStopThatDoesNotWait(reactor: Any) -> None:
+async def test_aReloadEndsWithAStopThatDoesNotWait() -> None:
     """
     Also when the old service never stops.
     """
@@ -289,7 +284,7 @@ async def test_aReloadEndsWithAStopThatDoesNotWait(reactor: Any) -> None:
             super().stopService()
             return Deferred()
 
-    async with serving(reactor, Stuck) as (reloads, _):
+    async with serving(Stuck) as (reloads, _):
         reloaded = reloads.reload()
         assert not reloaded.called
         reloads.cut()
@@ -326,7 +321,7 @@ class FailingPoller:
         raise OSError(errno.ENOENT, "it fails")
 
 
-def test_aPortThatStaysInTheReactorAcceptsNothing(logged: list[LogEvent]) -> None:
+def test_aPortThatStaysInTheReactorAcceptsNothing(logged: Logged) -> None:
     class BadPort:
         reactor = None
 
@@ -343,7 +338,7 @@ def test_aPortThatStaysInTheReactorAcceptsNothing(logged: list[LogEvent]) -> Non
     port.suspended = True
     port.stopReading()
     port.doRead()
-    assert any("could not be removed" in text for text in texts(logged))
+    assert logged.contains("could not be removed")
 
 
 @pytest.mark.parametrize("call", ["close", "listen", "getsockname", "epoll_ctl"])
@@ -363,7 +358,7 @@ async def test_aSystemErrorKeepsNoGeneration(
             faults.setattr(SharedSocket, call, failingSocket(call))
 
     faults = pytest.MonkeyPatch()
-    async with serving(reactor, stopFirst=stopFirst) as (reloads, factory):
+    async with serving(stopFirst=stopFirst) as (reloads, factory):
         old = factory.services[0]
 
         async def stopService() -> None:
@@ -376,7 +371,7 @@ async def test_aSystemErrorKeepsNoGeneration(
         else:
             reloads.addParticipant(lambda: (inject, int))
         reloaded = reloads.reload()
-        await untilOneGeneration(reactor, reloads)
+        await untilOneGeneration(reloads)
         await reloaded
         faults.undo()
         for _ in range(5):
@@ -385,11 +380,9 @@ async def test_aSystemErrorKeepsNoGeneration(
 
 @pytest.mark.parametrize("call", ["listen", "getsockname"])
 @inReactor
-async def test_aSystemErrorBeforeTheOldServiceStopsFailsNoReload(
-    reactor: Any, call: str
-) -> None:
+async def test_aSystemErrorBeforeTheOldServiceStopsFailsNoReload(call: str) -> None:
     faults = pytest.MonkeyPatch()
-    async with serving(reactor, stopFirst=True) as (reloads, factory):
+    async with serving(stopFirst=True) as (reloads, factory):
         old = factory.services[0]
 
         def stopService() -> Any:
@@ -404,10 +397,10 @@ async def test_aSystemErrorBeforeTheOldServiceStopsFailsNoReload(
 
 @inReactor
 async def test_withStopFirstAServiceThatDoesNotStopDelaysNoReloadForEver(
-    reactor: Any, monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]
+    monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     monkeypatch.setattr(generations, "LATE", 0.01)
-    async with serving(reactor, stopFirst=True, drain=0.01) as (reloads, factory):
+    async with serving(stopFirst=True, drain=0.01) as (reloads, factory):
         old = factory.services[0]
         # A Deferred without a reference would be collected, and end the coroutine.
         never: Deferred[None] = Deferred()
@@ -418,19 +411,19 @@ async def test_withStopFirstAServiceThatDoesNotStopDelaysNoReloadForEver(
 
         old.stopService = stopService
         reloaded = reloads.reload()
-        await until(reactor, lambda: len(factory.services) == 2)
+        await until(lambda: len(factory.services) == 2)
         assert await factory.served() == b"2"
         assert not reloaded.called
         reloaded.addErrback(lambda _: None)
-    assert "generation 1 does not stop: no longer waiting for it" in texts(logged)
+    assert "generation 1 does not stop: no longer waiting for it" in logged.texts
 
 
 @pytest.mark.parametrize("call", ["close", "epoll_ctl"])
 @inReactor
 async def test_aSystemErrorDelaysNoStop(
-    reactor: Any, monkeypatch: pytest.MonkeyPatch, call: str
+    monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    async with serving(reactor) as (reloads, factory):
+    async with serving() as (reloads, factory):
         port = factory.services[0].port
         if call == "epoll_ctl":
             port.stopReading = raising(OSError)
@@ -440,4 +433,4 @@ async def test_aSystemErrorDelaysNoStop(
         monkeypatch.undo()
         with suppress(AttributeError):
             del port.stopReading
-        await turn(reactor)
+        await turn()

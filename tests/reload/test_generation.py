@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import deferLater
-from twisted.logger import LogEvent
 
+from tests.support.observers import Logged
 from tests.support.reactors import spin
 from txsignalfd._reload.generation import Resources, Triggers
 
@@ -43,7 +43,7 @@ def test_aDroppedConnectionIsNotWaitedFor(collected: bool) -> None:
     assert resources.isQuiet
 
 
-def test_triggersFireOnceInTheReactorsOrder(logged: list[LogEvent]) -> None:
+def test_triggersFireOnceInTheReactorsOrder(logged: Logged) -> None:
     """
     A removed one does not fire, and one that fails stops no other.
     """

@@ -24,6 +24,8 @@ from tests.support.websites import (
     LONG,
     REQUEST,
     Page,
+    browsing,
+    lastAnswer,
     overTLS,
     response,
     site,
@@ -43,130 +45,117 @@ def current(reloads: ReloadService) -> Generation:
     return reloads._generations.current
 
 
-async def ask(reactor: Any, client: Client, page: Page) -> bytes:
+async def ask(client: Client, page: Page) -> bytes:
     """
     Return the response to a request.
     """
     client.send(REQUEST)
-    await page.answer(reactor)
-    return await response(reactor, client)
+    await page.answer()
+    return await response(client)
 
 
 @inReactor
-async def test_afterAReloadTheNextResponseIsTheLast(reactor: Any) -> None:
+async def test_afterAReloadTheNextResponseIsTheLast() -> None:
     """
     An idle connection stays open until then.
     """
-    page = Page()
-    async with running(reactor, site(page)) as (reloads, made):
-        client = await made.connect()
-        assert b"Connection: close" not in await ask(reactor, client, page)
+    async with browsing() as (page, reloads, client):
+        assert b"Connection: close" not in await ask(client, page)
         ended = reloads.reload()
-        await sleep(reactor, LONG)
-        last = await ask(reactor, client, page)
+        await sleep(LONG)
+        last = await ask(client, page)
         assert last.startswith(b"HTTP/1.1 200 OK\r\n")
         assert last.count(b"Connection: close") == 1
-        await until(reactor, lambda: client.lost)
+        await until(lambda: client.lost)
         await ended
 
 
 @inReactor
-async def test_aRequestThatIsBeingAnsweredIsTheLast(reactor: Any) -> None:
-    page = Page()
-    async with running(reactor, site(page)) as (reloads, made):
-        client = await made.connect()
+async def test_aRequestThatIsBeingAnsweredIsTheLast() -> None:
+    async with browsing() as (page, reloads, client):
         client.send(REQUEST)
-        await until(reactor, lambda: page.requests)
+        await until(lambda: page.requests)
         ended = reloads.reload()
-        await page.answer(reactor)
-        assert b"Connection: close" in await response(reactor, client)
+        await lastAnswer(page, client)
         await ended
 
 
 @pytest.mark.parametrize("stops", [False, True], ids=["reload", "stop"])
 @inReactor
-async def test_aResponseThatHasBegunIsFinished(reactor: Any, stops: bool) -> None:
+async def test_aResponseThatHasBegunIsFinished(stops: bool) -> None:
     """
     It cannot say that it is the last: a stop closes the connection after it, and
     after a reload the next one says so.
     """
-    page = Page()
-    async with running(reactor, site(page)) as (reloads, made):
-        client = await made.connect()
+    async with browsing() as (page, reloads, client):
         client.send(REQUEST)
-        await until(reactor, lambda: page.requests)
+        await until(lambda: page.requests)
         page.requests[0].write(b"It begins")
         ended = reloads.stopService() if stops else reloads.reload()
-        await sleep(reactor, LONG)
-        await page.answer(reactor)
-        first = await response(reactor, client)
+        await sleep(LONG)
+        await page.answer()
+        first = await response(client)
         assert b"It begins" in first
         assert b"Connection: close" not in first
         if not stops:
-            assert b"Connection: close" in await ask(reactor, client, page)
-        await until(reactor, lambda: client.lost)
+            assert b"Connection: close" in await ask(client, page)
+        await until(lambda: client.lost)
         await ended
 
 
 @inReactor
-async def test_aClientThatAlwaysPipelinesIsToldInHalfOfTheDrain(reactor: Any) -> None:
-    page = Page()
-    async with running(reactor, site(page), drain=1000) as (reloads, made):
-        client = await made.connect()
+async def test_aClientThatAlwaysPipelinesIsToldInHalfOfTheDrain() -> None:
+    async with browsing(drain=1000) as (page, reloads, client):
         client.send(3 * REQUEST)
-        await until(reactor, lambda: page.requests)
+        await until(lambda: page.requests)
         old = current(reloads)
         ended = reloads.reload()
-        await page.answer(reactor)
-        assert b"Connection: close" not in await response(reactor, client)
+        await page.answer()
+        assert b"Connection: close" not in await response(client)
         makeDue(old._timers[0])
-        await turn(reactor)
-        await page.answer(reactor)
-        assert b"Connection: close" in await response(reactor, client)
+        await turn()
+        await lastAnswer(page, client)
         await ended
 
 
 @inReactor
-async def test_aStopClosesIdleConnections(reactor: Any) -> None:
+async def test_aStopClosesIdleConnections() -> None:
     page = Page()
-    async with running(reactor, site(page)) as (reloads, made):
+    async with running(site(page)) as (reloads, made):
         port = made.port
-        idle, busy = [await connectTo(reactor, port) for _ in range(2)]
+        idle, busy = [await connectTo(port) for _ in range(2)]
         busy.send(REQUEST)
-        await until(reactor, lambda: page.requests)
+        await until(lambda: page.requests)
         stopped = reloads.stopService()
-        await until(reactor, lambda: idle.lost)
+        await until(lambda: idle.lost)
         assert not stopped.called
-        await page.answer(reactor)
-        assert b"Connection: close" in await response(reactor, busy)
+        await page.answer()
+        assert b"Connection: close" in await response(busy)
         await stopped
 
 
 @inReactor
 async def test_aStopDuringADrainGivesIdleConnectionsTheirTime(
-    reactor: Any, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
     A request may be on its way.
     """
     monkeypatch.setattr("txsignalfd._reload.generation.IDLE", 1000)
-    page = Page()
-    async with running(reactor, site(page)) as (reloads, made):
-        client = await made.connect()
+    async with browsing() as (page, reloads, client):
         reloads.reload().addErrback(lambda failure: None)
-        await sleep(reactor, LONG)
+        await sleep(LONG)
         stopped = reloads.stopService()
-        assert b"Connection: close" in await ask(reactor, client, page)
+        assert b"Connection: close" in await ask(client, page)
         await stopped
 
 
 @inReactor
-async def test_idleConnectionsAreClosedAfterTheDrain(reactor: Any) -> None:
-    async with running(reactor, site(Page()), drain=0.05) as (reloads, made):
-        client = await made.connect()
-        await turn(reactor)
+async def test_idleConnectionsAreClosedAfterTheDrain() -> None:
+    async with browsing(drain=0.05) as (_, reloads, client):
+        await turn()
         await reloads.reload()
-        await until(reactor, lambda: client.lost)
+        await until(lambda: client.lost)
 
 
 #: The last stream of a GOAWAY frame after which requests are still answered.
@@ -175,14 +164,10 @@ NOT_YET = 2**31 - 1
 
 @overTLS
 @inReactor
-async def test_afterAReloadAnIdleHTTP2ConnectionGetsGOAWAY(
-    reactor: Any, http2: Any
-) -> None:
-    page = Page()
-    async with running(reactor, http2.listen(page)) as (reloads, made):
-        client = await http2(reactor, made)
+async def test_afterAReloadAnIdleHTTP2ConnectionGetsGOAWAY(http2: Any) -> None:
+    async with http2() as (page, reloads, client):
         client.send(client.request())
-        await page.answer(reactor)
+        await page.answer()
         await client.receive(lambda: client.ended)
         ended = reloads.reload()
         await client.receive(lambda: False)
@@ -192,22 +177,18 @@ async def test_afterAReloadAnIdleHTTP2ConnectionGetsGOAWAY(
 
 @overTLS
 @inReactor
-async def test_afterAReloadABusyHTTP2ConnectionGetsGOAWAY(
-    reactor: Any, http2: Any
-) -> None:
+async def test_afterAReloadABusyHTTP2ConnectionGetsGOAWAY(http2: Any) -> None:
     """
     All requests that it has sent are answered before.
     """
-    page = Page()
-    async with running(reactor, http2.listen(page)) as (reloads, made):
-        client = await http2(reactor, made)
+    async with http2() as (page, reloads, client):
         client.send(client.request())
-        await until(reactor, lambda: page.requests)
+        await until(lambda: page.requests)
         ended = reloads.reload()
         client.send(client.request())
-        await sleep(reactor, LONG)
-        await page.answer(reactor)
-        await page.answer(reactor)
+        await sleep(LONG)
+        await page.answer()
+        await page.answer()
         await client.receive(lambda: client.lastStreams)
         assert client.statuses == {1: b"200", 3: b"200"}
         assert client.lastStreams[0] == NOT_YET
@@ -217,21 +198,19 @@ async def test_afterAReloadABusyHTTP2ConnectionGetsGOAWAY(
 
 @overTLS
 @inReactor
-async def test_aSlowClientOfHTTP2LosesNoResponse(reactor: Any, http2: Any) -> None:
+async def test_aSlowClientOfHTTP2LosesNoResponse(http2: Any) -> None:
     """
     It is behind the server, and sends frames when the server has said all.
     """
-    page = Page()
-    async with running(reactor, http2.listen(page)) as (reloads, made):
-        client = await http2(reactor, made)
+    async with http2() as (page, reloads, client):
         client.send(client.request())
-        await until(reactor, lambda: page.requests)
+        await until(lambda: page.requests)
         transport = client.tls.client.transport
         transport.pauseProducing()
         ended = reloads.reload()
-        await page.answer(reactor)
+        await page.answer()
         for _ in range(3):
-            await sleep(reactor, LONG)
+            await sleep(LONG)
             client.ping()
         transport.resumeProducing()
         await client.receive(lambda: False)
@@ -247,33 +226,27 @@ async def test_aClientThatNeverEndsTLSIsClosedAtTheLimit(
 ) -> None:
     # Twisted's own limit is another one.
     monkeypatch.setattr("twisted.web._http2.H2Connection.abortTimeout", 1000)
-    page = Page()
-    async with running(reactor, http2.listen(page), drain=1000) as (reloads, made):
-        client = await http2(reactor, made)
+    async with http2(drain=1000) as (page, reloads, client):
         client.send(client.request())
-        await page.answer(reactor)
+        await page.answer()
         await client.receive(lambda: client.ended)
         client.tls.client.transport.pauseProducing()
         old = current(reloads)
         ended = reloads.reload()
-        await until(reactor, lambda: old._http._closing)
+        await until(lambda: old._http._closing)
         makeDue(old._timers[1])
         await ended
         client.tls.client.transport.resumeProducing()
-        await until(reactor, lambda: client.tls.client.lost)
+        await until(lambda: client.tls.client.lost)
         assert "forceAbortClient" not in str(reactor.getDelayedCalls())
 
 
 @overTLS
 @inReactor
-async def test_aLongHTTP2RequestGetsGOAWAYInHalfOfTheDrain(
-    reactor: Any, http2: Any
-) -> None:
-    page = Page()
-    async with running(reactor, http2.listen(page), drain=1000) as (reloads, made):
-        client = await http2(reactor, made)
+async def test_aLongHTTP2RequestGetsGOAWAYInHalfOfTheDrain(http2: Any) -> None:
+    async with http2(drain=1000) as (page, reloads, client):
         client.send(client.request())
-        await until(reactor, lambda: page.requests)
+        await until(lambda: page.requests)
         old = current(reloads)
         ended = reloads.reload()
         makeDue(old._timers[0])
@@ -337,63 +310,61 @@ def webSocket(server: str) -> Any:
 @pytest.mark.parametrize("server", ["twisted", "autobahn"])
 @pytest.mark.parametrize("stops", [False, True], ids=["reload", "stop"])
 @inReactor
-async def test_aWebSocketIsClosedWithItsReason(
-    reactor: Any, server: str, stops: bool
-) -> None:
+async def test_aWebSocketIsClosedWithItsReason(server: str, stops: bool) -> None:
     """
     It goes away with a stop, and with a reload the service restarts.
     """
     listen = webSocket(server)
-    async with running(reactor, listen, drain=0.1, stopTimeout=0.1) as (reloads, made):
+    async with running(listen, drain=0.1, stopTimeout=0.1) as (reloads, made):
         client = await made.connect()
         client.send(REQUEST if server == "twisted" else b"")
-        await until(reactor, lambda: server == "autobahn" or client.received)
+        await until(lambda: server == "autobahn" or client.received)
         assert b"Connection: close" not in client.received
         await (reloads.stopService() if stops else reloads.reload())
-        await until(reactor, lambda: client.lost)
+        await until(lambda: client.lost)
         assert client.received.endswith(b"closed with %d" % (1001 if stops else 1012))
 
 
 @pytest.mark.parametrize("server", ["twisted", "autobahn"])
 @inReactor
-async def test_aWebSocketIsClosedWhenAllIsCut(reactor: Any, server: str) -> None:
+async def test_aWebSocketIsClosedWhenAllIsCut(server: str) -> None:
     """
     Its client learns that the server goes away, and does not have to answer.
     """
-    async with running(reactor, webSocket(server)) as (reloads, made):
+    async with running(webSocket(server)) as (reloads, made):
         client = await made.connect()
         client.send(REQUEST if server == "twisted" else b"")
-        await until(reactor, lambda: server == "autobahn" or client.received)
+        await until(lambda: server == "autobahn" or client.received)
         reloads.cut()
         await reloads.stopService()
-        await until(reactor, lambda: client.lost)
+        await until(lambda: client.lost)
         assert client.received.endswith(b"closed with 1001")
 
 
 @inReactor
 async def test_aWebSocketThatIsNotOpenYetIsClosed(
-    reactor: Any, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(AutobahnSocket, "state", AutobahnSocket.STATE_CONNECTING)
-    async with running(reactor, webSocket("autobahn"), drain=0.1) as (reloads, made):
+    async with running(webSocket("autobahn"), drain=0.1) as (reloads, made):
         client = await made.connect()
-        await turn(reactor)
+        await turn()
         await reloads.reload()
-        await until(reactor, lambda: client.lost)
+        await until(lambda: client.lost)
         assert client.received == b""
 
 
 @inReactor
-async def test_otherProtocolsGoOnUntilTheLimit(reactor: Any) -> None:
-    async with running(reactor, tcp) as (reloads, made):
+async def test_otherProtocolsGoOnUntilTheLimit() -> None:
+    async with running(tcp) as (reloads, made):
         client = await made.connect()
         await client.line()
         old = current(reloads)
         stopped = reloads.stopService()
-        await sleep(reactor, LONG)
+        await sleep(LONG)
         assert await client.ask(b"still?") == b"still?"
         makeDue(old._timers[1])
-        await until(reactor, lambda: client.lost)
+        await until(lambda: client.lost)
         await stopped
 
 
@@ -408,16 +379,15 @@ async def test_aTLSConnectionIsClosedInOrder(reactor: Any, certificate: Path) ->
     silent = Factory.forProtocol(Protocol)
 
     async with running(
-        reactor,
         lambda reactor, number: reactor.listenSSL(0, silent, options),
         drain=0.1,
     ) as (reloads, made):
         port = made.port
         endpoint = SSL4ClientEndpoint(reactor, "127.0.0.1", port, CertificateOptions())
-        client = await connectProtocol(endpoint, Client(reactor))
-        await turn(reactor)
+        client = await connectProtocol(endpoint, Client())
+        await turn()
         ended = reloads.reload()
-        await until(reactor, lambda: client.lost)
+        await until(lambda: client.lost)
         assert client.lost is not None
         assert client.lost.check(ConnectionDone)
         await ended

@@ -5,7 +5,6 @@ Connections that have begun to speak are answered before they are closed.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import h2.config
@@ -20,17 +19,15 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.http import HTTPChannel, HTTPFactory
 
 from tests.support.inreactor import inReactor
-from tests.support.ports import running
 from tests.support.reactors import sleep, turn, until
 from tests.support.websites import (
     LONG,
     REQUEST,
-    Page,
+    browsing,
+    lastAnswer,
     overTLS,
     response,
-    secureClient,
-    secureSite,
-    site,
+    stopping,
 )
 
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody"
@@ -47,73 +44,58 @@ pytestmark = pytest.mark.usefixtures("closesIdleSoon")
 )
 @inReactor
 async def test_anIncompleteRequestIsAnswered(
-    reactor: Any, request_: bytes, length: int, stopFirst: bool
+    request_: bytes, length: int, stopFirst: bool
 ) -> None:
-    page = Page()
-    async with running(reactor, site(page), stopFirst=stopFirst) as (reloads, made):
-        client = await made.connect()
+    async with browsing(stopFirst=stopFirst) as (page, reloads, client):
         client.send(request_[:length])
-        await turn(reactor)
+        await turn()
         ended = reloads.reload() if stopFirst else reloads.stopService()
-        await sleep(reactor, LONG)
+        await sleep(LONG)
         client.send(request_[length:])
-        await page.answer(reactor)
-        assert b"Connection: close" in await response(reactor, client)
+        await lastAnswer(page, client)
         await ended
 
 
 @pytest.mark.parametrize("more", [REQUEST, POST, REQUEST[:1]])
 @inReactor
-async def test_pipelinedRequestsAreAnswered(reactor: Any, more: bytes) -> None:
+async def test_pipelinedRequestsAreAnswered(more: bytes) -> None:
     """
     Only the last response closes the connection.
     """
-    page = Page()
-    async with running(reactor, site(page)) as (reloads, made):
-        client = await made.connect()
+    async with browsing() as (page, reloads, client):
         client.send(REQUEST + more)
-        await until(reactor, lambda: page.requests)
+        await until(lambda: page.requests)
         ended = reloads.stopService()
-        await page.answer(reactor)
-        assert b"Connection: close" not in await response(reactor, client)
-        await sleep(reactor, LONG)
+        await page.answer()
+        assert b"Connection: close" not in await response(client)
+        await sleep(LONG)
         client.send(b"" if more != REQUEST[:1] else REQUEST[1:])
-        await page.answer(reactor)
-        assert b"Connection: close" in await response(reactor, client)
+        await lastAnswer(page, client)
         await ended
 
 
 @inReactor
-async def test_anEmptyLineAfterARequestIsNoRequest(reactor: Any) -> None:
-    page = Page()
-    async with running(reactor, site(page)) as (reloads, made):
-        client = await made.connect()
+async def test_anEmptyLineAfterARequestIsNoRequest() -> None:
+    async with browsing() as (page, reloads, client):
         client.send(REQUEST + b"\r\n")
-        await until(reactor, lambda: page.requests)
+        await until(lambda: page.requests)
         ended = reloads.stopService()
-        await page.answer(reactor)
-        assert b"Connection: close" in await response(reactor, client)
+        await lastAnswer(page, client)
         await ended
 
 
 @inReactor
-async def test_dataThatWasNotReadYetKeepsAConnectionOpen(reactor: Any) -> None:
-    page = Page()
-    async with running(reactor, site(page)) as (reloads, made):
-        client = await made.connect()
+async def test_dataThatWasNotReadYetKeepsAConnectionOpen() -> None:
+    async with browsing() as (page, reloads, client):
         assert reloads._generations is not None
         connections = reloads._generations.current.resources.connections
-        await until(reactor, lambda: connections)
+        await until(lambda: connections)
         (connection,) = connections
         connection.stopReading()
         client.send(REQUEST)
-        await turn(reactor)
-        ended = reloads.stopService()
-        await sleep(reactor, LONG)
-        connection.startReading()
-        await page.answer(reactor)
-        assert b"Connection: close" in await response(reactor, client)
-        await ended
+        async with stopping(reloads):
+            connection.startReading()
+            await lastAnswer(page, client)
 
 
 PROXY = b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n"
@@ -145,116 +127,83 @@ def hiding(wrapped: Factory) -> WrappingFactory:
     ("wrap", "begin"), [(HAProxyWrappingFactory, PROXY), (hiding, REQUEST)]
 )
 @inReactor
-async def test_aLayerThatBuffersKeepsAConnectionOpen(
-    reactor: Any, wrap: Any, begin: bytes
-) -> None:
-    page = Page()
-    async with running(reactor, site(page, wrap)) as (reloads, made):
-        client = await made.connect()
+async def test_aLayerThatBuffersKeepsAConnectionOpen(wrap: Any, begin: bytes) -> None:
+    async with browsing(wrap) as (page, reloads, client):
         client.send(begin[:20])
-        await turn(reactor)
-        ended = reloads.stopService()
-        await sleep(reactor, LONG)
-        client.send(begin[20:] + (REQUEST if begin == PROXY else b""))
-        await page.answer(reactor)
-        assert b"200 OK" in await response(reactor, client)
-        reloads.cut()
-        await ended
+        async with stopping(reloads):
+            client.send(begin[20:] + (REQUEST if begin == PROXY else b""))
+            await page.answer()
+            assert b"200 OK" in await response(client)
+            reloads.cut()
 
 
 @pytest.mark.parametrize("wrap", [WrappingFactory, HAProxyWrappingFactory])
 @inReactor
-async def test_anIdleConnectionWithLayersIsClosed(reactor: Any, wrap: Any) -> None:
-    async with running(reactor, site(Page(), wrap)) as (reloads, made):
-        client = await made.connect()
+async def test_anIdleConnectionWithLayersIsClosed(wrap: Any) -> None:
+    async with browsing(wrap) as (_, reloads, client):
         if wrap is HAProxyWrappingFactory:
             client.send(PROXY)
-        await turn(reactor)
+        await turn()
         await reloads.stopService()
-        await until(reactor, lambda: client.lost)
+        await until(lambda: client.lost)
 
 
 @overTLS
 @pytest.mark.parametrize("length", [1, 4, 5, 50, None])
 @inReactor
-async def test_anIncompleteHandshakeIsFinished(
-    reactor: Any, length: int | None, certificate: Path
-) -> None:
-    page = Page()
-    listen = secureSite(page, certificate.read_bytes())
-    async with running(reactor, listen) as (reloads, made):
-        client = await secureClient(reactor, made.port)
+async def test_anIncompleteHandshakeIsFinished(length: int | None, secure: Any) -> None:
+    async with secure() as (page, reloads, client):
         hello = client.hello()
         client.send(hello[:length])
-        await turn(reactor)
-        ended = reloads.stopService()
-        await sleep(reactor, LONG)
-        client.send(hello[len(hello[:length]) :])
-        await client.connect()
-        client.send(client.encrypt(REQUEST))
-        await page.answer(reactor)
-        assert b"Connection: close" in await client.receive(b"0\r\n\r\n")
-        await ended
+        async with stopping(reloads):
+            client.send(hello[len(hello[:length]) :])
+            await client.connect()
+            client.send(client.encrypt(REQUEST))
+            await page.answer()
+            assert b"Connection: close" in await client.receive(b"0\r\n\r\n")
 
 
 @overTLS
 @pytest.mark.parametrize("length", [1, 5, 6, -1])
 @inReactor
-async def test_anIncompleteRecordIsAnswered(
-    reactor: Any, length: int, certificate: Path
-) -> None:
+async def test_anIncompleteRecordIsAnswered(length: int, secure: Any) -> None:
     """
     Also after a request that was answered.
     """
-    page = Page()
-    listen = secureSite(page, certificate.read_bytes())
-    async with running(reactor, listen) as (reloads, made):
-        client = await secureClient(reactor, made.port)
+    async with secure() as (page, reloads, client):
         await client.connect()
         client.send(client.encrypt(REQUEST))
-        await page.answer(reactor)
+        await page.answer()
         await client.receive(b"0\r\n\r\n")
         record = client.encrypt(REQUEST)
         client.send(record[:length])
-        await turn(reactor)
-        ended = reloads.stopService()
-        await sleep(reactor, LONG)
-        client.send(record[length:])
-        await page.answer(reactor)
-        assert b"Connection: close" in await client.receive(b"0\r\n\r\n")
-        await ended
+        async with stopping(reloads):
+            client.send(record[length:])
+            await page.answer()
+            assert b"Connection: close" in await client.receive(b"0\r\n\r\n")
 
 
 @overTLS
 @pytest.mark.parametrize("progress", ["nothing", "handshake", "request"])
 @inReactor
-async def test_anIdleTLSConnectionIsClosed(
-    reactor: Any, progress: str, certificate: Path
-) -> None:
-    page = Page()
-    listen = secureSite(page, certificate.read_bytes())
-    async with running(reactor, listen) as (reloads, made):
-        client = await secureClient(reactor, made.port)
+async def test_anIdleTLSConnectionIsClosed(progress: str, secure: Any) -> None:
+    async with secure() as (page, reloads, client):
         if progress != "nothing":
             await client.connect()
         if progress == "request":
             client.send(client.encrypt(REQUEST))
-            await page.answer(reactor)
+            await page.answer()
             await client.receive(b"0\r\n\r\n")
-        await turn(reactor)
+        await turn()
         await reloads.stopService()
-        await until(reactor, lambda: client.client.lost)
+        await until(lambda: client.client.lost)
 
 
 @overTLS
 @pytest.mark.parametrize("part", ["preface", "frame", "headers"])
 @inReactor
-async def test_anIncompleteHTTP2RequestIsAnswered(
-    reactor: Any, part: str, http2: Any
-) -> None:
-    page = Page()
-    async with running(reactor, http2.listen(page)) as (reloads, made):
-        client = await http2(reactor, made)
+async def test_anIncompleteHTTP2RequestIsAnswered(part: str, http2: Any) -> None:
+    async with http2() as (page, reloads, client):
         request = client.request()
         begin = {
             "preface": request[:5],
@@ -263,14 +212,11 @@ async def test_anIncompleteHTTP2RequestIsAnswered(
         }[part]
         end = request[len(begin) :] if part != "headers" else CONTINUATION
         client.send(begin)
-        await turn(reactor)
-        ended = reloads.stopService()
-        await sleep(reactor, LONG)
-        client.send(end)
-        await page.answer(reactor)
-        await client.receive(lambda: client.ended)
-        assert client.statuses == {1: b"200"}
-        await ended
+        async with stopping(reloads):
+            client.send(end)
+            await page.answer()
+            await client.receive(lambda: client.ended)
+            assert client.statuses == {1: b"200"}
 
 
 #: The end of the headers of the first stream, without any more of them.
@@ -289,12 +235,10 @@ END_HEADERS = 4
 
 @overTLS
 @inReactor
-async def test_anIdleHTTP2ConnectionIsClosed(reactor: Any, http2: Any) -> None:
-    page = Page()
-    async with running(reactor, http2.listen(page)) as (reloads, made):
-        client = await http2(reactor, made)
+async def test_anIdleHTTP2ConnectionIsClosed(http2: Any) -> None:
+    async with http2() as (page, reloads, client):
         client.send(client.request())
-        await page.answer(reactor)
+        await page.answer()
         await client.receive(lambda: client.ended)
         stopped = reloads.stopService()
         await client.receive(lambda: client.lastStreams)
@@ -303,15 +247,12 @@ async def test_anIdleHTTP2ConnectionIsClosed(reactor: Any, http2: Any) -> None:
 
 
 @inReactor
-async def test_aProgramWithoutTLSNeedsNone(
-    reactor: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_aProgramWithoutTLSNeedsNone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "twisted.protocols.tls", raising=False)
-    async with running(reactor, site(Page())) as (reloads, made):
-        client = await made.connect()
-        await turn(reactor)
+    async with browsing() as (_, reloads, client):
+        await turn()
         await reloads.stopService()
-        await until(reactor, lambda: client.lost)
+        await until(lambda: client.lost)
 
 
 def test_privatePartsOfTwistedAreWhereTheyAreLookedFor() -> None:

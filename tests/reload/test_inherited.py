@@ -20,11 +20,11 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     serverFromString,
 )
-from twisted.logger import LogEvent, formatEvent
 from twisted.python.systemd import ListenFDs
 
 from tests.support.generations import NumberedFactory, connectTo, explode, start
 from tests.support.inreactor import inReactor
+from tests.support.observers import Logged
 from tests.support.ports import (
     numberAt,
 )
@@ -104,18 +104,18 @@ async def test_systemdsSocketsSurviveReloads(
         for _ in range(5):
             await reloads.reload()
         assert len(os.listdir("/proc/self/fd")) == before
-        client = await connectTo(reactor, ours.getsockname()[1])
+        client = await connectTo(ours.getsockname()[1])
         assert await client.line() == b"7"
         await client.end()
         await reloads.stopService()
-        await turn(reactor)
+        await turn()
         # systemd's own socket still listens, for the next start.
         assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
 
 
 @inReactor
 async def test_aStoppedServiceThatCannotListenAgainIsReported(
-    reactor: Any, given: list[int], logged: list[LogEvent]
+    reactor: Any, given: list[int], logged: Logged
 ) -> None:
     """
     A C{systemd:} endpoint listens only once.  A reload after it succeeds.
@@ -139,11 +139,11 @@ async def test_aStoppedServiceThatCannotListenAgainIsReported(
                 await reloads.reload()
         await reloads.reload()
         port = ours.getsockname()[1]
-        client = await connectTo(reactor, port)
+        client = await connectTo(port)
         assert await client.line() == b"3"
         await client.end()
         await reloads.stopService()
-        lines = [str(formatEvent(event)) for event in logged]
+        lines = logged.texts
         told = f"generation 1 no longer listens on tcp:127.0.0.1:{port}"
         assert lines.count(told) == 2
         failed = [line for line in lines if "not reloaded" in line]
@@ -175,9 +175,9 @@ async def test_systemdsUNIXSocketsKeepPathAndMode(
         start(reloads)
         await reloads.reload()
         endpoint = UNIXClientEndpoint(reactor, path)
-        assert await numberAt(endpoint, reactor) == b"2"
+        assert await numberAt(endpoint) == b"2"
         await reloads.stopService()
-        await turn(reactor)
+        await turn()
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o620
 
 
@@ -201,7 +201,7 @@ async def test_lateSystemdPortsAcceptUntilTheyAreOpenedAgain(
         async def numbers() -> list[bytes]:
             found = []
             for server in (first, second):
-                client = await connectTo(reactor, server.getsockname()[1])
+                client = await connectTo(server.getsockname()[1])
                 found.append(await client.line())
                 await client.end()
             return found
@@ -212,12 +212,12 @@ async def test_lateSystemdPortsAcceptUntilTheyAreOpenedAgain(
             for _ in range(10):
                 assert await numbers() == [b"%d" % number] * 2
             reloads.reload()
-            await turn(reactor)
+            await turn()
             # The old generation accepts until the new one listens.
             assert await numbers() == [b"%d" % number] * 2
         reloads.cut()
         await reloads.stopService()
-        await turn(reactor)
+        await turn()
 
 
 @inReactor
@@ -248,11 +248,11 @@ async def test_aDuplicateThatIsNotAdoptedIsClosed(
         for _ in range(3):
             with pytest.raises(ZeroDivisionError):
                 await reloads.reload()
-            await turn(reactor)
+            await turn()
         assert len(os.listdir("/proc/self/fd")) == before
         bad.clear()
         await reloads.stopService()
-        await turn(reactor)
+        await turn()
 
 
 @pytest.mark.parametrize("isShared", [False, True])

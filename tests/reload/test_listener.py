@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import CannotListenError
-from twisted.logger import LogEvent, formatEvent
 
 from tests.support import clients
 from tests.support.clients import fetch
 from tests.support.daemons import asInit
 from tests.support.generations import Client, NumberedDatagrams, connectTo
 from tests.support.inreactor import inReactor
+from tests.support.observers import Logged
 from tests.support.ports import (
     failingReloads,
     numberAt,
@@ -39,13 +39,6 @@ pytestmark = pytest.mark.usefixtures("withoutPause")
 OURS = str(os.getpid())
 
 
-def texts(logged: list[LogEvent]) -> list[str]:
-    """
-    Return the log's lines.
-    """
-    return [str(formatEvent(event)) for event in logged]
-
-
 @pytest.mark.parametrize("lock", ["stays", "goes", "none"])
 @pytest.mark.parametrize("stopFirst", [False, True])
 @inReactor
@@ -59,12 +52,13 @@ async def test_aReloadBindsARemovedPathAgain(
     path = str(tmp_path / "socket")
     link = path + ".lock"
 
-    async with running(
-        reactor, unixAt(path, 0o600, lock != "none"), stopFirst=stopFirst
-    ) as (reloads, _):
+    async with running(unixAt(path, 0o600, lock != "none"), stopFirst=stopFirst) as (
+        reloads,
+        _,
+    ):
         endpoint = UNIXClientEndpoint(reactor, path)
         for number in (b"1", b"2", b"3"):
-            old = await connectProtocol(endpoint, Client(reactor))
+            old = await connectProtocol(endpoint, Client())
             assert await old.line() == number
             os.unlink(path)
             if lock == "goes":
@@ -72,8 +66,8 @@ async def test_aReloadBindsARemovedPathAgain(
             ended = reloads.reload()
             if stopFirst:
                 await old.end()
-            await turn(reactor)
-            assert await numberAt(endpoint, reactor) == b"%d" % (int(number) + 1)
+            await turn()
+            assert await numberAt(endpoint) == b"%d" % (int(number) + 1)
             if not stopFirst:
                 assert await old.ask(b"still?") == b"still?"
                 await old.end()
@@ -85,17 +79,15 @@ async def test_aReloadBindsARemovedPathAgain(
 
 
 @inReactor
-async def test_pendingConnectionsOfARemovedPathAreServed(
-    reactor: Any, tmp_path: Path
-) -> None:
+async def test_pendingConnectionsOfARemovedPathAreServed(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
 
-    async with running(reactor, unixAt(path)) as (reloads, _):
+    async with running(unixAt(path)) as (reloads, _):
         with socket.socket(socket.AF_UNIX) as waiting:
             waiting.connect(path)
             os.unlink(path)
             ended = reloads.reload()
-            await turn(reactor)
+            await turn()
             assert waiting.recv(10) == b"1\n"
         await ended
 
@@ -103,7 +95,7 @@ async def test_pendingConnectionsOfARemovedPathAreServed(
 @pytest.mark.parametrize("datagrams", [False, True])
 @inReactor
 async def test_aReloadFailsWhereAnotherSocketHasThePath(
-    reactor: Any, datagrams: bool, tmp_path: Path
+    datagrams: bool, tmp_path: Path
 ) -> None:
     """
     The other socket stays.
@@ -111,7 +103,7 @@ async def test_aReloadFailsWhereAnotherSocketHasThePath(
     path = str(tmp_path / "socket")
 
     async with running(
-        reactor, unixDatagramsAt(path) if datagrams else unixAt(path, wantPID=1)
+        unixDatagramsAt(path) if datagrams else unixAt(path, wantPID=1)
     ) as (reloads, _):
         os.unlink(path)
         with socket.socket(socket.AF_UNIX) as other:
@@ -136,18 +128,16 @@ def unixDatagramsAt(path: str) -> Any:
 
 
 @inReactor
-async def test_aReloadBindsARemovedDatagramPathAgain(
-    reactor: Any, tmp_path: Path
-) -> None:
+async def test_aReloadBindsARemovedDatagramPathAgain(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
 
-    async with running(reactor, unixDatagramsAt(path), drain=0.01) as (reloads, _):
+    async with running(unixDatagramsAt(path), drain=0.01) as (reloads, _):
         os.unlink(path)
         await reloads.reload()
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             client.bind(b"")
             client.sendto(b"?", path)
-            await turn(reactor)
+            await turn()
             assert client.recv(100) == b"2\n"
     assert os.listdir(tmp_path) == []
 
@@ -155,17 +145,17 @@ async def test_aReloadBindsARemovedDatagramPathAgain(
 @pytest.mark.parametrize("datagrams", [False, True])
 @inReactor
 async def test_anOldPathCanBeRestoredDuringADrain(
-    reactor: Any, datagrams: bool, tmp_path: Path
+    datagrams: bool, tmp_path: Path
 ) -> None:
     first, second = str(tmp_path / "first"), str(tmp_path / "second")
     listen = unixDatagramsAt if datagrams else partial(unixAt, wantPID=1)
-    async with running(reactor, tcp, listen(first)) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
+    async with running(tcp, listen(first)) as (reloads, made):
+        client = await connectTo(made.ports[0].getHost().port)
         assert await client.line() == b"1"
         for path in (second, first, second):
             made.listens = [tcp, listen(path)]
             reloads.reload().addErrback(lambda failure: None)
-            await turn(reactor)
+            await turn()
             assert made.ports[1].getHost().name in (path, os.fsencode(path))
             assert [each for each in os.listdir(tmp_path) if "lock" not in each] == [
                 os.path.basename(path)
@@ -182,7 +172,7 @@ async def test_aFailedReloadKeepsTheLockOfARemovedPath(
     """
     path = str(tmp_path / "socket")
 
-    async with running(reactor, unixAt(path, wantPID=1), stopFirst=stopFirst) as (
+    async with running(unixAt(path, wantPID=1), stopFirst=stopFirst) as (
         reloads,
         made,
     ):
@@ -200,26 +190,24 @@ async def test_aFailedReloadKeepsTheLockOfARemovedPath(
         assert os.readlink(path + ".lock") == OURS
         made.listens = good
         await reloads.reload()
-        assert await numberAt(UNIXClientEndpoint(reactor, path), reactor) == b"3"
+        assert await numberAt(UNIXClientEndpoint(reactor, path)) == b"3"
     assert os.listdir(tmp_path) == []
 
 
 @inReactor
-async def test_aReloadWithoutFreeDescriptorsKeepsTheLock(
-    reactor: Any, tmp_path: Path
-) -> None:
+async def test_aReloadWithoutFreeDescriptorsKeepsTheLock(tmp_path: Path) -> None:
     """
     The path stays removed, wherever the reload has failed.
     """
     path = str(tmp_path / "socket")
 
-    async with running(reactor, unixAt(path, wantPID=1)) as (reloads, _):
+    async with running(unixAt(path, wantPID=1)) as (reloads, _):
         os.unlink(path)
         await reloads.reload()
         os.unlink(path)
         before = os.listdir("/proc/self/fd")
         failed = 0
-        async for _ in failingReloads(reactor, reloads):
+        async for _ in failingReloads(reloads):
             failed += 1
             assert os.listdir("/proc/self/fd") == before
             assert os.listdir(tmp_path) == ["socket.lock"]
@@ -230,7 +218,7 @@ async def test_aReloadWithoutFreeDescriptorsKeepsTheLock(
 
 @inReactor
 async def test_theLockOfAnotherProcessIsRespected(
-    reactor: Any, tmp_path: Path, logged: list[LogEvent]
+    tmp_path: Path, logged: Logged
 ) -> None:
     """
     It is not removed at the end either.
@@ -238,20 +226,20 @@ async def test_theLockOfAnotherProcessIsRespected(
     path = str(tmp_path / "socket")
     link = path + ".lock"
 
-    async with running(reactor, unixAt(path, wantPID=1)) as (reloads, _):
+    async with running(unixAt(path, wantPID=1)) as (reloads, _):
         os.unlink(path)
         os.unlink(link)
         os.symlink(str(os.getppid()), link)
         with pytest.raises(CannotListenError, match="Cannot acquire lock"):
             await reloads.reload()
     assert os.readlink(link) == str(os.getppid())
-    assert any(f"{link}' was not removed: Lock " in text for text in texts(logged))
+    assert logged.contains(f"{link}' was not removed: Lock ")
 
 
 @pytest.mark.parametrize("hasSocket", [False, True])
 @inReactor
 async def test_theLockOfAKilledProcessWithOurPidIsRemoved(
-    reactor: Any, hasSocket: bool, tmp_path: Path, logged: list[LogEvent]
+    reactor: Any, hasSocket: bool, tmp_path: Path, logged: Logged
 ) -> None:
     """
     As in a container, where the program always gets the same pid.
@@ -261,18 +249,16 @@ async def test_theLockOfAKilledProcessWithOurPidIsRemoved(
     if hasSocket:
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(path)
-    async with running(reactor, unixAt(path, wantPID=1)):
-        assert await numberAt(UNIXClientEndpoint(reactor, path), reactor) == b"1"
+    async with running(unixAt(path, wantPID=1)):
+        assert await numberAt(UNIXClientEndpoint(reactor, path)) == b"1"
     assert os.listdir(tmp_path) == []
     why = f"its process, pid {OURS}, has ended"
-    assert f"removed the lock '{path}.lock': {why}" in texts(logged)
+    assert f"removed the lock '{path}.lock': {why}" in logged.texts
 
 
 @pytest.mark.parametrize("place", ["file", "served socket"])
 @inReactor
-async def test_anotherFileThanALeftSocketStays(
-    reactor: Any, place: str, tmp_path: Path
-) -> None:
+async def test_anotherFileThanALeftSocketStays(place: str, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     os.symlink(OURS, f"{path}.lock")
     with socket.socket(socket.AF_UNIX) as other:
@@ -282,33 +268,31 @@ async def test_anotherFileThanALeftSocketStays(
             other.bind(str(path))
             other.listen()
         with pytest.raises(CannotListenError):
-            async with running(reactor, unixAt(str(path), wantPID=1)):
+            async with running(unixAt(str(path), wantPID=1)):
                 raise AssertionError("it listens")
     assert path.exists()
 
 
 @inReactor
-async def test_twoPortsOfAProcessCannotHaveOnePath(
-    reactor: Any, tmp_path: Path
-) -> None:
+async def test_twoPortsOfAProcessCannotHaveOnePath(tmp_path: Path) -> None:
     """
     Also if the path was removed.
     """
     path = str(tmp_path / "socket")
     listen = unixAt(path, wantPID=1)
-    async with running(reactor, listen):
+    async with running(listen):
         os.unlink(path)
         with pytest.raises(CannotListenError, match="Cannot acquire lock"):
-            async with running(reactor, listen):
+            async with running(listen):
                 raise AssertionError("it listens")
 
 
 @inReactor
-async def test_aFileThatIsNoLockStays(reactor: Any, tmp_path: Path) -> None:
+async def test_aFileThatIsNoLockStays(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     Path(path + ".lock").touch()
     with pytest.raises(OSError, match="Invalid argument"):
-        async with running(reactor, unixAt(path, wantPID=1)):
+        async with running(unixAt(path, wantPID=1)):
             raise AssertionError("it listens")
     assert os.listdir(tmp_path) == ["socket.lock"]
 
@@ -328,16 +312,16 @@ def test_aContainerStartsAgainAfterSIGKILL(tmp_path: Path) -> None:
 
 @inReactor
 async def test_aStopLogsThatThePathWasRemovedBefore(
-    reactor: Any, tmp_path: Path, logged: list[LogEvent]
+    tmp_path: Path, logged: Logged
 ) -> None:
     path = str(tmp_path / "socket")
 
-    async with running(reactor, unixAt(path, wantPID=1)) as (_, _):
+    async with running(unixAt(path, wantPID=1)) as (_, _):
         os.unlink(path)
         os.unlink(path + ".lock")
     why = "was not removed: it does not lead to our socket any more"
-    assert f"{path!r} {why}" in texts(logged)
-    assert any(".lock' was not removed: [Errno 2]" in text for text in texts(logged))
+    assert f"{path!r} {why}" in logged.texts
+    assert logged.contains(".lock' was not removed: [Errno 2]")
 
 
 @contextmanager
@@ -357,9 +341,7 @@ def asNobody(directory: Path) -> Iterator[None]:
         directory.chmod(0o700)
 
 
-def test_aPathThatCannotBeExaminedCountsAsOurs(
-    tmp_path: Path, logged: list[LogEvent]
-) -> None:
+def test_aPathThatCannotBeExaminedCountsAsOurs(tmp_path: Path, logged: Logged) -> None:
     """
     Reloads go on after root was given up; the path stays at the end.
     """
@@ -374,4 +356,4 @@ def test_aPathThatCannotBeExaminedCountsAsOurs(
                 path.changeMode(0o600)
             path.remove()
         assert path.isOurs
-    assert any("was not removed: [Errno 13]" in text for text in texts(logged))
+    assert logged.contains("was not removed: [Errno 13]")

@@ -103,7 +103,7 @@ async def reloaded(reactor: Any, clock: Clock) -> tuple[ReloadService, list[str]
     start(reloads)
     reloads._pace._reactor = clock
     await reloads.reload()
-    await turn(reactor)
+    await turn()
     reloads.addObserver(noting("before"), noting("after"))
     return reloads, story
 
@@ -117,7 +117,7 @@ async def test_reloadsRestNineTimesAsLongAsTheyTake(reactor: Any) -> None:
     reloads, story = await reloaded(reactor, clock)
     deferreds = [reloads.reload() for _ in range(3)]
     clock.advance(0.17)
-    await turn(reactor)
+    await turn()
     assert story == []
     clock.advance(0.02)
     for deferred in deferreds:

@@ -23,7 +23,6 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.error import CannotListenError, MulticastJoinError
 from twisted.internet.protocol import DatagramProtocol
-from twisted.logger import LogEvent, formatEvent
 
 from tests.support import clients
 from tests.support.freeports import freePort
@@ -35,6 +34,7 @@ from tests.support.generations import (
     start,
 )
 from tests.support.inreactor import inReactor
+from tests.support.observers import Logged
 from tests.support.ports import (
     Listen,
     PortFactory,
@@ -60,11 +60,11 @@ def tcp6(reactor: Any, number: int) -> Any:
 
 
 @inReactor
-async def test_anyFreePortStaysTheSameAfterAReload(reactor: Any) -> None:
+async def test_anyFreePortStaysTheSameAfterAReload() -> None:
     """
     Ports get their sockets again in the order in which they were opened.
     """
-    async with running(reactor, tcp, tcp, tcp6) as (reloads, made):
+    async with running(tcp, tcp, tcp6) as (reloads, made):
         before = [port.getHost() for port in made.ports]
         await reloads.reload()
         assert [port.getHost() for port in made.ports] == before
@@ -74,12 +74,12 @@ async def test_anyFreePortStaysTheSameAfterAReload(reactor: Any) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @inReactor
 async def test_aReloadKeepsAnIPv6Port(reactor: Any, kind: str) -> None:
-    async with running(reactor, tcp6) as (reloads, made):
+    async with running(tcp6) as (reloads, made):
         port = made.ports[0].getHost().port
         endpoint = TCP6ClientEndpoint(reactor, "::1", port)
-        assert await numberAt(endpoint, reactor) == b"1"
+        assert await numberAt(endpoint) == b"1"
         await reloads.reload()
-        assert await numberAt(endpoint, reactor) == b"2"
+        assert await numberAt(endpoint) == b"2"
 
 
 @inReactor
@@ -92,10 +92,10 @@ async def test_aReloadKeepsPathModeAndLockOfAUNIXSocket(
     path = str(tmp_path / "socket")
     endpointOf = lambda reactor: UNIXClientEndpoint(reactor, path)  # noqa: E731
 
-    async with running(reactor, unixAt(path, 0o600, 1)) as (reloads, made):
+    async with running(unixAt(path, 0o600, 1)) as (reloads, made):
         inode = os.stat(path).st_ino
         for number in (b"1", b"2", b"3"):
-            assert await numberAt(endpointOf(reactor), reactor) == number
+            assert await numberAt(endpointOf(reactor)) == number
             assert os.stat(path).st_ino == inode
             assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
             assert os.readlink(path + ".lock") == str(os.getpid())
@@ -112,9 +112,9 @@ async def test_aReloadKeepsPathModeAndLockOfAUNIXSocket(
 async def test_aReloadKeepsAnAbstractUNIXSocket(reactor: Any) -> None:
     name = f"\0txsignalfd-{os.getpid()}"
 
-    async with running(reactor, unixAt(name)) as (reloads, _):
+    async with running(unixAt(name)) as (reloads, _):
         await reloads.reload()
-        assert await numberAt(UNIXClientEndpoint(reactor, name), reactor) == b"2"
+        assert await numberAt(UNIXClientEndpoint(reactor, name)) == b"2"
 
 
 class Datagrams(DatagramProtocol):
@@ -155,7 +155,7 @@ async def test_reloadsLoseNoDatagram(
     """
     monkeypatch.setattr(generation, "ANSWERS", 1000)
 
-    async with running(reactor, listen, drain=1000) as (reloads, made):
+    async with running(listen, drain=1000) as (reloads, made):
         client = Datagrams()
         port = reactor.listenUDP(0, client, interface="127.0.0.1")
         where = made.ports[0].getHost()
@@ -164,10 +164,10 @@ async def test_reloadsLoseNoDatagram(
             port.write(b"?", (where.host, where.port))
             ended = reloads.reload()
             port.write(b"?", (where.host, where.port))
-            await turn(reactor)
+            await turn()
         assert not ended.called
         assert made.ports[0].getHost() == where
-        await until(reactor, lambda: len(client.received) == 20)
+        await until(lambda: len(client.received) == 20)
         assert client.received[-1] == b"11\n"
         await port.stopListening()
 
@@ -189,27 +189,25 @@ def at(kind: str, port: int) -> Listen:
 
 @pytest.mark.parametrize("transport", ["tcp", "udp", "multicast"])
 @inReactor
-async def test_anOldAddressCanBeRestoredDuringADrain(
-    reactor: Any, transport: str
-) -> None:
+async def test_anOldAddressCanBeRestoredDuringADrain(transport: str) -> None:
     """
     The first generation still has a connection, and with it its sockets.
     """
     kind = socket.SOCK_STREAM if transport == "tcp" else socket.SOCK_DGRAM
     first, second = (freePort(kind=kind) for _ in range(2))
-    async with running(reactor, tcp, at(transport, first)) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
+    async with running(tcp, at(transport, first)) as (reloads, made):
+        client = await connectTo(made.ports[0].getHost().port)
         assert await client.line() == b"1"
         for number, port in enumerate((second, first, second), 2):
             made.listens = [tcp, at(transport, port)]
             reloads.reload().addErrback(lambda failure: None)
-            await turn(reactor)
+            await turn()
             assert len(reloads.describe()) > 1
-            assert await answerOf(reactor, kind, port) == b"%d\n" % number
+            assert await answerOf(kind, port) == b"%d\n" % number
         assert await client.ask(b"still?") == b"still?"
 
 
-async def answerOf(reactor: Any, kind: int, port: int) -> bytes:
+async def answerOf(kind: int, port: int) -> bytes:
     """
     Return the number of the generation that answers at a port.
     """
@@ -217,7 +215,7 @@ async def answerOf(reactor: Any, kind: int, port: int) -> bytes:
         client.connect(("127.0.0.1", port))
         client.setblocking(False)
         client.send(b"?")
-        await until(reactor, lambda: select.select([client], [], [], 0)[0])
+        await until(lambda: select.select([client], [], [], 0)[0])
         return client.recv(100).split(b"?")[0]
 
 
@@ -272,7 +270,7 @@ async def test_aMulticastGroupIsLeftByItsLastMember(reactor: Any) -> None:
 
         return grouped
 
-    async with running(reactor, listen(first, second), drain=0.01) as (
+    async with running(listen(first, second), drain=0.01) as (
         reloads,
         made,
     ):
@@ -309,7 +307,6 @@ async def test_aReloadKeepsThePathOfAUNIXDatagramSocket(
     path, ours = str(tmp_path / "socket"), str(tmp_path / "client")
 
     async with running(
-        reactor,
         lambda reactor, number: reactor.listenUNIXDatagram(
             path, NumberedDatagrams(number)
         ),
@@ -322,7 +319,7 @@ async def test_aReloadKeepsThePathOfAUNIXDatagramSocket(
             client.setblocking(False)
             client.bind(ours)
             client.sendto(b"?", path)
-            await turn(reactor)
+            await turn()
             assert client.recv(100) == b"2\n"
     assert os.listdir(tmp_path) == ["client"]
 
@@ -343,15 +340,15 @@ async def test_aServiceMayMakeItsSocketsByReusePort(reactor: Any) -> None:
             factory = NumberedFactory(number)
             return reactor.adoptStreamPort(made.fileno(), socket.AF_INET, factory)
 
-    async with running(reactor, adopt) as (reloads, _):
-        held = await connectTo(reactor, port)
+    async with running(adopt) as (reloads, _):
+        held = await connectTo(port)
         assert await held.line() == b"1"
         ended = reloads.reload()
         assert [line.split()[-1] for line in reloads.describe()] == [
             f"tcp:127.0.0.1:{port}"
         ] * 2
         for _ in range(30):
-            client = await connectTo(reactor, port)
+            client = await connectTo(port)
             assert await client.line() == b"2"
             await client.end()
         assert await held.ask(b"are you there?") == b"are you there?"
@@ -364,9 +361,9 @@ async def test_aPortThatIsNoLongerConfiguredRefuses(reactor: Any) -> None:
     """
     Its open connections go on, and newly configured ports are open.
     """
-    async with running(reactor, tcp, udp, drain=5) as (reloads, made):
+    async with running(tcp, udp, drain=5) as (reloads, made):
         gone, _ = (port.getHost().port for port in made.ports)
-        client = await connectTo(reactor, gone)
+        client = await connectTo(gone)
         assert await client.line() == b"1"
         made.listens = [tcp6]
         ended = reloads.reload()
@@ -375,7 +372,7 @@ async def test_aPortThatIsNoLongerConfiguredRefuses(reactor: Any) -> None:
         assert await client.ask(b"still?") == b"still?"
         (new,) = made.ports
         endpoint = TCP6ClientEndpoint(reactor, "::1", new.getHost().port)
-        assert await numberAt(endpoint, reactor) == b"2"
+        assert await numberAt(endpoint) == b"2"
         await client.end()
         await ended
 
@@ -415,7 +412,7 @@ async def test_aFailedListenLeavesNothingOpen(
             # Twisted replaces a socket that another process left, but no file.
             os.unlink(path)
             Path(path).touch()
-        reloads = ReloadService(PortFactory(reactor, listens[place]), reactor=reactor)
+        reloads = ReloadService(PortFactory(listens[place]), reactor=reactor)
         with pytest.raises(CannotListenError):
             start(reloads)
     assert os.path.lexists(path + ".lock") == (place == "lock")
@@ -430,7 +427,7 @@ async def test_aFactoryThatFailsToStartLeavesNothingOpen(reactor: Any) -> None:
 
     before = len(os.listdir("/proc/self/fd"))
     reloads = ReloadService(
-        PortFactory(reactor, lambda reactor, number: reactor.listenTCP(0, Bad(1))),
+        PortFactory(lambda reactor, number: reactor.listenTCP(0, Bad(1))),
         reactor=reactor,
     )
     with pytest.raises(ZeroDivisionError) as raised:
@@ -444,11 +441,11 @@ async def test_aPortCanBeClosedByItsService(reactor: Any) -> None:
     """
     It refuses immediately, and not at the next reload.
     """
-    async with running(reactor, tcp) as (reloads, _):
+    async with running(tcp) as (reloads, _):
         await reloads.reload()
         passing = tcp(reactor, 5)
         number = passing.getHost().port
-        client = await connectTo(reactor, number)
+        client = await connectTo(number)
         assert await client.line() == b"5"
         await passing.stopListening()
         with socket.socket() as other:
@@ -461,7 +458,7 @@ async def test_anUnownedPortIsShared(reactor: Any) -> None:
     """
     The new generation listens where a port was opened after the start.
     """
-    async with running(reactor) as (reloads, made):
+    async with running() as (reloads, made):
         with socket.create_server(("127.0.0.1", 0)) as free:
             number = free.getsockname()[1]
         other = tcp(reactor, 1)
@@ -474,7 +471,7 @@ async def test_anUnownedPortIsShared(reactor: Any) -> None:
         await reloads.reload()
         await late.stopListening()
         await other.stopListening()
-        client = await connectTo(reactor, number)
+        client = await connectTo(number)
         assert await client.line() == b"2"
         await client.end()
 
@@ -489,7 +486,7 @@ async def test_connectionsToALatePortThatIsNotOpenedAreClosed(
     """
     monkeypatch.setattr(succession, "LATE", 0.1)
 
-    async with running(reactor, tcp, stopFirst=True, drain=drain, alone=True) as (
+    async with running(tcp, stopFirst=True, drain=drain, alone=True) as (
         reloads,
         _,
     ):
@@ -505,7 +502,7 @@ async def test_connectionsToALatePortThatIsNotOpenedAreClosed(
             if drain == 1000:
                 reloads.cut()
                 await reloads.stopService()
-            await until(reactor, lambda: select.select([waiting], [], [], 0)[0])
+            await until(lambda: select.select([waiting], [], [], 0)[0])
             assert waiting.recv(1) == b""
         with socket.socket() as other:
             assert other.connect_ex(where) != 0
@@ -517,25 +514,25 @@ async def test_aLatePortAcceptsUntilTheNewGenerationOpensIt(reactor: Any) -> Non
     """
     Its open connections go on, also those of a temporary port.
     """
-    async with running(reactor, alone=True) as (reloads, _):
+    async with running(alone=True) as (reloads, _):
         with socket.create_server(("127.0.0.1", 0)) as free:
             number = free.getsockname()[1]
         listen = partial(reactor.listenTCP, number, interface="127.0.0.1")
         listen(NumberedFactory(1))
         passing = tcp(reactor, 9)
-        client = await connectTo(reactor, number)
+        client = await connectTo(number)
         assert await client.line() == b"1"
         ended = reloads.reload()
-        await turn(reactor)
-        other = await connectTo(reactor, number)
+        await turn()
+        other = await connectTo(number)
         assert await other.line() == b"1"
         listen(NumberedFactory(2))
         for connection in (client, other):
             assert await connection.ask(b"still") == b"still"
-        new = await connectTo(reactor, number)
+        new = await connectTo(number)
         assert await new.line() == b"2"
         # A temporary port stays open for the connections of its generation.
-        data = await connectTo(reactor, passing.getHost().port)
+        data = await connectTo(passing.getHost().port)
         assert await data.line() == b"9"
         for connection in (client, other, data):
             assert not ended.called
@@ -550,15 +547,15 @@ async def test_aLatePortMayBeClosedByItsService(reactor: Any) -> None:
     The new generation opens it with a new socket.
     """
     listen = at("tcp", freePort())
-    async with running(reactor, tcp, alone=True) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
+    async with running(tcp, alone=True) as (reloads, made):
+        client = await connectTo(made.ports[0].getHost().port)
         await client.line()
         late = listen(reactor, 1)
         reloads.reload().addErrback(lambda failure: None)
-        await turn(reactor)
+        await turn()
         await late.stopListening()
         port = listen(reactor, 2).getHost().port
-        assert await answerOf(reactor, socket.SOCK_STREAM, port) == b"2\n"
+        assert await answerOf(socket.SOCK_STREAM, port) == b"2\n"
 
 
 @pytest.mark.parametrize("drain", [0, 0.05, 0.2])
@@ -571,12 +568,12 @@ async def test_aLatePortThatIsNotOpenedAgainIsClosed(
     """
     monkeypatch.setattr(succession, "LATE", 0.1)
 
-    async with running(reactor, drain=drain, alone=True) as (reloads, _):
+    async with running(drain=drain, alone=True) as (reloads, _):
         with socket.create_server(("127.0.0.1", 0)) as free:
             number = free.getsockname()[1]
         reactor.listenTCP(number, NumberedFactory(1), interface="127.0.0.1")
         await reloads.reload()
-        await until(reactor, lambda: not clients.canConnect(clients.tcp(number)))
+        await until(lambda: not clients.canConnect(clients.tcp(number)))
 
 
 @pytest.mark.parametrize("drain", [0, 0.05])
@@ -587,7 +584,7 @@ async def test_connectionsWaitUntilALatePortIsOpened(
     """
     They wait also when the old generation has stopped.
     """
-    async with running(reactor, drain=drain, alone=True) as (reloads, _):
+    async with running(drain=drain, alone=True) as (reloads, _):
         with socket.create_server(("127.0.0.1", 0)) as free:
             where = free.getsockname()
         listen = partial(reactor.listenTCP, where[1], interface=where[0])
@@ -596,10 +593,10 @@ async def test_connectionsWaitUntilALatePortIsOpened(
             await reloads.reload()
             assert len(reloads.describe()) == 1
             with socket.create_connection(where) as waiting:
-                await turn(reactor)
+                await turn()
                 assert not _isReadable(waiting)
                 listen(NumberedFactory(number))
-                await until(reactor, lambda: _isReadable(waiting))
+                await until(lambda: _isReadable(waiting))
                 assert waiting.recv(10) == b"%d\n" % number
         # The deadline of the old sockets does not close the new port.
         assert reloads._generations is not None
@@ -607,16 +604,14 @@ async def test_connectionsWaitUntilALatePortIsOpened(
         assert handovers
         for handover in handovers:
             makeDue(handover._deadline)
-        await until(reactor, lambda: not handovers)
-        client = await connectTo(reactor, where[1])
+        await until(lambda: not handovers)
+        client = await connectTo(where[1])
         assert await client.line() == b"3"
         await client.end()
 
 
 @inReactor
-async def test_aConnectionThatFailsToCloseIsLogged(
-    reactor: Any, logged: list[LogEvent]
-) -> None:
+async def test_aConnectionThatFailsToCloseIsLogged(logged: Logged) -> None:
     """
     The other connections are closed.
     """
@@ -625,17 +620,17 @@ async def test_aConnectionThatFailsToCloseIsLogged(
         def abortConnection(self) -> None:
             raise ZeroDivisionError
 
-    async with running(reactor, tcp) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
+    async with running(tcp) as (reloads, made):
+        client = await connectTo(made.ports[0].getHost().port)
         assert await client.line() == b"1"
         assert reloads._generations is not None
         current = reloads._generations.current
         stubborn = Stubborn()
         current.resources.opened(stubborn)
         current.cut()
-        await until(reactor, lambda: client.lost)
+        await until(lambda: client.lost)
         current.resources.ended(stubborn)
-    assert any("has failed" in str(formatEvent(event)) for event in logged)
+    assert logged.contains("has failed")
 
 
 @inReactor
@@ -643,9 +638,9 @@ async def test_aSuspendedPortCannotBeResumed(reactor: Any) -> None:
     """
     A factory may pause and resume its port to limit its connections.
     """
-    async with running(reactor, tcp) as (reloads, made):
+    async with running(tcp) as (reloads, made):
         (old,) = made.ports
-        client = await connectTo(reactor, old.getHost().port)
+        client = await connectTo(old.getHost().port)
         assert await client.line() == b"1"
         ended = reloads.reload()
         old.startReading()
@@ -667,7 +662,7 @@ async def test_aProgramMayWrapTheReactorsMethods(reactor: Any) -> None:
         return own(*args, **keywords)
 
     reactor.listenTCP = listenTCP
-    reloads = ReloadService(PortFactory(reactor), reactor=reactor)
+    reloads = ReloadService(PortFactory(), reactor=reactor)
     start(reloads)
     assert reactor.listenTCP != listenTCP
     ours = reactor.listenUDP
@@ -679,12 +674,12 @@ async def test_aProgramMayWrapTheReactorsMethods(reactor: Any) -> None:
 
 
 @inReactor
-async def test_waitingForAGenerationCanBeCancelled(reactor: Any) -> None:
+async def test_waitingForAGenerationCanBeCancelled() -> None:
     """
     Other callers still get the end of the generation and of its connections.
     """
-    async with running(reactor, tcp) as (reloads, made):
-        client = await connectTo(reactor, made.ports[0].getHost().port)
+    async with running(tcp) as (reloads, made):
+        client = await connectTo(made.ports[0].getHost().port)
         await client.line()
         succession = reloads._generations
         assert succession is not None
@@ -710,19 +705,19 @@ async def test_aReloadWithoutFreeDescriptorsLeavesNothingOpen(
     """
     path = str(tmp_path / "socket")
 
-    async with running(reactor, tcp) as (reloads, made):
+    async with running(tcp) as (reloads, made):
         await reloads.reload()
         port = made.ports[0].getHost().port
         made.listens += [tcp6, udp, unixAt(path, wantPID=1)]
         before = os.listdir("/proc/self/fd")
         readers = len(reactor.getReaders())
         failed = 0
-        async for _ in failingReloads(reactor, reloads):
+        async for _ in failingReloads(reloads):
             failed += 1
             assert os.listdir("/proc/self/fd") == before
             assert len(reactor.getReaders()) == readers
             assert os.listdir(tmp_path) == []
-            client = await connectTo(reactor, port)
+            client = await connectTo(port)
             assert await client.line() == b"2"
             await client.end()
         assert failed > 5
@@ -733,16 +728,14 @@ def _isReadable(client: socket.socket) -> bool:
 
 
 @inReactor
-async def test_manyConnectionsCanWaitWhileAServiceRestarts(
-    reactor: Any, tmp_path: Path
-) -> None:
+async def test_manyConnectionsCanWaitWhileAServiceRestarts(tmp_path: Path) -> None:
     """
     A UNIX socket would refuse those beyond its own queue.
     """
     path = str(tmp_path / "socket")
     waiting: list[socket.socket] = []
 
-    async with running(reactor, unixAt(path), udp, stopFirst=True, drain=0.01) as (
+    async with running(unixAt(path), udp, stopFirst=True, drain=0.01) as (
         reloads,
         made,
     ):
@@ -757,8 +750,8 @@ async def test_manyConnectionsCanWaitWhileAServiceRestarts(
         assert reloads._generations is not None
         reloads._generations._factory = factory
         await reloads.reload()
-        await turn(reactor)
+        await turn()
         with ExitStack() as stack:
             for client in map(stack.enter_context, waiting):
-                await until(reactor, partial(_isReadable, client))
+                await until(partial(_isReadable, client))
                 assert client.recv(10) == b"2\n"

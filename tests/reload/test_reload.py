@@ -25,7 +25,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import LogEvent, LogLevel, formatEvent
+from twisted.logger import LogLevel, formatEvent
 from zope.interface.verify import verifyObject
 
 from tests.support.clients import tcp
@@ -40,9 +40,9 @@ from tests.support.generations import (
     servedBy,
     serving,
     start,
-    texts,
 )
 from tests.support.inreactor import inEveryReactor, inReactor
+from tests.support.observers import Logged
 from tests.support.reactors import newReactor, runReactor, turn, until, untilLength
 from txsignalfd import NotServing, Reload, ReloadService, SignalService
 from txsignalfd._reload import generations
@@ -55,11 +55,11 @@ def test_aReloadServiceIsAService() -> None:
 
 
 @inEveryReactor
-async def test_theNewServiceServesWhileTheOldOneDrains(reactor: Any) -> None:
+async def test_theNewServiceServesWhileTheOldOneDrains() -> None:
     """
     Both have the same port, although any free port was requested.
     """
-    async with serving(reactor) as (reloads, factory):
+    async with serving() as (reloads, factory):
         old = await factory.connect()
         assert await old.line() == b"1"
         port = factory.services[0].port.getHost()
@@ -86,7 +86,7 @@ async def test_aReloadMayBeRequestedBeforeTheStart(reactor: Any) -> None:
     """
     It follows the start; a stop before the start does nothing.
     """
-    factory = ServiceFactory(reactor)
+    factory = ServiceFactory()
     reloads = ReloadService(factory, reactor=reactor)
     await reloads.stopService()
     reloaded = reloads.reload()
@@ -98,17 +98,17 @@ async def test_aReloadMayBeRequestedBeforeTheStart(reactor: Any) -> None:
 
 @inReactor
 async def test_aStopRestoresTheReactor(reactor: Any) -> None:
-    async with serving(reactor):
+    async with serving():
         assert {"listenTCP", "adoptStreamPort"} <= set(vars(reactor))
     assert not {"listenTCP", "adoptStreamPort"} & set(vars(reactor))
 
 
 @inReactor
-async def test_connectionsDuringManyReloadsAreServed(reactor: Any) -> None:
+async def test_connectionsDuringManyReloadsAreServed() -> None:
     """
     Also those that wait in the listen queue during a reload.
     """
-    async with serving(reactor) as (reloads, factory):
+    async with serving() as (reloads, factory):
         for number in range(1, 20):
             connecting = Deferred.fromCoroutine(factory.connect())
             await reloads.reload()
@@ -118,8 +118,8 @@ async def test_connectionsDuringManyReloadsAreServed(reactor: Any) -> None:
 
 
 @inReactor
-async def test_manyReloadsLeaveNoDescriptorsAndNoGenerations(reactor: Any) -> None:
-    async with serving(reactor) as (reloads, _):
+async def test_manyReloadsLeaveNoDescriptorsAndNoGenerations() -> None:
+    async with serving() as (reloads, _):
         await reloads.reload()
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(20):
@@ -142,12 +142,12 @@ class Slow(Service):
 
 
 @inReactor
-async def test_callsDuringAReloadAreOneMoreReload(reactor: Any) -> None:
+async def test_callsDuringAReloadAreOneMoreReload() -> None:
     """
     Each caller waits for a reload that began after its call.
     """
     starts = Slow.starts = []
-    async with serving(reactor, Slow) as (reloads, _):
+    async with serving(Slow) as (reloads, _):
         duringStart = [reloads.reload(), reloads.reload()]
         assert len(starts) == 1
         starts[0].callback(None)
@@ -166,28 +166,28 @@ async def test_callsDuringAReloadAreOneMoreReload(reactor: Any) -> None:
 
 @inReactor
 async def test_signalsDuringAReloadAreOneMoreReload(
-    reactor: Any, logged: list[LogEvent]
+    reactor: Any, logged: Logged
 ) -> None:
     """
     The log names the requester, the duration and the outcome of each reload.
     """
     starts = Slow.starts = []
-    async with serving(reactor, Slow) as (reloads, _):
+    async with serving(Slow) as (reloads, _):
         signals = SignalService({SIGHUP: reloads.reload}, reactor=reactor)
         start(signals)
         starts[0].callback(None)
         os.kill(os.getpid(), SIGHUP)
-        await untilLength(reactor, starts, 2)
+        await untilLength(starts, 2)
         for _ in range(3):
             os.kill(os.getpid(), SIGHUP)
-            await turn(reactor)
+            await turn()
         starts[1].callback(None)
-        await untilLength(reactor, starts, 3)
+        await untilLength(starts, 3)
         starts[2].callback(None)
-        await turn(reactor)
+        await turn()
         assert len(starts) == 3
         signals.stopService()
-    lines = texts(logged)
+    lines = logged.texts
     (requested, _) = [line for line in lines if line.startswith("reloading: requested")]
     assert f"SIGHUP from pid {os.getpid()} (" in requested
     assert f"uid {os.getuid()}) by kill" in requested
@@ -211,7 +211,7 @@ class LateExplosive(Listening):
 @pytest.mark.parametrize("stopFirst", [False, True])
 @inReactor
 async def test_aReloadThatFailsChangesNothing(
-    reactor: Any, where: str, stopFirst: bool, logged: list[LogEvent]
+    reactor: Any, where: str, stopFirst: bool, logged: Logged
 ) -> None:
     """
     The old service goes on at the same port, and the next reload may succeed.
@@ -223,7 +223,7 @@ async def test_aReloadThatFailsChangesNothing(
         return reactor.listenTCP(0, NumberedFactory(99), interface="127.0.0.1")
 
     services = {"start": Explosive, "late start": LateExplosive}
-    async with serving(reactor, stopFirst=stopFirst) as (reloads, factory):
+    async with serving(stopFirst=stopFirst) as (reloads, factory):
         port = factory.address
         old = None if stopFirst else await factory.connect()
         service = services.get(where)
@@ -232,17 +232,17 @@ async def test_aReloadThatFailsChangesNothing(
             await reloads.reload()
         assert not any(port.connected for port in listened)
         assert len(reloads.describe()) == 1
-        assert await servedBy(reactor, port) == b"1"
+        assert await servedBy(port) == b"1"
         if old is not None:
             assert await old.line() == b"1"
             await old.end()
         factory.instead = None
         await reloads.reload()
-        assert await servedBy(reactor, port) == b"2"
+        assert await servedBy(port) == b"2"
     (failed,) = [event for event in logged if "not reloaded" in str(formatEvent(event))]
     assert "generation 1 serves on: " in str(formatEvent(failed))
     assert failed["log_failure"].check(ZeroDivisionError)
-    assert "generation 2 has ended" not in texts(logged)
+    assert "generation 2 has ended" not in logged.texts
 
 
 def forgetful() -> None:
@@ -263,7 +263,7 @@ async def test_aFactoryThatReturnsNothingIsNamed(reactor: Any, factory: Any) -> 
     why = f"{factory.__name__} at .* has made None, which is no IService"
     with pytest.raises(TypeError, match=why):
         start(ReloadService(factory, reactor=reactor))
-    async with serving(reactor, Service) as (reloads, _):
+    async with serving(Service) as (reloads, _):
         assert reloads._generations is not None
         reloads._generations._factory = factory
         with pytest.raises(TypeError, match=why):
@@ -272,23 +272,23 @@ async def test_aFactoryThatReturnsNothingIsNamed(reactor: Any, factory: Any) -> 
 
 
 @inReactor
-async def test_aFactoryThatReturnsTheSameServiceFails(reactor: Any) -> None:
+async def test_aFactoryThatReturnsTheSameServiceFails() -> None:
     """
     That service would be stopped with the old generation.
     """
-    made = ServiceFactory(reactor)
+    made = ServiceFactory()
     only = made()
-    async with serving(reactor, lambda: only) as (reloads, _):
+    async with serving(lambda: only) as (reloads, _):
         with pytest.raises(ValueError, match="the service that serves already"):
             await reloads.reload()
         assert await made.served() == b"1"
 
 
 @inReactor
-async def test_oneServiceMayBeStoppedAndStartedAgain(reactor: Any) -> None:
-    made = ServiceFactory(reactor)
+async def test_oneServiceMayBeStoppedAndStartedAgain() -> None:
+    made = ServiceFactory()
     only = made()
-    async with serving(reactor, lambda: only, stopFirst=True) as (reloads, _):
+    async with serving(lambda: only, stopFirst=True) as (reloads, _):
         await reloads.reload()
         assert await made.served() == b"1"
 
@@ -311,11 +311,11 @@ async def test_aFactoryMayReturnAnAwaitable(reactor: Any, wrap: Any) -> None:
     """
     Observers are called before and after the first start and each reload.
     """
-    made = ServiceFactory(reactor)
+    made = ServiceFactory()
     seen: list[tuple[str, int]] = []
 
     async def factory() -> Any:
-        await turn(reactor)
+        await turn()
         return made()
 
     reloads = ReloadService(lambda: wrap(factory()), reactor=reactor)
@@ -370,21 +370,19 @@ async def test_aFirstStartThatFailsRaisesAndLeavesNothing(
         start(reloads)
     assert not reloads.running
     assert "listenTCP" not in vars(reactor)
-    await until(reactor, lambda: not any(port.connected for port in ports))
-    await turn(reactor)
+    await until(lambda: not any(port.connected for port in ports))
+    await turn()
 
 
 @inReactor
-async def test_aFirstStartThatFailsLaterIsLogged(
-    reactor: Any, logged: list[LogEvent]
-) -> None:
+async def test_aFirstStartThatFailsLaterIsLogged(logged: Logged) -> None:
     """
     A reload may succeed then.
     """
-    made = ServiceFactory(reactor)
+    made = ServiceFactory()
     deferred: Deferred[Any] = Deferred()
     made.instead = lambda: deferred
-    async with serving(reactor, made) as (reloads, _):
+    async with serving(made) as (reloads, _):
         deferred.errback(ZeroDivisionError("no database"))
         assert reloads.describe() == [
             "generation 1 does not serve: 0 connections, no port"
@@ -392,7 +390,7 @@ async def test_aFirstStartThatFailsLaterIsLogged(
         made.instead = None
         await reloads.reload()
         assert await made.served() == b"1"
-    assert "the service could not start" in texts(logged)
+    assert "the service could not start" in logged.texts
 
 
 @inReactor
@@ -400,14 +398,14 @@ async def test_aStopRefusesNewConnectionsAndDrainsOpenOnes(reactor: Any) -> None
     """
     A reload is refused meanwhile; the service can be started again.
     """
-    factory = ServiceFactory(reactor)
+    factory = ServiceFactory()
     reloads = ReloadService(factory, reactor=reactor)
     start(reloads)
     client = await factory.connect()
     port = factory.address
     stopped = reloads.stopService()
     with pytest.raises(Refused):
-        await connectTo(reactor, port)
+        await connectTo(port)
     assert await client.line() == b"1"
     assert await client.ask(b"still") == b"still"
     assert not stopped.called
@@ -422,17 +420,17 @@ async def test_aStopRefusesNewConnectionsAndDrainsOpenOnes(reactor: Any) -> None
 
 
 @inReactor
-async def test_cutStopsAnOldGenerationAtOnce(reactor: Any) -> None:
-    async with serving(reactor) as (reloads, factory):
+async def test_cutStopsAnOldGenerationAtOnce() -> None:
+    async with serving() as (reloads, factory):
         client = await factory.connect()
         await client.line()
         reloads.reload()
         stopped = reloads.stopService()
-        await turn(reactor)
+        await turn()
         assert not stopped.called
         reloads.cut()
         await stopped
-        await until(reactor, lambda: client.lost)
+        await until(lambda: client.lost)
 
 
 @pytest.mark.parametrize(
@@ -440,16 +438,16 @@ async def test_cutStopsAnOldGenerationAtOnce(reactor: Any) -> None:
 )
 @inReactor
 async def test_connectionsAreClosedAfterTheirTimeLimit(
-    reactor: Any, argument: str, option: str, logged: list[LogEvent]
+    argument: str, option: str, logged: Logged
 ) -> None:
     limit: dict[str, Any] = {argument: 0.05}
-    async with serving(reactor, **limit) as (reloads, factory):
+    async with serving(**limit) as (reloads, factory):
         client = await factory.connect()
         assert await client.line() == b"1"
         await (reloads.reload() if argument == "drain" else reloads.stopService())
-        await until(reactor, lambda: client.lost)
+        await until(lambda: client.lost)
     closed = f"closed 1 connection that was still open after {option} (0.05 s)"
-    assert f"generation 1 has ended; {closed}" in texts(logged)
+    assert f"generation 1 has ended; {closed}" in logged.texts
 
 
 @inReactor
@@ -459,24 +457,24 @@ async def test_aClockThatIsSetForwardCutsNoConnection(
     """
     Time limits are measured by the monotonic clock.
     """
-    async with serving(reactor, drain=0.5) as (reloads, factory):
+    async with serving(drain=0.5) as (reloads, factory):
         client = await factory.connect()
         assert await client.line() == b"1"
         began = time.monotonic()
         reloaded = reloads.reload()
         monkeypatch.setattr(reactor, "seconds", lambda: time.time() + 20)
-        await turn(reactor)
+        await turn()
         assert await client.ask(b"still") == b"still"
         await reloaded
         assert time.monotonic() - began >= 0.5
 
 
 @inReactor
-async def test_aStopEndsAReload(reactor: Any, logged: list[LogEvent]) -> None:
+async def test_aStopEndsAReload(logged: Logged) -> None:
     """
     Also the one that was requested after it.
     """
-    async with serving(reactor) as (reloads, factory):
+    async with serving() as (reloads, factory):
         factory.instead = Deferred
         deferreds = reloads.reload(), reloads.reload()
         await reloads.stopService()
@@ -484,7 +482,7 @@ async def test_aStopEndsAReload(reactor: Any, logged: list[LogEvent]) -> None:
             with pytest.raises(NotServing):
                 await deferred
     text = "generation 1 does not serve any more: NotServing: the service is being"
-    assert any(text in line for line in texts(logged))
+    assert logged.contains(text)
     assert not any(event["log_level"] is LogLevel.critical for event in logged)
 
 
@@ -493,8 +491,8 @@ class Hanging(ServiceFactory):
     A factory whose second service is never made, or never starts.
     """
 
-    def __init__(self, reactor: Any, where: str) -> None:
-        super().__init__(reactor, freePort())
+    def __init__(self, where: str) -> None:
+        super().__init__(freePort())
         self.where = where
 
     def __call__(self) -> Any:
@@ -508,20 +506,18 @@ class Hanging(ServiceFactory):
 
 @pytest.mark.parametrize("where", ["factory", "start"])
 @inReactor
-async def test_pendingConnectionsAreServedWhenAStopEndsAReload(
-    reactor: Any, where: str
-) -> None:
+async def test_pendingConnectionsAreServedWhenAStopEndsAReload(where: str) -> None:
     """
     By the generation that has started.
     """
-    async with serving(reactor, Hanging(reactor, where)) as (reloads, factory):
+    async with serving(Hanging(where)) as (reloads, factory):
         reloaded = reloads.reload()
         with tcp(factory.port)() as client:
             stopped = reloads.stopService()
             client.setblocking(False)
             received = b""
             while not received:
-                await turn(reactor)
+                await turn()
                 with suppress(BlockingIOError):
                     received = client.recv(10)
             assert received == b"1\n"
@@ -535,8 +531,8 @@ class Obstinate(ServiceFactory):
     A factory, or services, that ignore their cancellation.
     """
 
-    def __init__(self, reactor: Any, where: str, isFirst: bool) -> None:
-        super().__init__(reactor, freePort())
+    def __init__(self, where: str, isFirst: bool) -> None:
+        super().__init__(freePort())
         self.where = where
         self.isFirst = isFirst
 
@@ -565,16 +561,16 @@ class Obstinate(ServiceFactory):
 @pytest.mark.parametrize("isFirst", [True, False])
 @inReactor
 async def test_aStartThatIgnoresItsCancellationIsStopped(
-    reactor: Any, where: str, isFirst: bool
+    where: str, isFirst: bool
 ) -> None:
-    factory = Obstinate(reactor, where, isFirst)
-    async with serving(reactor, factory) as (reloads, _):
+    factory = Obstinate(where, isFirst)
+    async with serving(factory) as (reloads, _):
         reloaded = reloads.reload()
         await reloads.stopService()
         with pytest.raises(NotServing):
             await reloaded
         with pytest.raises(Refused):
-            await connectTo(reactor, factory.port)
+            await connectTo(factory.port)
 
 
 @inReactor
@@ -609,14 +605,12 @@ async def test_aReloadThatAStopHasEndedDisturbsNoLaterStart(reactor: Any) -> Non
 
 
 @inReactor
-async def test_aStopEndsAFirstStartWithoutAnError(
-    reactor: Any, logged: list[LogEvent]
-) -> None:
-    async with serving(reactor, lambda: Deferred(lambda _: None)) as (reloads, _):
+async def test_aStopEndsAFirstStartWithoutAnError(logged: Logged) -> None:
+    async with serving(lambda: Deferred(lambda _: None)) as (reloads, _):
         await reloads.stopService()
         await reloads.stopService()
         assert reloads.describe() == []
-    assert not any(event.get("log_failure") for event in logged)
+    assert not logged.failures
 
 
 class Stubborn(Service):
@@ -633,37 +627,37 @@ class Stubborn(Service):
 
 @inReactor
 async def test_aServiceThatDoesNotStopDelaysNoReloadForEver(
-    reactor: Any, logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+    logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generations, "FLUSH", 0.01)
     stops = Stubborn.stops = []
-    async with serving(reactor, Stubborn, drain=0.01) as (reloads, _):
+    async with serving(Stubborn, drain=0.01) as (reloads, _):
         first, second = reloads.reload(), reloads.reload()
-        await untilLength(reactor, stops, 2)
+        await untilLength(stops, 2)
         assert not first.called
         for deferred in stops:
             deferred.callback(None)
         await first
         await second
         stopped = reloads.stopService()
-        await untilLength(reactor, stops, 3)
+        await untilLength(stops, 3)
         stops[-1].errback(ZeroDivisionError("it cannot"))
         await stopped
-    lines = texts(logged)
+    lines = logged.texts
     assert "generation 1 does not stop: no longer waiting for it" in lines
     assert any("has failed" in line for line in lines)
 
 
 @inReactor
-async def test_participantsChangeWithTheServiceOrNotAtAll(reactor: Any) -> None:
+async def test_participantsChangeWithTheServiceOrNotAtAll() -> None:
     story: list[str] = []
 
     async def prepareLater() -> Any:
-        await turn(reactor)
+        await turn()
         story.append("prepare later")
         return lambda: succeed(None), lambda: story.append("roll back later")
 
-    async with serving(reactor) as (reloads, factory):
+    async with serving() as (reloads, factory):
 
         def prepare() -> Any:
             story.append(f"prepare before {len(factory.services)}")
@@ -694,8 +688,8 @@ async def test_participantsChangeWithTheServiceOrNotAtAll(reactor: Any) -> None:
 
 
 @inReactor
-async def test_aParticipantThatReturnsNothingIsNamed(reactor: Any) -> None:
-    async with serving(reactor) as (reloads, factory):
+async def test_aParticipantThatReturnsNothingIsNamed() -> None:
+    async with serving() as (reloads, factory):
         reloads.addParticipant(forgetful)
         with pytest.raises(TypeError, match=r"forgetful at .* has returned None, and"):
             await reloads.reload()
@@ -703,22 +697,18 @@ async def test_aParticipantThatReturnsNothingIsNamed(reactor: Any) -> None:
 
 
 @inReactor
-async def test_aCommitOrRollbackThatFailsIsLogged(
-    reactor: Any, logged: list[LogEvent]
-) -> None:
-    async with serving(reactor) as (reloads, factory):
+async def test_aCommitOrRollbackThatFailsIsLogged(logged: Logged) -> None:
+    async with serving() as (reloads, factory):
         reloads.addParticipant(lambda: (explode, explode))
         await reloads.reload()
         factory.instead = explode
         with pytest.raises(ZeroDivisionError):
             await reloads.reload()
-    assert sum("explode" in line for line in texts(logged)) == 2
+    assert sum("explode" in line for line in logged.texts) == 2
 
 
 @inReactor
-async def test_aServiceThatCannotBeStartedAgainIsLogged(
-    reactor: Any, logged: list[LogEvent]
-) -> None:
+async def test_aServiceThatCannotBeStartedAgainIsLogged(logged: Logged) -> None:
     """
     With C{stopFirst}, when neither the new service nor the old one starts.  A
     later reload may succeed.
@@ -733,9 +723,9 @@ async def test_aServiceThatCannotBeStartedAgainIsLogged(
             self.started = True
             super().startService()
 
-    made = ServiceFactory(reactor)
+    made = ServiceFactory()
     made.instead = lambda: Once(made.listen)
-    async with serving(reactor, made, stopFirst=True) as (reloads, _):
+    async with serving(made, stopFirst=True) as (reloads, _):
         made.instead = explode
         with pytest.raises(ZeroDivisionError):
             await reloads.reload()
@@ -743,7 +733,7 @@ async def test_aServiceThatCannotBeStartedAgainIsLogged(
         made.instead = None
         await reloads.reload()
         assert await made.served() == b"1"
-    lines = texts(logged)
+    lines = logged.texts
     assert any("cannot be started again" in line for line in lines)
     (failed,) = [line for line in lines if "not reloaded" in line]
     assert "generation 1 does not serve any more: " in failed
@@ -755,7 +745,7 @@ async def test_withStopFirstTriggersFireWhenTheNewServiceServes(reactor: Any) ->
     The old service needs what they would stop, when it is started again.
     """
     ended: list[int] = []
-    made = ServiceFactory(reactor)
+    made = ServiceFactory()
 
     def factory() -> Any:
         service = made()
@@ -763,7 +753,7 @@ async def test_withStopFirstTriggersFireWhenTheNewServiceServes(reactor: Any) ->
         reactor.addSystemEventTrigger("after", "shutdown", ended.append, number)
         return explode() if number in (3, 5) else service
 
-    async with serving(reactor, factory, stopFirst=True) as (reloads, _):
+    async with serving(factory, stopFirst=True) as (reloads, _):
         await reloads.reload()
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
@@ -798,7 +788,7 @@ async def test_triggersFireWhenTheirGenerationEnds(reactor: Any, event: str) -> 
             thread.join()
         return Service()
 
-    async with serving(reactor, factory) as (reloads, _):
+    async with serving(factory) as (reloads, _):
         await reloads.reload()
         assert ended == [1]
         await reloads.reload()
@@ -860,7 +850,7 @@ async def test_triggersOfAnImportBelongToAllGenerations(
         importlib.import_module("importedOnce")
         return Service()
 
-    async with serving(reactor, factory) as (reloads, _):
+    async with serving(factory) as (reloads, _):
         await reloads.reload()
         assert ended == []
     monkeypatch.delitem(sys.modules, "importedOnce")
@@ -873,7 +863,7 @@ async def test_theReactorsThreadPoolBelongsToAllGenerations(reactor: Any) -> Non
             super().startService()
             return deferToThreadPool(reactor, reactor.getThreadPool(), int)
 
-    async with serving(reactor, Threaded) as (reloads, _):
+    async with serving(Threaded) as (reloads, _):
         for _ in range(3):
             await reloads.reload()
         assert reactor.getThreadPool().started
@@ -891,24 +881,22 @@ async def test_aDispatcherBelongsToAllGenerations(reactor: Any) -> None:
             {SIGUSR1: lambda info: received.append(1)}, reactor=reactor
         )
 
-    async with serving(reactor, factory) as (reloads, _):
+    async with serving(factory) as (reloads, _):
         await reloads.reload()
         os.kill(os.getpid(), SIGUSR1)
-        await untilLength(reactor, received, 1)
+        await untilLength(received, 1)
 
 
 @inReactor
-async def test_anObserverThatFailsDisturbsNoOther(
-    reactor: Any, logged: list[LogEvent]
-) -> None:
+async def test_anObserverThatFailsDisturbsNoOther(logged: Logged) -> None:
     seen: list[Reload] = []
-    async with serving(reactor) as (reloads, _):
+    async with serving() as (reloads, _):
         reloads.addObserver(lambda _: explode(), lambda _: explode())
         reloads.addWatcher(lambda reload: None, seen.append)
         await reloads.reload()
     assert [reload.number for reload in seen] == [2]
     assert seen[0].requester == seen[0].asker == "the program"
-    assert sum("has failed" in line for line in texts(logged)) == 2
+    assert sum("has failed" in line for line in logged.texts) == 2
 
 
 @inReactor
@@ -916,7 +904,7 @@ async def test_twoServicesOfOneReactorKeepTheirPorts(reactor: Any) -> None:
     """
     A port of another part of the program stays open.
     """
-    factories = [ServiceFactory(reactor), ServiceFactory(reactor)]
+    factories = [ServiceFactory(), ServiceFactory()]
     services = [ReloadService(factory, reactor=reactor) for factory in factories]
     for service in services:
         service.privilegedStartService()
@@ -926,7 +914,7 @@ async def test_twoServicesOfOneReactorKeepTheirPorts(reactor: Any) -> None:
     await services[0].reload()
     for factory, expected in zip(factories, (b"2", b"1"), strict=True):
         assert await factory.served() == expected
-    assert await servedBy(reactor, other.getHost().port) == b"7"
+    assert await servedBy(other.getHost().port) == b"7"
     for service in services:
         assert "listenTCP" in vars(reactor)
         await service.stopService()
@@ -939,8 +927,8 @@ class Waiting(ServiceFactory):
     A factory of services that wait before they listen.
     """
 
-    def __init__(self, reactor: Any, how: str, begun: list[Deferred[None]]) -> None:
-        super().__init__(reactor, freePort())
+    def __init__(self, how: str, begun: list[Deferred[None]]) -> None:
+        super().__init__(freePort())
         self._how = how
         self._begun = begun
 
@@ -977,13 +965,13 @@ async def test_servicesThatStartAtTheSameTimeKeepTheirPorts(
     begun: list[Deferred[None]] = []
 
     async def go(order: int, count: int = 2) -> None:
-        await untilLength(reactor, begun, count)
+        await untilLength(begun, count)
         waiting = begun[::order]
         begun.clear()
         for deferred in waiting:
             deferred.callback(None)
 
-    factories = [Waiting(reactor, how, begun) for _ in range(2)]
+    factories = [Waiting(how, begun) for _ in range(2)]
     services = [ReloadService(factory, reactor=reactor) for factory in factories]
     for service in services:
         start(service)
@@ -1004,13 +992,11 @@ async def test_servicesThatStartAtTheSameTimeKeepTheirPorts(
 
 
 @inReactor
-async def test_aPartOfAProgramReloadsTheWhole(
-    reactor: Any, logged: list[LogEvent]
-) -> None:
+async def test_aPartOfAProgramReloadsTheWhole(reactor: Any, logged: Logged) -> None:
     """
     Once for each signal, although both may have a handler.
     """
-    made, parts = ServiceFactory(reactor, freePort()), []
+    made, parts = ServiceFactory(freePort()), []
 
     def makeWhole() -> Service:
         part = ReloadService(made, reactor=reactor)
@@ -1026,14 +1012,14 @@ async def test_aPartOfAProgramReloadsTheWhole(
     for service in (signals, reloads):
         start(service)
     os.kill(os.getpid(), SIGUSR1)
-    await until(reactor, lambda: len(parts) == 2)
-    await turn(reactor)
+    await until(lambda: len(parts) == 2)
+    await turn()
     await parts[1].reload()
     assert await made.served() == b"3"
     await reloads.stopService()
     signals.stopService()
-    assert sum("reloaded in" in text for text in texts(logged)) == 2
-    assert sum("has ended" in text for text in texts(logged)) == 3
+    assert sum("reloaded in" in text for text in logged.texts) == 2
+    assert sum("has ended" in text for text in logged.texts) == 3
 
 
 def test_theGlobalReactorIsTheDefault(tmp_path: Path) -> None:

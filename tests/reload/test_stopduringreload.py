@@ -19,35 +19,33 @@ from tests.support.reactors import turn, until
 from txsignalfd import NotServing
 
 
-async def received(reactor: Any, client: socket.socket) -> bytes:
+async def received(client: socket.socket) -> bytes:
     """
     Return what a client receives.
     """
     client.setblocking(False)
     while True:
-        await turn(reactor)
+        await turn()
         with suppress(BlockingIOError):
             return client.recv(100)
 
 
 @inReactor
-async def test_pendingConnectionsAreServedWhileTheOldServiceDrains(
-    reactor: Any,
-) -> None:
+async def test_pendingConnectionsAreServedWhileTheOldServiceDrains() -> None:
     """
     New ones are refused.
     """
-    factory = ServiceFactory(reactor, freePort())
-    async with serving(reactor, factory, stopFirst=True) as (reloads, _):
+    factory = ServiceFactory(freePort())
+    async with serving(factory, stopFirst=True) as (reloads, _):
         busy = await factory.connect()
         assert await busy.line() == b"1"
         reloaded = reloads.reload()
         with ExitStack() as stack:
             pending = [stack.enter_context(tcp(factory.port)()) for _ in range(20)]
-            await turn(reactor)
+            await turn()
             stopped = reloads.stopService()
             for client in pending:
-                assert await received(reactor, client) == b"1\n"
+                assert await received(client) == b"1\n"
             with pytest.raises(ConnectionRefusedError):
                 tcp(factory.port)()
             assert await busy.ask(b"still") == b"still"
@@ -60,28 +58,24 @@ async def test_pendingConnectionsAreServedWhileTheOldServiceDrains(
 
 @pytest.mark.parametrize("where", ["old service", "new service"])
 @inReactor
-async def test_pendingConnectionsAreClosedWhenNoServiceRuns(
-    reactor: Any, where: str
-) -> None:
+async def test_pendingConnectionsAreClosedWhenNoServiceRuns(where: str) -> None:
     """
     In order, also when they have sent a request already.
     """
-    factory = ServiceFactory(reactor, freePort())
-    async with serving(reactor, factory, stopFirst=True) as (reloads, _):
+    factory = ServiceFactory(freePort())
+    async with serving(factory, stopFirst=True) as (reloads, _):
         stopping: Deferred[None] = Deferred()
         factory.instead = Deferred
         if where == "old service":
             old = factory.services[0]
             old.stopService = lambda: stopping
         reloads.reload().addErrback(lambda _: None)
-        await until(
-            reactor, lambda: where == "old service" or not isOldRunning(reloads)
-        )
+        await until(lambda: where == "old service" or not isOldRunning(reloads))
         with tcp(factory.port)() as client:
             client.sendall(b"a request\n" * 1000)
-            await turn(reactor)
+            await turn()
             stopped = reloads.stopService()
-            assert await received(reactor, client) == b""
+            assert await received(client) == b""
         if where == "old service":
             stopping.callback(None)
         await stopped
@@ -89,22 +83,22 @@ async def test_pendingConnectionsAreClosedWhenNoServiceRuns(
 
 @inReactor
 async def test_aFloodOfPendingConnectionsDelaysNoStop(
-    reactor: Any, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
     A limited number of them is closed in order.
     """
     monkeypatch.setattr("txsignalfd._reload.listener.MAX_BACKLOG", 1)
-    factory = ServiceFactory(reactor, freePort())
-    async with serving(reactor, factory, stopFirst=True) as (reloads, _):
+    factory = ServiceFactory(freePort())
+    async with serving(factory, stopFirst=True) as (reloads, _):
         factory.instead = Deferred
         reloads.reload().addErrback(lambda _: None)
-        await until(reactor, lambda: not isOldRunning(reloads))
+        await until(lambda: not isOldRunning(reloads))
         with tcp(factory.port)() as first, tcp(factory.port)() as second:
             await reloads.stopService()
-            assert await received(reactor, first) == b""
+            assert await received(first) == b""
             with pytest.raises(ConnectionResetError):
-                await received(reactor, second)
+                await received(second)
 
 
 def isOldRunning(reloads: Any) -> bool:

@@ -10,13 +10,12 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
 import pytest
-from twisted.logger import LogEvent
 
 from tests.support.clients import Web, canConnect, fetch, tcp, unix
 from tests.support.daemons import reload, waitFor
 from tests.support.descriptorstore import DescriptorStore, descriptorStore
 from tests.support.freeports import freePort
-from tests.support.handlers import textsOf
+from tests.support.observers import Logged
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
 from txsignalfd._reload.listener import Listener
@@ -200,7 +199,7 @@ def test_theStoreMayBeTooSmall(tmp_path: Path) -> None:
             ) in daemon.output()
 
 
-def test_aNameMayBeTooLong(logged: list[LogEvent]) -> None:
+def test_aNameMayBeTooLong(logged: Logged) -> None:
     """
     Systemd accepts 255 characters.
     """
@@ -208,7 +207,7 @@ def test_aNameMayBeTooLong(logged: list[LogEvent]) -> None:
         listener = Listener(("UNIX", "\0" + "\t" * 100), socket_.fileno())
         SocketStore(1, _unwanted, _unwanted).add(listener, False)
         listener.close()
-    assert textsOf(logged, "txsignalfd.")[0].endswith("its address is too long")
+    assert logged.textsOf("txsignalfd.")[0].endswith("its address is too long")
 
 
 def test_namesOfOthersAreIgnored() -> None:

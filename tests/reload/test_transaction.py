@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 
-from tests.support.generations import serving, start, texts
+from tests.support.generations import serving, start
 from tests.support.inreactor import inReactor
+from tests.support.observers import Logged
 from tests.support.reactors import sleep, until, untilLength
 from txsignalfd import SignalService
 from txsignalfd._reload.transaction import Reload, ReloadRequest
@@ -70,20 +70,20 @@ def test_ofManySendersTheFirstTenAreRecorded() -> None:
 
 @inReactor
 async def test_aFloodOfSignalsDuringALongStartIsLoggedOnce(
-    reactor: Any, logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+    logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     So is a flood during a stop.
     """
     monkeypatch.setattr("txsignalfd._reload.transaction._LONG", 0.0)
-    async with serving(reactor, Deferred) as (reloads, _):
+    async with serving(Deferred) as (reloads, _):
         for number in range(1000):
             reloads.reload(hangupFrom(2**30 + number))
         stopped = reloads.stopService()
         for number in range(1000):
             reloads.reload(hangupFrom(2**30 + number))
         await stopped
-    lines = texts(logged)
+    lines = logged.texts
     assert sum("has been starting for" in line for line in lines) == 1
     assert sum("the service is being stopped; requested" in line for line in lines) == 1
 
@@ -96,10 +96,10 @@ async def test_aSenderThatHasExitedIsNamed(reactor: Any) -> None:
     requesters: list[str] = []
 
     async def prepare() -> Any:
-        await sleep(reactor, 0.005)
+        await sleep(0.005)
         return int, int
 
-    async with serving(reactor, Service) as (reloads, _):
+    async with serving(Service) as (reloads, _):
         reloads.addParticipant(prepare)
         reloads.addObserver(lambda r: requesters.append(r.requester), lambda _: None)
         signals = SignalService({SIGHUP: reloads.reload}, reactor=reactor)
@@ -107,9 +107,9 @@ async def test_aSenderThatHasExitedIsNamed(reactor: Any) -> None:
         await reloads.reload()
         source = f"kill -HUP {os.getpid()}; read line"
         with subprocess.Popen(["bash", "-c", source], stdin=subprocess.PIPE) as sender:
-            await until(reactor, lambda: reloads._request.infos or len(requesters) == 2)
+            await until(lambda: reloads._request.infos or len(requesters) == 2)
         assert sender.poll() is not None
-        await untilLength(reactor, requesters, 2)
+        await untilLength(requesters, 2)
         signals.stopService()
     assert requesters[0] == "the program"
     assert "(bash, uid " in requesters[1]

@@ -4,15 +4,12 @@ L{reloadable}: a plugin of twistd that reloads by itself.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from signal import SIGHUP, SIGTERM, SIGWINCH
 from typing import Any
 
 import pytest
 from twisted.application.service import IServiceMaker
-from twisted.logger import LogEvent
 from twisted.plugin import IPlugin
 from twisted.python.usage import Options
 from zope.interface import Interface, implementer
@@ -20,8 +17,8 @@ from zope.interface import Interface, implementer
 from tests.support.clients import fetch, tcp
 from tests.support.daemons import TWISTD, Program, commandFor, program, reload
 from tests.support.freeports import freePort
-from tests.support.handlers import textsOf
-from tests.support.reactors import DEADLINE
+from tests.support.observers import Logged
+from tests.support.processes import runPython
 from tests.support.served import write
 from txsignalfd import reloadable
 
@@ -146,13 +143,7 @@ from txsignalfd import reloadable
 reloadable(twisted.application.service.ServiceMaker("a", "b", "c", "d"))
 print(*sorted(set(sys.modules) - before))
 """
-    child = subprocess.run(
-        [sys.executable, "-c", source],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=True,
-    )
+    child = runPython("-c", source, check=True)
     imported = child.stdout.split()
     assert len([name for name in imported if name.startswith("txsignalfd")]) == 6
     assert [name for name in imported if name.startswith("twisted")] == []
@@ -190,10 +181,10 @@ def test_thePluginKeepsItsInterfacesAndAttributes() -> None:
     assert plugin.settings.stopFirst
 
 
-def test_otherOptionsMakeAnOrdinaryService(logged: list[LogEvent]) -> None:
+def test_otherOptionsMakeAnOrdinaryService(logged: Logged) -> None:
     """
     A program that has made them itself knows nothing of reloads.
     """
     plugin: Any = reloadable(Maker())
     assert plugin.makeService(Options()) == "a service"
-    assert "other does not reload: its options are not" in textsOf(logged)[-1]
+    assert "other does not reload: its options are not" in logged.texts[-1]

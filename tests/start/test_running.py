@@ -5,7 +5,6 @@ L{run}: a program with a main function of its own.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +23,7 @@ from tests.support.daemons import (
     waitFor,
 )
 from tests.support.freeports import freePort
-from tests.support.processes import inPidNamespace
-from tests.support.reactors import DEADLINE
+from tests.support.processes import inPidNamespace, runPython
 from tests.support.served import write
 from tests.support.servicemanager import listening
 from tests.support.worlds import needsSignalfd
@@ -281,12 +279,8 @@ def test_theCommandReloadsAServiceThatIgnoresSighup(tmp_path: Path) -> None:
     with python(tmp_path, IGNORING) as program:
         serves(program)
         for number in (2, 3):
-            asked = subprocess.run(
-                [sys.executable, "-m", "txsignalfd", "reload", str(program.pid)],
-                capture_output=True,
-                text=True,
-                timeout=DEADLINE,
-                check=True,
+            asked = runPython(
+                "-m", "txsignalfd", "reload", str(program.pid), check=True
             )
             assert f"generation {number} serves" in asked.stdout
         program.kill(SIGTERM)

@@ -12,10 +12,9 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
-from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 
-from tests.support.reactors import turn, until
+from tests.support.reactors import currentReactor, turn, until
 from txsignalfd import ReloadService
 from txsignalfd._reload.transaction import Timer
 
@@ -83,8 +82,7 @@ class Client(Protocol):
     A client that reads lines and notes the end of its connection.
     """
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+    def __init__(self) -> None:
         self.received = b""
         self.lost: Failure | None = None
         self.isConnected = False
@@ -102,7 +100,7 @@ class Client(Protocol):
         """
         Return the next line.
         """
-        await until(self._reactor, lambda: b"\n" in self.received or self.lost)
+        await until(lambda: b"\n" in self.received or self.lost)
         line, _, self.received = self.received.partition(b"\n")
         return line
 
@@ -126,7 +124,7 @@ class Client(Protocol):
         """
         assert self.transport is not None
         self.transport.loseConnection()
-        await until(self._reactor, lambda: self.lost)
+        await until(lambda: self.lost)
 
 
 class ServiceFactory:
@@ -134,8 +132,8 @@ class ServiceFactory:
     A factory of services that listen on one port.
     """
 
-    def __init__(self, reactor: Any, port: int = 0) -> None:
-        self.reactor = reactor
+    def __init__(self, port: int = 0) -> None:
+        self.reactor = currentReactor()
         self.port = port
         #: Called in place of making a service, if set.
         self.instead: Callable[[], Any] | None = None
@@ -162,7 +160,7 @@ class ServiceFactory:
         """
         Connect to the port of the newest service.
         """
-        return await connectTo(self.reactor, self.address)
+        return await connectTo(self.address)
 
     @property
     def address(self) -> int:
@@ -176,43 +174,43 @@ class ServiceFactory:
         """
         Connect, and return the number of the generation that answers.
         """
-        return await servedBy(self.reactor, self.address)
+        return await servedBy(self.address)
 
 
 @asynccontextmanager
 async def serving(
-    reactor: Any, factory: Any = None, **options: Any
+    factory: Any = None, **options: Any
 ) -> AsyncIterator[tuple[ReloadService, Any]]:
     """
     Run a service that can be reloaded, by default one of a L{ServiceFactory}.
     """
-    factory = factory or ServiceFactory(reactor)
-    reloads = ReloadService(factory, reactor=reactor, **options)
+    factory = factory or ServiceFactory()
+    reloads = ReloadService(factory, reactor=currentReactor(), **options)
     start(reloads)
     try:
         yield reloads, factory
     finally:
         reloads.cut()
         await reloads.stopService()
-        await turn(reactor)
+        await turn()
 
 
-async def servedBy(reactor: Any, port: int) -> bytes:
+async def servedBy(port: int) -> bytes:
     """
     Connect to a port, and return the number of the generation that answers.
     """
-    client = await connectTo(reactor, port)
+    client = await connectTo(port)
     line = await client.line()
     await client.end()
     return line
 
 
-async def connectTo(reactor: Any, port: int) -> Client:
+async def connectTo(port: int) -> Client:
     """
     Connect to a port of this machine.
     """
-    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
-    client: Client = await connectProtocol(endpoint, Client(reactor))
+    endpoint = TCP4ClientEndpoint(currentReactor(), "127.0.0.1", port)
+    client: Client = await connectProtocol(endpoint, Client())
     return client
 
 
@@ -238,10 +236,3 @@ def makeDue(timer: Timer | None) -> None:
     assert timer is not None
     timer.due = 0.0
     timer._call.reset(0)
-
-
-def texts(logged: list[LogEvent]) -> list[str]:
-    """
-    The log as text.
-    """
-    return [str(formatEvent(event)) for event in logged]

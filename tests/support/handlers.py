@@ -5,22 +5,15 @@ Handlers for tests, and a program that sends signals.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent, formatEvent
-from twisted.python.failure import Failure
 
-from tests.support.reactors import (
-    DEADLINE,
-    KINDS,
-)
-from txsignalfd import (
-    SigInfo,
-)
+from tests.support.reactors import KINDS
+from txsignalfd import SigInfo, SignalDispatcher
 
 T = TypeVar("T")
 
@@ -28,24 +21,6 @@ everyReactor = pytest.mark.parametrize("kind", list(KINDS))
 
 
 inEachThread = pytest.mark.parametrize("inThread", [False, True], ids=["main", "other"])
-
-
-def failures(logged: list[LogEvent]) -> list[Failure]:
-    """
-    Return the logged failures.
-    """
-    return [event["log_failure"] for event in logged if "log_failure" in event]
-
-
-def textsOf(logged: list[LogEvent], namespace: str = "") -> list[str]:
-    """
-    Return the messages that were logged, by one namespace and those below it.
-    """
-    return [
-        str(formatEvent(event))
-        for event in logged
-        if event["log_namespace"].startswith(namespace)
-    ]
 
 
 class Recorder:
@@ -71,6 +46,18 @@ class Recorder:
             return None
         self.out.append(Deferred())
         return self.out[-1]
+
+
+def recording(
+    dispatcher: SignalDispatcher, *signals: int, busy: bool = False
+) -> Recorder:
+    """
+    Add a handler that records its signals.
+    """
+    got = Recorder(busy)
+    for signo in signals:
+        dispatcher.addHandler(signo, got)
+    return got
 
 
 def ignore(_: object) -> None:
@@ -111,16 +98,3 @@ for value in range(int(sys.argv[3])):
         except BlockingIOError:  # RLIMIT_SIGPENDING: wait for the receiver
             pass
 """
-
-
-def runIn(inThread: bool, function: Callable[[], None]) -> None:
-    """
-    Call a function, in this thread or in another.
-    """
-    if not inThread:
-        function()
-        return
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(function).result(DEADLINE)

@@ -62,7 +62,8 @@ def inReactor(test: Test) -> Callable[..., None]:
     """
     Run the test in an epoll reactor.
 
-    The argument C{reactor} is that reactor, and C{dispatcher} its dispatcher, which is
+    The argument C{reactor} is that reactor, also L{currentReactor
+    <tests.support.reactors.currentReactor>}, and C{dispatcher} its dispatcher, which is
     closed after the test.  All other arguments are fixtures; C{kind} and C{inThread}
     also choose the reactor and its thread.
     """

@@ -23,7 +23,7 @@ from tests.support.generations import (
     connectTo,
     start,
 )
-from tests.support.reactors import turn
+from tests.support.reactors import currentReactor, turn
 from txsignalfd import ReloadService
 
 #: Opens a port of a reactor for the generation with a number.
@@ -35,8 +35,8 @@ class PortFactory:
     A factory of services that open some ports each.
     """
 
-    def __init__(self, reactor: Any, *listens: Listen) -> None:
-        self.reactor = reactor
+    def __init__(self, *listens: Listen) -> None:
+        self.reactor = currentReactor()
         self.listens = list(listens)
         self.count = 0
         self.services: list[Listening] = []
@@ -70,12 +70,12 @@ class PortFactory:
         """
         Connect to the first port.
         """
-        return await connectTo(self.reactor, self.port)
+        return await connectTo(self.port)
 
 
 @asynccontextmanager
 async def running(
-    reactor: Any, *listens: Listen, alone: bool = False, **options: Any
+    *listens: Listen, alone: bool = False, **options: Any
 ) -> AsyncIterator[tuple[ReloadService, PortFactory]]:
     """
     Run a L{ReloadService} of services that open these ports, and stop it.
@@ -83,8 +83,8 @@ async def running(
     @param alone: Whether nothing else listens, as in C{twistd signalfd PLUGIN}.
     @param options: Arguments of L{ReloadService}.
     """
-    factory = PortFactory(reactor, *listens)
-    reloads = ReloadService(factory, reactor=reactor, **options)
+    factory = PortFactory(*listens)
+    reloads = ReloadService(factory, reactor=factory.reactor, **options)
     reloads.alone = alone
     start(reloads)
     try:
@@ -92,8 +92,8 @@ async def running(
     finally:
         reloads.cut()
         await reloads.stopService()
-        await turn(reactor)
-        await turn(reactor)
+        await turn()
+        await turn()
 
 
 def tcp(reactor: Any, number: int) -> Any:
@@ -112,11 +112,11 @@ def unixAt(path: str, mode: int = 0o666, wantPID: int = 0) -> Listen:
     )
 
 
-async def numberAt(endpoint: Any, reactor: Any) -> bytes:
+async def numberAt(endpoint: Any) -> bytes:
     """
     Return the number of the generation that accepts there.
     """
-    client = await connectProtocol(endpoint, Client(reactor))
+    client = await connectProtocol(endpoint, Client())
     number: bytes = await client.line()
     await client.end()
     return number
@@ -138,7 +138,7 @@ def descriptorsLeft(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-async def failingReloads(reactor: Any, reloads: ReloadService) -> AsyncIterator[None]:
+async def failingReloads(reloads: ReloadService) -> AsyncIterator[None]:
     """
     Reload with ever more descriptors left, until that succeeds.
 
@@ -149,7 +149,7 @@ async def failingReloads(reactor: Any, reloads: ReloadService) -> AsyncIterator[
             with descriptorsLeft(left):
                 await reloads.reload()
         except (CannotListenError, OSError):
-            await turn(reactor)
+            await turn()
             yield
         else:
             return

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from shutil import which
 from signal import SIGCHLD, SIGKILL
@@ -19,7 +21,7 @@ from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from tests.support.reactors import turn
+from tests.support.reactors import DEADLINE, currentReactor, turn
 from txsignalfd import SignalDispatcher
 
 #: A program that does nothing until it is killed.
@@ -65,14 +67,16 @@ class Ending(ProcessProtocol):
         return ended.exitCode, ended.signal
 
 
-def spawn(reactor: Any, *command: str, **options: Any) -> Ending:
+def spawn(*command: str, **options: Any) -> Ending:
     """
     Start a process of the reactor, without pipes unless options name some.
     """
     protocol = Ending()
     if not options.get("usePTY"):
         options.setdefault("childFDs", {})
-    reactor.spawnProcess(protocol, command[0], command, env=os.environ, **options)
+    currentReactor().spawnProcess(
+        protocol, command[0], command, env=os.environ, **options
+    )
     return protocol
 
 
@@ -125,14 +129,36 @@ def zombie() -> Iterator[int]:
         assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
 
-async def handleSigchld(reactor: Any, dispatcher: SignalDispatcher) -> None:
+def runProgram(
+    *command: str, added: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """
+    Run a program to its end, and return its output and its status.
+
+    @param added: Variables of its environment, besides those of this process.
+    @param options: More options of C{subprocess.run}.
+    """
+    if added is not None:
+        options["env"] = {**os.environ, **added}
+    run = partial(subprocess.run, check=False, capture_output=True)
+    return run(command, text=True, timeout=DEADLINE, **options)
+
+
+def runPython(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """
+    Run Python to its end: see L{runProgram}.
+    """
+    return runProgram(sys.executable, *arguments, **options)
+
+
+async def handleSigchld(dispatcher: SignalDispatcher) -> None:
     """
     Have one SIGCHLD handled, after which all living children are known.
     """
     received = dispatcher.whenReceived(SIGCHLD)
     with foreign("true"):
         await received
-        await turn(reactor)
+        await turn()
 
 
 def inPidNamespace(*command: str, options: Sequence[str] = ()) -> list[str]:
@@ -145,9 +171,7 @@ def inPidNamespace(*command: str, options: Sequence[str] = ()) -> list[str]:
     if which("unshare") is None:
         pytest.skip("there is no unshare(1)")
     unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", *options]
-    possible = subprocess.run(
-        [*unshare, "true"], capture_output=True, text=True, check=False
-    )
+    possible = runProgram(*unshare, "true")
     if possible.returncode:
         pytest.skip(f"no pid namespaces here: {possible.stderr}")
     return [*unshare, *command]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sized
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,6 +39,32 @@ KINDS: dict[str, Callable[[], Any]] = {
 }
 
 
+#: Its attribute C{current} is the reactor that this thread has made or runs.
+_ofThread = threading.local()
+
+
+@contextmanager
+def _using(reactor: Any) -> Iterator[None]:
+    """
+    Make a reactor the current one of this thread.
+    """
+    before = getattr(_ofThread, "current", None)
+    _ofThread.current = reactor
+    try:
+        yield
+    finally:
+        _ofThread.current = before
+
+
+def currentReactor() -> Any:
+    """
+    Return the reactor of the test in this thread, or that of a whole program.
+    """
+    if (reactor := getattr(_ofThread, "current", None)) is None:
+        from twisted.internet import reactor
+    return reactor
+
+
 @contextmanager
 def newReactor(kind: str = "epoll") -> Iterator[Any]:
     """
@@ -45,7 +72,8 @@ def newReactor(kind: str = "epoll") -> Iterator[Any]:
     """
     reactor = KINDS[kind]()
     try:
-        yield reactor
+        with _using(reactor):
+            yield reactor
     finally:
         for reader in list(reactor._internalReaders):
             reactor.removeReader(reader)
@@ -81,7 +109,8 @@ def runReactor(reactor: Any, main: Main, installSignalHandlers: bool = False) ->
 
     deadline = reactor.callLater(DEADLINE, expired)
     reactor.callWhenRunning(start)
-    reactor.run(installSignalHandlers=installSignalHandlers)
+    with _using(reactor):
+        reactor.run(installSignalHandlers=installSignalHandlers)
     (result,) = outcome
     if hasattr(result, "raiseException"):
         result.raiseException()
@@ -95,49 +124,38 @@ def spin(main: Main, kind: str = "epoll", inThread: bool = False) -> None:
         if not inThread:
             runReactor(reactor, main)
             return
-        raised: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                runReactor(reactor, main)
-            except BaseException as error:
-                raised.append(error)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-        if raised:
-            raise raised[0]
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(runReactor, reactor, main).result()
 
 
-def sleep(reactor: Any, seconds: float = 0.0) -> Deferred[None]:
+def sleep(seconds: float = 0.0) -> Deferred[None]:
     """
     Wait for some time on the reactor's clock.
     """
     deferred: Deferred[None] = Deferred()
-    reactor.callLater(seconds, deferred.callback, None)
+    currentReactor().callLater(seconds, deferred.callback, None)
     return deferred
 
 
-async def turn(reactor: Any) -> None:
+async def turn() -> None:
     """
     Let the reactor serve each of its descriptors at least once.
     """
     # A turn runs delayed calls first, and then serves descriptors.
-    await sleep(reactor)
-    await sleep(reactor)
+    await sleep()
+    await sleep()
 
 
-async def until(reactor: Any, condition: Callable[[], object]) -> None:
+async def until(condition: Callable[[], object]) -> None:
     """
     Let the reactor run until a condition is true.
     """
     while not condition():
-        await sleep(reactor, 0.001)
+        await sleep(0.001)
 
 
-async def untilLength(reactor: Any, sized: Sized, length: int) -> None:
+async def untilLength(sized: Sized, length: int) -> None:
     """
     Let the reactor run until something has a length.
     """
-    await until(reactor, lambda: len(sized) == length)
+    await until(lambda: len(sized) == length)

@@ -1,5 +1,5 @@
 """
-Threads that were started before a signal is watched.
+Other threads, most of which start before a signal is watched.
 """
 
 from __future__ import annotations
@@ -8,9 +8,21 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.support.reactors import DEADLINE
+
+T = TypeVar("T")
+
+
+def runIn(inThread: bool, function: Callable[[], T]) -> T:
+    """
+    Call a function, in this thread or in another.
+    """
+    if not inThread:
+        return function()
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result(DEADLINE)
 
 
 @contextmanager

@@ -5,8 +5,8 @@ Web sites under test, and clients that send any part of a request.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import h2.config
@@ -19,7 +19,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from tests.support.generations import Client, connectTo
-from tests.support.reactors import turn, until
+from tests.support.ports import running
+from tests.support.reactors import sleep, turn, until
+from txsignalfd import ReloadService
 
 #: The arguments that Twisted passes to pyOpenSSL are not ours.
 overTLS = pytest.mark.filterwarnings(
@@ -49,11 +51,11 @@ class Page(Resource):
 
     render_POST = render_GET
 
-    async def answer(self, reactor: Any) -> None:
+    async def answer(self) -> None:
         """
         Wait for the next request, and answer it.
         """
-        await until(reactor, lambda: self.requests)
+        await until(lambda: self.requests)
         self.requests.pop(0).finish()
 
 
@@ -80,11 +82,45 @@ def secureSite(page: Page, pem: bytes) -> Any:
     )
 
 
-async def response(reactor: Any, client: Client) -> bytes:
+@asynccontextmanager
+async def browsing(
+    wrap: Callable[[Any], Any] = lambda factory: factory, **options: Any
+) -> AsyncIterator[tuple[Page, ReloadService, Client]]:
+    """
+    Run a site with one page, and connect to it.
+
+    @param options: See L{running}.
+    """
+    page = Page()
+    async with running(site(page, wrap), **options) as (reloads, made):
+        yield page, reloads, await made.connect()
+
+
+@asynccontextmanager
+async def stopping(reloads: ReloadService) -> AsyncIterator[None]:
+    """
+    Stop a service, let an idle connection be closed, and wait for the end.
+    """
+    await turn()
+    ended = reloads.stopService()
+    await sleep(LONG)
+    yield
+    await ended
+
+
+async def lastAnswer(page: Page, client: Client) -> None:
+    """
+    Answer a request, and check that the client expects no other answer.
+    """
+    await page.answer()
+    assert b"Connection: close" in await response(client)
+
+
+async def response(client: Client) -> bytes:
     """
     Return a whole response.
     """
-    await until(reactor, lambda: b"0\r\n\r\n" in client.received or client.lost)
+    await until(lambda: b"0\r\n\r\n" in client.received or client.lost)
     head, end, client.received = client.received.partition(b"0\r\n\r\n")
     return head + end
 
@@ -94,8 +130,7 @@ class TLSClient:
     A TLS client whose bytes the test sends in parts.
     """
 
-    def __init__(self, reactor: Any, client: Client, *protocols: str) -> None:
-        self._reactor = reactor
+    def __init__(self, client: Client, *protocols: str) -> None:
         self.client = client
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
@@ -132,7 +167,7 @@ class TLSClient:
             except ssl.SSLWantReadError:
                 assert not self.client.lost, self.client.lost
                 self.send(self._outgoing.read())
-                await turn(self._reactor)
+                await turn()
             else:
                 self.send(self._outgoing.read())
                 return
@@ -148,7 +183,7 @@ class TLSClient:
         """
         Return what the server has sent meanwhile.
         """
-        await turn(self._reactor)
+        await turn()
         self._incoming.write(self.client.received)
         self.client.received = b""
         received = b""
@@ -170,11 +205,11 @@ class TLSClient:
         return received
 
 
-async def secureClient(reactor: Any, port: int, *protocols: str) -> TLSClient:
+async def secureClient(port: int, *protocols: str) -> TLSClient:
     """
     Connect to a TLS port, and do no handshake yet.
     """
-    return TLSClient(reactor, await connectTo(reactor, port), *protocols)
+    return TLSClient(await connectTo(port), *protocols)
 
 
 class HTTP2Client:

@@ -10,12 +10,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from twisted.logger import LogEvent
 
 from tests.support.clients import fetch, tcp
 from tests.support.daemons import reload, serving
 from tests.support.freeports import freePort
-from tests.support.handlers import textsOf
+from tests.support.observers import Logged
 from txsignalfd._twistd.plugins import LoadedCode
 
 KEEPS = "a reload keeps the loaded code"
@@ -37,7 +36,7 @@ def files(tmp_path: Path) -> Iterator[list[Path]]:
         del sys.modules[f"changedcode_{path.stem}"]
 
 
-def test_eachChangeIsLoggedOnce(files: list[Path], logged: list[LogEvent]) -> None:
+def test_eachChangeIsLoggedOnce(files: list[Path], logged: Logged) -> None:
     first, second, third = files
     code = LoadedCode()
     code.logChanges()
@@ -51,7 +50,7 @@ def test_eachChangeIsLoggedOnce(files: list[Path], logged: list[LogEvent]) -> No
     for path in (first, second, third):
         path.write_text("changed once more")
     code.logChanges()
-    assert textsOf(logged) == [
+    assert logged.texts == [
         f"{first} has changed since it was loaded; {KEEPS}",
         f"{second} and 1 other file have changed since they were loaded; {KEEPS}",
         f"{first} and 2 other files have changed since they were loaded; {KEEPS}",
@@ -59,7 +58,7 @@ def test_eachChangeIsLoggedOnce(files: list[Path], logged: list[LogEvent]) -> No
 
 
 def test_modulesThatAreLoadedLaterCountFromThen(
-    files: list[Path], logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+    files: list[Path], logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     Objects that are not modules, and modules without a file, do not count.
@@ -75,10 +74,10 @@ def test_modulesThatAreLoadedLaterCountFromThen(
     first.write_text("1")
     code.addModules()
     code.logChanges()
-    assert textsOf(logged) == []
+    assert logged.texts == []
     first.write_text("changed")
     code.logChanges()
-    assert textsOf(logged) == [f"{first} has changed since it was loaded; {KEEPS}"]
+    assert logged.texts == [f"{first} has changed since it was loaded; {KEEPS}"]
 
 
 def test_theStandardLibraryDoesNotCount() -> None:

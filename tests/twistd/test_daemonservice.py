@@ -25,9 +25,9 @@ from twisted.logger import (
 )
 
 from tests.support.generations import ServiceFactory
-from tests.support.handlers import textsOf
 from tests.support.kernel import forge
-from tests.support.reactors import DEADLINE, newReactor, turn, until
+from tests.support.observers import Logged
+from tests.support.reactors import DEADLINE, currentReactor, newReactor, turn, until
 from tests.support.servicemanager import listening
 from tests.support.worlds import needsLinux
 from txsignalfd import ReloadService, SignalService
@@ -43,7 +43,7 @@ from txsignalfd.siginfo import SigInfo
 
 SI_USER, SI_QUEUE, SI_KERNEL = 0, -1, 0x80
 
-Test = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
+Test = Callable[[Any, Any], Coroutine[Any, Any, None]]
 
 
 pytestmark = pytest.mark.usefixtures("withoutPause")
@@ -52,7 +52,7 @@ pytestmark = pytest.mark.usefixtures("withoutPause")
 def runDaemon(
     test: Test,
     *on: str,
-    factory: Callable[[Any], Any] = ServiceFactory,
+    factory: Callable[[], Any] = ServiceFactory,
     foreground: bool = True,
     environ: dict[str, str] | None = None,
 ) -> Any:
@@ -64,7 +64,7 @@ def runDaemon(
     @return: The reactor, which has stopped.
     """
     with newReactor() as reactor:
-        made = factory(reactor)
+        made = factory()
         reloads = ReloadService(made, reactor=reactor)
         notifier = Notifier(reactor, environ or {})
         actions = dict(map(parseOn, on))
@@ -75,7 +75,7 @@ def runDaemon(
         raised: list[Any] = []
 
         def begin() -> None:
-            Deferred.fromCoroutine(test(reactor, made, reloads)).addErrback(failed)
+            Deferred.fromCoroutine(test(made, reloads)).addErrback(failed)
 
         def failed(failure: Any) -> None:
             raised.append(failure.value)
@@ -111,60 +111,58 @@ def me(signo: int) -> None:
 
 
 @pytest.mark.parametrize("signo", [SIGTERM, SIGINT])
-def test_aSignalStopsItAfterConnectionsHaveDrained(
-    signo: int, logged: list[LogEvent]
-) -> None:
+def test_aSignalStopsItAfterConnectionsHaveDrained(signo: int, logged: Logged) -> None:
     """
     Twistd then exits by that signal.
     """
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         client = await made.connect()
         assert await client.line() == b"1"
         me(signo)
-        await until(reactor, lambda: not reloads.running)
+        await until(lambda: not reloads.running)
         me(SIGTERM if signo == SIGINT else SIGINT)
         assert await client.ask(b"still") == b"still"
         await client.end()
 
     reactor = runDaemon(test)
     assert reactor._exitSignal == signo
-    assert any("already stopping" in text for text in textsOf(logged))
-    assert any(text.endswith(": stopping") for text in textsOf(logged))
+    assert logged.contains("already stopping")
+    assert any(text.endswith(": stopping") for text in logged.texts)
 
 
 @pytest.mark.parametrize("signals", [(SIGTERM, SIGTERM), (SIGQUIT,), (SIGINT, SIGQUIT)])
 def test_aLaterSecondSignalOrSigquitStopsItAtOnce(
-    signals: tuple[int, ...], logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+    signals: tuple[int, ...], logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(daemon, "REPEAT", 0)
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         client = await made.connect()
         assert await client.line() == b"1"
         for signo in signals:
             me(signo)
-            await until(reactor, lambda: not reloads.running)
-            await turn(reactor)
-            await turn(reactor)
-        await until(reactor, lambda: client.lost)
+            await until(lambda: not reloads.running)
+            await turn()
+            await turn()
+        await until(lambda: client.lost)
 
     reactor = runDaemon(test)
     assert reactor._exitSignal == signals[0]
-    assert any("stopping at once" in text for text in textsOf(logged))
+    assert logged.contains("stopping at once")
 
 
 @pytest.mark.parametrize("code", [SI_USER, SI_QUEUE, SI_KERNEL - 256])
 @pytest.mark.parametrize("slow", [False, True])
 def test_aRepeatedSignalIsTheSameRequest(
-    code: int, slow: bool, logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+    code: int, slow: bool, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     Within half a second, from any sender, and also if the daemon is busy for longer
     when it begins to stop.
     """
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         client = await made.connect()
         assert await client.line() == b"1"
         stop = reloads.stopService
@@ -177,18 +175,18 @@ def test_aRepeatedSignalIsTheSameRequest(
 
         monkeypatch.setattr(reloads, "stopService", stopService)
         me(SIGTERM)
-        await until(reactor, lambda: not reloads.running)
+        await until(lambda: not reloads.running)
         if not slow:
             forge(SIGTERM, code)
         assert await client.ask(b"still") == b"still"
         await client.end()
 
     assert runDaemon(test)._exitSignal == SIGTERM
-    assert any("already stopping" in text for text in textsOf(logged))
+    assert logged.contains("already stopping")
 
 
 def test_theTimeOfARepetitionBeginsBeforeTheLogLine(
-    logged: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+    logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     However long it takes to write the line: a user who has read it, and who waits
@@ -199,15 +197,15 @@ def test_theTimeOfARepetitionBeginsBeforeTheLogLine(
         if str(formatEvent(event)).endswith(": stopping"):
             monkeypatch.setattr(daemon, "monotonic", lambda: monotonic() + REPEAT)
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         client = await made.connect()
         assert await client.line() == b"1"
         me(SIGTERM)
-        await until(reactor, lambda: not reloads.running)
-        await turn(reactor)
-        await turn(reactor)
+        await until(lambda: not reloads.running)
+        await turn()
+        await turn()
         me(SIGTERM)
-        await until(reactor, lambda: client.lost)
+        await until(lambda: client.lost)
 
     observer = cast(ILogObserver, slowly)
     globalLogPublisher.addObserver(observer)
@@ -215,11 +213,11 @@ def test_theTimeOfARepetitionBeginsBeforeTheLogLine(
         runDaemon(test)
     finally:
         globalLogPublisher.removeObserver(observer)
-    assert any(text.endswith("stopping at once") for text in textsOf(logged))
+    assert any(text.endswith("stopping at once") for text in logged.texts)
 
 
 def test_theHangupOfAShellAndItsTerminalIsOneRequest(
-    monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]
+    monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     """
     The shell sends SIGHUP, and the kernel does when the shell ends.
@@ -227,17 +225,17 @@ def test_theHangupOfAShellAndItsTerminalIsOneRequest(
     monkeypatch.setattr(daemon, "hasTerminal", iter([True, False]).__next__)
     monkeypatch.setattr(os, "getsid", lambda pid: os.getpid())
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         client = await made.connect()
         assert await client.line() == b"1"
         me(SIGHUP)
-        await until(reactor, lambda: not reloads.running)
+        await until(lambda: not reloads.running)
         forge(SIGHUP, SI_KERNEL)
         assert await client.ask(b"still") == b"still"
         await client.end()
 
     assert runDaemon(test)._exitSignal == SIGHUP
-    assert any("already stopping" in text for text in textsOf(logged))
+    assert logged.contains("already stopping")
 
 
 def test_pressingTwiceStopsItAtOnce() -> None:
@@ -245,13 +243,13 @@ def test_pressingTwiceStopsItAtOnce() -> None:
     Only the kernel sends such a signal, when ^C is pressed at a terminal.
     """
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         client = await made.connect()
         assert await client.line() == b"1"
         for _ in range(2):
             forge(SIGINT, SI_KERNEL)
-            await turn(reactor)
-        await until(reactor, lambda: client.lost)
+            await turn()
+        await until(lambda: client.lost)
 
     assert runDaemon(test)._exitSignal == SIGINT
 
@@ -259,34 +257,34 @@ def test_pressingTwiceStopsItAtOnce() -> None:
 def test_aSignalEndsAStopThatTheProgramBegan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon, "REPEAT", 0)
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         client = await made.connect()
         assert await client.line() == b"1"
-        reactor.stop()
-        await until(reactor, lambda: not reloads.running)
-        await turn(reactor)
-        await turn(reactor)
+        currentReactor().stop()
+        await until(lambda: not reloads.running)
+        await turn()
+        await turn()
         me(SIGTERM)
-        await until(reactor, lambda: client.lost)
+        await until(lambda: client.lost)
 
     assert runDaemon(test)._exitSignal is None
 
 
-def test_everySignalHasItsAction(logged: list[LogEvent]) -> None:
+def test_everySignalHasItsAction(logged: Logged) -> None:
     """
     The default actions, and those of C{--on}.
     """
     calls.clear()
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         me(SIGHUP)
-        await until(reactor, lambda: len(made.services) == 2)
+        await until(lambda: len(made.services) == 2)
         for signo in (SIGUSR1, SIGUSR2, signal.SIGWINCH, signal.SIGURG, signal.SIGIO):
             me(signo)
         me(signal.SIGALRM)
-        await until(reactor, lambda: calls)
+        await until(lambda: calls)
         for text in ("exited with status 3", "echo well: well"):
-            await until(reactor, lambda: text in "\n".join(textsOf(logged)))  # noqa: B023
+            await until(lambda: text in "\n".join(logged.texts))  # noqa: B023
         me(SIGTERM)
 
     runDaemon(
@@ -296,7 +294,7 @@ def test_everySignalHasItsAction(logged: list[LogEvent]) -> None:
         "IO=run:echo out; echo err >&2; exit 3",
         "ALRM=run:echo well",
     )
-    text = "\n".join(textsOf(logged))
+    text = "\n".join(logged.texts)
     assert "SIGHUP=reload, SIGINT=stop, SIGQUIT=quit" in text
     assert f"SIGURG=call:{__name__}.called" in text
     assert "rotating the log" in text
@@ -306,7 +304,7 @@ def test_everySignalHasItsAction(logged: list[LogEvent]) -> None:
     assert "SIGWINCH from pid" in text
 
 
-def test_aCommandEndsWithItsShell(tmp_path: Path, logged: list[LogEvent]) -> None:
+def test_aCommandEndsWithItsShell(tmp_path: Path, logged: Logged) -> None:
     """
     A process that it leaves in the background does not delay the next command,
     and its output is logged.  A shell that was killed is logged too.
@@ -316,24 +314,24 @@ def test_aCommandEndsWithItsShell(tmp_path: Path, logged: list[LogEvent]) -> Non
     line = f"({left}) & echo left: left"
     counts: list[int] = []
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
-        counts.append(len(reactor.getReaders()))
+    async def test(made: Any, reloads: Any) -> None:
+        counts.append(len(currentReactor().getReaders()))
         me(signal.SIGIO)
         me(signal.SIGWINCH)
         try:
             for count in (1, 2):
                 me(signal.SIGRTMIN)
-                await until(reactor, lambda: textsOf(logged).count(line) == count)  # noqa: B023
+                await until(lambda: logged.texts.count(line) == count)  # noqa: B023
         finally:
             go.touch()
             # The background processes have ended, and their pipes are closed.
-            await until(reactor, lambda: len(reactor.getReaders()) == counts[0])
-        await until(reactor, lambda: "echo out; kill -9 $$ was killed by" in text())
-        await until(reactor, lambda: "cat: read nothing" in text())
+            await until(lambda: len(currentReactor().getReaders()) == counts[0])
+        await until(lambda: "echo out; kill -9 $$ was killed by" in text())
+        await until(lambda: "cat: read nothing" in text())
         me(SIGTERM)
 
     def text() -> str:
-        return "\n".join(textsOf(logged))
+        return "\n".join(logged.texts)
 
     runDaemon(
         test,
@@ -357,15 +355,15 @@ def called(info: Any) -> None:
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_theHangupOfATerminalStopsIt(asked: bool, logged: list[LogEvent]) -> None:
+def test_theHangupOfATerminalStopsIt(asked: bool, logged: Logged) -> None:
     """
     The kernel sends this SIGHUP.  With C{--on HUP=reload} it reloads.
     """
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         forge(SIGHUP, 0x80)
         if asked:
-            await until(reactor, lambda: len(made.services) == 2)
+            await until(lambda: len(made.services) == 2)
             me(SIGTERM)
 
     reactor = runDaemon(test, *(["HUP=reload"] if asked else []))
@@ -391,10 +389,10 @@ def test_theShellOfAClosedTerminalStopsIt(
     session = os.getpid() if leader else os.getppid()
     monkeypatch.setattr(os, "getsid", lambda pid: session)
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         me(SIGHUP)
         if not stops:
-            await until(reactor, lambda: len(made.services) == 2)
+            await until(lambda: len(made.services) == 2)
             me(SIGTERM)
 
     assert runDaemon(test)._exitSignal == (SIGHUP if stops else SIGTERM)
@@ -408,22 +406,22 @@ def test_aForgedHangupReloadsIt(code: int, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(daemon, "hasTerminal", iter([True, False]).__next__)
     monkeypatch.setattr(os, "getsid", lambda pid: os.getpid())
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         forge(SIGHUP, code, struct.pack("=ii", os.getpid(), 0))
-        await until(reactor, lambda: len(made.services) == 2)
+        await until(lambda: len(made.services) == 2)
         me(SIGTERM)
 
     assert runDaemon(test)._exitSignal == SIGTERM
 
 
-def test_aForgedSigpipeRunsItsCommand(logged: list[LogEvent]) -> None:
+def test_aForgedSigpipeRunsItsCommand(logged: Logged) -> None:
     """
     Only a SIGPIPE that this process has caused does not.
     """
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         forge(signal.SIGPIPE, SI_QUEUE, struct.pack("=ii", os.getpid(), 0))
-        await until(reactor, lambda: "exit 3 exited with status 3" in textsOf(logged))
+        await until(lambda: "exit 3 exited with status 3" in logged.texts)
         me(SIGTERM)
 
     runDaemon(test, "PIPE=run:exit 3")
@@ -431,9 +429,9 @@ def test_aForgedSigpipeRunsItsCommand(logged: list[LogEvent]) -> None:
 
 def test_everyHangupReloadsABackgroundDaemon() -> None:
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         forge(SIGHUP, 0x80)
-        await until(reactor, lambda: len(made.services) == 2)
+        await until(lambda: len(made.services) == 2)
         me(SIGTERM)
 
     runDaemon(test, foreground=False)
@@ -447,7 +445,7 @@ def test_theFirstProcessReapsOrphans(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon, "isInit", lambda: True)
     wasSubreaper: list[int] = []
 
-    async def test(reactor: Any, made: Any, reloads: ReloadService) -> None:
+    async def test(made: Any, reloads: ReloadService) -> None:
         wasSubreaper.append(lib.txs_set_subreaper(1))
         me(SIGTERM)
 
@@ -462,11 +460,11 @@ def test_anIgnoredHangupStaysIgnored(asked: bool) -> None:
     As by nohup(1), unless C{--on} names it.
     """
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         me(SIGHUP)
         me(SIGUSR2)
-        await turn(reactor)
-        await turn(reactor)
+        await turn()
+        await turn()
         assert len(made.services) == (2 if asked else 1)
         me(SIGTERM)
 
@@ -478,7 +476,7 @@ def test_anIgnoredHangupStaysIgnored(asked: bool) -> None:
 
 
 def test_signalsDuringStartupAreHandledAfterIt(
-    monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]
+    monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     signals = StartupSignals()
     signals.defer(DEFAULTS)
@@ -487,13 +485,13 @@ def test_signalsDuringStartupAreHandledAfterIt(
     me(SIGUSR2)
     monkeypatch.setattr(daemon, "startupSignals", signals)
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
-        await until(reactor, lambda: len(made.services) == 2)
+    async def test(made: Any, reloads: Any) -> None:
+        await until(lambda: len(made.services) == 2)
         me(SIGTERM)
 
     runDaemon(test)
     for name in ("SIGHUP", "SIGUSR2"):
-        assert f"{name} arrived during startup: handling it now" in textsOf(logged)
+        assert f"{name} arrived during startup: handling it now" in logged.texts
     assert signal.getsignal(SIGHUP) is signal.SIG_DFL
 
 
@@ -506,9 +504,9 @@ def test_aHandlerThatIsInstalledDuringStartupIsRestored(
     signal.signal(SIGHUP, lambda signo, frame: received.append(signo))
     monkeypatch.setattr(daemon, "startupSignals", signals)
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         me(SIGHUP)
-        await until(reactor, lambda: len(made.services) == 2)
+        await until(lambda: len(made.services) == 2)
         me(SIGTERM)
 
     try:
@@ -573,9 +571,7 @@ def test_signalsAreReleasedIfTheServiceCannotListen() -> None:
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_aReasonThatIsLoggedIsNotLoggedAgain(
-    debug: bool, logged: list[LogEvent]
-) -> None:
+def test_aReasonThatIsLoggedIsNotLoggedAgain(debug: bool, logged: Logged) -> None:
     """
     C{startService} raises, and its failure is known to the L{ReloadService}.
     """
@@ -595,10 +591,10 @@ def test_aReasonThatIsLoggedIsNotLoggedAgain(
         service._signals.stopService()
         for call in reactor.getDelayedCalls():
             call.cancel()
-    assert textsOf(logged).count("not started: ZeroDivisionError: no") == 1
+    assert logged.texts.count("not started: ZeroDivisionError: no") == 1
 
 
-def test_aDaemonEndsIfItsStartFailsLater(logged: list[LogEvent]) -> None:
+def test_aDaemonEndsIfItsStartFailsLater(logged: Logged) -> None:
 
     class Failing(Service):
         def startService(self) -> Any:
@@ -606,16 +602,18 @@ def test_aDaemonEndsIfItsStartFailsLater(logged: list[LogEvent]) -> None:
 
         deferred: Deferred[None]
 
-    def factory(reactor: Any) -> Any:
+    def factory() -> Any:
         Failing.deferred = Deferred()
-        reactor.callWhenRunning(Failing.deferred.errback, ZeroDivisionError("no"))
+        currentReactor().callWhenRunning(
+            Failing.deferred.errback, ZeroDivisionError("no")
+        )
         return Failing
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
-        await until(reactor, lambda: False)
+    async def test(made: Any, reloads: Any) -> None:
+        await until(lambda: False)
 
     runDaemon(test, factory=factory)
-    assert "not started: ZeroDivisionError: no" in textsOf(logged)
+    assert "not started: ZeroDivisionError: no" in logged.texts
 
 
 def test_aStopDuringAStartIsNoFailure() -> None:
@@ -627,10 +625,17 @@ def test_aStopDuringAStartIsNoFailure() -> None:
         def startService(self) -> Any:
             return Deferred()
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         me(SIGTERM)
 
-    assert runDaemon(test, factory=lambda reactor: Slow)._exitSignal == SIGTERM
+    assert runDaemon(test, factory=lambda: Slow)._exitSignal == SIGTERM
+
+
+def isExtending() -> bool:
+    """
+    Whether systemd will be asked for more time.
+    """
+    return any("_extend" in str(call) for call in currentReactor().getDelayedCalls())
 
 
 def test_systemdIsNotified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -640,15 +645,15 @@ def test_systemdIsNotified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(daemon, "EXTEND", 0.01)
     messages: list[dict[str, str]] = []
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         await reloads.reload()
         reloads._generations._factory = lambda: 1 / 0
         me(SIGHUP)
-        await turn(reactor)
+        await turn()
         client = await made.connect()
         me(SIGTERM)
-        await until(reactor, lambda: not reloads.running)
-        await until(reactor, lambda: heads().count("EXTEND_TIMEOUT_USEC") > 1)
+        await until(lambda: not reloads.running)
+        await until(lambda: heads().count("EXTEND_TIMEOUT_USEC") > 1)
         await client.end()
 
     def heads() -> list[str]:
@@ -679,17 +684,15 @@ def test_aReloadThatStopsFirstHasMoreTime(
     monkeypatch.setattr(daemon, "EXTEND", 0.01)
     messages: list[dict[str, str]] = []
 
-    async def test(reactor: Any, made: Any, reloads: Any) -> None:
+    async def test(made: Any, reloads: Any) -> None:
         reloads.stopFirst = reloads._generations._stopFirst = True
         client = await made.connect()
         await client.line()
         me(SIGHUP)
-        await until(reactor, lambda: heads().count("EXTEND_TIMEOUT_USEC") > 1)
+        await until(lambda: heads().count("EXTEND_TIMEOUT_USEC") > 1)
         await client.end()
-        await until(
-            reactor, lambda: heads() and {"READY": "1", "STATUS": second} in messages
-        )
-        assert not any("_extend" in str(call) for call in reactor.getDelayedCalls())
+        await until(lambda: heads() and {"READY": "1", "STATUS": second} in messages)
+        assert not isExtending()
         me(SIGTERM)
 
     second = "generation 2 serves"
@@ -704,7 +707,7 @@ def test_aReloadThatStopsFirstHasMoreTime(
 
 
 def test_aServiceThatDoesNotStopIsWaitedFor(
-    monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]
+    monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     """
     The log says so, and the same signal again ends that.
@@ -717,31 +720,31 @@ def test_aServiceThatDoesNotStopIsWaitedFor(
         def stopService(self) -> Any:
             return never
 
-    async def test(reactor: Any, made: Any, reloads: ReloadService) -> None:
+    async def test(made: Any, reloads: ReloadService) -> None:
         reloads.stopTimeout = 0
         me(SIGTERM)
-        await until(reactor, lambda: any(waiting in text for text in textsOf(logged)))
+        await until(lambda: logged.contains(waiting))
         me(SIGTERM)
 
     waiting = "still waiting for it, after --stop-timeout (0 s); the same signal again"
-    assert runDaemon(test, factory=lambda reactor: Unstoppable)._exitSignal == SIGTERM
+    assert runDaemon(test, factory=lambda: Unstoppable)._exitSignal == SIGTERM
 
 
 def test_aServiceThatHandlesSigtermStopsTheReactorOnce(
-    logged: list[LogEvent],
+    logged: Logged,
 ) -> None:
 
-    async def test(reactor: Any, made: Any, reloads: ReloadService) -> None:
+    async def test(made: Any, reloads: ReloadService) -> None:
         me(SIGTERM)
 
-    runDaemon(test, factory=lambda reactor: lambda: SignalService(reactor=reactor))
-    signals = [text for text in textsOf(logged) if text.startswith("SIGTERM from")]
+    runDaemon(test, factory=lambda: lambda: SignalService(reactor=currentReactor()))
+    signals = [text for text in logged.texts if text.startswith("SIGTERM from")]
     assert [text.rpartition(": ")[2] for text in signals] == [
         "stopping",
         "already stopping",
     ]
     critical = [event for event in logged if event["log_level"] is LogLevel.critical]
-    assert textsOf(critical) == []
+    assert Logged(critical).texts == []
 
 
 class Stuck(Service):
@@ -761,17 +764,14 @@ def test_systemdMayEndAServiceThatDoesNotStop(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(daemon, "EXTEND", 0.01)
     monkeypatch.setattr(daemon, "FLUSH", 0.0)
 
-    async def test(reactor: Any, made: Any, reloads: ReloadService) -> None:
-        def extending() -> bool:
-            return any("_extend" in str(call) for call in reactor.getDelayedCalls())
-
+    async def test(made: Any, reloads: ReloadService) -> None:
         reloads.stopTimeout = 0.1
         me(SIGTERM)
-        await until(reactor, extending)
-        await until(reactor, lambda: not extending())
+        await until(isExtending)
+        await until(lambda: not isExtending())
         reloads.cut()
 
-    runDaemon(test, factory=lambda _: Stuck)
+    runDaemon(test, factory=lambda: Stuck)
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,8 @@ from twisted.python.log import FileLogObserver as LegacyFileLogObserver
 from twisted.python.logfile import LogFile
 
 from tests.support.daemons import TWISTD, commandFor, waitFor
-from tests.support.handlers import textsOf
 from tests.support.kernel import inChild
-from tests.support.observers import LOG, logging
+from tests.support.observers import LOG, Logged, logging
 from tests.support.reactors import DEADLINE, newReactor
 from tests.support.served import write
 from txsignalfd import lowlevel
@@ -88,7 +87,7 @@ def test_everyLineIsWrittenInOrder() -> None:
         assert out.fileno() == write
 
 
-def test_droppedLinesAreCounted(logged: list[LogEvent]) -> None:
+def test_droppedLinesAreCounted(logged: Logged) -> None:
     """
     The log says how many, as soon as the reader reads again.
     """
@@ -97,7 +96,7 @@ def test_droppedLinesAreCounted(logged: list[LogEvent]) -> None:
         for _ in range(LIMIT // 4096 + 10):
             out.write(piece)
         drain(read, out)
-    (line,) = textsOf(logged)
+    (line,) = logged.texts
     # One may be in the pipe already.
     assert re.fullmatch(
         r"out was not read fast enough: (9|10) lines were dropped", line
@@ -105,7 +104,7 @@ def test_droppedLinesAreCounted(logged: list[LogEvent]) -> None:
 
 
 def test_theEndWaitsForAReaderOnlyShortly(
-    monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]
+    monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     """
     In all.  Lines that are not written are counted too.
@@ -117,7 +116,7 @@ def test_theEndWaitsForAReaderOnlyShortly(
         finishAll()
         out.write("late")
         finishAll()
-        assert [text.split()[-4] for text in textsOf(logged)] == ["2", "3"]
+        assert [text.split()[-4] for text in logged.texts] == ["2", "3"]
         drain(read, out)
 
 

@@ -12,8 +12,6 @@ import re
 import shutil
 import socket
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +23,7 @@ import pytest
 from tests.support.clients import Web, fetch, keeping, load, opening, tcp
 from tests.support.daemons import TWISTD, Program, program, reload, serving, waitFor
 from tests.support.freeports import freePort
+from tests.support.processes import runPython
 from tests.support.reactors import DEADLINE
 from txsignalfd._twistd.actions import SIMPLE
 from txsignalfd._twistd.plugins import fewerCollections, installedPlugins
@@ -488,9 +487,7 @@ def test_importsOnlyWhatEveryModeNeeds() -> None:
     The modules of workers, of metrics and of the log of signals are not loaded.
     """
     program = "import sys, txsignalfd.tap; print(*sys.modules)"
-    run = subprocess.run(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True
-    )
+    run = runPython("-c", program, check=True)
     unwanted = "_workers.(worker|supervisor)|_twistd.(metrics|signallog|usage)|syslog"
     assert re.findall(unwanted, run.stdout) == []
 

@@ -77,14 +77,12 @@ def test_theReportAlwaysHasAllParts(reactor: Any) -> None:
 
 
 @inReactor
-async def test_theReportHasHandlersAndGenerations(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_theReportHasHandlersAndGenerations(dispatcher: SignalDispatcher) -> None:
     got = Recorder()
     dispatcher.addHandler(SIGHUP, got, Overlap.MERGE)
     dispatcher.watch(SIGUSR1)
     send(SIGHUP)
-    await until(reactor, lambda: got.infos)
+    await until(lambda: got.infos)
     generations = ["1: drains, 2 connections", "2: serves\n   on tcp:8080"]
     parts = partsOf(report(dispatcher, generations))
     assert parts["signals"].startswith(
@@ -109,14 +107,12 @@ def untilItRuns(pid: int, *command: str) -> None:
 
 
 @inReactor
-async def test_theReportListsChildren(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
+async def test_theReportListsChildren(dispatcher: SignalDispatcher) -> None:
     """
     With their commands, and whether they have ended.
     """
     ChildReaper(dispatcher)
-    protocol = spawn(reactor, *SLEEP)
+    protocol = spawn(*SLEEP)
     pid = protocol.transport.pid
     untilItRuns(pid, *SLEEP)
     with foreign(*SLEEP) as other, zombie() as ended:

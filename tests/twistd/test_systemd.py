@@ -16,13 +16,12 @@ from typing import Any
 
 import pytest
 from twisted.internet.interfaces import IWriteDescriptor
-from twisted.logger import LogEvent
 from zope.interface.verify import verifyObject
 
 from tests.support.daemons import adoptingOrphans, endOf, program
 from tests.support.descriptorstore import descriptorStore
-from tests.support.handlers import textsOf
 from tests.support.inreactor import inReactor
+from tests.support.observers import Logged
 from tests.support.reactors import KINDS, newReactor, runReactor, until
 from tests.support.servicemanager import ServiceManager, listening
 from txsignalfd._twistd.systemd import Notifier, NotifySocket
@@ -113,7 +112,7 @@ def test_theSocketMayHaveAnAbstractName(idle: Any) -> None:
 
 
 def test_withoutAServiceManagerNothingHappens(
-    idle: Any, monkeypatch: pytest.MonkeyPatch, logged: list[LogEvent]
+    idle: Any, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     """
     No socket, no delayed call, no line in the log.
@@ -134,7 +133,7 @@ def test_withoutAServiceManagerNothingHappens(
             silent.stopWatchdog()
         assert os.listdir("/proc/self/fd") == before
     assert not idle.getDelayedCalls()
-    assert textsOf(logged, OURS) == []
+    assert logged.textsOf(OURS) == []
 
 
 def test_theEnvironmentIsNotChanged(
@@ -178,7 +177,7 @@ def test_everyStatusIsAValidMessage(
 @pytest.mark.parametrize("kind", KINDS)
 @inReactor
 async def test_messagesAreQueuedWhileTheSocketIsFull(
-    reactor: Any, kind: str, manager: ServiceManager, logged: list[LogEvent]
+    reactor: Any, kind: str, manager: ServiceManager, logged: Logged
 ) -> None:
     """
     They are sent in order, and of equal kinds only the last.
@@ -192,14 +191,14 @@ async def test_messagesAreQueuedWhileTheSocketIsFull(
         for text in ("newer", "newest"):
             notifier.status(text)
         manager.empty()
-        await until(reactor, manager.hasMessage)
+        await until(manager.hasMessage)
         first, *others = manager.readAll()
         assert list(first) == ["RELOADING", "MONOTONIC_USEC"]
         assert others == [{"READY": "1"}, {"STATUS": "newest"}]
         assert reactor.getWriters() == []
         notifier.ready()
         assert manager.read() == {"READY": "1"}
-    full, sent = textsOf(logged, OURS)
+    full, sent = logged.textsOf(OURS)
     assert full.startswith(f"NOTIFY_SOCKET={manager.name!r}: the socket is full; ")
     assert "[b'RELOADING=1\\nMONOTONIC_USEC=" in full
     assert sent == f"NOTIFY_SOCKET={manager.name!r}: all messages are sent"
@@ -217,7 +216,7 @@ async def test_storedDescriptorsWaitToo(reactor: Any, tmp_path: Path) -> None:
             notifier.store("second", stored.fileno())
             notifier.discard("first")
             store.manager.empty()
-            await until(reactor, store.manager.hasMessage)
+            await until(store.manager.hasMessage)
             store.receive()
             assert list(store.stored) == ["second"]
             store.manager.fill()
@@ -245,7 +244,7 @@ async def test_theQueueMayBeLongerThanTheSocket(
             notifier._notify({b"X_%d" % number: b"1"})
         found: list[dict[str, str]] = []
         while len(found) < 20:
-            await until(reactor, manager.hasMessage)
+            await until(manager.hasMessage)
             message = manager.read()
             if message != {"X_FULL": "1"}:
                 found.append(message)
@@ -254,7 +253,7 @@ async def test_theQueueMayBeLongerThanTheSocket(
 
 @inReactor
 async def test_theManagerMayGoWhileItsSocketIsFull(
-    reactor: Any, manager: ServiceManager, logged: list[LogEvent]
+    reactor: Any, manager: ServiceManager, logged: Logged
 ) -> None:
     """
     The reactor does not spin, and the next manager receives the queue.
@@ -263,18 +262,18 @@ async def test_theManagerMayGoWhileItsSocketIsFull(
         manager.fill()
         notifier.ready()
         manager.socket.close()
-        await until(reactor, lambda: not reactor.getWriters())
+        await until(lambda: not reactor.getWriters())
         assert notifier._socket is not None
         assert notifier._socket.fileno() == -1
         os.unlink(manager.name)
         with listening(manager.name) as another:
             notifier.status("here")
             assert another.readAll() == [{"READY": "1"}, {"STATUS": "here"}]
-    assert len(textsOf(logged, OURS)) == 2
+    assert len(logged.textsOf(OURS)) == 2
 
 
 def test_aRestartedManagerReceivesTheNextMessages(
-    notifier: Notifier, manager: ServiceManager, logged: list[LogEvent]
+    notifier: Notifier, manager: ServiceManager, logged: Logged
 ) -> None:
     notifier.ready()
     os.unlink(manager.name)
@@ -286,12 +285,10 @@ def test_aRestartedManagerReceivesTheNextMessages(
             ["RELOADING", "MONOTONIC_USEC"],
             ["READY"],
         ]
-    assert textsOf(logged, OURS) == []
+    assert logged.textsOf(OURS) == []
 
 
-def test_aFailureIsLoggedOnce(
-    idle: Any, tmp_path: Path, logged: list[LogEvent]
-) -> None:
+def test_aFailureIsLoggedOnce(idle: Any, tmp_path: Path, logged: Logged) -> None:
     """
     The queue is sent when the manager listens again; at the end the log lists the
     messages that were never sent.
@@ -300,14 +297,14 @@ def test_aFailureIsLoggedOnce(
     with notifying(idle, {"NOTIFY_SOCKET": name}) as notifier:
         notifier.ready()
         notifier.status("up")
-        (line,) = textsOf(logged, OURS)
+        (line,) = logged.textsOf(OURS)
         assert line.startswith(f"NOTIFY_SOCKET={name!r}: No such file or directory; ")
         with listening(name) as manager:
             notifier.status("here")
             assert manager.readAll() == [{"READY": "1"}, {"STATUS": "here"}]
         notifier.stopping()
         notifier.status("down")
-    _, sent, refused, never = textsOf(logged, OURS)
+    _, sent, refused, never = logged.textsOf(OURS)
     assert sent.endswith("all messages are sent")
     assert "Connection refused; these messages are sent later: [b'STOPP" in refused
     assert never.endswith("never sent: [b'STOPPING=1', b'STATUS=down']")
@@ -322,16 +319,16 @@ def test_aFailureIsLoggedOnce(
     ],
 )
 def test_anInvalidSocketNameIsLogged(
-    name: str, why: str, idle: Any, logged: list[LogEvent]
+    name: str, why: str, idle: Any, logged: Logged
 ) -> None:
     """
     sd_notify(3) also knows sockets of virtual machines, which are not supported.
     """
     with notifying(idle, {"NOTIFY_SOCKET": name}) as notifier:
-        (line,) = textsOf(logged, OURS)
+        (line,) = logged.textsOf(OURS)
         assert line.startswith(f"NOTIFY_SOCKET={name!r}: {why}; ")
         notifier.ready()
-    assert len(textsOf(logged, OURS)) == 2
+    assert len(logged.textsOf(OURS)) == 2
 
 
 def test_aSocketIsClosedIfConnectingRaises(
@@ -360,7 +357,7 @@ async def test_theWatchdogIsFedTwiceInItsTime(
         # The reactor is blocked meanwhile.
         assert not manager.hasMessage(0.25)
         for _ in range(2):
-            await until(reactor, manager.hasMessage)
+            await until(manager.hasMessage)
             assert manager.readAll() == [{"WATCHDOG": "1"}]
         assert reactor.seconds() - begin >= 0.3
         notifier.stopWatchdog()
@@ -387,7 +384,7 @@ def test_theWatchdogIsReadFromTheEnvironment(
     complains: bool,
     manager: ServiceManager,
     idle: Any,
-    logged: list[LogEvent],
+    logged: Logged,
 ) -> None:
     """
     As by sd_watchdog_enabled(3): half the time, only for this process.
@@ -398,7 +395,7 @@ def test_theWatchdogIsReadFromTheEnvironment(
         assert manager.hasMessage() == bool(interval)
     usec = environ.get("WATCHDOG_USEC")
     line = f"no watchdog: WATCHDOG_USEC={usec!r} is not a time"
-    assert textsOf(logged, OURS) == [line] * complains
+    assert logged.textsOf(OURS) == [line] * complains
 
 
 #: A service that forks as twistd does to become a daemon, and changes its root.

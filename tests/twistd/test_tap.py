@@ -23,7 +23,7 @@ from typing import Any, cast
 
 import pytest
 from twisted.application.service import Application, IServiceCollection, Service
-from twisted.logger import ILogObserver, LogEvent
+from twisted.logger import ILogObserver
 from twisted.python.reflect import namedAny
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
@@ -37,8 +37,8 @@ from tests.support.daemons import (
     program,
     waitFor,
 )
-from tests.support.handlers import textsOf
 from tests.support.inreactor import inReactor
+from tests.support.observers import Logged
 from tests.support.reactors import DEADLINE, spin, turn
 from tests.support.worlds import needsLinux
 from txsignalfd import SignalService, lowlevel, tap
@@ -252,7 +252,7 @@ def test_aSignalIsWritten(
     form: str,
     stdout: bool,
     expected: str,
-    logged: list[LogEvent],
+    logged: Logged,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """
@@ -273,10 +273,10 @@ def test_aSignalIsWritten(
         lowlevel.sigqueue(os.getpid(), SIGRTMIN + 3)
         written = ""
         while expected not in written:
-            await turn(reactor)
-            written += capsys.readouterr().out if stdout else str(textsOf(logged))
+            await turn()
+            written += capsys.readouterr().out if stdout else str(logged.texts)
         assert "SIGPIPE from" not in written
-        assert f"pid {os.getpid()} watches SIGPIPE SIGRTMIN+3" in textsOf(logged)
+        assert f"pid {os.getpid()} watches SIGPIPE SIGRTMIN+3" in logged.texts
         service.stopService()
 
     spin(main)
@@ -332,7 +332,7 @@ def loggingTo(descriptor: int) -> Iterator[signallog.SignalLogger]:
 HANGUP = parse(SIGHUP.to_bytes(4, sys.byteorder) + bytes(124))[0]
 
 
-def test_jsonGoesToTheLogAfterThePipeIsClosed(logged: list[LogEvent]) -> None:
+def test_jsonGoesToTheLogAfterThePipeIsClosed(logged: Logged) -> None:
     """
     One warning says so.
     """
@@ -344,16 +344,16 @@ def test_jsonGoesToTheLogAfterThePipeIsClosed(logged: list[LogEvent]) -> None:
         logger.receive(HANGUP)
         logger.receive(HANGUP)
         os.close(read)
-        waitFor(lambda: len(textsOf(logged)) == 3, "they are logged")
+        waitFor(lambda: len(logged.texts) == 3, "they are logged")
         logger.receive(HANGUP)
-    warning, *lines = textsOf(logged)
+    warning, *lines = logged.texts
     assert warning == "stdout: the reader has closed it: JSON goes to this log"
     assert [json.loads(line)["name"] for line in lines] == ["SIGHUP"] * 3
 
 
 @pytest.mark.parametrize("kind", ["pipe", "file"])
 def test_jsonGoesToTheLogWhileTheDiskIsFull(
-    kind: str, tmp_path: Path, logged: list[LogEvent]
+    kind: str, tmp_path: Path, logged: Logged
 ) -> None:
     """
     It goes to stdout again when there is room.
@@ -367,14 +367,14 @@ def test_jsonGoesToTheLogWhileTheDiskIsFull(
         with open("/dev/full", "wb") as full:
             os.dup2(full.fileno(), write)
         logger.receive(HANGUP)
-        waitFor(lambda: len(textsOf(logged)) == 2, "it is logged")
+        waitFor(lambda: len(logged.texts) == 2, "it is logged")
         os.dup2(before, write)
         logger.receive(HANGUP)
     os.close(before)
     written = os.read(read, 4096) or (tmp_path / "file").read_bytes()
     os.close(read)
     assert json.loads(written.splitlines()[-1])["name"] == "SIGHUP"
-    error, line = textsOf(logged)
+    error, line = logged.texts
     assert error.startswith("stdout: [Errno 28] No space left on device: ")
     assert json.loads(line)["name"] == "SIGHUP"
 

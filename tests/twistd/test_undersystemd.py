@@ -29,19 +29,14 @@ from tests.support.clients import (
 )
 from tests.support.daemons import commandFor, waitFor
 from tests.support.freeports import freePort
+from tests.support.processes import runProgram
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
 from tests.support.servicemanager import NOTIFY_RELOAD
 
 
 def _systemctl(*words: str) -> str:
-    return subprocess.run(
-        ["systemctl", *words],
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=DEADLINE,
-        check=True,
-    ).stdout
+    return runProgram("systemctl", *words, check=True).stdout
 
 
 def _whyNot() -> str:

@@ -7,8 +7,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import pytest
 from twisted.scripts._twistd_unix import ServerOptions
 
 from tests.support.daemons import TWISTD
-from tests.support.reactors import DEADLINE
+from tests.support.processes import runProgram, runPython
 from tests.support.servicemanager import NOTIFY_RELOAD
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -78,13 +76,7 @@ def test_aServiceWaitsForItsReload(unit: Path) -> None:
 def test_twistdWebAcceptsTheOptions(unit: Path) -> None:
     command = read(unit)["Service"]["ExecStart"].replace("/srv/www", "/")
     arguments = shlex.split(command)
-    child = subprocess.run(
-        [sys.executable, "-c", PARSE, *arguments[arguments.index("web") + 1 :]],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=True,
-    )
+    child = runPython("-c", PARSE, *arguments[arguments.index("web") + 1 :], check=True)
     activated = unit.with_suffix(".socket").exists()
     assert child.stdout.startswith("systemd:" if activated else "tcp:")
 
@@ -105,9 +97,7 @@ def version() -> int:
     Return the version of the installed systemd-analyze.
     """
     assert ANALYZE
-    said = subprocess.run(
-        [ANALYZE, "--version"], capture_output=True, text=True, check=True
-    ).stdout
+    said = runProgram(ANALYZE, "--version", check=True).stdout
     return int(said.split()[1])
 
 
@@ -125,11 +115,6 @@ def test_systemdVerifiesTheUnits(tmp_path: Path) -> None:
         if version() < NOTIFY_RELOAD:
             text = text.replace("Type=notify-reload", "Type=notify")
         (tmp_path / unit.name).write_text(text, encoding="ascii")
-    analyzed = subprocess.run(
-        [ANALYZE, "verify", "--man=no", *(tmp_path / unit.name for unit in UNITS)],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    copies = [str(tmp_path / unit.name) for unit in UNITS]
+    analyzed = runProgram(ANALYZE, "verify", "--man=no", *copies)
     assert (analyzed.stdout, analyzed.stderr, analyzed.returncode) == ("", "", 0)

@@ -5,14 +5,13 @@ What the system allows, and how a worker has ended.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from signal import SIGKILL, SIGSEGV
 
 import pytest
 from twisted.internet.error import ProcessDone, ProcessTerminated
 
+from tests.support.processes import runPython
 from txsignalfd._workers.cpus import usableCPUs
 from txsignalfd._workers.ending import MemoryEvents, describeEnd
 
@@ -61,9 +60,7 @@ def test_theAffinityLimitsTheCPUs() -> None:
         f"import os; os.sched_setaffinity(0, [{first}])\n"
         "from txsignalfd._workers.cpus import usableCPUs; print(usableCPUs())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, check=True
-    )
+    done = runPython("-c", source, check=True)
     assert done.stdout == "1\n"
 
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 
 import pytest
 
+from tests.support.processes import runPython
 from txsignalfd import workerNumber
 from txsignalfd._workers.membership import Membership
 
@@ -26,14 +26,9 @@ def started(place: Membership) -> subprocess.CompletedProcess[str]:
     """
     Run a program as a worker.
     """
-    return subprocess.run(
-        [sys.executable, "-c", "import os; before = len(os.environ)" + SHOW],
-        env=os.environ | place.variables(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    source = "import os; before = len(os.environ)" + SHOW
+    added = place.variables()
+    return runPython("-c", source, added=added, stdin=subprocess.DEVNULL)
 
 
 def test_aWorkerKnowsItsNumber() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +30,7 @@ from tests.support.clients import (
 )
 from tests.support.daemons import Program, reload, serving, waitFor
 from tests.support.freeports import freePort
+from tests.support.processes import runPython
 from tests.support.served import write
 from txsignalfd._workers.channel import Channel, socketPair
 from txsignalfd._workers.claims import Claims
@@ -199,10 +199,8 @@ def test_theStatusShowsTheWorkers(tmp_path: Path) -> None:
         client()
 
         def worker() -> dict[str, object]:
-            command = [sys.executable, "-m", "txsignalfd", "status", "--json"]
-            done = subprocess.run(
-                [*command, str(daemon.pid)], stdout=subprocess.PIPE, check=True
-            )
+            command = ["-m", "txsignalfd", "status", "--json", str(daemon.pid)]
+            done = runPython(*command, check=True)
             (found,) = json.loads(done.stdout)["workers"]
             return dict(found)
 

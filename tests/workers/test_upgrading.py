@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from tests.support.daemons import childrenOf
 from tests.support.inreactor import inReactor
+from tests.support.processes import runPython
 from tests.support.records import record
 from txsignalfd._children.reaper import ChildReaper
 from txsignalfd._dispatch.dispatcher import SignalDispatcher
@@ -208,14 +209,8 @@ def show(*value: object) -> subprocess.CompletedProcess[str]:
     """
     Run a program with a variable that it may inherit.
     """
-    return subprocess.run(
-        [sys.executable, "-c", SHOW],
-        env=os.environ | {"TXSIGNALFD_INHERITANCE": json.dumps(value)},
-        capture_output=True,
-        text=True,
-        check=False,
-        close_fds=False,
-    )
+    added = {"TXSIGNALFD_INHERITANCE": json.dumps(value)}
+    return runPython("-c", SHOW, added=added, close_fds=False)
 
 
 def test_childrenInheritNothing() -> None:
