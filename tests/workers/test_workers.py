@@ -174,3 +174,39 @@ def test_aPortIsTheSameInEveryWorker(tmp_path: Path) -> None:
     ports = [line for line in lines if line.isdecimal()]
     # Each is opened by the supervisor and by two workers.
     assert sorted(map(ports.count, set(ports))) == [3, 3]
+
+
+def test_theLogObserverOfAnApplicationIsNotUsed(tmp_path: Path) -> None:
+    """
+    The log says so, and that of twistd's C{--logger} has the events of the workers.
+    """
+    deploy(tmp_path, freePort(), b"text")
+    with (tmp_path / "app.tac").open("a") as file:
+        file.write(OBSERVER)
+    (tmp_path / "observers.py").write_text(OBSERVERS)
+    command = application(tmp_path, "--workers=1")
+    command.insert(command.index("signalfd"), "--logger=observers.upper")
+    with program(tmp_path, *command) as daemon:
+        daemon.waitForOutput(f"PID {daemon.pid} SERVES")
+        assert daemon.stop() == -SIGTERM
+        output = daemon.output()
+    assert "WORKER 1: THE LOG OBSERVER OF THE APPLICATION IS NOT USED" in output
+    assert "used by the application" not in output
+
+
+OBSERVER = """
+from twisted.logger import ILogObserver
+application.setComponent(ILogObserver, lambda event: print("used by the application"))
+"""
+
+OBSERVERS = """
+import sys
+from twisted.logger import ILogObserver, eventAsText
+from zope.interface import provider
+
+def upper():
+    @provider(ILogObserver)
+    def write(event):
+        print(eventAsText(event).upper(), flush=True, file=sys.__stdout__)
+    return write
+"""

@@ -131,7 +131,7 @@ def destinations(text: str = "") -> list[Any]:
     @param text: The text of the event that is logged to find them.  Files do not
         show an empty one.
     """
-    return list({id(file): file for file in map(_targetOf, _observers(text))}.values())
+    return list({id(file): file for file in map(fileOf, _observers(text))}.values())
 
 
 def unblockLog(reactor: Any) -> None:
@@ -147,7 +147,7 @@ def unblockLog(reactor: Any) -> None:
 def _unblockLog() -> None:
     outputs: dict[int, Output] = {}
     for observer in _observers(""):
-        target = _targetOf(observer)
+        target = fileOf(observer)
         if _isSyslog(target) and not _isUnblocked(target.syslog):
             target.syslog = SyslogOutput().syslog
         descriptor = descriptorOf(target)
@@ -160,7 +160,7 @@ def _unblockLog() -> None:
             outputs[descriptor] = Output(descriptor, _nameOf(target))
         output: Any = outputs[descriptor]
         if isinstance(observer, FileLogObserver):
-            # Private, as in _targetOf.
+            # Private, as in fileOf.
             observer._outFile = output  # noqa: SLF001
         else:
             legacy = observer.legacyObserver.__self__  # type: ignore[attr-defined]
@@ -220,7 +220,7 @@ def _lastOf(trace: list[tuple[Any, Any]]) -> list[Any]:
     return [each for key, each in observers.items() if key not in publishers]
 
 
-def _targetOf(observer: Any) -> Any:
+def fileOf(observer: Any) -> Any:
     """
     Return the file that an observer writes to, or the observer if unknown.
     """

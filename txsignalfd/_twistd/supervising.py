@@ -85,6 +85,7 @@ def makeSupervisor(
     @param foreground: Whether the process may have a controlling terminal.
     @param reactor: The reactor.
     """
+    from txsignalfd._twistd.textlog import write
     from txsignalfd._twistd.upgrading import Upgrade
     from txsignalfd._workers.command import Command
     from txsignalfd._workers.inheritance import inheritance
@@ -108,6 +109,7 @@ def makeSupervisor(
         Limits(*workers.limits),
         changed,
         reactor,
+        write,
     )
     factory = Supervisor(workers.number, setup)
     daemon = makeDaemon(factory, settings, foreground, reactor)

@@ -11,6 +11,9 @@ from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2
 from time import monotonic
 from typing import Any, Final
 
+from twisted.logger import ILogObserver, Logger
+from twisted.python.log import ILogObserver as ILegacyLogObserver
+
 from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.transaction import Reload
 from txsignalfd._twistd.actions import Action
@@ -18,6 +21,7 @@ from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.logs import reopenLogs
 from txsignalfd._twistd.systemd import Notifier
 from txsignalfd._twistd.watching import Watch
+from txsignalfd._workers.membership import workerNumber
 from txsignalfd._workers.worker import Worker
 
 #: The actions of a worker.  The supervisor has those of C{--on}.  A terminal sends
@@ -30,6 +34,14 @@ _ACTIONS: Final = {
     int(SIGUSR1): Action("ignore"),
     int(SIGUSR2): Action("report"),
 }
+
+
+_log: Final = Logger("txsignalfd.workers.WorkerDaemon")
+
+
+def _hasObserver(application: Any) -> bool:
+    kinds = (ILogObserver, ILegacyLogObserver)
+    return any(application.getComponent(kind, None) is not None for kind in kinds)
 
 
 class WorkerDaemon(Daemon):
@@ -60,6 +72,17 @@ class WorkerDaemon(Daemon):
         worker.run(reloads, self._stopFor, reopenLogs, self._reportFor)
         #: Watches files for the supervisor, in worker 1.
         self.watch: Watch | None = None
+
+    def setServiceParent(self, parent: Any) -> None:
+        """
+        Join twistd's application, whose log observer is not used.
+        """
+        super().setServiceParent(parent)
+        if workerNumber() == 1 and self.equip is not None and _hasObserver(parent):
+            _log.warn(
+                "the log observer of the application is not used with --workers: the"
+                " supervisor writes the log; --logger of twistd names its observer"
+            )
 
     def _effectiveActions(self) -> dict[int, Action]:
         return _ACTIONS | self._chosen

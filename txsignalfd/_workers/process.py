@@ -30,7 +30,7 @@ from txsignalfd._workers.ending import describeEnd, lastReason
 from txsignalfd._workers.limits import memoryOf
 from txsignalfd._workers.membership import Membership
 from txsignalfd._workers.sockets import Sockets
-from txsignalfd._workers.workerlog import WorkerOutput
+from txsignalfd._workers.workerlog import WorkerEvent, WorkerOutput, publish
 
 _log: Final = Logger("txsignalfd.workers.WorkerProcess")
 
@@ -45,6 +45,11 @@ _ABORT: Final = 2.0
 
 #: Seconds to read the remaining output after the process has ended.
 _LINGER: Final = 0.1
+
+#: Seconds in which output of a worker collects before it is read, unless more than
+#: this number of bytes was read at once.
+_COLLECT: Final = 0.01
+_LITTLE: Final = 4096
 
 
 class State(Enum):
@@ -80,13 +85,19 @@ class WorkerProcess(ProcessProtocol):
     transport: Any
 
     def __init__(
-        self, number: int, user: object, sockets: Sockets, reactor: Any
+        self,
+        number: int,
+        user: object,
+        sockets: Sockets,
+        reactor: Any,
+        write: Callable[[list[WorkerEvent]], object] = publish,
     ) -> None:
         """
         @param number: The number of the worker.
         @param user: The generation, as a user of sockets.
         @param sockets: The sockets of the supervisor.
         @param reactor: The reactor.
+        @param write: Writes events of the worker to the log.
         """
         self.number = number
         self.state = State.STARTING
@@ -103,7 +114,7 @@ class WorkerProcess(ProcessProtocol):
         self._sockets = sockets
         self._reactor = reactor
         self._began = self._heard = monotonic()
-        self._output = WorkerOutput(number)
+        self._output = WorkerOutput(number, write)
         self._failure: RemoteError | None = None
         #: Called with the files that have changed, for C{--watch}.
         self.changed: Callable[[list[str]], object] = lambda _: None
@@ -111,6 +122,8 @@ class WorkerProcess(ProcessProtocol):
         #: Fires with the answer to the last question, until that has arrived.
         self._answer: OneShotEvent | None = None
         self._timers: list[Timer] = []
+        #: Whether its output waits to be read.
+        self._isCollecting = False
         self._channel: Channel
 
     def __str__(self) -> str:
@@ -403,6 +416,15 @@ class WorkerProcess(ProcessProtocol):
         Log output of the worker.
         """
         self._output.received(childFD, data)
+        if len(data) < _LITTLE and not self._isCollecting:
+            # To read and write many lines together costs less than each by itself.
+            self._isCollecting = True
+            self.transport.pauseProducing()
+            self._reactor.callLater(_COLLECT, self._resume)
+
+    def _resume(self) -> None:
+        self._isCollecting = False
+        self.transport.resumeProducing()
 
     def processExited(self, reason: Failure) -> None:
         """

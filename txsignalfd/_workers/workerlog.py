@@ -12,21 +12,74 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from math import floor
 from time import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from twisted.logger import (
     ILogObserver,
     LogEvent,
     LogLevel,
     eventAsText,
+    formatTime,
     globalLogPublisher,
 )
 from zope.interface import provider
 
 #: The most bytes of a line.  A longer one is logged in pieces of this size.
 LONGEST_LINE: Final = 1 << 20
+
+
+class WorkerEvent(NamedTuple):
+    """
+    An event of a worker.
+    """
+
+    time: float
+    #: The name of its level.
+    level: str
+    namespace: str
+    #: The system of an event of the older log, or C{None}.
+    system: str | None
+    text: str
+
+    def asEvent(self) -> LogEvent:
+        """
+        Return the event for the log of this process.
+        """
+        event: LogEvent = {
+            "log_level": LogLevel.levelWithName(self.level),
+            "log_namespace": self.namespace,
+            "log_format": "{text}",
+            "log_time": self.time,
+            "text": self.text,
+        }
+        if self.system is not None:
+            event["log_system"] = self.system
+        return event
+
+    def asLine(self) -> str:
+        """
+        Return the line that C{textFileLogObserver} writes.
+        """
+        system = self.system or f"{self.namespace}#{self.level}"
+        text = self.text.replace("\n", "\n\t")
+        return f"{_timeOf(floor(self.time))} [{system}] {text}\n"
+
+
+@lru_cache(maxsize=4)
+def _timeOf(second: int) -> str:
+    return formatTime(second)
+
+
+def publish(events: Sequence[WorkerEvent]) -> None:
+    """
+    Publish events in the log of this process.
+    """
+    for event in events:
+        globalLogPublisher(event.asEvent())
 
 
 def observer() -> ILogObserver:
@@ -43,14 +96,14 @@ def observer() -> ILogObserver:
         if not text:
             return
         level = event.get("log_level") or LogLevel.info
-        fields = {
-            "time": event["log_time"],
-            "level": level.name,
-            "namespace": event.get("log_namespace") or "-",
-            "text": text,
-        }
-        if "log_system" in event:
-            fields["system"] = str(event["log_system"])
+        system = event.get("log_system")
+        fields = WorkerEvent(
+            event["log_time"],
+            level.name,
+            event.get("log_namespace") or "-",
+            None if system is None else str(system),
+            text,
+        )
         data = json.dumps(fields).encode() + b"\n"
         with lock:
             while data:
@@ -108,14 +161,19 @@ class WorkerOutput:
     Logs what one worker writes.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(
+        self, number: int, write: Callable[[list[WorkerEvent]], object]
+    ) -> None:
         """
         @param number: The number of the worker.
+        @param write: Writes events to the log.
         """
         self._prefix = f"worker {number}: "
+        self._write = write
+        self._events: list[WorkerEvent] = []
         #: The last line of stderr, which often has the reason of an end.
         self.last = ""
-        self._lines = {1: Lines(self._logEvent), 2: Lines(self._logRaw)}
+        self._lines = {1: Lines(self._addEvent), 2: Lines(self._addRaw)}
 
     def received(self, descriptor: int, data: bytes) -> None:
         """
@@ -125,6 +183,12 @@ class WorkerOutput:
         @param data: The output.
         """
         self._lines[descriptor].add(data)
+        self._flush()
+
+    def _flush(self) -> None:
+        events, self._events = self._events, []
+        if events:
+            self._write(events)
 
     def ended(self) -> None:
         """
@@ -132,6 +196,7 @@ class WorkerOutput:
         """
         for lines in self._lines.values():
             lines.end()
+        self._flush()
 
     def passOn(self) -> list[Any]:
         """
@@ -146,34 +211,22 @@ class WorkerOutput:
         for number, text in passed:
             self._lines[number].adopt(text)
 
-    def _logEvent(self, line: bytes) -> None:
+    def _addEvent(self, line: bytes) -> None:
         try:
-            fields = json.loads(line)
-            text, namespace = fields["text"], fields["namespace"]
-            level = LogLevel.levelWithName(fields["level"])
-        except (KeyError, TypeError, ValueError):
+            seconds, level, namespace, system, text = json.loads(line)
+            text = self._prefix + text
+            event = WorkerEvent(seconds, level, namespace, system, text)
+        except (TypeError, ValueError):
             # Written before the worker has opened its log.
-            self._logRaw(line)
-            return
-        self._publish(text, level, namespace, fields)
+            self._addRaw(line)
+        else:
+            self._events.append(event)
 
-    def _logRaw(self, line: bytes) -> None:
+    def _addRaw(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip()
         if text:
             self.last = text
-            self._publish(text, LogLevel.info, "txsignalfd.workers", {})
-
-    def _publish(
-        self, text: str, level: Any, namespace: str, fields: dict[str, Any]
-    ) -> None:
-        event: LogEvent = {
-            "log_level": level,
-            "log_namespace": namespace,
-            "log_format": "{prefix}{text}",
-            "log_time": fields.get("time") or time(),
-            "prefix": self._prefix,
-            "text": text,
-        }
-        if "system" in fields:
-            event["log_system"] = fields["system"]
-        globalLogPublisher(event)
+            text = self._prefix + text
+            self._events.append(
+                WorkerEvent(time(), "info", "txsignalfd.workers", None, text)
+            )

@@ -28,6 +28,7 @@ from txsignalfd._workers.ending import MemoryEvents, describeEnd
 from txsignalfd._workers.limits import Limits, memoryOf
 from txsignalfd._workers.process import State, WorkerProcess
 from txsignalfd._workers.sockets import Sockets
+from txsignalfd._workers.workerlog import WorkerEvent, publish
 
 _log: Final = Logger("txsignalfd.workers.WorkerSet")
 
@@ -85,6 +86,8 @@ class Setup(NamedTuple):
     #: Called with the files of the program that have changed, for C{--watch}.
     changed: Callable[[list[str]], object]
     reactor: Any
+    #: Writes events of a worker to the log.
+    write: Callable[[list[WorkerEvent]], object] = publish
 
 
 class WorkerSet(DrainingService):
@@ -198,7 +201,8 @@ class WorkerSet(DrainingService):
         return process
 
     def _newProcess(self, number: int) -> WorkerProcess:
-        process = WorkerProcess(number, self, self._sockets, self._reactor)
+        setup = self._setup
+        process = WorkerProcess(number, self, setup.sockets, setup.reactor, setup.write)
         process.changed = self._changed
         process.ageLimit = self._setup.limits.ageOfOne()
         return process
