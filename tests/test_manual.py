@@ -111,9 +111,12 @@ def test_zshCompletesCommandsAndOptions() -> None:
 
 def test_zshCompletesTheOptionsOfTheDaemon(tmp_path: Path) -> None:
     """
-    By twistd's own generator.
+    By twistd's own generator, and the plugins that the daemon can run.
     """
     words = [TWISTD, "signalfd", "", "--_shell-completion", "zsh:3"]
     out = subprocess.check_output(words, cwd=tmp_path, text=True, timeout=DEADLINE)
     for option in Options().longOpt:
         assert f"--{option.removesuffix('=')}" in out
+    (plugins,) = re.findall(r"^':command:\((.*)\)'", out, re.MULTILINE)
+    assert "web" in plugins.split()
+    assert "signalfd" not in plugins.split()

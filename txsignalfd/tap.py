@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import IService
 from twisted.python.reflect import fullyQualifiedName
+from twisted.python.usage import CompleteFiles, CompleteList, Completions, UsageError
 from twisted.python.usage import Options as UsageOptions
-from twisted.python.usage import UsageError
 
 from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.sharing import (
@@ -34,6 +34,7 @@ from txsignalfd._twistd.makers import ReloadableMaker, originalOf
 from txsignalfd._twistd.notstarted import hideTraceback, makingService
 from txsignalfd._twistd.plugins import (
     PluginFactory,
+    PluginNames,
     fewerCollections,
     installedPlugins,
     parseOptions,
@@ -149,6 +150,12 @@ class Options(UsageOptions):
 
     #: How the daemon acts on signals, drains and stops.
     settings: Settings
+    compData = Completions(
+        extraActions=[
+            CompleteList(PluginNames(), descr="command"),
+            CompleteFiles(repeat=True),
+        ]
+    )
     #: The beginning of the command line, for messages.
     command: str = "twistd signalfd"
 

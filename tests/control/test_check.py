@@ -138,6 +138,18 @@ def test_aBrokenConfigurationIsRefusedInOneLine(
     assert not (tmp_path / "new.log").exists()
 
 
+@pytest.mark.parametrize("arguments", [[], ["--workers=2"]])
+def test_aWrongEndpointOfMetricsIsRefused(tmp_path: Path, arguments: list[str]) -> None:
+    """
+    As at a start.
+    """
+    pytest.importorskip("prometheus_client", reason="needs txsignalfd[metrics]")
+    whole = ["signalfd", *arguments, "--metrics=nonsense:1", "web", "--path=."]
+    status, out, err = check(tmp_path, *whole)
+    reason = "ValueError: --metrics: Unknown endpoint type: 'nonsense'"
+    assert (status, out, err) == (1, "", f"txsignalfd check: {reason}\n")
+
+
 def test_helpIsNoFailure(tmp_path: Path) -> None:
     """
     The help of the plugin, as twistd prints it.

@@ -58,10 +58,10 @@ def _check(arguments: list[str]) -> tuple[int, str]:
     restore = openNoPorts()
     assumeInherited()
     try:
-        maker, own = _parse(arguments)
+        maker, own, metrics = _parse(arguments)
         # The outcome is all that is printed on stdout.
         with redirect_stdout(sys.stderr):
-            _make(maker, own)
+            _make(maker, own, metrics)
     except BaseException as error:  # as a reload
         if isinstance(error, SystemExit) and not error.code:
             raise
@@ -72,11 +72,12 @@ def _check(arguments: list[str]) -> tuple[int, str]:
     return 0, f"{maker.tapname}: no error found; it was made, and not started"
 
 
-def _parse(arguments: list[str]) -> tuple[Any, Any]:
+def _parse(arguments: list[str]) -> tuple[Any, Any, str]:
     """
     Parse the command line.
 
-    @return: The plugin or the application file, and its options.
+    @return: The plugin or the application file, its options, and the endpoint of
+        metrics, or an empty string.
     """
     from twisted.python.usage import UsageError
 
@@ -87,18 +88,23 @@ def _parse(arguments: list[str]) -> tuple[Any, Any]:
     options: Any = CheckedOptions()
     options.parseOptions(arguments)
     inner = getattr(options, "subOptions", None)
+    metrics = ""
     if isinstance(inner, Options) and inner.maker is not None:
         maker, own = inner.maker, getattr(inner, "subOptions", None)
+        metrics = inner.settings.metrics
     elif options.subCommand is not None:
         maker, own = options.loadedPlugins[options.subCommand], inner
     else:
         maker, own = applicationFile(options), None
     if maker is None:
         raise UsageError("expected a plugin, or -y with an application file")
-    return maker, own
+    return maker, own, metrics
 
 
-def _make(maker: Any, own: Any) -> None:
+def _make(maker: Any, own: Any, metrics: str) -> None:
+    from txsignalfd._twistd.metrics import metricsService
     from txsignalfd._twistd.plugins import PluginFactory
 
     PluginFactory(maker, own, lambda: own)
+    if metrics:
+        metricsService(metrics, dict)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.python.usage import CompleteFiles, Completions
+
 from txsignalfd.tap import Options
 
 
@@ -15,6 +17,9 @@ class ImpliedOptions(Options):
     """
     The options of a plugin, of which the command line does not say C{signalfd}.
     """
+
+    #: The command line has the name of the plugin already.
+    compData = Completions(extraActions=[CompleteFiles(repeat=True)])
 
     def __init__(self, maker: Any, arguments: Sequence[str], command: str) -> None:
         """

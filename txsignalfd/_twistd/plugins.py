@@ -91,6 +91,15 @@ def installedPlugins(areLoaded: bool = False) -> dict[str, Any]:
     return {maker.tapname: maker for maker in makers if maker.tapname != _OWN_NAME}
 
 
+class PluginNames:
+    """
+    The names of the plugins, found when a shell asks for them.
+    """
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(installedPlugins())
+
+
 def parseOptions(maker: Any, parent: Any, arguments: list[str]) -> Any:
     """
     Parse the options of a plugin.
