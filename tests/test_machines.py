@@ -9,11 +9,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.support.clients import canConnect, keeping, load, opening, tcp
+from tests.support.daemons import program, serving, waitFor
+from tests.support.freeports import freePort
 from tests.support.reactors import DEADLINE
 from txsignalfd._control.arguments import parser
 from txsignalfd._workers.process import GRACE
@@ -108,7 +112,12 @@ def test_haproxyWaitsNoLongerThanAStop() -> None:
     assert set(ports) == set(re.findall("tcp:([0-9]+)", command))
 
 
-@pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs haproxy")
+needsHaproxy = pytest.mark.skipif(
+    shutil.which("haproxy") is None, reason="needs haproxy"
+)
+
+
+@needsHaproxy
 def test_haproxyAcceptsItsFile() -> None:
     """
     Without a warning.
@@ -116,3 +125,38 @@ def test_haproxyAcceptsItsFile() -> None:
     command = ["haproxy", "-q", "-c", "-f", str(HAPROXY)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@needsHaproxy
+def test_aStopBehindHaproxyLosesNoRequest(tmp_path: Path) -> None:
+    """
+    It goes to the other server, and to the first one when that is there again.
+    """
+    front, first, second = freePort(), freePort(), freePort()
+    text = HAPROXY.read_text().replace("bind :80", f"bind 127.0.0.1:{front}")
+    text = text.replace("192.0.2.1:8080", f"127.0.0.1:{first}")
+    text = text.replace("192.0.2.2:8080", f"127.0.0.1:{second}")
+    (tmp_path / "haproxy.cfg").write_text(text)
+    with (
+        serving(_directory(tmp_path, "2"), *_web(second)),
+        program(tmp_path, "haproxy", "-f", "haproxy.cfg") as haproxy,
+    ):
+        with serving(_directory(tmp_path, "1"), *_web(first)) as daemon:
+            waitFor(lambda: canConnect(tcp(front)), "haproxy listens")
+            with load(opening(tcp(front)), keeping(tcp(front))) as clients:
+                assert daemon.stop() == -SIGTERM
+                clients.waitForAnswers(10)
+                haproxy.waitForOutput("Server twistd/web1 is DOWN")
+                with serving(_directory(tmp_path, "3"), *_web(first)):
+                    haproxy.waitForOutput("Server twistd/web1 is UP")
+                    clients.waitForAnswers(10)
+
+
+def _directory(parent: Path, name: str) -> Path:
+    directory = parent / name
+    directory.mkdir()
+    return directory
+
+
+def _web(port: int) -> list[str]:
+    return ["web", f"--listen=tcp:{port}:interface=127.0.0.1", "--path=."]

@@ -19,15 +19,18 @@ from pathlib import Path
 #: Has systemd 257 and Python 3.13.
 SUITE = "trixie"
 PYTHON = "3.13"
-PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,procps"
+PACKAGES = "systemd,systemd-sysv,dbus,haproxy,python3,python3-venv,procps"
 
 #: What the tests need besides the wheel.
-TESTING = ["coverage", "hypothesis", "pytest", "uvloop"]
+TESTING = ["coverage", "hypothesis", "pytest", "pyyaml", "uvloop"]
 
 HERE = Path(__file__).parent.parent.parent
 
+#: The tests that need systemd or haproxy.
+TESTS = ["tests/twistd/test_undersystemd.py", "tests/test_machines.py"]
+
 #: The longest time for the tests and for a boot, in seconds.
-DEADLINE = 300
+DEADLINE = 400
 
 UNIT = """\
 [Unit]
@@ -111,7 +114,8 @@ def install(tree: Path, wheel: Path) -> None:
     source = tree / "tests-of" / "txsignalfd"
     shutil.rmtree(source.parent, ignore_errors=True)
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(HERE / "tests", source / "tests", ignore=ignored)
+    for name in ("tests", "examples"):
+        shutil.copytree(HERE / name, source / name, ignore=ignored)
     shutil.copy(HERE / "pyproject.toml", source)
     pip = "/venv/bin/pip install --quiet --no-index --find-links /wheels"
     command = f"python3 -m venv /venv && {pip} txsignalfd {' '.join(TESTING)}"
@@ -170,7 +174,7 @@ def main(directory: str, wheel: str, *tests: str) -> int:
     tree = Path(directory).resolve()
     make(tree)
     install(tree, Path(wheel))
-    return boot(tree, " ".join(tests or ["tests/twistd/test_undersystemd.py"]))
+    return boot(tree, " ".join(tests or TESTS))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from signal import SIGKILL, SIGSTOP
@@ -27,7 +27,8 @@ from tests.support.clients import (
     tcp,
     unix,
 )
-from tests.support.daemons import commandFor, waitFor
+from tests.support.daemons import childrenOf, commandFor, waitFor
+from tests.support.deployed import deploy
 from tests.support.freeports import freePort
 from tests.support.processes import runProgram
 from tests.support.reactors import DEADLINE
@@ -73,26 +74,33 @@ class Unit:
 
 
 @contextmanager
-def unit(directory: Path, *properties: str) -> Iterator[Unit]:
+def unit(
+    directory: Path, *properties: str, command: Sequence[str] = ("served",)
+) -> Iterator[Unit]:
     """
-    Start a service of L{tests.support.served}, and wait until it is ready.
+    Start C{twistd signalfd}, and wait until it is ready.
+
+    @param command: The arguments after C{signalfd}; by default they run a service of
+        L{tests.support.served}.
     """
     running = Unit()
     # The directory has the plugin, the repository has the module of it.
     environment = f"PYTHONPATH={directory}:{Path(__file__).parent.parent.parent}"
-    _, _, *command = commandFor(directory, "served", twistd=["--pidfile="])
+    _, _, *whole = commandFor(directory, *command, twistd=["--pidfile="])
     subprocess.run(
         [
             "systemd-run",
             f"--unit={running.name}",
             f"--setenv={environment}",
+            # The tests change code faster than its cache notices.
+            "--setenv=PYTHONDONTWRITEBYTECODE=1",
             f"--working-directory={directory}",
             f"--property=StandardError=append:{directory}/log",
             f"--property=StandardOutput=append:{directory}/log",
             "--property=Type=notify-reload",
             "--property=KillMode=mixed",
             *(f"--property={each}" for each in properties),
-            *command,
+            *whole,
         ],
         timeout=DEADLINE,
         check=True,
@@ -226,3 +234,82 @@ def test_aRestartRefusesNobody(tmp_path: Path) -> None:
         assert fetch(tcp(port))
         assert fetch(unix(path))
         assert running.show("NRestarts") == "1"
+
+
+#: Two processes with the application file of L{tests.support.deployed}.
+WORKERS = ("--workers=2", "-y", "app.tac")
+
+
+def test_aReloadOfWorkersLoadsChangedCode(tmp_path: Path) -> None:
+    """
+    C{systemctl reload} returns when the new workers serve, and no request fails.
+    """
+    port = freePort()
+    deploy(tmp_path, port, b"1")
+    with unit(tmp_path, command=WORKERS) as running:
+        with load(opening(tcp(port)), keeping(tcp(port))) as clients:
+            for number in (2, 3):
+                deploy(tmp_path, port, b"%d" % number)
+                running.reload()
+                assert running.show("StatusText") == f"generation {number} serves"
+                assert fetch(tcp(port)) == b"%d" % number
+                clients.waitForAnswers()
+
+
+def test_aRestartOfWorkersRefusesNobody(tmp_path: Path) -> None:
+    """
+    Systemd keeps the sockets of the supervisor, and the new workers run changed code.
+    """
+    port = freePort()
+    deploy(tmp_path, port, b"old")
+    store = "FileDescriptorStoreMax=1"
+    with unit(tmp_path, store, command=WORKERS) as running:
+        with load(opening(tcp(port))) as clients:
+            deploy(tmp_path, port, b"new")
+            for _ in range(2):
+                running.restart()
+                clients.waitForAnswers()
+        assert running.show("NFileDescriptorStore") == "1"
+        assert fetch(tcp(port)) == b"new"
+
+
+def test_aWorkerThatCrashesIsNoMatterOfSystemd(tmp_path: Path) -> None:
+    """
+    The supervisor replaces it, and feeds the watchdog.
+    """
+    port = freePort()
+    deploy(tmp_path, port, b"page")
+    options = ["WatchdogSec=2", "Restart=on-failure"]
+    with unit(tmp_path, *options, command=WORKERS) as running:
+        main = int(running.show("MainPID"))
+        first, second = childrenOf(main)
+        os.kill(first, SIGKILL)
+        log = tmp_path / "log"
+        waitFor(lambda: "was killed by SIGKILL" in log.read_text(), "the log")
+        fed = running.show("WatchdogTimestampMonotonic")
+        waitFor(lambda: running.show("WatchdogTimestampMonotonic") != fed, "it is fed")
+        waitFor(lambda: len(childrenOf(main)) == 2, "another worker")
+        assert second in childrenOf(main)
+        assert fetch(tcp(port)) == b"page"
+        assert running.show("NRestarts") == "0"
+        assert int(running.show("MainPID")) == main
+
+
+def test_theJournalHasWholeLinesOfWorkers(tmp_path: Path) -> None:
+    """
+    Also if two of them write at the same time.
+    """
+    deploy(tmp_path, freePort(), b"page")
+    module = tmp_path / "answers.py"
+    printing = "for _ in range(200): print('x' * 500, flush=True)\n"
+    module.write_text(module.read_text() + printing)
+    journal = ["StandardOutput=journal", "StandardError=journal"]
+    with unit(tmp_path, *journal, command=WORKERS) as running:
+        subprocess.run(["journalctl", "--sync"], timeout=DEADLINE, check=True)
+        command = ["journalctl", "--output=cat", f"--unit={running.name}"]
+        lines = subprocess.check_output(command, text=True, timeout=DEADLINE)
+    ends = [line.partition("] ")[2] for line in lines.splitlines() if "xx" in line]
+    expected = [
+        f"worker {number}: {'x' * 500}" for number in (1, 2) for _ in range(200)
+    ]
+    assert sorted(ends) == expected
