@@ -170,6 +170,8 @@ class Options(UsageOptions):
         #: The application file to run in place of a plugin.
         self.application: ApplicationFile | None = None
         self._arguments: list[str] = []
+        #: Options of Python for the workers.
+        self.interpreter: list[str] = []
         #: The connection to the supervisor, in a worker.
         self.worker: Worker | None = None
         #: The pidfile of the process, in which this program has replaced another one.

@@ -15,6 +15,7 @@ from txsignalfd._children.reaper import ChildReaper
 from txsignalfd._dispatch.dispatcher import SignalDispatcher
 from txsignalfd._proc.reason import RemoteError
 from txsignalfd._workers import process, workerset
+from txsignalfd._workers.channel import Message
 from txsignalfd._workers.command import Command
 from txsignalfd._workers.limits import Limits
 from txsignalfd._workers.process import State, WorkerProcess
@@ -118,6 +119,20 @@ def _turn(reactor: Any) -> Deferred[None]:
     turned: Deferred[None] = Deferred()
     reactor.callLater(0.001, turned.callback, None)
     return turned
+
+
+@inReactor
+async def test_aStartThatTakesTooLongSaysWhatItWaitsFor(
+    reactor: Any, dispatcher: SignalDispatcher
+) -> None:
+    """
+    If the worker has said that.
+    """
+    worker = WorkerProcess(1, None, Sockets(reactor), reactor)
+    worker._received(Message({"waits": "the program has opened no port"}, []))
+    worker.fail("has not started within 1 s")
+    with pytest.raises(RemoteError, match="within 1 s: the program has opened no port"):
+        await worker.started
 
 
 def test_pausesGrow() -> None:

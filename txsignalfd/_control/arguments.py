@@ -7,7 +7,7 @@ Its help, the completion of shells and the parser itself come from L{parser}.
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import REMAINDER, ArgumentParser, ArgumentTypeError
 from contextlib import suppress
 from math import inf
 from signal import SIGHUP, SIGTERM, SIGUSR1, SIGUSR2
@@ -47,7 +47,8 @@ def parser() -> ArgumentParser:
     """
     whole = ArgumentParser(
         prog="txsignalfd",
-        description="Ask a daemon that twistd signalfd runs, or inspect a process.",
+        description="Ask a daemon that twistd signalfd runs, supervise a program, or"
+        " inspect a process.",
         epilog="Exit status: 0 done; 1 refused or failed, with the reason in one line;"
         " 2 the target cannot be asked.  A PID alone is inspected.",
     )
@@ -73,6 +74,7 @@ def parser() -> ArgumentParser:
                 " that fails",
             )
     _addCheck(commands)
+    _addSupervise(commands)
     text = "show what a process does with each signal"
     addInspectArguments(commands.add_parser("inspect", help=text, description=INSPECT))
     return whole
@@ -92,6 +94,59 @@ def _addCheck(commands: object) -> None:
         metavar="ARGUMENT",
         nargs="+",
         help="the arguments of twistd, with or without signalfd",
+    )
+
+
+#: The options of C{txsignalfd supervise} with a value: the placeholder, and the help.
+_SUPERVISE = {
+    "workers": ("N", "how many processes, or auto: one for each CPU [default: 1]"),
+    "drain": ("SECONDS", "how long connections drain at a reload [default: 30]"),
+    "stop-timeout": ("SECONDS", "how long they drain at a stop [default: 30]"),
+    "start-timeout": ("SECONDS", "how long a worker may take to start [default: 60]"),
+    "worker-timeout": ("SECONDS", "replace a worker whose reactor makes no turn"),
+    "max-memory": ("SIZE", "replace a worker with more memory, such as 500M"),
+    "max-age": ("SECONDS", "replace a worker that is older"),
+    "watch-path": ("PATHS", "reload also when one of these files changes"),
+    "metrics": ("ENDPOINT", "serve metrics for Prometheus there"),
+    "pidfile": ("FILE", "write the pid of the supervisor there"),
+    "logfile": ("FILE", "log there [default: stdout]"),
+    "uid": ("USER", "run the program as this user"),
+    "gid": ("GROUP", "run the program as this group"),
+}
+
+
+def _addSupervise(commands: object) -> None:
+    text = "run a Python program in workers, and reload it"
+    command = commands.add_parser(  # type: ignore[attr-defined]
+        "supervise",
+        help=text,
+        description=f"{text}.",
+        usage="txsignalfd supervise [options] [--] PROGRAM ...",
+    )
+    for name, (placeholder, what) in _SUPERVISE.items():
+        kind = _seconds if placeholder == "SECONDS" else str
+        default = "1" if name == "workers" else None
+        command.add_argument(
+            f"--{name}", type=kind, metavar=placeholder, default=default, help=what
+        )
+    command.add_argument(
+        "--on",
+        metavar="SIGNAL=ACTION",
+        action="append",
+        default=[],
+        help="the action of a signal, as for twistd signalfd (repeatable)",
+    )
+    command.add_argument(
+        "--watch",
+        action="store_true",
+        help="reload when the file of a loaded module changes",
+    )
+    command.add_argument(
+        "program",
+        metavar="PROGRAM",
+        nargs=REMAINDER,
+        help="a console script, or python with a script or -m and a module,"
+        " and its arguments",
     )
 
 

@@ -33,7 +33,7 @@ def run() -> None:
 
     @raise SystemExit: With the exit status.
     """
-    if sys.argv[1:2] not in _HELP:
+    if sys.argv[1:2] not in (*_HELP, ["supervise"]):
         _restoreActions()
     sys.exit(main())
 
@@ -82,6 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from txsignalfd._control.inspect import main as inspect
 
         return inspect(others, "txsignalfd inspect")
+    if first == "supervise":
+        from txsignalfd._control.supervise import main as supervise
+
+        return supervise(others)
     if not first or first == "--json" or first.isdecimal():
         from txsignalfd._control.inspect import main as inspect
 

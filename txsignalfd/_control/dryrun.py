@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.posixbase import PosixReactorBase
 
 # Private to Twisted, which offers no public way to parse the options of twistd.
-from twisted.scripts._twistd_unix import ServerOptions
+from twisted.scripts._twistd_unix import ServerOptions as ServerOptions  # noqa: PLC0414
 from zope.interface import implementer
 
 

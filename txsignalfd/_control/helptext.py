@@ -10,7 +10,8 @@ Python.
 HELP = """\
 usage: txsignalfd [-h] [--version] COMMAND ...
 
-Ask a daemon that twistd signalfd runs, or inspect a process.
+Ask a daemon that twistd signalfd runs, supervise a program, or inspect a
+process.
 
 positional arguments:
   COMMAND
@@ -21,6 +22,8 @@ positional arguments:
     status    show what the daemon is doing
     check     make the service of a command line of twistd, without starting
               it
+    supervise
+              run a Python program in workers, and reload it
     inspect   show what a process does with each signal
 
 options:

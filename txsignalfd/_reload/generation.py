@@ -124,7 +124,16 @@ class Resources:
         self.descriptors: set[int] = set() if descriptors is None else descriptors
         self.failedListens: list[Any] = []
         self.starting: bool = True
+        #: Fires when the first port listens.
+        self.listening = OneShotEvent()
         self._quiet: OneShotEvent | None = None
+
+    def listens(self, port: Any) -> None:
+        """
+        Note a port that was opened.
+        """
+        self.ports.append(port)
+        self.listening.fire()
 
     def started(self) -> None:
         """

@@ -98,7 +98,7 @@ class SharedPort:
                 super().connectionLost(None)  # type: ignore[misc]
                 raise
         self.listener.acquire(self)
-        self.resources.ports.append(self)
+        self.resources.listens(self)
 
     def _abandon(self) -> None:
         if self._made is not None:

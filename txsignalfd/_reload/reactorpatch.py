@@ -399,14 +399,15 @@ def _isShared(trigger: Callable[..., Any], reactor: Any) -> bool:
     Whether all generations share what a trigger ends.
 
     These are the reactor's own triggers, such as the one of its thread pool, those
-    of this package, such as a dispatcher's, and those that a module adds when it is
-    imported, since it is imported once.
+    of this package, such as a dispatcher's, the one by which twistd stops its
+    application, and those that a module adds when it is imported, since it is imported
+    once.
     """
     if getattr(trigger, "__self__", None) is reactor:
         return True
     frames = _frames(sys._getframe(2))  # noqa: SLF001
     module, function = next(frames)
-    if module.startswith("txsignalfd."):
+    if module.startswith("txsignalfd.") or function == "startApplication":
         return True
     while not module.startswith(("txsignalfd.", "twisted.internet.")):
         # An application file is no module: each generation executes it again.

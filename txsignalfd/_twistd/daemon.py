@@ -387,9 +387,8 @@ class Daemon(Service):
         return receive
 
     def _hangup(self, info: SigInfo) -> None:
-        # A request to reload comes from a process.  When the terminal closes,
-        # SIGHUP comes from the kernel, or from the shell that leads the session
-        # (bash sends it to all its jobs).
+        # When the terminal closes, SIGHUP comes from the kernel, or from the shell that
+        # leads the session (bash sends it to all its jobs).
         closed = info.codeName == "SI_KERNEL" or (
             self._hadTerminal and isFromLeader(info) and not hasTerminal()
         )
@@ -397,11 +396,10 @@ class Daemon(Service):
 
     def _stop(self, info: SigInfo) -> None:
         if self._stopSignal is None:
-            # The clock is read before the line is written: a signal that is sent
-            # REPEAT after the line is a new request.
+            # Read first: a signal that is sent REPEAT after the line is a new request.
             self._stopSignal, self._stopBegan = info.signo, monotonic()
             _log.info("{signal}: stopping", signal=describeWithCommand(info))
-            stopReactor(dispatcherFor(self._reactor), info.signo)
+            self._stopReactor(info.signo)
         elif self._stopSignal in (0, info.signo) and self._isNewRequest(info):
             self._quit(info)
         else:
@@ -419,7 +417,10 @@ class Daemon(Service):
         self.reloads.cut()
         if self._stopSignal is None:
             self._stopSignal = info.signo
-            stopReactor(dispatcherFor(self._reactor), info.signo)
+            self._stopReactor(info.signo)
+
+    def _stopReactor(self, signo: int) -> None:
+        stopReactor(dispatcherFor(self._reactor), signo)
 
     def _rotate(self, info: SigInfo) -> list[str]:
         lines = rotateLogs()

@@ -8,6 +8,7 @@ The modules of the supervisor, and those of a worker, are imported only there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -19,6 +20,7 @@ from txsignalfd._twistd.settings import Settings
 from txsignalfd._workers.membership import membership, workerNumber
 
 if TYPE_CHECKING:
+    from txsignalfd._twistd.workerdaemon import WorkerDaemon
     from txsignalfd._workers.worker import Worker
 
 _log: Final = Logger("txsignalfd.workers.Watch")
@@ -39,6 +41,8 @@ class WorkerSettings(NamedTuple):
     #: Seconds without a turn of the reactor, bytes of memory, and seconds of life
     #: after which a worker is replaced.
     limits: Sequence[float] = (inf, inf, inf)
+    #: Options of Python that the workers have, and this process does not.
+    interpreter: Sequence[str] = ()
 
 
 def parseCount(name: str, workers: int | str) -> Callable[[], int]:
@@ -101,8 +105,9 @@ def makeSupervisor(
 
     sockets = Sockets(reactor)
     command = Command(logicalDirectory())
+    name, *others = command.arguments
     setup = Setup(
-        command,
+        replace(command, arguments=[name, *workers.interpreter, *others]),
         sockets,
         workers.startTimeout,
         settings.drain,
@@ -123,13 +128,15 @@ def makeSupervisor(
     return daemon
 
 
-def makeWorker(
+def makeWorker(  # noqa: PLR0913
     worker: Worker,
     factory: Callable[[], Any],
     settings: Settings,
     watched: list[str] | None,
     reactor: Any,
-) -> Daemon:
+    *,
+    kind: type[WorkerDaemon] | None = None,
+) -> WorkerDaemon:
     """
     Make the daemon of a worker.
 
@@ -139,12 +146,13 @@ def makeWorker(
     @param watched: The files to watch besides the loaded modules, or C{None} to watch
         none.
     @param reactor: The reactor.
+    @param kind: The class of the daemon.
     """
     from txsignalfd._twistd.watching import Watch
     from txsignalfd._twistd.workerdaemon import WorkerDaemon
 
     reloads = makeReloads(factory, settings, reactor)
-    daemon = WorkerDaemon(worker, reloads, settings.on, reactor)
+    daemon = (kind or WorkerDaemon)(worker, reloads, settings.on, reactor)
     if watched is not None and workerNumber() == 1:
         daemon.watch = Watch(watched, worker.changed, reactor)
     return daemon

@@ -111,4 +111,10 @@ class WorkerDaemon(Daemon):
             self.reloads.stopTimeout = seconds
         if self._stopSignal is None:
             self._stopSignal, self._stopBegan = 0, monotonic()
+            self._stopReactor(0)
+
+    def _stopReactor(self, signo: int) -> None:
+        if signo:
+            super()._stopReactor(signo)
+        else:
             self._reactor.stop()

@@ -233,6 +233,7 @@ def workerSettings(options: Any) -> WorkerSettings:
         options["workers"],
         START if options["start-timeout"] is None else options["start-timeout"],
         [inf if limit is None else limit for limit in limits],
+        options.interpreter,
     )
 
 

@@ -63,12 +63,12 @@ class Channel:
     ) -> None:
         """
         @param end: One of L{socketPair}, which the channel closes.
-        @param reactor: The reactor.
+        @param reactor: The reactor, or C{None} until there is one, before L{start}.
         @param received: Called with each message that is no answer.
         @param lost: Called when the other process has closed its end.
         """
         self._socket = end
-        self._reactor = reactor
+        self.reactor = reactor
         self._received = received
         self._lost = lost
         #: Messages that arrived before the answer to a request.
@@ -78,9 +78,9 @@ class Channel:
         """
         Receive messages from now on.
         """
-        self._reactor.addReader(self)
+        self.reactor.addReader(self)
         if self._early:
-            self._reactor.callLater(0, self._receiveEarly)
+            self.reactor.callLater(0, self._receiveEarly)
 
     def send(self, descriptors: Sequence[int] = (), **fields: Any) -> None:
         """
@@ -117,7 +117,7 @@ class Channel:
             if "answer" in message.fields:
                 return message
             self._early.append(message)
-            self._reactor.callLater(0, self._receiveEarly)
+            self.reactor.callLater(0, self._receiveEarly)
         raise ConnectionError("the supervisor has ended")
 
     def _receive(self, flags: int) -> Message | None:
@@ -181,5 +181,5 @@ class Channel:
         Close this end.
         """
         if self._socket.fileno() >= 0:
-            self._reactor.removeReader(self)
+            self.reactor.removeReader(self)
             self._socket.close()

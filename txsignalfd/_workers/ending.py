@@ -15,7 +15,7 @@ from typing import Any, Final
 from txsignalfd._native.names import signalName
 
 #: What precedes the reason in the last line of a command that could not start.
-_PREFIX: Final = re.compile(r"(\w+ signalfd: )?(not started: )?")
+_PREFIX: Final = re.compile(r"(\w+ (signalfd|supervise): )?(not started: )?")
 
 
 def lastReason(output: str) -> str:

@@ -116,6 +116,8 @@ class WorkerProcess(ProcessProtocol):
         self._began = self._heard = monotonic()
         self._output = WorkerOutput(number, write)
         self._failure: RemoteError | None = None
+        #: What its start waits for, if it has said that.
+        self._waits = ""
         #: Called with the files that have changed, for C{--watch}.
         self.changed: Callable[[list[str]], object] = lambda _: None
         self._suspended = OneShotEvent()
@@ -362,6 +364,7 @@ class WorkerProcess(ProcessProtocol):
 
     def _received(self, message: Message) -> None:
         self._heard = monotonic()
+        self._waits = message.fields.get("waits", self._waits)
         match message.fields:
             case {"connections": int(connections), "asked": bool(asked)}:
                 self.connections = connections
@@ -454,11 +457,16 @@ class WorkerProcess(ProcessProtocol):
 
     def _unknownFailure(self) -> RemoteError:
         how = f"{self} {describeEnd(self.reason)}"
-        return RemoteError(lastReason(self._output.last) or how)
+        reason = lastReason(self._output.last)
+        if not self.reason.exitCode:
+            # A program that has reported no error may have written anything.
+            reason = f"{how}: {reason}" if reason else how
+        return RemoteError(reason or how)
 
     def fail(self, reason: str) -> None:
         """
         Kill a worker that has not started.
         """
-        self._startedWith(RemoteError(f"{self} {reason}"))
+        why = filter(None, [f"{self} {reason}", self._waits])
+        self._startedWith(RemoteError(": ".join(why)))
         self.kill(SIGKILL)

@@ -43,7 +43,7 @@ class Worker:
         Take the listening sockets of all ports from the supervisor, from now on.
 
         @param place: What the worker knows of itself.
-        @param reactor: The reactor.
+        @param reactor: The reactor, or C{None} until L{attach}.
         """
         end = socket.socket(fileno=place.descriptor)
         self._reactor = reactor
@@ -56,6 +56,12 @@ class Worker:
         self._report: Callable[[str], object]
         supplyListeners(self._claims.supply)
         inherit(list(place.inherited), list(place.names))
+
+    def attach(self, reactor: Any) -> None:
+        """
+        Use a reactor, before L{run}.
+        """
+        self._reactor = self._channel.reactor = reactor
 
     def run(
         self,
@@ -114,13 +120,21 @@ class Worker:
         """
         self._channel.send(changed=paths[:_MOST_PATHS])
 
-    def failed(self, failure: Failure) -> None:
+    def waits(self, why: str) -> None:
+        """
+        Tell the supervisor what the start waits for, in case that it takes too long.
+        """
+        self._channel.send(waits=why)
+
+    def failed(self, failure: Failure, isShown: bool = False) -> None:
         """
         Tell the supervisor why the service cannot start.
+
+        @param failure: The reason.
+        @param isShown: Whether its traceback is written elsewhere.
         """
-        self._channel.send(
-            failed=reasonOf(failure.value), traceback=failure.getTraceback()[-8000:]
-        )
+        traceback = "" if isShown else failure.getTraceback()[-8000:]
+        self._channel.send(failed=reasonOf(failure.value), traceback=traceback)
 
     @contextmanager
     def making(self, *usual: type[Exception]) -> Iterator[None]:

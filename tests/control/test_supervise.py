@@ -1,0 +1,87 @@
+"""
+C{txsignalfd supervise}, as a command.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from argparse import Namespace
+from pathlib import Path
+from signal import SIGTERM
+
+import pytest
+
+from tests.support.daemons import program, waitFor
+from tests.support.freeports import freePort
+from tests.support.reactors import DEADLINE
+from tests.support.supervised import RUN, command, write
+from txsignalfd._control.supervise import _user
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ([], "txsignalfd supervise: expected a program\n"),
+        (["--", "sh", "run"], "no Python program"),
+        (
+            ["--workers=0", "twistd"],
+            "txsignalfd supervise: --workers: expected a number",
+        ),
+        (["--uid=no-such-user", "twistd"], "no-such-user"),
+        (["--drain=x", "twistd"], "--drain: expected a number of seconds"),
+    ],
+)
+def test_aWrongCommandLineIsRefused(
+    words: list[str], reason: str, tmp_path: Path
+) -> None:
+    """
+    With the reason, and status 2.
+    """
+    done = subprocess.run(
+        command(*words),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert reason in done.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may change its gid")
+def test_theSupervisorKeepsThePidfileTheLogAndThePrivileges(tmp_path: Path) -> None:
+    """
+    The program has another group, and arguments that look like options of ours.
+    """
+    main = "print(os.getgid(), sys.argv)\n" + RUN
+    write(tmp_path, main, freePort(), b"")
+    options = ["--pidfile=its.pid", "--logfile=its.log", "--gid=65534", "--drain=1"]
+    line = command(*options, "--", "python", "main.py", "--drain", "--", "x")
+    with program(tmp_path, *line) as running:
+        log = tmp_path / "its.log"
+        waitFor(lambda: log.exists() and "serves" in log.read_text(), "it serves")
+        assert (tmp_path / "its.pid").read_text() == str(running.pid)
+        assert "1: 65534 ['main.py', '--drain', '--', 'x']" in log.read_text()
+        assert running.stop() == -SIGTERM
+        assert not (tmp_path / "its.pid").exists()
+
+
+def test_theGroupIsThatOfTheUser() -> None:
+    """
+    If it is not given.
+    """
+    assert _user(Namespace(uid="root", gid=None)) == (0, 0)
+    assert _user(Namespace(uid=None, gid="0")) == (None, 0)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may change its uid")
+def test_onlyRootChoosesTheUser(tmp_path: Path) -> None:
+    """
+    The reason says which option it was.
+    """
+    write(tmp_path, RUN, freePort(), b"")
+    with program(tmp_path, *command("--gid=0", "python", "main.py")) as running:
+        assert running.wait() == 1
+        assert "not started: --uid, --gid: " in running.output()

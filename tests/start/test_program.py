@@ -1,0 +1,146 @@
+"""
+A Python program, found by its command line and run as Python itself would.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from tests.support.daemons import TWISTD
+from tests.support.reactors import DEADLINE
+from txsignalfd._start.program import CannotRun, Program, findProgram
+
+#: Says what a program can see of how it was started.
+SOURCE = """
+import sys
+main = sys.modules["__main__"]
+print(sys.argv, sys.path[:2], __name__, globals().get("__file__"), __package__)
+print(vars(main) is globals(), sys.flags.dev_mode, 'annotations' in globals())
+"""
+
+#: Runs the program of the command line.
+RUN = """
+import sys
+from txsignalfd._start.program import findProgram
+findProgram(sys.argv[1:]).run()
+"""
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """
+    A directory with a program of each kind.
+    """
+    (tmp_path / "app.py").write_text(SOURCE)
+    (tmp_path / "link").symlink_to("package/__main__.py")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    (tmp_path / "package" / "__main__.py").write_text(SOURCE)
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "directory" / "__main__.py").write_text(SOURCE)
+    with ZipFile(tmp_path / "app.pyz", "w") as archive:
+        archive.writestr("__main__.py", SOURCE)
+    return tmp_path
+
+
+@pytest.mark.parametrize("own", [[], ["-I"]], ids=["usual", "isolated"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["app.py", "a", "--b"],
+        ["link"],
+        ["-m", "package", "-x"],
+        ["-c", SOURCE, "c", "-m"],
+        ["directory"],
+        ["app.pyz", "a"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_aProgramSeesWhatPythonShowsIt(
+    words: list[str], own: list[str], programs: Path
+) -> None:
+    """
+    Its arguments, its path, and the module C{__main__}.
+    """
+    outputs = []
+    (programs / "run.py").write_text(RUN)
+    for command in ([], ["run.py", "python"]):
+        done = subprocess.run(
+            [sys.executable, *own, *command, *words],
+            cwd=programs,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        outputs.append(done.stdout.replace(f"'{programs}/./", f"'{programs}/"))
+    assert outputs[0] == outputs[1]
+
+
+def test_anOptionOfPythonIsForTheWorkers(programs: Path) -> None:
+    """
+    Each of them is a word of its own, then.
+    """
+    script = str(programs / "app.py")
+    found = findProgram(["python3", "-uX", "dev", "-Wignore", script, "-u"])
+    assert found == Program(["-u", "-X", "dev", "-W", "ignore"], "", script, ["-u"])
+    assert findProgram([sys.executable, "-um", "a.b"]) == Program(
+        ["-u"], "m", "a.b", []
+    )
+
+
+@pytest.mark.parametrize("place", ["PATH", "interpreter"])
+def test_aConsoleScriptIsFound(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    In PATH, or beside the interpreter.
+    """
+    path = os.path.dirname(TWISTD) if place == "PATH" else "/nowhere"
+    monkeypatch.setenv("PATH", path)
+    assert findProgram(["twistd", "-n"]) == Program([], "", TWISTD, ["-n"])
+
+
+def test_aScriptForALongPathIsOneOfPython(tmp_path: Path) -> None:
+    """
+    Pip lets the shell begin it.
+    """
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\n'''exec' \"/a b/python\" \"$0\" \"$@\"\n' '''\n")
+    assert findProgram([str(script)]).name == str(script)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ([], "expected a program"),
+        (["no-such-program"], "no-such-program was not found in PATH"),
+        (["./none"], "./none: No such file or directory"),
+        (["./none.py"], "./none.py does not exist"),
+        (["python", "none.py"], "none.py does not exist"),
+        (["python"], "python: expected a script, -m MODULE or -c CODE"),
+        (["python", "-i", "app.py"], "python -i: this option cannot be used here"),
+        (["python2.7", "app.py"], "python2.7 is another Python than that of txsi"),
+        (["/usr/none/python3", "app.py"], "/usr/none/python3 is another Python than"),
+        (
+            ["sh", "-c", "exit"],
+            "/sh is no Python program, but no script: name",
+        ),
+        (["./script"], "./script is no Python program, but a script for /bin/sh -e:"),
+    ],
+)
+def test_anythingElseIsRefused(
+    words: list[str], reason: str, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The reason says why.
+    """
+    monkeypatch.chdir(programs)
+    (programs / "script").write_text("#!/bin/sh -e\nexec python app.py\n")
+    with pytest.raises(CannotRun) as caught:
+        findProgram(words)
+    assert reason in str(caught.value)

@@ -1,0 +1,168 @@
+# -*- test-case-name: tests.control.test_supervise -*-
+"""
+C{txsignalfd supervise}: run a program in workers under a supervisor.
+
+The supervisor is a twistd that runs C{signalfd --workers}, with a command line of its
+own.  A worker is the same command again, and runs the program.
+"""
+
+from __future__ import annotations
+
+import pwd
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any, Final
+
+from txsignalfd._control.arguments import parser
+
+#: The options of twistd and those of C{twistd signalfd} that have a value.
+_OF_TWISTD: Final = ("pidfile", "logfile")
+_OF_SIGNALFD: Final = (
+    "workers",
+    "drain",
+    "stop_timeout",
+    "start_timeout",
+    "worker_timeout",
+    "max_memory",
+    "max_age",
+    "watch_path",
+    "metrics",
+)
+
+_COMMAND: Final = "txsignalfd supervise"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """
+    Run the supervisor, or the program in a worker.
+
+    @param arguments: The command line without C{txsignalfd supervise}.
+    @return: The exit status: 2 if the command line is wrong.
+    """
+    from twisted.python.usage import UsageError
+
+    from txsignalfd._start.program import CannotRun, findProgram
+    from txsignalfd._workers.membership import membership
+
+    options = parser().parse_args(["supervise", *arguments])
+    words = options.program
+    try:
+        program = findProgram(words[1:] if words[:1] == ["--"] else words)
+        place = membership()
+        if place is not None:
+            _work(place, program, options)
+        else:
+            _user(options)
+            _supervise(program.interpreter, options)
+    except (CannotRun, UsageError) as error:
+        print(f"{_COMMAND}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _supervise(interpreter: list[str], options: Namespace) -> None:
+    from twisted.scripts.twistd import runApp
+
+    from txsignalfd._control.dryrun import ServerOptions
+    from txsignalfd._start.implied import ImpliedOptions
+
+    class SuperviseOptions(ServerOptions):
+        """
+        The options of twistd, with the program as its only plugin.
+        """
+
+        loadedPlugins: Any = {_Program.tapname: _Program}
+
+        @property
+        def subCommands(self) -> Any:
+            return [(_Program.tapname, None, lambda: own, "")]
+
+    own = ImpliedOptions(_Program, _arguments(options), _COMMAND)
+    own.interpreter = interpreter
+    twistd = SuperviseOptions()
+    values = vars(options)
+    given = [f"--{each}={values[each]}" for each in _OF_TWISTD if values[each]]
+    try:
+        twistd.parseOptions(["--nodaemon", "--pidfile=", *given, _Program.tapname])
+    except SystemExit as error:
+        # It has the reason, as twistd exits with 1.
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    runApp(twistd)
+
+
+class _Program:
+    """
+    Stands for the program where twistd and C{signalfd} expect a plugin.
+    """
+
+    tapname = "supervise"
+    description = ""
+
+    @staticmethod
+    def makeService(options: Any) -> Any:
+        from txsignalfd.tap import makeService
+
+        return makeService(options)
+
+
+def _arguments(options: Namespace) -> list[str]:
+    """
+    Return the arguments of C{twistd signalfd}.
+    """
+    values = vars(options)
+    found = [
+        f"--{each.replace('_', '-')}={values[each]}"
+        for each in _OF_SIGNALFD
+        if values[each] is not None
+    ]
+    found += [f"--on={each}" for each in options.on]
+    return [*found, "--watch"] if options.watch else found
+
+
+def _work(place: Any, program: Any, options: Namespace) -> None:
+    from txsignalfd._start.supervised import runProgram
+    from txsignalfd._twistd.settings import DRAIN, checkSettings
+    from txsignalfd._twistd.workeroptions import watchedPaths
+
+    settings = checkSettings(
+        # All other actions are those of the supervisor.
+        [each for each in options.on if each.endswith("=leave")],
+        DRAIN if options.drain is None else options.drain,
+        DRAIN if options.stop_timeout is None else options.stop_timeout,
+    )
+    watched = None
+    if options.watch or options.watch_path:
+        watched = watchedPaths(options.watch_path or "")
+    _shedPrivileges(options)
+    runProgram(place, program, settings, watched)
+
+
+def _user(options: Namespace) -> tuple[int | None, int | None]:
+    """
+    Return the uid and the gid that the program is to have.
+
+    @raise CannotRun: If there is no such user or group.
+    """
+    from twisted.python.util import gidFromString, uidFromString
+
+    from txsignalfd._start.program import CannotRun
+
+    try:
+        uid = None if options.uid is None else uidFromString(options.uid)
+        gid = None if options.gid is None else gidFromString(options.gid)
+        if uid is not None and gid is None:
+            gid = pwd.getpwuid(uid).pw_gid
+    except KeyError as error:
+        raise CannotRun(f"--uid, --gid: {error.args[0]}") from None
+    return uid, gid
+
+
+def _shedPrivileges(options: Namespace) -> None:
+    from twisted.python.util import switchUID
+
+    try:
+        switchUID(*_user(options))
+    except OSError as error:
+        raise SystemExit(f"{_COMMAND}: --uid, --gid: {error}") from None

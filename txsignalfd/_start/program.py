@@ -1,0 +1,193 @@
+# -*- test-case-name: tests.start.test_program -*-
+"""
+L{Program}: run a Python program in this interpreter, as its command line would.
+
+C{runpy} runs modules.  It does not run files here, because C{sys.argv} would begin
+with the absolute path then, and the module C{__main__} would be gone when exit
+functions run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shutil
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec, module_from_spec
+from types import CodeType, ModuleType
+from typing import Any, Final, NamedTuple
+from zipfile import is_zipfile
+
+#: The options of Python that a program may have, without and with an argument.
+_FLAGS: Final = "bBdEIOPqsSuv"
+_WITH_ARGUMENT: Final = "WX"
+
+
+class CannotRun(Exception):
+    """
+    A command line does not name a Python program.
+    """
+
+
+class Program(NamedTuple):
+    """
+    A Python program, and its command line.
+
+    @ivar interpreter: The options of Python.
+    @ivar kind: C{m} for a module and C{c} for code, as the options of Python, or an
+        empty string for a file.
+    @ivar name: The path, the module or the code.
+    @ivar arguments: The arguments.
+    """
+
+    interpreter: list[str]
+    kind: str
+    name: str
+    arguments: list[str]
+
+    def run(self) -> None:
+        """
+        Run it in the module C{__main__}, and with the C{sys.argv} that Python gives it.
+        """
+        path = self.name
+        sys.argv = [{"m": "-m", "c": "-c"}.get(self.kind, path), *self.arguments]
+        if self.kind == "m":
+            _enter([os.getcwd()])
+            runpy.run_module(path, run_name="__main__", alter_sys=True)
+        elif self.kind == "c":
+            _enter([""])
+            _execute(compile(self.name, "<string>", "exec", dont_inherit=True))
+        elif _isArchive(path):
+            _enter([])
+            sys.path.insert(0, os.path.abspath(path))
+            # That of this program hides it.
+            del sys.modules["__main__"]
+            spec: Any = find_spec("__main__")
+            module = sys.modules["__main__"] = module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            _enter([os.path.dirname(os.path.realpath(path))])
+            path = os.path.abspath(path)
+            with open(path, "rb") as file:
+                source = file.read()
+            _execute(compile(source, path, "exec", dont_inherit=True), path)
+
+
+def _isArchive(path: str) -> bool:
+    return os.path.isdir(path) or is_zipfile(path)
+
+
+def _enter(directory: list[str]) -> None:
+    """
+    Replace the directory of this program in C{sys.path}, unless -P or -I left it out.
+    """
+    # Python 3.10 has no -P.
+    if not getattr(sys.flags, "safe_path", sys.flags.isolated):
+        sys.path[:1] = directory
+
+
+def _execute(code: CodeType, path: str | None = None) -> None:
+    module = sys.modules["__main__"] = ModuleType("__main__")
+    if path is not None:
+        module.__file__ = path
+    exec(code, vars(module))  # noqa: S102
+
+
+def findProgram(words: Sequence[str]) -> Program:
+    """
+    Find the program that a command line names.
+
+    @param words: C{python}, its options and a script, a module or code; or the path
+        of a script; or the name of one in C{PATH} or beside this interpreter.
+    @raise CannotRun: If there is none, or it is no Python program.
+    """
+    if not words:
+        raise CannotRun("expected a program")
+    first, *arguments = words
+    if python := re.fullmatch(r"(?:python|pypy)([\d.]*)", os.path.basename(first)):
+        _checkInterpreter(first, python[1])
+        return _interpreted(first, arguments)
+    path: str | None = first
+    if "/" not in first:
+        places = [*os.get_exec_path(), os.path.dirname(sys.executable)]
+        path = shutil.which(first, path=os.pathsep.join(places))
+    if path is None:
+        raise CannotRun(f"{first} was not found in PATH")
+    _checkPython(path)
+    return Program([], "", path, arguments)
+
+
+def _checkInterpreter(path: str, version: str) -> None:
+    """
+    Check that a command names this interpreter, which is meant by C{python} alone.
+    """
+    if "/" in path:
+        isThis = all(
+            os.path.exists(each) and os.path.samefile(each, own)
+            for each, own in [
+                (path, sys.executable),
+                (os.path.dirname(path), os.path.dirname(sys.executable)),
+            ]
+        )
+    else:
+        isThis = version in ("", "3", "{}.{}".format(*sys.version_info))
+    if not isThis:
+        raise CannotRun(
+            f"{path} is another Python than that of txsignalfd, {sys.executable}:"
+            f" install txsignalfd there, and run {path} -m txsignalfd supervise"
+        )
+
+
+def _interpreted(python: str, words: list[str]) -> Program:
+    """
+    Parse the arguments of Python.
+    """
+    options: list[str] = []
+    words = list(words)
+    while words and words[0].startswith("-"):
+        word = words.pop(0)
+        for index, letter in enumerate(word[1:], 1):
+            if letter in f"cm{_WITH_ARGUMENT}":
+                value = word[index + 1 :] or (words.pop(0) if words else "")
+                if letter in "cm":
+                    return Program(options, letter, value, words)
+                options += [f"-{letter}", value]
+                break
+            if letter not in _FLAGS:
+                raise CannotRun(f"{python} {word}: this option cannot be used here")
+            options.append(f"-{letter}")
+    if not words:
+        raise CannotRun(f"{python}: expected a script, -m MODULE or -c CODE")
+    path, *arguments = words
+    if not os.path.exists(path):
+        raise CannotRun(f"{path} does not exist")
+    return Program(options, "", path, arguments)
+
+
+def _checkPython(path: str) -> None:
+    """
+    Check that a program is one of Python.
+
+    @raise CannotRun: If it is not.
+    """
+    if _isArchive(path) or path.endswith(".py"):
+        if not os.path.exists(path):
+            raise CannotRun(f"{path} does not exist")
+        return
+    try:
+        with open(path, "rb") as file:
+            first, second = file.readline(1000), file.readline(1000)
+    except OSError as error:
+        raise CannotRun(f"{path}: {error.strerror}") from None
+    # pip begins a script so if the path of the interpreter is long or has a space.
+    if re.match(rb"#!.*(python|pypy)", first) or second.startswith(b"'''exec'"):
+        return
+    kind = "no script"
+    if first.startswith(b"#!"):
+        kind = f"a script for {os.fsdecode(first[2:]).strip()}"
+    raise CannotRun(
+        f"{path} is no Python program, but {kind}: name the Python program that it"
+        " starts"
+    )
