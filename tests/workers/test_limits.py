@@ -27,16 +27,18 @@ def test_aWorkerThatHangsIsReplaced(tmp_path: Path) -> None:
     write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"], body="body")
     options = ["--workers=1", "--worker-timeout=1.5"]
     with serving(tmp_path, *options, "served") as daemon:
-        (worker,) = childrenOf(daemon.pid)
         with pytest.raises(ConnectionError):
             fetch(tcp(port), "/hang")
-        daemon.waitForOutput(
-            f"worker 1 (pid {worker}) has made no turn for 1.5 s (--worker-timeout)"
-        )
         daemon.waitForOutput("in render_GET")
-        daemon.waitForOutput(f"worker 1 (pid {worker}) was killed by SIGABRT")
-        waitFor(lambda: childrenOf(daemon.pid), "another worker")
-        daemon.waitForOutput(f"worker 1 (pid {childrenOf(daemon.pid)[0]}) serves")
+        # A machine that is busy may have stopped an earlier one for as long.
+        turns = (
+            r"worker 1 \(pid (\d+)\) has made no turn for 1.5 s \(--worker-timeout\)"
+        )
+        hung = re.findall(turns, daemon.output())
+        assert hung
+        for pid in hung:
+            daemon.waitForOutput(f"worker 1 (pid {pid}) was killed by SIGABRT")
+        # The connection waits for the next worker.
         assert fetch(tcp(port)) == b"body"
         daemon.kill(SIGTERM)
         assert daemon.wait() == -SIGTERM
