@@ -102,9 +102,11 @@ def _parse(arguments: list[str]) -> tuple[Any, Any, str]:
 
 
 def _make(maker: Any, own: Any, metrics: str) -> None:
+    from twisted.internet.defer import Deferred
+
     from txsignalfd._twistd.metrics import metricsService
     from txsignalfd._twistd.plugins import PluginFactory
 
     PluginFactory(maker, own, lambda: own)
     if metrics:
-        metricsService(metrics, dict)
+        metricsService(metrics, Deferred)  # it checks the endpoint, and asks nobody
