@@ -8,14 +8,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from signal import SIGCONT, SIGSTOP, SIGUSR2
+from signal import SIGCONT, SIGSTOP, SIGTERM, SIGUSR2
+from socket import MSG_PEEK
 from typing import Any
 
 import pytest
 
-from tests.support.clients import fetch, keeping, tcp
+from tests.support.clients import Web, fetch, keeping, tcp
 from tests.support.daemons import childrenOf, serving
 from tests.support.freeports import freePort
+from tests.support.reactors import DEADLINE
 from tests.support.served import write
 from txsignalfd._twistd.metrics import Collector
 
@@ -61,6 +63,27 @@ def test_theStatusAndTheMetricsShowEachWorker(tmp_path: Path) -> None:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         assert f"1 of generation 1, pid {worker}: serves, 1 connections" in done.stdout
         client.close()
+
+
+def test_aStopShowsWhatDrainsInWorkers(tmp_path: Path) -> None:
+    """
+    The connections of all of them.
+    """
+    port = freePort()
+    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"], body="body")
+    with serving(tmp_path, "--workers=1", "served") as daemon:
+        web = Web(tcp(port))
+        web.send("/go")
+        web.socket.recv(1, MSG_PEEK)
+        command = [sys.executable, "-m", "txsignalfd", "stop", str(daemon.pid)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as stopping:
+            assert stopping.stderr is not None
+            assert stopping.stderr.readline() == "stopping: 1 connection drains\n"
+            (tmp_path / "go").touch()
+            assert web.receive() == b"body"
+            assert stopping.wait(DEADLINE) == 0
+        web.close()
+        assert daemon.wait() == -SIGTERM
 
 
 def test_aBusyWorkerIsAMetric() -> None:
