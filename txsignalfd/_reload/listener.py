@@ -334,6 +334,13 @@ class Listener:
         return isinstance(self.key, tuple) and self.key[-1] == 0
 
     @property
+    def isContended(self) -> bool:
+        """
+        Whether other processes accept from the socket, too.
+        """
+        return False
+
+    @property
     def isOpen(self) -> bool:
         """
         Whether the socket was not stopped yet.

@@ -33,6 +33,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Hashable
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Final
 
 from twisted.internet import tcp, udp, unix
@@ -53,6 +54,14 @@ from txsignalfd._reload.listener import (
 from txsignalfd._reload.transaction import OneShotEvent, attempt
 
 _log: Final = Logger("txsignalfd.reload.ReloadService")
+
+#: Seconds in which a port that has accepted a connection leaves the next one to others.
+_WAY: Final = 0.0005
+
+#: It does so if there are more connections than at any time within so many seconds, or
+#: since there were fewer by this number.
+_PERIOD: Final = 0.25
+_VARIATION: Final = 16
 
 
 class SharedPort:
@@ -269,6 +278,17 @@ class SharedStreamPort(SharedPort):
     """
 
     accepted: type[Any] = AcceptedTCP
+    #: The most connections that were open at once since some time.
+    _most = 0
+    _since = 0.0
+
+    def doRead(self) -> None:
+        """
+        Accept connections, but only one if other processes accept, too.
+        """
+        if self.listener is not None and self.listener.isContended:
+            self.numberAccepts = 1
+        super().doRead()
 
     def acceptPending(self) -> None:
         """
@@ -281,7 +301,30 @@ class SharedStreamPort(SharedPort):
         followRecords(protocol)
         connection = self.accepted(socket, protocol, *args)
         self.resources.opened(connection)
+        if not self.suspended and self.listener and self.listener.isContended:
+            self._giveWay(len(self.resources.connections))
         return connection
+
+    def _giveWay(self, count: int) -> None:
+        """
+        Let another process accept the next connection, if one is idle.
+
+        Otherwise the first one to wake up, which may always be the same, would get
+        most of the connections.  Where connections end as fast as others begin, the
+        port gives no way, which takes time.
+
+        @param count: The number of open connections.
+        """
+        if monotonic() - self._since > _PERIOD or count < self._most - _VARIATION:
+            self._since, self._most = monotonic(), count - 1
+        if count > self._most:
+            self._most = count
+            self.stopReading()
+            self.reactor.callLater(_WAY, self._goOn)  # type: ignore[attr-defined]
+
+    def _goOn(self) -> None:
+        if self.connected and not self.disconnecting:  # type: ignore[attr-defined]
+            self.startReading()
 
     #: Twisted calls this to make the transport of a connection.
     transport: Any = _accept

@@ -54,6 +54,13 @@ class ClaimedListener(Listener):
         """
         return self.claim not in self._claims.replaced and super().isLast(holder)
 
+    @property
+    def isContended(self) -> bool:
+        """
+        Whether other workers accept from the socket, too.
+        """
+        return self._claims.hasPeers
+
     def close(self) -> None:
         """
         Close the duplicate.  Other workers go on.
@@ -86,6 +93,8 @@ class Claims:
         self._any: Counter[Any] = Counter()
         #: Whether the service has started.
         self.late = False
+        #: Whether there are other workers.
+        self.hasPeers = False
         #: The claims at whose sockets the next generation accepts.
         self.replaced: list[list[Any]] = []
 

@@ -288,13 +288,15 @@ class WorkerProcess(ProcessProtocol):
         """
         return self.reason is not None and self.state is not State.ENDED
 
-    def serve(self) -> None:
+    def serve(self, hasPeers: bool) -> None:
         """
         Let the worker accept connections.
+
+        @param hasPeers: Whether others of its generation accept connections, too.
         """
         self.state = State.SERVING
         self._heard = monotonic()
-        self._channel.send(do="serve")
+        self._channel.send(do="serve", hasPeers=hasPeers)
 
     def suspend(self, replaced: list[Any]) -> Deferred[None]:
         """

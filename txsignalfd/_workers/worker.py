@@ -153,7 +153,8 @@ class Worker:
 
     def _received(self, message: Message) -> None:
         match message.fields:
-            case {"do": "serve"}:
+            case {"do": "serve", **more}:
+                self._claims.hasPeers = bool(more.get("hasPeers"))
                 self._mayServe.fire()
             case {"do": "rotate"}:
                 self._rotate()

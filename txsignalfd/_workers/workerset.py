@@ -183,7 +183,7 @@ class WorkerSet(DrainingService):
             await previous.suspend(self._sockets.keys(self))
         self.isServing = True
         for process in self._members.values():
-            process.serve()
+            process.serve(self._count > 1)
         # The number may have changed meanwhile.
         self.resize(self._count)
         if self._setup.limits.areSet:
@@ -295,6 +295,9 @@ class WorkerSet(DrainingService):
         for number in [each for each in self._members if each > count]:
             self._stopTimer(number)
             self._members.pop(number).end(self._setup.drain, True)
+        for process in self._members.values():
+            if process.state is State.SERVING:
+                process.serve(count > 1)
 
     def _ended(self, process: WorkerProcess) -> None:
         self.processes.discard(process)
@@ -351,7 +354,7 @@ class WorkerSet(DrainingService):
 
     def _serve(self, process: WorkerProcess) -> None:
         if self.isServing and self._members.get(process.number) is process:
-            process.serve()
+            process.serve(self._count > 1)
             _log.info("{worker} serves", worker=process)
             while self._lost:
                 self._sockets.forget(self, self._lost.pop())
