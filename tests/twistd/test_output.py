@@ -35,7 +35,7 @@ from tests.support.served import write
 from txsignalfd import lowlevel
 from txsignalfd._twistd import output
 from txsignalfd._twistd.logs import rotateLogs, unblockLog
-from txsignalfd._twistd.output import LIMIT, Output, finishAll, mayBlock
+from txsignalfd._twistd.output import LIMIT, Output, finishAll, flushAll, mayBlock
 
 
 @contextmanager
@@ -288,3 +288,15 @@ def test_aReaderThatReadsLosesNothing(tmp_path: Path) -> None:
         daemon.send_signal(SIGTERM)
         readUntil(read, "Server Shut Down")
         assert daemon.wait(DEADLINE) == -SIGTERM
+
+
+def test_whatIsLoggedIsWrittenBeforeAnUpgrade() -> None:
+    """
+    And later lines do not wait.
+    """
+    with smallPipe() as (read, write):
+        out = Output(write, "a pipe")
+        out.write("line\n")
+        flushAll()
+        assert os.read(read, 100) == b"line\n"
+        out.close()

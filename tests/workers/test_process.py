@@ -74,6 +74,34 @@ async def test_aWorkerThatDoesNotEndIsKilled(
 
 
 @inReactor
+async def test_aWorkerThatIsAboutToExitIsPassedOn(
+    reactor: Any, dispatcher: SignalDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    In an upgrade: its channel is closed already, and its exit is still to come.
+    """
+    reaper = ChildReaper(dispatcher)
+    monkeypatch.setattr(process, "AdoptedProcess", lambda *_: None)
+    worker = WorkerProcess(1, None, Sockets(reactor), reactor)
+    worker.start(python("import os, signal; os.close(3); signal.pause()"))
+    while worker._channel.fileno() >= 0:
+        await _turn(reactor)
+    descriptors: list[int] = []
+    passed = worker.passOn(descriptors)
+    assert (passed["channel"], len(descriptors)) == (-1, 2)
+    adopted = WorkerProcess(1, None, Sockets(reactor), reactor)
+    adopted.adopt(passed)
+    adopted.serve()
+    assert (adopted.pid, adopted._channel.fileno()) == (worker.pid, -1)
+    ended = reaper.whenExited(worker.pid)
+    worker.fail("is not needed")
+    with pytest.raises(RemoteError):
+        await worker.started
+    await ended
+    await worker.ended.wait()
+
+
+@inReactor
 async def test_anEndWithoutAReasonIsDescribed(
     reactor: Any, dispatcher: SignalDispatcher
 ) -> None:

@@ -32,6 +32,7 @@ from tests.support.daemons import Program, reload, serving, waitFor
 from tests.support.freeports import freePort
 from tests.support.processes import runPython
 from tests.support.served import write
+from txsignalfd._reload.listener import Listener
 from txsignalfd._workers.channel import Channel, socketPair
 from txsignalfd._workers.claims import Claims
 from txsignalfd._workers.sockets import Sockets
@@ -252,3 +253,70 @@ def test_aFewPortsAreTheWorkersOwn() -> None:
     with pytest.raises(CannotListenError, match="the supervisor has ended"):
         claims.supply(("TCP", "", 80), port)
     end.close()
+
+
+OPTIONS = {"backlog": 5, "mode": 0o600, "wantPID": 0, "late": False}
+
+
+def test_aReplacedSocketIsNotPassedOn(tmp_path: Path) -> None:
+    """
+    In an upgrade: nothing but the workers that have it needs it.
+    """
+    sockets = Sockets(MemoryReactorClock())
+    key = ("UNIX", "", str(tmp_path / "path"))
+    sockets.claim(key, OPTIONS, "old", "worker").close()
+    (tmp_path / "path").unlink()
+    sockets.claim(key, OPTIONS, "new", "worker").close()
+    descriptors: list[int] = []
+    (passed,) = sockets.passOn("new", descriptors)
+    assert (passed["key"], passed["isUsed"]) == (key, True)
+    assert len(descriptors) == 1
+    sockets.close()
+
+
+def test_aSocketThatCannotBeAdoptedIsLogged(logged: list[Any]) -> None:
+    """
+    In an upgrade: the others are adopted all the same.
+    """
+    sockets = Sockets(MemoryReactorClock())
+    sockets.adopt([{"key": ["TCP", "", 0]}, {}], None, {})
+    assert "has failed" in str(logged)
+    sockets.close()
+
+
+class Stored:
+    """
+    A store with one socket.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.noted: list[str] = []
+
+    def claim(self) -> list[tuple[Listener, bool]]:
+        return [(self.listener, True)]
+
+    def note(self, listener: Listener, name: str) -> None:
+        self.noted.append(name)
+
+
+def test_aStoredSocketThatNobodyHasClaimedIsPassedOn() -> None:
+    """
+    In an upgrade: a late port may still claim it.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        listener = Listener(("TCP", "127.0.0.1", port), server.fileno())
+        listener.isPassedOn = lambda _: True
+    store: Any = Stored(listener)
+    sockets = Sockets(MemoryReactorClock())
+    sockets.restore(store)
+    descriptors: list[int] = []
+    (passed,) = sockets.passOn(None, descriptors)
+    assert descriptors == [passed["descriptor"]]
+    other = Sockets(MemoryReactorClock())
+    other.store = store
+    other.adopt([{**passed, "descriptor": os.dup(descriptors[0])}], None, {})
+    assert store.noted == [f"txsignalfd,late,,TCP,127.0.0.1,{port}"]
+    sockets.close()
+    other.close()

@@ -8,8 +8,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from signal import SIGKILL, SIGRTMIN, SIGTERM, SIGUSR2
+from signal import SIGALRM, SIGKILL, SIGRTMIN, SIGTERM, SIGUSR2, SIGWINCH
 
 from tests.support.clients import (
     canConnect,
@@ -29,6 +30,7 @@ from tests.support.daemons import (
     endOf,
     program,
     serving,
+    startedWith,
     waitFor,
 )
 from tests.support.deployed import application, deploy
@@ -36,6 +38,8 @@ from tests.support.descriptorstore import descriptorStore
 from tests.support.freeports import freePort
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
+from txsignalfd._proc.sender import commandOf
+from txsignalfd._proc.status import ofProcess
 from txsignalfd.lowlevel import sigqueue
 
 #: Makes each Python program that starts in the directory another version.
@@ -137,29 +141,45 @@ def test_workersThatCannotStartReplaceNothing(tmp_path: Path) -> None:
         assert daemon.stop() == -SIGTERM
 
 
-def test_signalsOfTheUpgradeAreHandled(tmp_path: Path) -> None:
+#: A function for C{--on} that starts a child, and leaves it.
+OWN = """
+import subprocess
+
+def spawn(info):
+    subprocess.Popen(["sleep", "60"])
+"""
+
+
+def test_signalsAndChildrenOfTheUpgradeAreHandled(tmp_path: Path) -> None:
     """
-    Each of them, once, in their order; and workers that end meanwhile are reaped.
+    Each signal once, in their order; each child that ends is reaped.  New children
+    have the mask with which the daemon was started.
     """
+    (tmp_path / "own.py").write_text(OWN)
     write(tmp_path, listen=[])
     options = [
         "--workers=2",
         "--on=RTMIN+1=call:tests.support.served.note",
+        "--on=WINCH=call:own.spawn",
         "--on=USR2=upgrade",
         "served",
     ]
     sent = 0
-    with serving(tmp_path, *options) as daemon:
-        victim = childrenOf(daemon.pid)[0]
+    blocking = startedWith(blocked=[SIGALRM])
+    with serving(tmp_path, *options, before=blocking) as daemon:
+        daemon.kill(SIGWINCH)
+        waitFor(lambda: len(childrenOf(daemon.pid)) == 3, "a child of the function")
+        *victims, sleeping = childrenOf(daemon.pid)
         daemon.kill(SIGUSR2)
         while ": generation 2 serves" not in daemon.output():
             assert daemon.process.poll() is None, daemon.output()
             if sent < 2000:
                 sigqueue(daemon.pid, SIGRTMIN + 1, sent)
                 sent += 1
-            if "executing Python" in daemon.output() and victim:
-                os.kill(victim, SIGKILL)
-                victim = 0
+            if "executing Python" in daemon.output() and victims:
+                os.kill(victims.pop(), SIGKILL)
+                os.kill(sleeping, SIGKILL)
+                victims.clear()
         daemon.waitForOutput("upgraded in ")
         daemon.waitForOutput(f"value {sent - 1}\n")
         values = [
@@ -168,7 +188,13 @@ def test_signalsOfTheUpgradeAreHandled(tmp_path: Path) -> None:
             if "noted SIGRTMIN+1" in line
         ]
         assert values == list(range(sent))
+        waitFor(lambda: sleeping not in childrenOf(daemon.pid), "it is reaped")
         assert zombies(daemon.pid) == []
+        daemon.kill(SIGWINCH)
+        waitFor(lambda: commandOf(childrenOf(daemon.pid)[-1]) == "sleep", "a child")
+        child = childrenOf(daemon.pid)[-1]
+        assert ofProcess(child).main.blocked == {SIGALRM}
+        os.kill(child, SIGKILL)
 
 
 def test_aStopDuringTheUpgradeStops(tmp_path: Path) -> None:
@@ -223,7 +249,8 @@ def test_aDaemonInTheBackgroundStaysThere(tmp_path: Path) -> None:
 
 def test_everySocketIsPassedOn(tmp_path: Path) -> None:
     """
-    Also one whose port is any free one, and one whose path was removed.
+    Also one whose port is any free one, and one whose path was removed.  systemd hears
+    only of the reload, and goes on storing the sockets.
     """
     late, udp = freePort(), freePort()
     write(
@@ -232,18 +259,33 @@ def test_everySocketIsPassedOn(tmp_path: Path) -> None:
         late=[f"tcp:{late}:interface=127.0.0.1"],
         udp=[["127.0.0.1", udp]],
     )
-    with serving(tmp_path, "--workers=1", "served") as daemon:
-        (port,) = listening(daemon) - {late}
-        waitFor(lambda: canConnect(tcp(late)), "the late port opens")
-        (tmp_path / "gone").unlink()
-        here = unix(str(tmp_path / "here"))
-        with load(opening(tcp(port)), opening(here), echoing(udp), opening(tcp(late))):
-            status, output = upgrade(daemon.pid)
-            assert status == 0, output
-        assert fetch(unix(str(tmp_path / "gone")))
-        assert (tmp_path / "here.lock").readlink() == Path(str(daemon.pid))
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_socket()) == []
-    assert not list(tmp_path.glob("*.lock"))
+    with descriptorStore(tmp_path) as store:
+        with store.serving("--workers=1", "served") as daemon:
+            (port,) = listening(daemon) - {late}
+            waitFor(lambda: canConnect(tcp(late)), "the late port opens")
+            store.receive()
+            stored = dict(store.stored)
+            store.messages.clear()
+            (tmp_path / "gone").unlink()
+            here = unix(str(tmp_path / "here"))
+            ways: list[Callable[[], None]] = [
+                opening(tcp(port)),
+                opening(here),
+                opening(tcp(late)),
+                echoing(udp),
+            ]
+            with load(*ways):
+                status, output = upgrade(daemon.pid)
+                assert status == 0, output
+            assert fetch(unix(str(tmp_path / "gone")))
+            assert (tmp_path / "here.lock").readlink() == Path(str(daemon.pid))
+            store.receive()
+            names = [tuple(message) for message in store.messages]
+            assert ("RELOADING", "MONOTONIC_USEC") in names
+            assert names.count(("READY", "STATUS")) == 1
+        kept = {name for name in stored if "gone" not in name}
+        assert kept <= store.stored.keys()
+        assert all(store.stored[name] == stored[name] for name in kept)
 
 
 def listening(daemon: Program) -> set[int]:
@@ -292,21 +334,3 @@ def makeService():
 
 run(makeService, workers=1, log=sys.stdout)
 """
-
-
-def test_systemdHearsOfTheReload(tmp_path: Path) -> None:
-    """
-    And not of another start.  The sockets stay in its store, once.
-    """
-    write(tmp_path, listen=[f"tcp:{freePort()}:interface=127.0.0.1"])
-    with descriptorStore(tmp_path) as store:
-        with store.serving("--workers=1", "served") as daemon:
-            store.receive()
-            (fd,) = store.stored.values()
-            store.messages.clear()
-            status, output = upgrade(daemon.pid)
-            assert status == 0, output
-            store.receive()
-            names = [tuple(message) for message in store.messages]
-            assert names == [("RELOADING", "MONOTONIC_USEC"), ("READY", "STATUS")]
-        assert list(store.stored.values()) == [fd]

@@ -23,6 +23,7 @@ from tests.support.records import record
 from txsignalfd._children.reaper import ChildReaper
 from txsignalfd._dispatch.dispatcher import SignalDispatcher
 from txsignalfd._reload.transaction import History
+from txsignalfd._twistd import upgrading as module
 from txsignalfd._twistd.upgrading import Upgrade
 from txsignalfd._workers.command import Command
 from txsignalfd._workers.inheritance import Inheritance
@@ -169,9 +170,16 @@ async def test_anActionThatDoesNotEndPreventsIt(
     assert daemon.released == 1
 
 
+def notListed() -> set[int]:
+    raise OSError("this system does not list children")
+
+
 @inReactor
 async def test_aProgramThatCannotBeExecutedReplacesNothing(
-    reactor: Any, dispatcher: SignalDispatcher, tmp_path: Path
+    reactor: Any,
+    dispatcher: SignalDispatcher,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
     The process is in its directory again.
@@ -180,6 +188,7 @@ async def test_aProgramThatCannotBeExecutedReplacesNothing(
     python = tmp_path / "python"
     python.symlink_to(sys.executable)
     before = os.getcwd()
+    monkeypatch.setattr(module, "childProcesses", notListed)
     daemon = Daemon()
     source = f"{GOOD}; os.unlink('python')"
     upgrading(daemon, reactor, source, where=str(tmp_path), executable=str(python))

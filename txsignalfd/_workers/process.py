@@ -245,7 +245,9 @@ class WorkerProcess(ProcessProtocol):
         @param descriptors: Where to add the descriptors that it needs.
         """
         pipes = pipesOf(self.transport)
-        descriptors += [self._channel.fileno(), *pipes.values()]
+        # The worker has closed its end already if it is about to exit.
+        channel = self._channel.fileno()
+        descriptors += [each for each in (channel, *pipes.values()) if each >= 0]
         return {
             "number": self.number,
             "pid": self.pid,
@@ -255,7 +257,7 @@ class WorkerProcess(ProcessProtocol):
             "closed": self.closed,
             "limit": self.limit,
             "deadlines": [timer.due for timer in self._timers],
-            "channel": self._channel.fileno(),
+            "channel": channel,
             "pipes": list(pipes.items()),
             "output": self._output.passOn(),
         }
@@ -275,11 +277,16 @@ class WorkerProcess(ProcessProtocol):
         for due in passed["deadlines"]:
             left = max(0, due - monotonic())
             self._timers.append(Timer(self._reactor, left, self._abandon))
-        end = socket.socket(fileno=passed["channel"])
-        self._channel = Channel(end, self._reactor, self._received, self._lost)
+        self._channel = self._adoptChannel(passed["channel"])
         self.pid = passed["pid"]
         AdoptedProcess(self._reactor, self, self.pid, dict(passed["pipes"]))
-        self._channel.start()
+
+    def _adoptChannel(self, descriptor: int) -> Channel:
+        isOpen = descriptor >= 0
+        end = socket.socket(socket.AF_UNIX, fileno=descriptor if isOpen else None)
+        channel = Channel(end, self._reactor, self._received, self._lost)
+        (channel.start if isOpen else channel.close)()
+        return channel
 
     @property
     def hasOutput(self) -> bool:

@@ -235,23 +235,33 @@ class Sockets:
         """
         waiting = object()
         for each in passed:
-            key = tuple(each["key"])
-            listener, isLate = _restore(each)
-            if listener is None:
-                unlockOwn(key[-1])
-                continue
-            listener.acquire(self)
-            self._restored[key] = listener, isLate
-            if self.store is not None and each["isStored"]:
-                self.store.note(listener, each["name"])
-            if "options" in each:
-                options = each["options"]
-                entry = _Entry(self._bind(key, options, None), options)
-                entry.isLate = isLate
-                used = {workers[pid] for pid in each["pids"] if pid in workers}
-                entry.users[user if each["isUsed"] else waiting] = used
-                self._entries[key] = entry
+            # The others are adopted all the same.
+            attempt(self._adopt, each, user, waiting, workers)
         Timer(self._reactor, LATE, lambda: self.releaseAll(waiting))
+
+    def _adopt(
+        self,
+        passed: dict[str, Any],
+        user: object,
+        waiting: object,
+        workers: dict[int, object],
+    ) -> None:
+        key = tuple(passed["key"])
+        listener, isLate = _restore(passed)
+        if listener is None:
+            unlockOwn(key[-1])
+            return
+        listener.acquire(self)
+        self._restored[key] = listener, isLate
+        if self.store is not None and passed["isStored"]:
+            self.store.note(listener, passed["name"])
+        if "options" in passed:
+            options = passed["options"]
+            entry = _Entry(self._bind(key, options, None), options)
+            entry.isLate = isLate
+            used = {workers[pid] for pid in passed["pids"] if pid in workers}
+            entry.users[user if passed["isUsed"] else waiting] = used
+            self._entries[key] = entry
 
     def ports(self, user: object) -> list[Any]:
         """
