@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from signal import SIGALRM, SIGKILL, SIGRTMIN, SIGTERM, SIGUSR2, SIGWINCH
 
@@ -268,13 +267,8 @@ def test_everySocketIsPassedOn(tmp_path: Path) -> None:
             store.messages.clear()
             (tmp_path / "gone").unlink()
             here = unix(str(tmp_path / "here"))
-            ways: list[Callable[[], None]] = [
-                opening(tcp(port)),
-                opening(here),
-                opening(tcp(late)),
-                echoing(udp),
-            ]
-            with load(*ways):
+            ways = (tcp(port), tcp(late), here)
+            with load(*map(opening, ways), echoing(udp)):
                 status, output = upgrade(daemon.pid)
                 assert status == 0, output
             assert fetch(unix(str(tmp_path / "gone")))
