@@ -72,11 +72,14 @@ def test_otherOutputIsLoggedByLines(events: list[LogEvent]) -> None:
     output = WorkerOutput(1, publish)
     output.received(2, b"one\n\ntwo")
     output.received(1, b"no JSON\n[]\n")
+    # As another version may write it, before an upgrade.
+    output.received(1, b'{"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}\n')
     output.ended()
     assert list(map(text, events)) == [
         "worker 1: one",
         "worker 1: no JSON",
         "worker 1: []",
+        'worker 1: {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}',
         "worker 1: two",
     ]
     assert output.last == "two"

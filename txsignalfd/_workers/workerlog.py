@@ -215,9 +215,9 @@ class WorkerOutput:
         try:
             seconds, level, namespace, system, text = json.loads(line)
             text = self._prefix + text
-            event = WorkerEvent(seconds, level, namespace, system, text)
+            event = WorkerEvent(float(seconds), level, namespace, system, text)
         except (TypeError, ValueError):
-            # Written before the worker has opened its log.
+            # Written before the worker has opened its log, or by another version.
             self._addRaw(line)
         else:
             self._events.append(event)
