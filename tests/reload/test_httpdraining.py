@@ -385,7 +385,10 @@ async def test_aTLSConnectionIsClosedInOrder(reactor: Any, certificate: Path) ->
         port = made.port
         endpoint = SSL4ClientEndpoint(reactor, "127.0.0.1", port, CertificateOptions())
         client = await connectProtocol(endpoint, Client())
-        await turn()
+        await until(lambda: current(reloads).resources.connections)
+        (connection,) = current(reloads).resources.connections
+        # Twisted aborts one whose handshake is not done.
+        await until(lambda: connection.protocol._handshakeDone)
         ended = reloads.reload()
         await until(lambda: client.lost)
         assert client.lost is not None

@@ -366,7 +366,6 @@ class Generation:
         self.suspend(lingering=isFirst and successor is not None)
         self._callLater(seconds / 2, self._endSoon, successor)
         self._callLater(seconds, self._close, f"{option} ({seconds:g} s)")
-        self._callLater(seconds + FLUSH, self._abort)
         if successor is None:
             self.resources.triggers.leave()
             attempt(self.resources.collect)
@@ -464,6 +463,8 @@ class Generation:
         attempt(self.resources.collect)
         self.closed, self.limit = len(self.resources.connections), limit
         self._each(self._http.close)
+        # Now, and not when it was planned: the reactor may be late.
+        self._callLater(FLUSH, self._abort)
 
     def _each(self, do: Callable[[Any], object]) -> None:
         for connection in list(self.resources.connections):

@@ -40,6 +40,7 @@ from twisted.internet import tcp, udp, unix
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txsignalfd._reload.accepted import AcceptedTCP, AcceptedUNIX
 from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.idle import followRecords
 from txsignalfd._reload.listener import (
@@ -248,30 +249,6 @@ class SharedPort:
         self._ended.fire()
 
 
-class Accepted:
-    """
-    Mixin that lets a connection report its end to the port's generation.
-    """
-
-    #: A L{SharedStreamPort}.
-    server: Any
-
-    def connectionLost(self, reason: Failure) -> None:
-        """
-        Report the end of the connection.
-        """
-        try:
-            super().connectionLost(reason)  # type: ignore[misc]
-        finally:
-            self.server.resources.ended(self)
-
-
-class AcceptedTCP(Accepted, tcp.Server):
-    """
-    A TCP connection that a shared port has accepted.
-    """
-
-
 class SharedStreamPort(SharedPort):
     """
     A shared port that accepts connections.
@@ -418,12 +395,6 @@ class _SharedPath(SharedPort):
         """
         Start the protocol or the factory, and read.
         """
-
-
-class AcceptedUNIX(Accepted, unix.Server):
-    """
-    A connection that a shared UNIX socket has accepted.
-    """
 
 
 class UNIXPort(_SharedPath, SharedStreamPort, unix.Port):
