@@ -91,7 +91,7 @@ async def test_aWorkerThatIsAboutToExitIsPassedOn(
     assert (passed["channel"], len(descriptors)) == (-1, 2)
     adopted = WorkerProcess(1, None, Sockets(reactor), reactor)
     adopted.adopt(passed)
-    adopted.serve()
+    adopted.serve(hasPeers=False)
     assert (adopted.pid, adopted._channel.fileno()) == (worker.pid, -1)
     ended = reaper.whenExited(worker.pid)
     worker.fail("is not needed")
