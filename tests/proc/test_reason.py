@@ -10,7 +10,9 @@ import socket
 from pathlib import Path
 
 import pytest
+from twisted.internet.defer import FirstError
 from twisted.internet.error import CannotListenError
+from twisted.python.failure import Failure
 
 from txsignalfd._proc import reason
 from txsignalfd._proc.reason import reasonOf
@@ -33,6 +35,7 @@ class Error(Exception):
         (Error("no key"), f"{__name__}.Error: no key"),
         (OSError(errno.ENOENT, "None", "x.pem"), "FileNotFoundError: [Errno 2] None"),
         (IN_USE, "OSError: [Errno 98] Address already in use"),
+        (FirstError(Failure(ValueError("bad")), 0), "ValueError: bad"),
         (CannotListenError("", 1, OSError(errno.EACCES, "No")), "CannotListenError: C"),
     ],
 )

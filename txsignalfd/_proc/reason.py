@@ -38,6 +38,9 @@ def reasonOf(error: BaseException | None) -> str:
     If an address is in use, the processes that use it follow, as far as C{/proc}
     shows them.
     """
+    # The first failure of several Deferreds, Twisted's FirstError, is the reason.
+    while first := getattr(error, "subFailure", None):
+        error = first.value
     if isinstance(error, RemoteError):
         return str(error)
     kind = type(error)
