@@ -12,10 +12,11 @@ from signal import SIGTERM
 
 import pytest
 
-from tests.support.daemons import program, waitFor
+from tests.support.clients import fetch, tcp
+from tests.support.daemons import program, reload, waitFor
 from tests.support.freeports import freePort
 from tests.support.reactors import DEADLINE
-from tests.support.supervised import RUN, command, write
+from tests.support.supervised import RUN, command, supervised, write
 from txsignalfd._control.supervise import _user
 
 
@@ -66,6 +67,20 @@ def test_theSupervisorKeepsThePidfileTheLogAndThePrivileges(tmp_path: Path) -> N
         assert "1: 65534 ['main.py', '--drain', '--', 'x']" in log.read_text()
         assert running.stop() == -SIGTERM
         assert not (tmp_path / "its.pid").exists()
+
+
+def test_oldWorkersMayEndFirst(tmp_path: Path) -> None:
+    """
+    Before a program runs that cannot share a lock with them.
+    """
+    port = freePort()
+    lock = "import os; os.mkdir('lock')\n"
+    ended = "os.rmdir('lock')\n"
+    write(tmp_path, RUN + ended, port, b"old", lock)
+    with supervised(tmp_path, "--stop-first", "python", "main.py") as daemon:
+        write(tmp_path, RUN + ended, port, b"new", lock)
+        reload(daemon)
+        assert fetch(tcp(port)) == b"new"
 
 
 def test_theGroupIsThatOfTheUser() -> None:

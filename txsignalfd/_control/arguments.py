@@ -113,6 +113,11 @@ _SUPERVISE = {
     "uid": ("USER", "run the program as this user"),
     "gid": ("GROUP", "run the program as this group"),
 }
+#: Those without a value.
+_FLAGS = {
+    "stop-first": "end the old workers before new ones start, at a reload",
+    "watch": "reload when the file of a loaded module changes",
+}
 
 
 def _addSupervise(commands: object) -> None:
@@ -136,11 +141,8 @@ def _addSupervise(commands: object) -> None:
         default=[],
         help="the action of a signal, as for twistd signalfd (repeatable)",
     )
-    command.add_argument(
-        "--watch",
-        action="store_true",
-        help="reload when the file of a loaded module changes",
-    )
+    for name, what in _FLAGS.items():
+        command.add_argument(f"--{name}", action="store_true", help=what)
     command.add_argument(
         "program",
         metavar="PROGRAM",

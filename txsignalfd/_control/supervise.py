@@ -29,6 +29,7 @@ _OF_SIGNALFD: Final = (
     "watch_path",
     "metrics",
 )
+_FLAGS: Final = ("stop_first", "watch")
 
 _COMMAND: Final = "txsignalfd supervise"
 
@@ -118,7 +119,8 @@ def _arguments(options: Namespace) -> list[str]:
         if values[each] is not None
     ]
     found += [f"--on={each}" for each in options.on]
-    return [*found, "--watch"] if options.watch else found
+    found += [f"--{each.replace('_', '-')}" for each in _FLAGS if values[each]]
+    return found
 
 
 def _work(place: Any, program: Any, options: Namespace) -> None:
