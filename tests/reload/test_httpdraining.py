@@ -186,7 +186,7 @@ async def test_afterAReloadABusyHTTP2ConnectionGetsGOAWAY(http2: Any) -> None:
         await until(lambda: page.requests)
         ended = reloads.reload()
         client.send(client.request())
-        await sleep(LONG)
+        await until(lambda: len(page.requests) == 2)
         await page.answer()
         await page.answer()
         await client.receive(lambda: client.lastStreams)
@@ -207,11 +207,13 @@ async def test_aSlowClientOfHTTP2LosesNoResponse(http2: Any) -> None:
         await until(lambda: page.requests)
         transport = client.tls.client.transport
         transport.pauseProducing()
+        old = current(reloads)
         ended = reloads.reload()
         await page.answer()
+        await until(lambda: old._http._closing)
         for _ in range(3):
-            await sleep(LONG)
             client.ping()
+            await sleep(LONG)
         transport.resumeProducing()
         await client.receive(lambda: False)
         assert client.ended == [1]
