@@ -28,7 +28,6 @@ import atexit
 import os
 import select
 import stat
-import syslog
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -230,6 +229,8 @@ class SyslogOutput(Output):
         self.write(f"{priority} {line}")
 
     def _put(self, data: bytes) -> None:
+        import syslog  # --syslog of twistd has loaded it
+
         priority, _, line = data.decode().partition(" ")
         syslog.syslog(int(priority), line)
 
