@@ -67,6 +67,15 @@ def twistd(directory: Path, *command: str) -> Any:
     return running(directory, TWISTD, "-n", "signalfd", *command)
 
 
+def supervised(directory: Path, *command: str) -> Any:
+    """
+    Run C{txsignalfd supervise} in a directory.
+    """
+    # The modules of the tests change faster than the cache notices.
+    python = ["PYTHONDONTWRITEBYTECODE=1", sys.executable, "-m"]
+    return running(directory, "env", *python, "txsignalfd", "supervise", *command)
+
+
 def reloadUnderLoad(
     name: str,
     way: str,
@@ -447,15 +456,17 @@ def test_synapse(tmp_path: Path) -> None:
     text += "\nallow_public_rooms_without_auth: true\n"
     text += "public_baseurl: http://old.example/\n"
     config.write_text(text)
-    command = [sys.executable, _documented("run_synapse.py", tmp_path)]
-    with running(tmp_path, *command, "-c", config.name) as daemon:
+    options = ["--stop-first", "--drain=5", "--"]
+    with supervised(
+        tmp_path, *options, "synapse_homeserver", "-c", config.name
+    ) as daemon:
         config.write_text(text.replace("old", "new"))
         reload(daemon)
         known = fetch(tcp(port), "/.well-known/matrix/client")
         assert b"http://new.example/" in known
         reloadUnderLoad(
             "matrix-synapse",
-            "txsignalfd.run(workers=1, stopFirst=True)",
+            "txsignalfd supervise --stop-first",
             daemon,
             # It reads the database.
             *webClients(port, "/_matrix/client/v3/publicRooms"),
@@ -515,17 +526,18 @@ class Repeating:
 @_needs("daphne")
 def test_daphne(tmp_path: Path) -> None:
     """
-    Its application file is run again.
+    Its application is loaded again.
     """
     port = freePort()
     application = tmp_path / "asgi.py"
     application.write_text(ASGI.format("old"))
-    program = _documented("run_daphne.py", tmp_path, ("8000", str(port)))
-    with running(tmp_path, sys.executable, program) as daemon:
+    with supervised(
+        tmp_path, "--", "daphne", f"-p{port}", "asgi:application"
+    ) as daemon:
         application.write_text(ASGI.format("new"))
         reload(daemon)
         assert fetch(tcp(port)) == b"new"
-        reloadUnderLoad("daphne", "txsignalfd.run", daemon, *webClients(port))
+        reloadUnderLoad("daphne", "txsignalfd supervise", daemon, *webClients(port))
 
 
 #: An application of ASGI, and what it answers.
@@ -537,18 +549,12 @@ async def application(scope, receive, send):
 """
 
 
-def _documented(name: str, directory: Path, *changes: tuple[str, str]) -> str:
+def _documented(name: str, directory: Path) -> str:
     """
-    Write a program of docs/servers.rst to a file.
-
-    @param changes: What to replace in it.
-    @return: The name.
+    Write a program of docs/servers.rst to a file, and return its name.
     """
     page = (CHECKOUT / "docs" / "servers.rst").read_text()
     (text,) = [block.text for block in blocks(page) if block.name == name]
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
     (directory / name).write_text(text)
     return name
 
