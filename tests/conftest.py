@@ -11,6 +11,7 @@ import resource
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from inspect import signature
 from pathlib import Path
 from time import monotonic, sleep
@@ -22,6 +23,8 @@ from twisted.internet import tcp
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from tests.support.certificates import writeCertificate
+from tests.support.freeports import freePort
+from tests.support.handlers import handling
 from tests.support.kernel import inChild, limitOfPendingSignals
 from tests.support.observers import Logged
 from tests.support.reactors import DEADLINE, KINDS, newReactor
@@ -188,6 +191,25 @@ def logged() -> Iterator[Logged]:
     globalLogPublisher.addObserver(observer)
     yield events
     globalLogPublisher.removeObserver(observer)
+
+
+@pytest.fixture
+def port() -> int:
+    """
+    A free port.
+    """
+    return freePort()
+
+
+@pytest.fixture
+def restoredHandlers() -> Iterator[None]:
+    """
+    Restore the handlers that Twisted replaces.
+    """
+    with ExitStack() as stack:
+        for signo in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+            stack.enter_context(handling(signo, signal.getsignal(signo)))
+        yield
 
 
 @pytest.fixture

@@ -206,8 +206,7 @@ def test_aSleepingProcessIsIdle() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "why"),
-    [("while True: pass", "it has not slept"), ("", "it has ended")],
+    ("source", "why"), [("while True: pass", "it has not slept"), ("", "it has ended")]
 )
 def test_aBusyProcessIsNotIdle(source: str, why: str) -> None:
     """

@@ -426,9 +426,7 @@ def test_aStoredErrorDoesNotKeepTheCounterOpen() -> None:
     del kept
 
 
-def test_aWriterNeverWritesToAnotherFile(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_aWriterNeverWritesToAnotherFile(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     The descriptor is closed after add has read the number, and before it writes.
     """

@@ -18,6 +18,7 @@ import yaml
 from tests.support.clients import canConnect, keeping, load, opening, tcp
 from tests.support.daemons import program, serving, waitFor
 from tests.support.freeports import freePort
+from tests.support.processes import runProgram
 from tests.support.reactors import DEADLINE
 from txsignalfd._control.arguments import parser
 from txsignalfd._workers.process import GRACE
@@ -123,7 +124,7 @@ def test_haproxyAcceptsItsFile() -> None:
     Without a warning.
     """
     command = ["haproxy", "-q", "-c", "-f", str(HAPROXY)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = runProgram(*command, check=True)
     assert (done.stdout, done.stderr) == ("", "")
 
 

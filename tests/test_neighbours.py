@@ -23,7 +23,7 @@ from twisted.python.threadpool import ThreadPool
 
 from tests.support.daemons import TWISTD, program, python, waitFor
 from tests.support.descriptors import descriptorOf
-from tests.support.handlers import SENDER, Recorder, recording
+from tests.support.handlers import Recorder, recording, sender
 from tests.support.inreactor import inReactor
 from tests.support.processes import runProgram
 from tests.support.reactors import DEADLINE, until, untilLength
@@ -40,14 +40,6 @@ for _ in range(int(sys.argv[3])):
 """
 
 
-def sender(source: str, signo: int, count: int, **how: Any) -> subprocess.Popen[bytes]:
-    """
-    Start a process that sends us signals.
-    """
-    command = [sys.executable, "-c", source, str(os.getpid()), str(int(signo))]
-    return subprocess.Popen([*command, str(count)], **how)
-
-
 @inReactor
 async def test_realtimeSignalsArriveDespiteBusyThreads(
     dispatcher: SignalDispatcher,
@@ -59,7 +51,7 @@ async def test_realtimeSignalsArriveDespiteBusyThreads(
     got = Recorder()
     with busyThreads():
         dispatcher.addHandler(SIGRTMIN, got)
-        process = sender(SENDER, SIGRTMIN, count)
+        process = sender(SIGRTMIN, count)
         await untilLength(got.infos, count)
         assert process.wait(DEADLINE) == 0
     assert got.values == list(range(count))
@@ -78,7 +70,7 @@ async def test_standardSignalsArriveDespiteBusyThreads(
     with busyThreads():
         for signo in (SIGUSR1, SIGCHLD):
             got = Recorder()
-            process = sender(SPACED, signo, count, stdin=subprocess.PIPE)
+            process = sender(signo, count, SPACED, stdin=subprocess.PIPE)
             stdin = process.stdin
             assert stdin is not None
 
@@ -166,8 +158,7 @@ def test_openblasThreadsTakeNoSignals(tmp_path: Path) -> None:
         pytest.skip("with one CPU OpenBLAS starts no threads")
     with python(tmp_path, OPENBLAS) as running:
         running.waitForOutput("ready")
-        command = [sys.executable, "-c", SENDER, str(running.pid), str(int(SIGRTMIN))]
-        subprocess.run([*command, "1000"], check=True, timeout=DEADLINE)
+        assert sender(SIGRTMIN, 1000, pid=running.pid).wait(DEADLINE) == 0
         assert running.wait() == 0
         assert running.output() == "ready\nTrue True\n"
 

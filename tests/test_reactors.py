@@ -19,12 +19,7 @@ from twisted.internet.threads import deferToThreadPool
 from tests.support.clients import fetch, tcp
 from tests.support.daemons import TWISTD, program, reload, serving
 from tests.support.freeports import freePort
-from tests.support.handlers import (
-    Handled,
-    everyReactor,
-    handling,
-    inEachThread,
-)
+from tests.support.handlers import Handled, everyReactor, handling, inEachThread
 from tests.support.observers import Logged
 from tests.support.processes import runPython, spawn
 from tests.support.reactors import newReactor, runReactor, turn, until

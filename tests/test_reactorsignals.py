@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGCHLD, SIGINT, SIGTERM
 from typing import Any
@@ -29,17 +28,6 @@ from txsignalfd import (
     SignalDispatcher,
     dispatcherFor,
 )
-
-
-@pytest.fixture
-def restoredHandlers() -> Iterator[None]:
-    """
-    Restore the handlers that Twisted replaces.
-    """
-    saved = {signo: signal.getsignal(signo) for signo in (SIGINT, SIGTERM, SIGCHLD)}
-    yield
-    for signo, handler in saved.items():
-        signal.signal(signo, handler)
 
 
 def watched(reactor: Any) -> frozenset[int]:

@@ -44,11 +44,7 @@ from tests.support.reactors import DEADLINE, sleep, turn, until
 from tests.support.worlds import ME, needsSignalfd, queue, send
 from txsignalfd import SignalDispatcher, lowlevel
 
-TIMERS = [
-    (ITIMER_REAL, SIGALRM),
-    (ITIMER_VIRTUAL, SIGVTALRM),
-    (ITIMER_PROF, SIGPROF),
-]
+TIMERS = [(ITIMER_REAL, SIGALRM), (ITIMER_VIRTUAL, SIGVTALRM), (ITIMER_PROF, SIGPROF)]
 
 #: The C library, called with and without the GIL.
 holdingTheGIL = ctypes.PyDLL(None, use_errno=True)

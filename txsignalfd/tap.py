@@ -26,7 +26,7 @@ from txsignalfd._reload.sharing import (
     unclaimed,
     unshareInherited,
 )
-from txsignalfd._twistd.actions import DEFAULTS, parseOn
+from txsignalfd._twistd.actions import DEFAULTS, SIMPLE, parseOn
 from txsignalfd._twistd.applications import ApplicationFile, applicationFile
 from txsignalfd._twistd.arguments import metricsEndpoint, signalNumbers
 from txsignalfd._twistd.daemon import Daemon, makeDaemon
@@ -166,7 +166,7 @@ class Options(UsageOptions):
         self.isStarting = True
         self.plugins: dict[str, Any] = {}
         #: What the plugin acquires before its service is started.
-        self.early: Resources = Resources(unclaimed)
+        self.startup: Resources = Resources(unclaimed)
         #: The application file to run in place of a plugin.
         self.application: ApplicationFile | None = None
         self._arguments: list[str] = []
@@ -201,8 +201,7 @@ class Options(UsageOptions):
 
     # The help shows this, with its line breaks.
     opt_on.__doc__ = (
-        "SIGNAL=ACTION: the action of a signal (repeatable): reload, stop, quit,"
-        " rotate, upgrade, report, ignore, leave, add-worker, remove-worker,"
+        f"SIGNAL=ACTION: the action of a signal (repeatable): {', '.join(SIMPLE)},"
         " call:MODULE.FUNCTION or run:COMMAND"
         " (leave: the program handles the signal itself)"
     )
@@ -293,7 +292,7 @@ class Options(UsageOptions):
             from twisted.internet import reactor
 
             # An option may acquire something, as --wsgi of web does.
-            with recordingStartup(reactor, self.early):
+            with recordingStartup(reactor, self.startup):
                 parse(arguments)
 
         if not self._isChecked:
@@ -461,7 +460,7 @@ def makeService(options: Options) -> IService:
     making = makingService(twistd, options.command)
     if worker is not None:
         making = worker.making()
-    with recordingStartup(reactor, options.early), making:
+    with recordingStartup(reactor, options.startup), making:
         factory = PluginFactory(
             maker, getattr(options, "subOptions", None), options.parseAgain
         )
@@ -475,7 +474,7 @@ def makeService(options: Options) -> IService:
             )
     options.isStarting = False
     daemon.reloads.addParticipant(factory.prepare)
-    daemon.reloads.early = options.early
+    daemon.reloads.startup = options.startup
     daemon.equip = (options.application or factory).equip
     return _finished(daemon, options)
 

@@ -305,9 +305,7 @@ def test_childrenCannotBeListed(mount: str) -> None:
 @needsLinux
 @inReactor
 async def test_descriptorsAreUsedUp(
-    dispatcher: SignalDispatcher,
-    monkeypatch: pytest.MonkeyPatch,
-    logged: Logged,
+    dispatcher: SignalDispatcher, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     """
     The orphan that a SIGCHLD names is reaped, although another zombie hides it.

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -501,11 +500,11 @@ def test_childrenOfOtherCode(tmp_path: Path) -> None:
 # -- opening and closing
 
 
+@pytest.mark.usefixtures("restoredHandlers")
 def test_twistedTakesOver() -> None:
     """
     When the reaper is closed, Twisted's own handler of SIGCHLD works again.
     """
-    saved = {signo: signal.getsignal(signo) for signo in signal.Signals}
 
     async def main(reactor: Any) -> None:
         reaper = ChildReaper(dispatcherFor(reactor))
@@ -516,12 +515,8 @@ def test_twistedTakesOver() -> None:
             close()
         await dispatcherFor(reactor).close()
 
-    try:
-        with newReactor() as reactor:
-            runReactor(reactor, main, installSignalHandlers=True)
-    finally:
-        for signo in (signal.SIGINT, signal.SIGTERM, SIGCHLD):
-            signal.signal(signo, saved[signo])
+    with newReactor() as reactor:
+        runReactor(reactor, main, installSignalHandlers=True)
 
 
 @inReactor

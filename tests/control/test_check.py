@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from tests.support.daemons import serving
-from tests.support.processes import runPython
+from tests.support.freeports import local
+from tests.support.processes import ask, runPython
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
 from txsignalfd._control import targetcheck
@@ -36,8 +37,7 @@ def check(directory: Path, *arguments: str) -> tuple[int, str, str]:
     """
     Check a command line in a directory: exit status, stdout and stderr.
     """
-    done = runPython("-m", "txsignalfd", "check", *arguments, cwd=directory)
-    return done.returncode, done.stdout, done.stderr
+    return ask("check", *arguments, cwd=directory)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_aPortInUseIsNoMatterOfTheConfiguration(tmp_path: Path) -> None:
         assert json.loads(out)["exitStatus"] == status == 0
         assert f"IPv4Address(type='TCP', host='127.0.0.1', port={number})" in err
         assert not (tmp_path / "socket").exists()
-        endpoint = f"tcp:{number}:interface=127.0.0.1"
+        endpoint = local(number)
         assert check(tmp_path, "web", f"--listen={endpoint}", "--path=.")[0] == 0
 
 
@@ -221,14 +221,6 @@ def test_theReasonIsThatOfAReload(tmp_path: Path) -> None:
 
 
 # --- reload --check
-
-
-def ask(*arguments: str) -> tuple[int, str, str]:
-    """
-    Run the command: its exit status, stdout and stderr.
-    """
-    done = runPython("-m", "txsignalfd", *arguments)
-    return done.returncode, done.stdout, done.stderr
 
 
 def test_aReloadMayCheckFirst(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ import pytest
 
 from tests.support.clients import fetch, tcp
 from tests.support.daemons import RELOADED, Program, program, python, serving, waitFor
-from tests.support.freeports import freePort
-from tests.support.processes import runProgram, runPython
+from tests.support.freeports import local
+from tests.support.processes import COMMAND, ask, runPython
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
 from txsignalfd._control import command
@@ -36,16 +36,6 @@ from txsignalfd._reload.service import LONGEST
 from txsignalfd._twistd.requests import replyAddress
 from txsignalfd.lowlevel import sigqueue
 
-COMMAND = [sys.executable, "-m", "txsignalfd"]
-
-
-def ask(*arguments: str) -> tuple[int, str, str]:
-    """
-    Run the command: its exit status, stdout and stderr.
-    """
-    done = runProgram(*COMMAND, *arguments)
-    return done.returncode, done.stdout, done.stderr
-
 
 def here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """
@@ -56,19 +46,11 @@ def here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 
 @pytest.fixture
-def port() -> int:
-    """
-    A free port.
-    """
-    return freePort()
-
-
-@pytest.fixture
 def daemon(tmp_path: Path, port: int) -> Iterator[Program]:
     """
     A daemon that serves.
     """
-    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"], body="old")
+    write(tmp_path, listen=[local(port)], body="old")
     with serving(tmp_path, "--drain=1", "--stop-timeout=5", "served") as running:
         yield running
         if running.process.poll() is None:
@@ -80,7 +62,7 @@ def test_reloadPrintsTheVerdict(daemon: Program, port: int) -> None:
     """
     The line is the one that the log has, and the new service serves by then.
     """
-    write(daemon.directory, listen=[f"tcp:{port}:interface=127.0.0.1"], body="new")
+    write(daemon.directory, listen=[local(port)], body="new")
     status, out, err = ask("reload", str(daemon.directory / "twistd.pid"))
     assert (status, err) == (0, "")
     assert out.startswith("reloaded in ")
@@ -88,11 +70,17 @@ def test_reloadPrintsTheVerdict(daemon: Program, port: int) -> None:
     assert fetch(tcp(port)) == b"new"
 
 
-def test_aFailureIsReportedAtOnce(daemon: Program) -> None:
+def test_reloadPrintsTheReasonOfAFailure(daemon: Program, port: int) -> None:
     """
-    Within 0.2 s of its line in the log; the best of many, for others use the CPU.
+    The exit status is 1, and the old service serves on.  The answer comes within 0.2 s
+    of its line in the log; the best of many, for others use the CPU.
     """
     write(daemon.directory, make="raise")
+    status, out, err = ask("reload", str(daemon.pid))
+    assert (status, out) == (1, "")
+    assert "not reloaded, after " in err
+    assert "generation 1 serves on: RuntimeError: it was told to raise" in err
+    assert fetch(tcp(port)) == b"old"
 
     def late() -> float:
         with requesting(daemon, SIGHUP, "reload") as request:
@@ -107,18 +95,6 @@ def test_aFailureIsReportedAtOnce(daemon: Program) -> None:
             break
         time.sleep(LONGEST)  # the next reload begins after a pause
     assert seconds < 0.2
-
-
-def test_reloadPrintsTheReasonOfAFailure(daemon: Program, port: int) -> None:
-    """
-    The exit status is 1, and the old service serves on.
-    """
-    write(daemon.directory, make="raise")
-    status, out, err = ask("reload", str(daemon.pid))
-    assert (status, out) == (1, "")
-    assert "not reloaded, after " in err
-    assert "generation 1 serves on: RuntimeError: it was told to raise" in err
-    assert fetch(tcp(port)) == b"old"
 
 
 @contextmanager
@@ -174,17 +150,10 @@ def lose(receive: Any, count: int) -> Any:
     return receiveOthers
 
 
-def test_stopEndsWithTheDaemon(daemon: Program) -> None:
-    """
-    The exit status is 0 when the daemon has ended.
-    """
-    assert ask("stop", str(daemon.pid)) == (0, f"process {daemon.pid} has ended\n", "")
-    assert daemon.wait() == -SIGTERM
-
-
 def test_stopShowsWhatDrains(daemon: Program, port: int) -> None:
     """
-    The daemon reports the connections that are still open.
+    The daemon reports the connections that are still open.  The exit status is 0 when
+    it has ended.
     """
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"GET /go HTTP/1.0\r\n\r\n")

@@ -21,7 +21,7 @@ import pytest
 
 import txsignalfd
 from tests.support.daemons import TWISTD
-from tests.support.processes import runPython
+from tests.support.processes import COMMAND, runPython
 from tests.support.reactors import DEADLINE
 from tests.support.statuses import C_LIBRARYS, THREAD, twoThreads
 from tests.support.worlds import BACKEND
@@ -29,8 +29,6 @@ from txsignalfd._control.inspect import main
 from txsignalfd._native.names import signalName
 from txsignalfd._proc.report import namesOf, toText
 from txsignalfd._proc.status import ProcessSignals
-
-COMMAND = [sys.executable, "-m", "txsignalfd"]
 
 
 def run(
@@ -346,6 +344,7 @@ def test_aClosedPipeEndsItSilently(unbuffered: str) -> None:
             COMMAND,
             stdout=writer,
             stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
             timeout=DEADLINE,
             check=False,
         )

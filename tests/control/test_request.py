@@ -8,17 +8,16 @@ import builtins
 import os
 import secrets
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from signal import SIGTERM, SIGUSR1
+from signal import SIGUSR1
 from typing import Any
 
 import pytest
 
 from tests.support.daemons import asInit, program, serving
-from tests.support.processes import inPidNamespace, runProgram
+from tests.support.processes import COMMAND, ask, inPidNamespace, runProgram
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
 from txsignalfd._control import command
@@ -28,8 +27,6 @@ from txsignalfd._control.request import Answer, Request
 from txsignalfd._control.target import CannotAsk, Target
 from txsignalfd._proc.status import ofProcess
 from txsignalfd._twistd.requests import replyAddress
-
-COMMAND = [sys.executable, "-m", "txsignalfd"]
 
 
 @pytest.fixture
@@ -174,11 +171,6 @@ def test_descriptorsOfOthersAreNotReceived(target: Target) -> None:
     assert answer.text == "here"
 
 
-def run(*words: str) -> tuple[int, str]:
-    done = runProgram(*words)
-    return done.returncode, done.stderr
-
-
 def test_fromAnotherNetworkNamespaceNothingIsRequested(tmp_path: Path) -> None:
     """
     The answers could not arrive, and each repetition would be another reload.
@@ -187,10 +179,10 @@ def test_fromAnotherNetworkNamespaceNothingIsRequested(tmp_path: Path) -> None:
     unshare = ["unshare", "--user", "--map-root-user", "--net"]
     write(tmp_path)
     with serving(tmp_path, "served") as daemon:
-        status, err = run(*unshare, *COMMAND, "reload", str(daemon.pid))
-        assert (status, "another network namespace" in err) == (2, True), err
-        daemon.kill(SIGTERM)
-        daemon.wait()
+        done = runProgram(*unshare, *COMMAND, "reload", str(daemon.pid))
+        assert done.returncode == 2, done
+        assert "another network namespace" in done.stderr
+        daemon.stop()
     assert "reloading" not in daemon.output()
 
 
@@ -200,7 +192,7 @@ def test_fromAnOuterPidNamespaceNothingIsRequested(tmp_path: Path) -> None:
     """
     write(tmp_path)
     with asInit(tmp_path, "served") as (outer, pid):
-        status, err = run(*COMMAND, "reload", str(pid))
+        status, _, err = ask("reload", str(pid))
         assert (status, "another pid namespace" in err) == (2, True), err
     assert "reloading" not in outer.output()
 

@@ -5,7 +5,6 @@ C{txsignalfd supervise}, as a command.
 from __future__ import annotations
 
 import os
-import subprocess
 from argparse import Namespace
 from pathlib import Path
 from signal import SIGTERM
@@ -15,7 +14,7 @@ import pytest
 from tests.support.clients import fetch, tcp
 from tests.support.daemons import program, reload, waitFor
 from tests.support.freeports import freePort
-from tests.support.reactors import DEADLINE
+from tests.support.processes import runProgram
 from tests.support.supervised import RUN, command, supervised, write
 from txsignalfd._control.supervise import _user
 
@@ -39,14 +38,7 @@ def test_aWrongCommandLineIsRefused(
     """
     With the reason, and status 2.
     """
-    done = subprocess.run(
-        command(*words),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = runProgram(*command(*words), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert reason in done.stderr
 

@@ -112,13 +112,18 @@ def test_aResultThatRaisesIsLogged(
     assert len(logged.failures) == 4
 
 
-@pytest.mark.parametrize("name", ["__bool__", "__eq__", "__repr__", "__hash__"])
-def test_aResultThatCannotBeAwaitedIsIgnored(name: str, logged: Logged) -> None:
+@pytest.mark.parametrize("name", ["__bool__", "__eq__", "__repr__", "__hash__", None])
+def test_aResultThatCannotBeAwaitedIsIgnored(name: str | None, logged: Logged) -> None:
+    """
+    A lambda may return anything, such as a number.
+    """
     signals, after = MemorySignals(), Recorder()
-    signals.addHandler(SIGRTMIN, lambda _: raising(name))
+    result: Any = raising(name) if name else 7
+    registration = signals.addHandler(SIGRTMIN, lambda _: result)
     signals.addHandler(SIGRTMIN, after)
     signals.deliver(INFO, INFO)
     assert len(after.infos) == 2
+    assert not registration.runs
     assert signals.close().called
     assert not logged.failures
 
@@ -162,7 +167,8 @@ def test_anyExceptionOfAHandlerIsLogged(
     logged: Logged,
 ) -> None:
     """
-    It does not end the process, and stops neither other handlers nor close.
+    With the signal.  It does not end the process, and stops neither other handlers nor
+    close.
     """
     signals, after = MemorySignals(), Recorder()
     signals.addHandler(SIGRTMIN, lambda _: way(error))
@@ -171,26 +177,34 @@ def test_anyExceptionOfAHandlerIsLogged(
     assert len(after.infos) == 2
     assert signals.close().called
     assert len(logged.failures) == 2
+    assert all(each.check(error, RuntimeError) for each in logged.failures)
+    assert [each["info"] for each in logged] == [INFO, INFO]
 
 
+@pytest.mark.parametrize("wrap", [lambda coroutine: coroutine, Deferred.fromCoroutine])
 @pytest.mark.parametrize("error", EXCEPTIONS)
-def test_anyExceptionOfASuspendedCoroutineIsLogged(
-    error: type[BaseException], logged: Logged
+def test_anyLaterExceptionIsLogged(
+    error: type[BaseException], wrap: Callable[[Any], Any], logged: Logged
 ) -> None:
+    """
+    Of a suspended coroutine, and of a Deferred, with the signal.
+    """
     signals = MemorySignals()
     waiting: Deferred[None] = Deferred()
 
-    async def handler(info: SigInfo) -> None:
+    async def fails() -> None:
         await waiting
         raise error
 
-    signals.addHandler(SIGRTMIN, handler)
+    signals.addHandler(SIGRTMIN, lambda _: wrap(fails()))
     signals.deliver(INFO)
     closed = signals.close()
     assert not closed.called
     waiting.callback(None)
     assert closed.called
-    assert len(logged.failures) == 1
+    (failure,) = logged.failures
+    assert failure.check(error, RuntimeError)  # for StopIteration
+    assert [each["info"] for each in logged] == [INFO]
 
 
 @pytest.mark.parametrize("suspends", [False, True])

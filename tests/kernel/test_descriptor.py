@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGHUP, SIGRTMIN, SIGUSR1, SIGUSR2
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ from tests.support.handlers import handling
 from tests.support.inreactor import inReactor
 from tests.support.kernel import inChild
 from tests.support.observers import Logged
-from tests.support.reactors import DEADLINE, KINDS, spin, turn, until, untilLength
+from tests.support.reactors import KINDS, spin, turn, until, untilLength
 from tests.support.worlds import queue, send
 from txsignalfd import (
     SigInfo,
@@ -110,26 +109,6 @@ def test_drainReceivesAllThatIsPending(
         reads.clear()
 
 
-def test_drainKeepsTheOrderIfAReceiverStartsAChild() -> None:
-    """
-    Signals that are deferred meanwhile are older than those in the queue.
-    """
-    reads = Reads()
-
-    def receive(infos: list[SigInfo]) -> None:
-        reads.append(infos)
-        if len(reads) == 1:
-            with spawning():
-                pass
-            queue(*range(100, 300))
-
-    descriptor = SignalDescriptor([SIGRTMIN], receive)
-    queue(*range(100))
-    descriptor.drain()
-    assert [info.value for info in reads.infos] == list(range(300))
-    descriptor.close()
-
-
 def test_drainReadsNoMoreThanCanBePending(
     descriptor: SignalDescriptor, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,9 +189,7 @@ def test_replacementUnknownToPythonIsReported(
     assert "the handler (unknown to Python), installed" in str(formatEvent(event))
 
 
-def test_signalDeferredDuringCloseIsReceived(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_signalDeferredDuringCloseIsReceived(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Another thread may start a child while the descriptor is closed.
     """
@@ -245,24 +222,6 @@ def test_replacedHandlerIsReportedForEverySignalOfARead(
         assert [info.signal for info in reads.infos] == [SIGHUP, SIGUSR1]
         (event,) = logged
         assert event["name"] == "SIGUSR1"
-    descriptor.claimForThread()
-
-
-def test_replacedHandlerIsReportedDuringABurst(
-    descriptor: SignalDescriptor, reads: Reads, logged: Logged
-) -> None:
-    """
-    The check is not made for each read, but soon.
-    """
-    send(SIGUSR1)
-    descriptor.doRead()
-    with handling(SIGUSR1, print):
-        deadline = monotonic() + DEADLINE
-        while not logged:
-            assert monotonic() < deadline
-            send(SIGUSR1)
-            descriptor.doRead()
-        assert "is watched by txsignalfd" in str(logged[0]["log_format"])
     descriptor.claimForThread()
 
 

@@ -236,9 +236,7 @@ def test_forkedChildHasThePreviousMaskAndDispositions() -> None:
             assert inChild(masks) == before
 
 
-def test_failedAcquireRestoresTheOtherSignals(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_failedAcquireRestoresTheOtherSignals(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     The error has the errno of the first failure.
     """
@@ -334,28 +332,26 @@ def interruptThreads(count: int) -> None:
     """
     Interrupt threads, one after another, each of which then ends.
     """
+
+    def one() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
+        signal.pthread_kill(threading.get_ident(), SIGUSR1)
+
     with descriptorOf(SIGUSR1) as (descriptor, reads):
-
-        def one() -> None:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [SIGUSR1])
-            signal.pthread_kill(threading.get_ident(), SIGUSR1)
-
         for number in range(count):
             runIn(True, one)
             drained(descriptor, reads, number + 1)
         assert len(reads.infos) == count
 
 
-def test_threadsBeyondTheTableLoseNoSignal() -> None:
+# In another thread, so that the main thread has no entry meanwhile.
+@pytest.mark.parametrize("inThread", [False, True])
+def test_threadsBeyondTheTableLoseNoSignal(inThread: bool) -> None:
     """
-    More threads than the table has entries are interrupted.
+    More threads than the table has entries are interrupted, and when they have ended
+    their entries are free.
     """
-    interruptThreads(520)
-
-
-def test_endedThreadsFreeTheirEntries() -> None:
-    # In another thread, so that the main thread has no entry meanwhile.
-    runIn(True, lambda: interruptThreads(520))
+    runIn(inThread, lambda: interruptThreads(520))
     with descriptorOf(SIGUSR2):
         assert blockedSignals() == {SIGUSR2}
     assert blockedSignals() == set()

@@ -25,17 +25,14 @@ from tests.support.descriptors import (
     Reads,
     blockedSignals,
     deferredFull,
+    descriptorOf,
     fill,
     pipeOf,
     userBlocks,
 )
 from tests.support.handlers import Handled, Recorder, handling, recording
 from tests.support.inreactor import inEveryReactor, inReactor
-from tests.support.kernel import (
-    inChild,
-    refuse,
-    systemCall,
-)
+from tests.support.kernel import inChild, refuse, systemCall
 from tests.support.observers import Logged
 from tests.support.processes import ROOT, runPython
 from tests.support.reactors import DEADLINE, spin, until
@@ -43,6 +40,7 @@ from tests.support.threads import otherThread
 from tests.support.worlds import ME, needsLinux, queue, send
 from txsignalfd import (
     SigInfo,
+    SignalDescriptor,
     SignalDispatcher,
     WatchedByParent,
     spawning,
@@ -303,14 +301,22 @@ def test_spawnWindowWithAFullPipeKeepsTheOrder() -> None:
         assert blockedSignals() == set()
 
 
-@pytest.mark.parametrize("ends", [SignalPipe.drain, SignalPipe.unwatch])
+@pytest.mark.parametrize(
+    ("opened", "ends"),
+    [
+        (pipeOf, SignalPipe.drain),
+        (pipeOf, SignalPipe.unwatch),
+        (descriptorOf, SignalDescriptor.drain),
+    ],
+)
 def test_drainKeepsTheOrderIfAReceiverStartsAChild(
-    ends: Callable[..., None],
+    opened: Any, ends: Callable[..., None]
 ) -> None:
     """
-    Signals that are deferred meanwhile are older than later ones in the pipe.
+    Signals that are deferred meanwhile are older than later ones in the pipe, or in
+    the queue of a descriptor.
     """
-    with pipeOf(SIGRTMIN) as (pipe, reads):
+    with opened(SIGRTMIN) as (pipe, reads):
 
         def receive(infos: list[SigInfo]) -> None:
             reads.append(infos)

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from twisted.internet.process import reapAllProcesses
 
 from tests.support.daemons import python
 from tests.support.descriptors import Owner, blockedSignals, descriptorOf, userBlocks
-from tests.support.handlers import SENDER, Handled, Recorder, handling, recording
+from tests.support.handlers import Handled, Recorder, handling, recording, sender
 from tests.support.inreactor import inReactor
 from tests.support.kernel import blocked, forge, forked, inChild
 from tests.support.observers import Logged
@@ -329,9 +328,8 @@ async def test_spawningKeepsAllSignalsInOrder(
     start = viaSpawnProcess() if way == "spawnProcess" else viaSpawning
     expected = signals(await start())
     dispatcher.addHandler(SIGRTMIN, got)
-    command = [sys.executable, "-c", SENDER, str(os.getpid()), str(int(SIGRTMIN))]
     statuses: list[list[str]] = []
-    with subprocess.Popen([*command, str(count)]):
+    with sender(SIGRTMIN, count):
         await until(lambda: got.infos)
         while len(statuses) < children:
             statuses.append(signals(await start()))
@@ -573,9 +571,7 @@ def failToWake() -> None:
 )
 @pytest.mark.parametrize("order", [1, -1])
 def test_ownerThatCannotBeWokenIsLogged(
-    order: int,
-    occasion: Callable[[SignalDescriptor], object],
-    logged: Logged,
+    order: int, occasion: Callable[[SignalDescriptor], object], logged: Logged
 ) -> None:
     """
     The caller and other owners are not affected, and its signals are received later.

@@ -4,10 +4,7 @@ Other threads block realtime signals from the start.
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from signal import SIGRTMIN, SIGUSR1
@@ -17,7 +14,7 @@ import pytest
 
 from tests.support.daemons import waitFor
 from tests.support.descriptors import blockedSignals, descriptorOf, maskIn
-from tests.support.handlers import SENDER, Recorder
+from tests.support.handlers import Recorder, sender
 from tests.support.inreactor import inReactor
 from tests.support.kernel import inChild
 from tests.support.reactors import until, untilLength
@@ -57,8 +54,7 @@ async def test_firstSignalsAreInOrder(
     count, got = 3000, Recorder()
     with busyThreads(50):
         dispatcher.addHandler(SIGRTMIN, got)
-        command = [sys.executable, "-c", SENDER, str(os.getpid()), str(int(SIGRTMIN))]
-        with subprocess.Popen([*command, str(count)]):
+        with sender(SIGRTMIN, count):
             await untilLength(got.infos, count)
     assert got.values == list(range(count))
 

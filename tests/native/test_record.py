@@ -189,11 +189,7 @@ def throughPickle(protocol: int) -> Callable[[object], object]:
 @both
 @pytest.mark.parametrize(
     "again",
-    [
-        copy.copy,
-        copy.deepcopy,
-        *map(throughPickle, range(pickle.HIGHEST_PROTOCOL + 1)),
-    ],
+    [copy.copy, copy.deepcopy, *map(throughPickle, range(pickle.HIGHEST_PROTOCOL + 1))],
 )
 def test_recordCanBeCopiedAndPickled(cls: Class, again: Callable[[Any], Any]) -> None:
     made = cls(bytes(range(128)))

@@ -14,13 +14,7 @@ import twisted.internet
 
 from tests.support.ports import running
 from tests.support.reactors import currentReactor
-from tests.support.websites import (
-    IDLE,
-    HTTP2Client,
-    Page,
-    secureClient,
-    secureSite,
-)
+from tests.support.websites import IDLE, HTTP2Client, Page, secureClient, secureSite
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from tests.support.clients import (
     unix,
 )
 from tests.support.daemons import RELOADED, reload, serving, waitFor
-from tests.support.freeports import freePort, privilegedPort
+from tests.support.freeports import freePort, local, privilegedPort
 from tests.support.served import write
 
 #: The number of successive reloads.
@@ -50,7 +50,7 @@ def test_noConnectionIsLost(tmp_path: Path, certificate: Path) -> None:
     write(
         tmp_path,
         listen=[
-            f"tcp:{four}:interface=127.0.0.1",
+            local(four),
             rf"tcp:{six}:interface=\:\:1",
             f"ssl:{secure}:privateKey={certificate}:interface=127.0.0.1",
             "unix:socket:mode=600",
@@ -78,14 +78,6 @@ def test_noConnectionIsLost(tmp_path: Path, certificate: Path) -> None:
         assert Path(f"{path}.lock").is_symlink()
 
 
-@pytest.fixture
-def port() -> int:
-    """
-    A free port.
-    """
-    return freePort()
-
-
 @contextmanager
 def webs(port: int, count: int) -> Iterator[list[Web]]:
     """
@@ -95,19 +87,12 @@ def webs(port: int, count: int) -> Iterator[list[Web]]:
         yield [stack.enter_context(closing(Web(tcp(port)))) for _ in range(count)]
 
 
-def listen(port: int) -> str:
-    """
-    Return the endpoint of a port of 127.0.0.1.
-    """
-    return f"tcp:{port}:interface=127.0.0.1"
-
-
 @pytest.mark.parametrize("signo", [SIGHUP, SIGTERM])
 def test_pendingConnectionsAreServed(signo: int, tmp_path: Path, port: int) -> None:
     """
     When their port is closed by a reload or a stop.
     """
-    write(tmp_path, listen=[listen(port)])
+    write(tmp_path, listen=[local(port)])
     with serving(tmp_path, "served") as daemon, ExitStack() as stack:
         # Twisted accepts as many connections at a time as it did before: one.
         for _ in range(5):
@@ -131,7 +116,7 @@ def test_aStopAnswersRequestsOnOpenConnections(tmp_path: Path, port: int) -> Non
     """
     The answer tells the client that it is the last one.
     """
-    write(tmp_path, listen=[listen(port)], idle=60)
+    write(tmp_path, listen=[local(port)], idle=60)
     with serving(tmp_path, "served") as daemon:
         with webs(port, 3) as (first, second, third):
             first.get()
@@ -162,7 +147,7 @@ def test_idleConnectionsDelayNoStopAndNoReload(
     write(
         tmp_path,
         listen=[
-            listen(port),
+            local(port),
             f"ssl:{secure}:privateKey={certificate}:interface=127.0.0.1",
             "unix:socket",
         ],
@@ -234,7 +219,7 @@ def test_aStartThatFailsAcceptsNoConnection(
     """
     A new generation accepts connections only when it has started.
     """
-    chosen: dict[str, Any] = {"listen": [listen(port)], "udp": [["127.0.0.1", port]]}
+    chosen: dict[str, Any] = {"listen": [local(port)], "udp": [["127.0.0.1", port]]}
     write(tmp_path, **chosen, body="old")
     with serving(tmp_path, "--drain=5", "served") as daemon, ExitStack() as stack:
         with load(
@@ -262,7 +247,7 @@ def test_openConnectionsAreServedByTheirGeneration(tmp_path: Path, port: int) ->
     Ports that the new configuration lacks are closed at once; new ones are opened.
     """
     gone, new = freePort(), freePort()
-    write(tmp_path, listen=[listen(port), listen(gone)], body="old")
+    write(tmp_path, listen=[local(port), local(gone)], body="old")
     with serving(tmp_path, "served") as daemon:
         with webs(port, 1) as (stays,), webs(gone, 1) as (onGone,):
             for web in (stays, onGone):
@@ -270,7 +255,7 @@ def test_openConnectionsAreServedByTheirGeneration(tmp_path: Path, port: int) ->
                 web.send("/go")
                 # The first half of the answer shows that it was accepted.
                 assert web.socket.recv(1, socket.MSG_PEEK)
-            write(tmp_path, listen=[listen(port), listen(new)], body="new")
+            write(tmp_path, listen=[local(port), local(new)], body="new")
             reload(daemon)
             assert not canConnect(tcp(gone))
             assert fetch(tcp(new)) == fetch(tcp(port)) == b"new"
@@ -285,7 +270,7 @@ def test_openConnectionsAreClosedAfterDrain(tmp_path: Path, port: int) -> None:
     """
     And the log says how many.
     """
-    write(tmp_path, listen=[listen(port)])
+    write(tmp_path, listen=[local(port)])
     with serving(tmp_path, "--drain=0.5", "served") as daemon:
         with webs(port, 1) as (hangs,):
             hangs.send("/never")
@@ -307,7 +292,7 @@ port, path, *command = sys.argv[1:]
 first = socket.create_server(("127.0.0.1", int(port)))
 second = socket.socket(socket.AF_UNIX)
 second.bind(path)
-second.listen()
+second.local()
 os.dup2(first.fileno(), 103)
 os.dup2(second.fileno(), 104)
 os.dup2(103, 3)
@@ -353,7 +338,7 @@ def test_withStopFirstNewConnectionsWait(tmp_path: Path, port: int) -> None:
     """
     The new service is made when the old one has stopped.
     """
-    chosen: dict[str, Any] = {"listen": [listen(port)], "exclusive": True, "idle": 60}
+    chosen: dict[str, Any] = {"listen": [local(port)], "exclusive": True, "idle": 60}
     write(tmp_path, **chosen)
     with serving(tmp_path, "--stop-first", "served") as daemon:
         with load(opening(tcp(port)), opening(tcp(port))) as answers:
@@ -367,29 +352,10 @@ def test_withStopFirstNewConnectionsWait(tmp_path: Path, port: int) -> None:
             reload(daemon)
 
 
-def test_withStopFirstIdleConnectionsAreClosed(tmp_path: Path, port: int) -> None:
-    """
-    A request that was sent is answered.
-    """
-    write(tmp_path, listen=[listen(port)])
-    with serving(tmp_path, "--stop-first", "--drain=1000", "served") as daemon:
-        with webs(port, 1) as (idle,):
-            idle.get()
-            with webs(port, 1) as (asking,):
-                asking.get()
-                asking.send("/go")
-                daemon.kill(SIGHUP)
-                daemon.waitForOutput("reloading: requested by")
-                (tmp_path / "go").touch()
-                asking.receive()
-            daemon.waitForOutput(RELOADED)
-        fetch(tcp(port))
-
-
 def test_aStopDuringAStopFirstReloadServesPendingConnections(
     tmp_path: Path, port: int
 ) -> None:
-    write(tmp_path, listen=[listen(port)])
+    write(tmp_path, listen=[local(port)])
     with serving(tmp_path, "--stop-first", "--drain=1000", "served") as daemon:
         with webs(port, 1) as (busy,), ExitStack() as stack:
             busy.send("/go")
@@ -413,7 +379,7 @@ def test_withoutStopFirstAnExclusiveLockFailsTheReload(
     """
     And the old service keeps it.
     """
-    write(tmp_path, listen=[listen(port)], exclusive=True)
+    write(tmp_path, listen=[local(port)], exclusive=True)
     with serving(tmp_path, "served") as daemon:
         daemon.kill(SIGHUP)
         daemon.waitForOutput("not reloaded, after ")
@@ -439,7 +405,7 @@ def test_aReloadThatFailsLeavesTheOldOneServing(
     traceback below.
     """
     new = freePort()
-    chosen: dict[str, Any] = {"listen": [listen(port)], "body": "old"}
+    chosen: dict[str, Any] = {"listen": [local(port)], "body": "old"}
     write(tmp_path, **chosen)
     with ExitStack() as stack:
         busy = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -452,8 +418,8 @@ def test_aReloadThatFailsLeavesTheOldOneServing(
             (tmp_path / "options").write_text("no JSON")
         else:
             for key in {"listen", "logging"} & set(change):
-                change = {key: [listen(busy.getsockname()[1])]}
-            listens = [listen(port), listen(new), *change.pop("listen", [])]
+                change = {key: [local(busy.getsockname()[1])]}
+            listens = [local(port), local(new), *change.pop("listen", [])]
             write(tmp_path, listen=listens, body="new", **change)
         for number in range(3):
             daemon.kill(SIGHUP)
@@ -478,13 +444,13 @@ def test_aServiceMayListenLate(tmp_path: Path, port: int) -> None:
     """
     Long after its startService has returned, and also after the next reload.
     """
-    write(tmp_path, late=[listen(port)])
+    write(tmp_path, late=[local(port)])
     with serving(tmp_path, "--drain=20", "served") as daemon:
         waitFor(lambda: canConnect(tcp(port)), "it listens")
         with load(opening(tcp(port)), keeping(tcp(port))) as answers:
             for count in (1, 2, 1):
                 body = f"after {daemon.output().count(RELOADED)} reloads"
-                write(tmp_path, late=[listen(port)], body=body)
+                write(tmp_path, late=[local(port)], body=body)
                 reload(daemon, count)
                 waitFor(lambda: fetch(tcp(port)) == body.encode(), body)  # noqa: B023
                 # Older generations no longer accept there.
@@ -522,43 +488,31 @@ def test_connectionsToALateServiceAreNotRefused(
     """
     Although connections of the old service are aborted at once.
     """
-    write(tmp_path, late=[listen(port)])
+    write(tmp_path, late=[local(port)])
     with serving(tmp_path, "--drain=0", *options, "served") as daemon:
         waitFor(lambda: canConnect(tcp(port)), "it listens")
         with load(lambda: tcp(port)().close()):
             for number in range(3):
-                write(tmp_path, late=[listen(port)], body=f"{number}")
+                write(tmp_path, late=[local(port)], body=f"{number}")
                 reload(daemon)
                 waitFor(lambda: fetch(tcp(port)) == b"%d" % number, "it listens")  # noqa: B023
 
 
 def test_withStopFirstAServiceMayListenLate(tmp_path: Path, port: int) -> None:
     """
-    New connections wait.
+    New connections wait.  If the port is not opened again, they are refused after
+    some time, until a later reload opens it.
     """
-    write(tmp_path, late=[listen(port)], exclusive=True, idle=60)
-    with serving(tmp_path, "--stop-first", "served") as daemon:
+    write(tmp_path, late=[local(port)], exclusive=True, idle=60)
+    with serving(tmp_path, "--stop-first", "--drain=0.2", "served") as daemon:
         waitFor(lambda: canConnect(tcp(port)), "it listens")
         with load(opening(tcp(port)), opening(tcp(port))) as answers:
             reload(daemon, 3)
             answers.waitForAnswers()
-        assert daemon.stop() == -SIGTERM
-        assert "Traceback" not in daemon.output()
-
-
-def test_connectionsToAPortThatIsNotOpenedAgainAreRefused(
-    tmp_path: Path, port: int
-) -> None:
-    """
-    After some time, until a later reload opens it.
-    """
-    write(tmp_path, late=[listen(port)], exclusive=True)
-    with serving(tmp_path, "--stop-first", "--drain=0.2", "served") as daemon:
-        waitFor(lambda: canConnect(tcp(port)), "it listens")
         write(tmp_path, late=[], exclusive=True)
         reload(daemon)
         waitFor(lambda: not canConnect(tcp(port)), "it is closed")
-        write(tmp_path, late=[listen(port)], exclusive=True)
+        write(tmp_path, late=[local(port)], exclusive=True)
         reload(daemon)
         waitFor(lambda: canConnect(tcp(port)), "it listens again")
         assert daemon.stop() == -SIGTERM
@@ -578,7 +532,7 @@ def test_privilegedPortsStayWithoutPrivileges() -> None:
         directory.chmod(0o777)
         paths = [directory / "socket", directory / "roots" / "socket"]
         paths[1].parent.mkdir(0o700)
-        listens = [listen(port), *(f"unix:{path}:mode=660" for path in paths)]
+        listens = [local(port), *(f"unix:{path}:mode=660" for path in paths)]
         write(directory, listen=listens)
         options = serving(directory, "served", twistd=["--uid=nobody"])
         daemon = stack.enter_context(options)
@@ -587,7 +541,7 @@ def test_privilegedPortsStayWithoutPrivileges() -> None:
         assert f"Uid:\t{uid}\t{uid}\t{uid}" in status
         with load(opening(tcp(port)), *(opening(unix(str(path))) for path in paths)):
             reload(daemon, 5)
-            write(directory, listen=[*listens, listen(another)])
+            write(directory, listen=[*listens, local(another)])
             daemon.kill(SIGHUP)
             daemon.waitForOutput("not reloaded, after")
         assert "ermission denied" in daemon.output()

@@ -40,11 +40,6 @@ def busy() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-@pytest.fixture
-def port() -> int:
-    return freePort()
-
-
 def logging(reactor: Any, *ports: int) -> Any:
     """
     Make a service that listens by endpoints, and only logs a failure.

@@ -27,7 +27,7 @@ from tests.support.generations import (
 from tests.support.inreactor import inReactor
 from tests.support.observers import Logged
 from tests.support.reactors import turn, until
-from txsignalfd import NotServing
+from txsignalfd import NotServing, Reload
 from txsignalfd._reload import generations
 from txsignalfd._reload.listener import SharedSocket
 from txsignalfd._reload.ports import SharedPort
@@ -141,10 +141,20 @@ async def test_aCommitThatNeverEndsKeepsNoGeneration(
 
 @everyError
 @inReactor
-async def test_anObserverThatFailsEndsNoReload(error: type[BaseException]) -> None:
+async def test_anObserverThatFailsEndsNoReload(
+    error: type[BaseException], logged: Logged
+) -> None:
+    """
+    And disturbs no other.
+    """
+    seen: list[Reload] = []
     async with serving() as (reloads, factory):
         reloads.addObserver(raising(error), raising(error))
+        reloads.addWatcher(lambda reload: None, seen.append)
         await reloads.reload()
+        assert [reload.number for reload in seen] == [2]
+        assert seen[0].requester == seen[0].asker == "the program"
+        assert sum("has failed" in line for line in logged.texts) == 2
         factory.instead = raising(ZeroDivisionError)
         with pytest.raises(ZeroDivisionError):
             await reloads.reload()

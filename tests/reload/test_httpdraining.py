@@ -381,8 +381,7 @@ async def test_aTLSConnectionIsClosedInOrder(reactor: Any, certificate: Path) ->
     silent = Factory.forProtocol(Protocol)
 
     async with running(
-        lambda reactor, number: reactor.listenSSL(0, silent, options),
-        drain=0.1,
+        lambda reactor, number: reactor.listenSSL(0, silent, options), drain=0.1
     ) as (reloads, made):
         port = made.port
         endpoint = SSL4ClientEndpoint(reactor, "127.0.0.1", port, CertificateOptions())

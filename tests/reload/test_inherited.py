@@ -16,25 +16,16 @@ from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import Service
 from twisted.application.strports import service
 from twisted.internet import endpoints
-from twisted.internet.endpoints import (
-    UNIXClientEndpoint,
-    serverFromString,
-)
+from twisted.internet.endpoints import UNIXClientEndpoint, serverFromString
 from twisted.python.systemd import ListenFDs
 
 from tests.support.generations import NumberedFactory, connectTo, explode, start
 from tests.support.inreactor import inReactor
 from tests.support.observers import Logged
-from tests.support.ports import (
-    numberAt,
-)
+from tests.support.ports import numberAt
 from tests.support.reactors import turn
 from txsignalfd import ReloadService
-from txsignalfd._reload.sharing import (
-    shareInherited,
-    takeInherited,
-    unshareInherited,
-)
+from txsignalfd._reload.sharing import shareInherited, takeInherited, unshareInherited
 
 pytestmark = pytest.mark.usefixtures("withoutPause")
 

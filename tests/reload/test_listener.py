@@ -23,13 +23,7 @@ from tests.support.daemons import asInit
 from tests.support.generations import Client, NumberedDatagrams, connectTo
 from tests.support.inreactor import inReactor
 from tests.support.observers import Logged
-from tests.support.ports import (
-    failingReloads,
-    numberAt,
-    running,
-    tcp,
-    unixAt,
-)
+from tests.support.ports import failingReloads, numberAt, running, tcp, unixAt
 from tests.support.reactors import turn
 from tests.support.served import write
 from txsignalfd._reload.listener import SocketPath
@@ -172,10 +166,7 @@ async def test_aFailedReloadKeepsTheLockOfARemovedPath(
     """
     path = str(tmp_path / "socket")
 
-    async with running(unixAt(path, wantPID=1), stopFirst=stopFirst) as (
-        reloads,
-        made,
-    ):
+    async with running(unixAt(path, wantPID=1), stopFirst=stopFirst) as (reloads, made):
         good = made.listens
 
         def bad(reactor: Any, number: int) -> Any:

@@ -17,10 +17,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import (
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-)
+from twisted.internet.endpoints import TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.error import CannotListenError, MulticastJoinError
 from twisted.internet.protocol import DatagramProtocol
 
@@ -270,10 +267,7 @@ async def test_aMulticastGroupIsLeftByItsLastMember(reactor: Any) -> None:
 
         return grouped
 
-    async with running(listen(first, second), drain=0.01) as (
-        reloads,
-        made,
-    ):
+    async with running(listen(first, second), drain=0.01) as (reloads, made):
         assert groupsNow() == {first, second}
         for groups in ([first, second], [first, third], [first]):
             made.listens = [listen(*groups)]
@@ -401,9 +395,7 @@ async def test_aFailedListenLeavesNothingOpen(
                 busy.getsockname()[1], NumberedFactory(1), interface="127.0.0.1"
             ),
             "udp": lambda reactor, number: reactor.listenUDP(
-                datagrams.getsockname()[1],
-                NumberedDatagrams(1),
-                interface="127.0.0.1",
+                datagrams.getsockname()[1], NumberedDatagrams(1), interface="127.0.0.1"
             ),
             "unix": unixAt(path, wantPID=place == "unix"),
             "lock": unixAt(path, wantPID=1),
@@ -486,10 +478,7 @@ async def test_connectionsToALatePortThatIsNotOpenedAreClosed(
     """
     monkeypatch.setattr(succession, "LATE", 0.1)
 
-    async with running(tcp, stopFirst=True, drain=drain, alone=True) as (
-        reloads,
-        _,
-    ):
+    async with running(tcp, stopFirst=True, drain=drain, alone=True) as (reloads, _):
         with socket.create_server(("127.0.0.1", 0)) as free:
             where = free.getsockname()
         before = reactor.getDelayedCalls()

@@ -44,7 +44,7 @@ from tests.support.generations import (
 from tests.support.inreactor import inEveryReactor, inReactor
 from tests.support.observers import Logged
 from tests.support.reactors import newReactor, runReactor, turn, until, untilLength
-from txsignalfd import NotServing, Reload, ReloadService, SignalService
+from txsignalfd import NotServing, ReloadService, SignalService
 from txsignalfd._reload import generations
 
 pytestmark = pytest.mark.usefixtures("withoutPause")
@@ -885,18 +885,6 @@ async def test_aDispatcherBelongsToAllGenerations(reactor: Any) -> None:
         await reloads.reload()
         os.kill(os.getpid(), SIGUSR1)
         await untilLength(received, 1)
-
-
-@inReactor
-async def test_anObserverThatFailsDisturbsNoOther(logged: Logged) -> None:
-    seen: list[Reload] = []
-    async with serving() as (reloads, _):
-        reloads.addObserver(lambda _: explode(), lambda _: explode())
-        reloads.addWatcher(lambda reload: None, seen.append)
-        await reloads.reload()
-    assert [reload.number for reload in seen] == [2]
-    assert seen[0].requester == seen[0].asker == "the program"
-    assert sum("has failed" in line for line in logged.texts) == 2
 
 
 @inReactor

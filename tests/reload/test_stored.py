@@ -14,7 +14,7 @@ import pytest
 from tests.support.clients import Web, canConnect, fetch, tcp, unix
 from tests.support.daemons import reload, waitFor
 from tests.support.descriptorstore import DescriptorStore, descriptorStore
-from tests.support.freeports import freePort
+from tests.support.freeports import freePort, local
 from tests.support.observers import Logged
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
@@ -24,10 +24,6 @@ from txsignalfd._reload.stored import SocketStore, Stored, parseName
 
 def _unwanted(*arguments: object) -> None:
     raise AssertionError(arguments)
-
-
-def _at(*ports: int) -> list[str]:
-    return [f"tcp:{port}:interface=127.0.0.1" for port in ports]
 
 
 def _name(port: int, late: str = "") -> str:
@@ -59,7 +55,7 @@ def test_aRestartRefusesNobody(
     """
     port, path = freePort(), str(tmp_path / "socket")
     connects = [tcp(port), unix(path)]
-    write(tmp_path, listen=[*_at(port), f"unix:{path}:lockfile={lock}"])
+    write(tmp_path, listen=[local(port), f"unix:{path}:lockfile={lock}"])
     with descriptorStore(tmp_path) as store:
         with store.serving(*options, "served") as daemon:
             daemon.kill(signo)
@@ -79,14 +75,13 @@ def test_aReloadUpdatesTheStore(tmp_path: Path) -> None:
     New ports are stored, and those that are gone are removed.
     """
     first, second, third = freePort(), freePort(), freePort()
-    write(tmp_path, listen=_at(first, second))
+    write(tmp_path, listen=[local(first), local(second)])
     with descriptorStore(tmp_path) as store, store.serving("served") as daemon:
         _waitForNames(store, _name(first), _name(second))
-        write(tmp_path, listen=_at(second, third, 0))
+        write(tmp_path, listen=[local(second), local(third), local(0)])
         reload(daemon)
         _waitForNames(store, _name(second), _name(third))
-        daemon.kill(SIGTERM)
-        daemon.wait()
+        daemon.stop()
 
 
 @pytest.mark.parametrize("options", [[], ["--workers=1"]], ids=["", "workers"])
@@ -97,12 +92,11 @@ def test_aPortThatTheNextProcessDoesNotOpenIsClosed(
     New connections are refused there, as soon as the service serves.
     """
     port, path, other = freePort(), tmp_path / "socket", freePort()
-    write(tmp_path, listen=[*_at(port), f"unix:{path}"])
+    write(tmp_path, listen=[local(port), f"unix:{path}"])
     with descriptorStore(tmp_path) as store:
         with store.serving(*options, "served") as daemon:
-            daemon.kill(SIGTERM)
-            daemon.wait()
-        write(tmp_path, listen=_at(other))
+            daemon.stop()
+        write(tmp_path, listen=[local(other)])
         with store.serving(*options, "served"):
             waitFor(lambda: not canConnect(tcp(port)), "it is closed")
             _waitForNames(store, _name(other))
@@ -115,12 +109,11 @@ def test_aLatePortIsOpenMeanwhile(tmp_path: Path, options: list[str]) -> None:
     A port that the service opens after its start keeps its socket until then.
     """
     port = freePort()
-    write(tmp_path, late=_at(port))
+    write(tmp_path, late=[local(port)])
     with descriptorStore(tmp_path) as store:
         with store.serving(*options, "served") as daemon:
             _waitForNames(store, _name(port, "late"))
-            daemon.kill(SIGTERM)
-            daemon.wait()
+            daemon.stop()
         with closing(Web(tcp(port))) as web:
             web.send()
             with store.serving(*options, "served"):
@@ -140,8 +133,7 @@ def test_datagramsWaitToo(tmp_path: Path) -> None:
         client.settimeout(DEADLINE)
         client.connect(("127.0.0.1", port))
         with store.serving("served") as daemon:
-            daemon.kill(SIGTERM)
-            daemon.wait()
+            daemon.stop()
         client.send(b"during")
         with store.serving("served"):
             assert client.recv(100) == b"during"
@@ -155,8 +147,7 @@ def test_aPathThatLeadsElsewhereIsNotUsed(tmp_path: Path) -> None:
     write(tmp_path, listen=[f"unix:{path}:lockfile=0"])
     with descriptorStore(tmp_path) as store:
         with store.serving("served") as daemon:
-            daemon.kill(SIGTERM)
-            daemon.wait()
+            daemon.stop()
         path.unlink()
         with store.serving("served") as daemon:
             assert "does not lead to the stored socket" in daemon.output()
@@ -168,18 +159,18 @@ def test_aDaemonThatCannotStartKeepsTheSockets(tmp_path: Path) -> None:
     The service manager may start it again.
     """
     port = freePort()
-    write(tmp_path, listen=_at(port))
+    write(tmp_path, listen=[local(port)])
     with descriptorStore(tmp_path) as store:
         with store.serving("served") as daemon:
             daemon.kill(SIGKILL)
             daemon.wait()
-        write(tmp_path, listen=_at(port), start="raise")
+        write(tmp_path, listen=[local(port)], start="raise")
         with store.starting("served") as daemon:
             assert daemon.wait() == 1
         assert list(store.stored) == [_name(port)]
         with closing(Web(tcp(port))) as web:
             web.send()
-            write(tmp_path, listen=_at(port))
+            write(tmp_path, listen=[local(port)])
             with store.serving("served"):
                 assert web.receive()
 
@@ -189,7 +180,7 @@ def test_theStoreMayBeTooSmall(tmp_path: Path) -> None:
     The log names the ports that a restart will refuse.
     """
     first, second = freePort(), freePort()
-    write(tmp_path, listen=_at(first, second))
+    write(tmp_path, listen=[local(first), local(second)])
     with descriptorStore(tmp_path, limit=1) as store:
         with store.serving("served") as daemon:
             _waitForNames(store, _name(first))

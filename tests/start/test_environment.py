@@ -14,7 +14,7 @@ from twisted.python.usage import Options
 
 from tests.support.clients import fetch, tcp
 from tests.support.daemons import TWISTD, commandFor, program, reload
-from tests.support.freeports import freePort
+from tests.support.freeports import freePort, local
 from tests.support.served import write
 from txsignalfd._start.environment import VARIABLE, Plugin
 
@@ -48,7 +48,7 @@ def test_theEmbeddedPluginReloads(value: str, tmp_path: Path) -> None:
     With the options of C{signalfd} that the variable has.
     """
     port = freePort()
-    listen = [f"tcp:{port}:interface=127.0.0.1"]
+    listen = [local(port)]
     write(tmp_path, listen=listen, body="old")
     with program(tmp_path, *command(tmp_path, value)) as daemon:
         daemon.waitForOutput(f"pid {daemon.pid} serves")
@@ -56,8 +56,7 @@ def test_theEmbeddedPluginReloads(value: str, tmp_path: Path) -> None:
         write(tmp_path, listen=listen, body="new")
         reload(daemon)
         assert fetch(tcp(port)) == b"new"
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         assert not (tmp_path / "wrapper.pid").exists()
 
 
@@ -69,8 +68,7 @@ def test_theVariableCanBeUnset(value: str, tmp_path: Path) -> None:
     write(tmp_path)
     with program(tmp_path, *command(tmp_path, value)) as daemon:
         daemon.waitForOutput("reactor class")
-        daemon.kill(SIGTERM)
-        daemon.wait()
+        daemon.stop()
         assert "serves" not in daemon.output()
 
 
@@ -96,8 +94,7 @@ def test_signalfdOnTheCommandLineComesFirst(tmp_path: Path) -> None:
     arguments = ["-n", "signalfd", "--on=WINCH=report", "served"]
     with program(tmp_path, *command(tmp_path, "--drian", *arguments)) as daemon:
         daemon.waitForOutput("SIGWINCH=report\n")
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 def test_aProgramWithItsOwnPluginsIsLeftAlone() -> None:

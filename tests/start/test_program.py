@@ -5,7 +5,6 @@ A Python program, found by its command line and run as Python itself would.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from zipfile import ZipFile
@@ -13,7 +12,7 @@ from zipfile import ZipFile
 import pytest
 
 from tests.support.daemons import TWISTD
-from tests.support.reactors import DEADLINE
+from tests.support.processes import runPython
 from txsignalfd._start.program import CannotRun, Program, findProgram
 
 #: Says what a program can see of how it was started.
@@ -71,14 +70,7 @@ def test_aProgramSeesWhatPythonShowsIt(
     outputs = []
     (programs / "run.py").write_text(RUN)
     for command in ([], ["run.py", "python"]):
-        done = subprocess.run(
-            [sys.executable, *own, *command, *words],
-            cwd=programs,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
+        done = runPython(*own, *command, *words, cwd=programs)
         outputs.append(done.stdout.replace(f"'{programs}/./", f"'{programs}/"))
     assert outputs[0] == outputs[1]
 

@@ -44,7 +44,7 @@ async def serve(reactor, port, does):
         raise SystemExit(7)
     page = Data(does.encode(), "text/plain")
     page.isLeaf = True
-    endpoint = serverFromString(reactor, f"tcp:{port}:interface=127.0.0.1")
+    endpoint = serverFromString(reactor, local(port))
     listening = endpoint.listen(Site(page))
     if "asyncio" not in does:
         await listening
@@ -99,8 +99,7 @@ def test_aReloadCallsTheFunctionBesideItself(does: str, tmp_path: Path) -> None:
         reload(program)
         program.waitForOutput(f"cleaned up: {does}\n")
         assert fetch(tcp(port)) == new.encode()
-        program.kill(SIGTERM)
-        assert program.wait() == -SIGTERM
+        assert program.stop() == -SIGTERM
         assert f"cleaned up: {new}\n" in program.output()
         assert "main function encountered error" not in program.output()
 

@@ -16,7 +16,7 @@ from zope.interface import Interface, implementer
 
 from tests.support.clients import fetch, tcp
 from tests.support.daemons import TWISTD, Program, commandFor, program, reload
-from tests.support.freeports import freePort
+from tests.support.freeports import freePort, local
 from tests.support.observers import Logged
 from tests.support.processes import runPython
 from tests.support.served import write
@@ -60,7 +60,7 @@ def test_thePluginReloads(twist: bool, tmp_path: Path) -> None:
     It has its own options, and the actions that the plugin file chooses.
     """
     port = freePort()
-    listen = [f"tcp:{port}:interface=127.0.0.1"]
+    listen = [local(port)]
     write(tmp_path, listen=listen, body="old")
     settings = "drain=5, on={'WINCH': 'report'}"
     whole = command(tmp_path, "again", settings=settings, twist=twist)
@@ -73,8 +73,7 @@ def test_thePluginReloads(twist: bool, tmp_path: Path) -> None:
         assert fetch(tcp(port)) == b"new"
         daemon.kill(SIGWINCH)
         daemon.waitForOutput("generation 2 serves: ")
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 def test_signalfdBeforeItsNameIsNotNested(tmp_path: Path) -> None:
@@ -89,8 +88,7 @@ def test_signalfdBeforeItsNameIsNotNested(tmp_path: Path) -> None:
         assert "SIGURG=report, SIGWINCH=ignore" in daemon.output()
         reload(daemon)
         assert daemon.output().count("serves; ") == 1
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 @pytest.mark.parametrize(

@@ -62,3 +62,10 @@ def privilegedPort() -> int:
     """
     ports = range(1023 - _run, 512, -_RUNS)
     return next(n for n in ports if _isFree(n, socket.AF_INET, socket.SOCK_STREAM))
+
+
+def local(port: int) -> str:
+    """
+    Return the endpoint of a port of 127.0.0.1.
+    """
+    return f"tcp:{port}:interface=127.0.0.1"

@@ -4,7 +4,10 @@ Handlers for tests, and a program that sends signals.
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -87,7 +90,7 @@ def handling(signo: int, handler: T) -> Iterator[T]:
         signal.signal(signo, before)
 
 
-SENDER = """
+_SENDER = """
 import sys
 from txsignalfd.lowlevel import sigqueue
 for value in range(int(sys.argv[3])):
@@ -98,3 +101,16 @@ for value in range(int(sys.argv[3])):
         except BlockingIOError:  # RLIMIT_SIGPENDING: wait for the receiver
             pass
 """
+
+
+def sender(
+    signo: int, count: int, source: str = _SENDER, pid: int = 0, **how: Any
+) -> subprocess.Popen[bytes]:
+    """
+    Start a process that sends a signal with the values 0, 1 and so on.
+
+    @param source: Another program, which gets the pid, the signal and the count.
+    @param pid: The receiver: this process by default.
+    """
+    arguments = map(str, (pid or os.getpid(), int(signo), count))
+    return subprocess.Popen([sys.executable, "-c", source, *arguments], **how)

@@ -151,6 +151,20 @@ def runPython(*arguments: str, **options: Any) -> subprocess.CompletedProcess[st
     return runProgram(sys.executable, *arguments, **options)
 
 
+#: The command C{txsignalfd}.
+COMMAND = [sys.executable, "-m", "txsignalfd"]
+
+
+def ask(*arguments: str, **options: Any) -> tuple[int, str, str]:
+    """
+    Run the command C{txsignalfd}: its exit status, stdout and stderr.
+
+    @param options: See L{runProgram}.
+    """
+    done = runProgram(*COMMAND, *arguments, **options)
+    return done.returncode, done.stdout, done.stderr
+
+
 async def handleSigchld(dispatcher: SignalDispatcher) -> None:
     """
     Have one SIGCHLD handled, after which all living children are known.

@@ -42,20 +42,11 @@ from tests.support.daemons import (
     serving,
     waitFor,
 )
-from tests.support.freeports import freePort
 from tests.support.served import write
 from tests.support.servicemanager import ServiceManager, listening
 from txsignalfd._twistd.actions import REPEAT
 
 ME = Path("/proc/self/comm").read_text().strip()
-
-
-@pytest.fixture
-def port() -> int:
-    """
-    A free port.
-    """
-    return freePort()
 
 
 def listen(port: int) -> str:

@@ -30,7 +30,7 @@ from tests.support.clients import (
 )
 from tests.support.daemons import Program, reload, serving, waitFor
 from tests.support.freeports import freePort
-from tests.support.processes import runPython
+from tests.support.processes import ask
 from tests.support.served import write
 from txsignalfd._reload.listener import Listener
 from txsignalfd._workers.channel import Channel, socketPair
@@ -200,9 +200,8 @@ def test_theStatusShowsTheWorkers(tmp_path: Path) -> None:
         client()
 
         def worker() -> dict[str, object]:
-            command = ["-m", "txsignalfd", "status", "--json", str(daemon.pid)]
-            done = runPython(*command, check=True)
-            (found,) = json.loads(done.stdout)["workers"]
+            _, status, _ = ask("status", "--json", str(daemon.pid))
+            (found,) = json.loads(status)["workers"]
             return dict(found)
 
         waitFor(lambda: worker()["connections"] == 1, "it is counted")

@@ -16,7 +16,7 @@ The children are listed by proc(5).  Where it is not available, only two zombies
 are known: the one that a SIGCHLD names, and the first one of waitid(2).
 
 Rejected: reaping every child that is not Twisted's immediately, as an init does
-(that takes statuses from subprocess and from C libraries).
+(subprocess and C libraries would not get their statuses).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ question at a SIGCHLD is which children have ended:
      ones.  A child that ended before it was added is found immediately.
 
 Each transport asks only for its own process id, and does not wait.  So asking
-too many transports does no harm, and each status is taken by its owner.
+too many transports does no harm, and each status is collected by its owner.
 Children that Twisted has not started are not touched.
 
 Twisted's dictionary and SIGCHLD are shared by all reactors of the process.  Each
@@ -24,7 +24,7 @@ transport is called in the thread of its own reactor.
 All L{ChildReaper}s of a dispatcher share one L{SharedReaper}, which keeps the
 whole state: a child costs one pidfd, however many reapers there are.
 
-Rejected: C{waitpid(-1)} (it takes statuses that are not Twisted's); Twisted's own
+Rejected: C{waitpid(-1)} (it collects statuses that are not Twisted's); Twisted's own
 C{reapAllProcesses} (a system call for each living child, at each end).
 """
 

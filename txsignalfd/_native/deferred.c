@@ -3,7 +3,7 @@
  *
  * They are older than the signals that are still queued, and have to be received
  * first.  Handlers of several threads may add signals at the same time; one thread
- * at a time takes them.  No operation waits for another: the turn of a slot says
+ * at a time removes them.  No operation waits for another: the turn of a slot says
  * whether it is free or full, as in D. Vyukov's bounded queue.
  */
 
@@ -17,7 +17,7 @@ static struct {
 } txs_deferred[TXS_DEFERRED];
 
 static atomic_ullong txs_deferred_tail, txs_deferred_head;
-static atomic_int txs_deferred_ready;   /* those that can be taken */
+static atomic_int txs_deferred_ready;   /* those that can be removed */
 
 /* For the handler: add a signal.  0 if there is no room. */
 static int txs_defer(const siginfo_t *info)

@@ -2,8 +2,8 @@
  * The signal handler, and how a signal is acquired and released.
  *
  * Signals are read from a signalfd, so why is there a handler?  A signal mask
- * belongs to one thread.  A thread that does not block a signal takes it away
- * from the signalfd, and under SIG_DFL the process would end.  The handler stands
+ * belongs to one thread.  The kernel may deliver a signal to any thread that does
+ * not block it, past the signalfd, and under SIG_DFL the process would end.  The handler stands
  * in for such threads.  It blocks the signal in the thread that it interrupts,
  * from its return on, and gives it to the reader.  So each thread is interrupted
  * at most once for each signal.

@@ -111,8 +111,8 @@ class ReloadService(Service):
     @cvar logsStart: Whether to log a start that fails after C{startService} has
         returned.  Otherwise an observer does so.
     @cvar logsEnd: Whether to log that a generation has ended.
-    @cvar early: What was opened for the first generation before the start, as
-        twistd makes it.
+    @cvar startup: What the first generation has opened before its start, when the
+        service was made.
     @cvar beforeServing: Called when the first generation has started.  It accepts no
         connection until the Deferred that this returns fires.
     @cvar first: The number of the first generation.
@@ -125,7 +125,7 @@ class ReloadService(Service):
     alone: bool = False
     logsStart: bool = True
     logsEnd: bool = True
-    early: Resources | None = None
+    startup: Resources | None = None
     first: int = 1
     store: SocketStore | None = None
     beforeServing: Callable[[], Deferred[Any]] | None = None
@@ -238,8 +238,8 @@ class ReloadService(Service):
         generations.beforeServing = self.beforeServing
         generations.logsEnd = self.logsEnd and self._outer is None
         generations.next = self.first
-        early, self.early = self.early or Resources(unclaimed), None
-        generations.privilegedStart(self.alone, early, self.store)
+        startup, self.startup = self.startup or Resources(unclaimed), None
+        generations.privilegedStart(self.alone, startup, self.store)
         self._generations = generations
 
     def startService(self) -> None:

@@ -15,7 +15,7 @@ from txsignalfd.tap import Options
 
 class ImpliedOptions(Options):
     """
-    The options of a plugin, of which the command line does not say C{signalfd}.
+    The options of a plugin that is run without C{signalfd} in the command line.
     """
 
     #: The command line has the name of the plugin already.

@@ -176,8 +176,8 @@ def runDaemon(
     startupSignals.defer({**DEFAULTS, **settings.on})
     try:
         # As under twistd, a signal ends a start that hangs here.
-        daemon.reloads.early = early = Resources()
-        with daemon.starting(), recordingStartup(reactor, early):
+        daemon.reloads.startup = startup = Resources()
+        with daemon.starting(), recordingStartup(reactor, startup):
             factory.makeFirst()
         daemon.privilegedStartService()
         daemon.startService()

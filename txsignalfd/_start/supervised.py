@@ -127,7 +127,7 @@ class _Start:
             reactor,
             kind=ProgramDaemon,
         )
-        daemon.reloads.early = resources
+        daemon.reloads.startup = resources
         reactor.addSystemEventTrigger("before", "shutdown", daemon.stopService)
         daemon.privilegedStartService()
         daemon.startService()

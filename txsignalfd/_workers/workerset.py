@@ -4,8 +4,8 @@ L{WorkerSet}: the workers of one generation, as a service.
 
 L{txsignalfd._reload.service.ReloadService} reloads it like any other service.  The
 old workers stop accepting before the new ones begin: in between, for some
-milliseconds, connections wait in the listen queue.  So no client that has met the new
-code meets the old code on its next connection.
+milliseconds, connections wait in the listen queue.  So no client that the new code has
+served is served by the old code on its next connection.
 """
 
 from __future__ import annotations
