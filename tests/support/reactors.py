@@ -42,6 +42,9 @@ KINDS: dict[str, Callable[[], Any]] = {
 #: Its attribute C{current} is the reactor that this thread has made or runs.
 _ofThread = threading.local()
 
+#: The reactors of L{newReactor}, the last one last.
+_made: list[Any] = []
+
 
 @contextmanager
 def _using(reactor: Any) -> Iterator[None]:
@@ -58,9 +61,11 @@ def _using(reactor: Any) -> Iterator[None]:
 
 def currentReactor() -> Any:
     """
-    Return the reactor of the test in this thread, or that of a whole program.
+    Return the reactor that this thread runs or has made, or else the one that was made
+    last, or that of a whole program.
     """
-    if (reactor := getattr(_ofThread, "current", None)) is None:
+    reactor = getattr(_ofThread, "current", None) or (_made[-1] if _made else None)
+    if reactor is None:
         from twisted.internet import reactor
     return reactor
 
@@ -71,10 +76,12 @@ def newReactor(kind: str = "epoll") -> Iterator[Any]:
     Make a reactor, and close its descriptors in the end.
     """
     reactor = KINDS[kind]()
+    _made.append(reactor)
     try:
         with _using(reactor):
             yield reactor
     finally:
+        _made.remove(reactor)
         for reader in list(reactor._internalReaders):
             reactor.removeReader(reader)
             reader.connectionLost(None)
