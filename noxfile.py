@@ -361,6 +361,7 @@ def benchmarks(session: nox.Session) -> None:
         session.run("python", "benchmarks/reload.py", "--quick", "--soak", "20")
         session.run("python", "benchmarks/reload.py", "--quick", "--ports")
         session.run("python", "benchmarks/workers.py", "--quick")
+        session.run("python", "benchmarks/codereload.py", "--quick")
         session.run("python", "benchmarks/reload.py", "--quick", "--latency")
         session.run("python", "-m", "benchmarks.memory", "--quick")
 

@@ -178,11 +178,18 @@ class keeping:  # noqa: N801 - beside opening()
         self._web: Web | None = None
 
     def __call__(self) -> None:
+        self.get()
+
+    def get(self) -> bytes:
+        """
+        Return the answer to the next request.
+        """
         if self._web is None:
             self._web = Web(self._connect)
-        self._web.get(self._path)
+        text = self._web.get(self._path)
         if self._web.isOver:
             self.close()
+        return text
 
     def close(self) -> None:
         if self._web is not None:

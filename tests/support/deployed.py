@@ -17,22 +17,30 @@ web.setServiceParent(application)
 """
 
 MODULE = """
+from twisted.application.service import MultiService
 from twisted.application.strports import service
 from twisted.web.server import Site
 from twisted.web.static import Data
 page = Data({text!r}, "text/plain")
 page.isLeaf = True
-web = service("tcp:{port}:interface=127.0.0.1", Site(page))
+web = MultiService()
+for endpoint in {endpoints!r}:
+    service(endpoint, Site(page)).setServiceParent(web)
 """
 
 
-def deploy(directory: Path, port: int, text: bytes) -> None:
+def deploy(directory: Path, port: int, text: bytes, *more: str) -> None:
     """
     Write an application file, and the module with its code.
+
+    @param port: The port where it listens.
+    @param text: What it answers.
+    @param more: More endpoints.
     """
+    endpoints = [f"tcp:{port}:interface=127.0.0.1", *more]
     (directory / "app.tac").write_text(TAC)
     module = directory / "answers.new"
-    module.write_text(MODULE.format(port=port, text=text))
+    module.write_text(MODULE.format(endpoints=endpoints, text=text))
     module.rename(directory / "answers.py")
 
 

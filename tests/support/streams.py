@@ -43,9 +43,15 @@ class HTTP2:
         self.texts: list[bytes] = []
 
     def __call__(self) -> None:
+        self.texts.append(self.get())
+
+    def get(self) -> bytes:
+        """
+        Return the answer to the next request.
+        """
         while (text := self._request()) is None:
             self.close()
-        self.texts.append(text)
+        return text
 
     def _request(self) -> bytes | None:
         """

@@ -5,12 +5,22 @@ C{twistd signalfd --workers}: fresh processes under a supervisor.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from signal import SIGHUP, SIGKILL, SIGTERM, SIGUSR1
 
 import pytest
 
-from tests.support.clients import canConnect, fetch, keeping, load, opening, tcp
+from tests.support.clients import (
+    canConnect,
+    fetch,
+    keeping,
+    load,
+    tcp,
+    tls,
+    unix,
+)
 from tests.support.daemons import (
     childrenOf,
     commandFor,
@@ -24,29 +34,53 @@ from tests.support.freeports import freePort
 from tests.support.served import write
 
 
-def test_aReloadLoadsNewCode(tmp_path: Path) -> None:
+def test_aReloadLoadsNewCode(tmp_path: Path, certificate: Path) -> None:
     """
-    Without a lost request; each client meets the new code, and then no old code.
+    Without a lost request.  A client that uses one connection at a time meets the new
+    code, and then no old code: by TCP, TLS, HTTP/2 and a UNIX socket.
     """
-    port = freePort()
-    deploy(tmp_path, port, b"0")
+    pytest.importorskip("h2", reason="needs h2, as HTTP/2 in Twisted does")
+    from tests.support.streams import HTTP2, tlsOfHTTP2
+
+    port, secure = freePort(), freePort()
+    unixSocket = str(tmp_path / "socket")
+    more = [f"ssl:{secure}:privateKey={certificate}:interface=127.0.0.1"]
+    more.append(f"unix:{unixSocket}")
+    deploy(tmp_path, port, b"0", *more)
     command = application(tmp_path, "--workers=2")
-    seen: list[bytes] = []
-    with program(tmp_path, *command) as daemon:
+    path = str(certificate)
+    kept: list[keeping | HTTP2] = [
+        keeping(tcp(port)),
+        keeping(tls(tcp(secure), path)),
+        HTTP2(tlsOfHTTP2(tcp(secure), path)),
+    ]
+    requests: list[Callable[[], bytes]] = [
+        lambda: fetch(tcp(port)),
+        lambda: fetch(unix(unixSocket)),
+        *(each.get for each in kept),
+    ]
+    seen: list[list[bytes]] = [[] for _ in requests]
+    with program(tmp_path, *command) as daemon, ExitStack() as stack:
         daemon.waitForOutput(f"pid {daemon.pid} serves")
+        for client in kept:
+            stack.enter_context(closing(client))
         with load(
-            opening(tcp(port)),
-            keeping(tcp(port)),
-            lambda: seen.append(fetch(tcp(port))),
-        ):
-            for number in range(1, 4):
-                deploy(tmp_path, port, b"%d" % number)
+            *(
+                lambda request=request, texts=texts: texts.append(request())
+                for request, texts in zip(requests, seen, strict=True)
+            )
+        ) as answers:
+            for number in (1, 2):
+                deploy(tmp_path, port, b"%d" % number, *more)
                 reload(daemon)
                 assert fetch(tcp(port)) == b"%d" % number
-        assert seen == sorted(seen)
+            answers.waitForAnswers(2)
+        for texts in seen:
+            assert texts == sorted(texts)
+            assert texts[-1] == b"2"
         daemon.kill(SIGTERM)
         assert daemon.wait() == -SIGTERM
-    assert "generation 3 has ended" in daemon.output()
+    assert "generation 2 has ended" in daemon.output()
 
 
 def test_aFailureKeepsTheOldWorkersServing(tmp_path: Path) -> None:
