@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
+from twisted.web.server import NOT_DONE_YET
+from twisted.web.test.requesthelper import DummyRequest
 
 from tests.support.clients import Web, tcp
 from tests.support.daemons import commandFor, program, reload, serving
@@ -106,3 +110,17 @@ def test_unknownChildrenAreNoMetric() -> None:
     names = {family.name for family in collector.collect()}
     assert "txsignalfd_children" not in names
     assert "txsignalfd_workers" in names
+
+
+def test_aClientThatHasGoneIsNotAnswered() -> None:
+    """
+    The workers may take a second to answer.
+    """
+    status: Deferred[dict[str, Any]] = Deferred()
+    service: Any = metricsService("tcp:0", lambda: status)
+    resource = service.factory.resource.children[b"metrics"]
+    request = DummyRequest([])
+    assert resource.render(request) is NOT_DONE_YET
+    request.processingFailed(Failure(ConnectionDone()))
+    status.callback({})
+    assert request.written == []

@@ -11,6 +11,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from tests.support.inreactor import inReactor
+from tests.support.reactors import until
 from txsignalfd._children.reaper import ChildReaper
 from txsignalfd._dispatch.dispatcher import SignalDispatcher
 from txsignalfd._proc.reason import RemoteError
@@ -173,3 +174,59 @@ def test_pausesGrow() -> None:
     assert found[-1] == 30
     assert pauses.next(31) == 0
     assert pauses.next(1) == 0.1
+
+
+class Sent(list[dict[str, Any]]):
+    """
+    The channel and the transport of a worker.
+    """
+
+    pauses = 0
+
+    def send(self, **fields: Any) -> None:
+        self.append(fields)
+
+    def pauseProducing(self) -> None:
+        self.pauses += 1
+
+    def resumeProducing(self) -> None:
+        self.pauses -= 1
+
+
+@inReactor
+async def test_aWorkerIsAskedOnceAtATime(reactor: Any) -> None:
+    """
+    Each question has the answer; one that still starts is not asked.
+    """
+    worker: Any = WorkerProcess(1, None, Sockets(reactor), reactor)
+    worker._channel = sent = Sent()
+    assert worker.ask().called
+    worker.report("SIGUSR2")
+    assert sent == []
+    worker.state = State.SERVING
+    first, second = worker.ask(), worker.ask()
+    assert sent == [{"do": "tell"}]
+    worker._received(Message({"connections": 1, "asked": False}, []))
+    assert worker.status()["state"] == "is busy"
+    worker._received(Message({"connections": 2, "asked": True}, []))
+    assert first.called
+    assert second.called
+    assert worker.status()["state"] == "serves"
+    assert worker.describe().startswith("worker 1 (pid 0) serves: 2 connections, ")
+
+
+@inReactor
+async def test_aLittleOutputCollectsBeforeMoreIsRead(reactor: Any) -> None:
+    """
+    For a moment.  Where there is much, no time is lost.
+    """
+    written: list[Any] = []
+    worker: Any = WorkerProcess(1, None, Sockets(reactor), reactor, written.extend)
+    worker.transport = Sent()
+    worker.childDataReceived(2, b"x" * 5000 + b"\n")
+    assert worker.transport.pauses == 0
+    worker.childDataReceived(2, b"one\n")
+    worker.childDataReceived(2, b"two\n")
+    assert worker.transport.pauses == 1
+    await until(lambda: not worker.transport.pauses)
+    assert [len(event.text) for event in written] == [5010, 13, 13]
