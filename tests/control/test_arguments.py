@@ -41,7 +41,7 @@ def test_theWholeHasHelp(capsys: pytest.CaptureFixture[str], option: str) -> Non
     It names the commands.
     """
     assert main([option]) == 0
-    assert "\n    reload    reload the service" in capsys.readouterr().out
+    assert "\n    reload     reload the service" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -341,7 +341,8 @@ def test_helpNeedsNoModule(monkeypatch: pytest.MonkeyPatch) -> None:
     done = runPython("-S", "-c", f"import sys; sys.path[:] = {sys.path}\n{source}")
     assert (done.returncode, done.stderr) == (0, "")
     monkeypatch.setenv("COLUMNS", "80")
-    assert done.stdout == parser().format_help()
+    # Releases of Python align the commands in different columns.
+    assert done.stdout.split() == parser().format_help().split()
 
 
 def test_aRequestWaitsForRoomInTheKernelsQueue(daemon: Program) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from errno import EPERM
 from pathlib import Path
 from signal import SIGTERM
 
@@ -16,7 +17,7 @@ from tests.support.daemons import program, reload, waitFor
 from tests.support.freeports import freePort
 from tests.support.processes import runProgram
 from tests.support.supervised import RUN, command, supervised, write
-from txsignalfd._control.supervise import _user
+from txsignalfd._control.supervise import _shedPrivileges, _user
 
 
 @pytest.mark.parametrize(
@@ -83,12 +84,14 @@ def test_theGroupIsThatOfTheUser() -> None:
     assert _user(Namespace(uid=None, gid="0")) == (None, 0)
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may change its uid")
-def test_onlyRootChoosesTheUser(tmp_path: Path) -> None:
+def test_aUserThatCannotBeChangedIsReported(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    The reason says which option it was.
+    With the names of the options.
     """
-    write(tmp_path, RUN, freePort(), b"")
-    with program(tmp_path, *command("--gid=0", "python", "main.py")) as running:
-        assert running.wait() == 1
-        assert "not started: --uid, --gid: " in running.output()
+
+    def switchUID(uid: int | None, gid: int | None) -> None:
+        raise PermissionError(EPERM, os.strerror(EPERM))
+
+    monkeypatch.setattr("twisted.python.util.switchUID", switchUID)
+    with pytest.raises(SystemExit, match="Operation not permitted"):
+        _shedPrivileges(Namespace(uid=None, gid="0"))

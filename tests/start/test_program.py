@@ -82,9 +82,21 @@ def test_anOptionOfPythonIsForTheWorkers(programs: Path) -> None:
     script = str(programs / "app.py")
     found = findProgram(["python3", "-uX", "dev", "-Wignore", script, "-u"])
     assert found == Program(["-u", "-X", "dev", "-W", "ignore"], "", script, ["-u"])
-    assert findProgram([sys.executable, "-um", "a.b"]) == Program(
+    assert findProgram([sys.executable, "-u", "-m", "a.b"]) == Program(
         ["-u"], "m", "a.b", []
     )
+
+
+def test_aDirectoryWithoutAMainModuleIsRefused(tmp_path: Path) -> None:
+    """
+    When it is run.
+    """
+    (tmp_path / "run.py").write_text(RUN)
+    command = [sys.executable, "run.py", "python", "."]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, timeout=DEADLINE, check=False
+    )
+    assert b"CannotRun: . has no module __main__" in done.stderr
 
 
 @pytest.mark.parametrize("place", ["PATH", "interpreter"])
@@ -113,6 +125,7 @@ def test_aScriptForALongPathIsOneOfPython(tmp_path: Path) -> None:
         (["no-such-program"], "no-such-program was not found in PATH"),
         (["./none"], "./none: No such file or directory"),
         (["./none.py"], "./none.py does not exist"),
+        (["python", "-"], "python: expected a script, -m MODULE or -c CODE"),
         (["python", "none.py"], "none.py does not exist"),
         (["python"], "python: expected a script, -m MODULE or -c CODE"),
         (["python", "-i", "app.py"], "python -i: this option cannot be used here"),

@@ -83,6 +83,18 @@ def test_aProgramIsServedByItsWorkers(main: str, first: str, tmp_path: Path) -> 
         assert fetch(tcp(port)) == b"text"
 
 
+def test_aConsoleScriptIsServedByItsWorkers(tmp_path: Path) -> None:
+    """
+    It is found beside the interpreter, and reloads.
+    """
+    port = freePort()
+    (tmp_path / "page").write_text("text")
+    where = f"--listen=tcp:{port}:interface=127.0.0.1"
+    with supervised(tmp_path, "--", "twist", "web", where, "--path=.") as running:
+        reload(running)
+        assert fetch(tcp(port), "/page") == b"text"
+
+
 def test_aReloadRunsTheNewProgram(tmp_path: Path) -> None:
     """
     Without a lost request, with what failed in one line, and with the old program's
@@ -213,3 +225,21 @@ def test_aSignalIsHandledByTheWorker(on: list[str], tmp_path: Path) -> None:
             (tmp_path / "stop").touch()
             running.kill(SIGTERM)
             assert running.wait() == -SIGTERM
+
+
+def test_theReloadMayBeThatOfAChangedFile(tmp_path: Path) -> None:
+    """
+    The file of the program is watched, and those that are named.
+    """
+    port = freePort()
+    write(tmp_path, RUN, port, b"old")
+    (tmp_path / "settings").touch()
+    options = ["--watch", "--watch-path=settings"]
+    with supervised(tmp_path, *options, "python", "main.py") as running:
+        write(tmp_path, RUN, port, b"newer")
+        running.waitForOutput("main.py has changed: reloading\n")
+        running.waitForOutput("generation 2 serves\n")
+        assert fetch(tcp(port)) == b"newer"
+        (tmp_path / "settings").write_text("changed")
+        running.waitForOutput("settings has changed: reloading\n")
+        running.waitForOutput("generation 3 serves\n")

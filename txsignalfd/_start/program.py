@@ -65,6 +65,8 @@ class Program(NamedTuple):
             # That of this program hides it.
             del sys.modules["__main__"]
             spec: Any = find_spec("__main__")
+            if spec is None:
+                raise CannotRun(f"{path} has no module __main__")
             module = sys.modules["__main__"] = module_from_spec(spec)
             spec.loader.exec_module(module)
         else:

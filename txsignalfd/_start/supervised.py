@@ -26,7 +26,7 @@ import sys
 import threading
 from contextlib import ExitStack, suppress
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet import main
@@ -59,9 +59,8 @@ def runProgram(
     @param watched: The files to watch besides the loaded modules, or C{None} to watch
         none.
     """
-    if isinstance(sys.stdout, TextIOWrapper):
-        # It is a pipe to the supervisor's log.
-        sys.stdout.reconfigure(line_buffering=True)
+    # It is a pipe to the supervisor's log.
+    cast(TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
     worker = Worker(place, None)
     start = _Start(worker, settings, watched)
     # Every reactor is installed by this function.  It is public, and has no hook.
