@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.error import CannotListenError, MulticastJoinError
@@ -443,6 +444,19 @@ async def test_aPortCanBeClosedByItsService(reactor: Any) -> None:
         with socket.socket() as other:
             assert other.connect_ex(("127.0.0.1", number)) != 0
         await client.end()
+
+
+@inReactor
+async def test_aDatagramPortThatItsServiceLeavesOpenIsClosed(logged: Logged) -> None:
+    """
+    When the service has stopped, and once.
+    """
+    async with running(udp) as (_, made):
+        (service,) = made.services
+        service.stopService = Service.stopService.__get__(service)  # type: ignore[method-assign]
+        port = service.port
+    assert not port.connected
+    assert logged.failures == []
 
 
 @inReactor

@@ -173,12 +173,14 @@ class SharedPort:
         """
         if self._ended is not None:
             return self._ended.wait()
-        self._ended = OneShotEvent()
+        ended = self._ended = OneShotEvent()
         try:
-            return super().stopListening(*args, **keywords)  # type: ignore[misc]
+            stopped = super().stopListening(*args, **keywords)  # type: ignore[misc]
         except BaseException:
             self._ended = None
             raise
+        # The Deferred of a datagram port fires while the port is still being closed.
+        return stopped and stopped.addCallback(lambda _: ended.wait())
 
     def stopReading(self) -> None:
         """
