@@ -92,11 +92,8 @@ def test_aDirectoryWithoutAMainModuleIsRefused(tmp_path: Path) -> None:
     When it is run.
     """
     (tmp_path / "run.py").write_text(RUN)
-    command = [sys.executable, "run.py", "python", "."]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, timeout=DEADLINE, check=False
-    )
-    assert b"CannotRun: . has no module __main__" in done.stderr
+    done = runPython("run.py", "python", ".", cwd=tmp_path)
+    assert "CannotRun: . has no module __main__" in done.stderr
 
 
 @pytest.mark.parametrize("place", ["PATH", "interpreter"])
