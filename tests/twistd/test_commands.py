@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.inreactor import inReactor
+from tests.support.processes import foreign
 from txsignalfd._native.names import CODES
 from txsignalfd._twistd import commands
 from txsignalfd._twistd.commands import OwnChildren, RunCommand
@@ -30,6 +32,23 @@ def test_theEndOfItsShellStartsNoCommand(code: str, known: bool) -> None:
     assert (42 in own._pids) is known
     assert not command._isOwn(SigInfo.make(SIGCHLD, code=CODES[code], pid=43))
     assert not command._isOwn(SigInfo.make(SIGCHLD, pid=42))
+
+
+@inReactor
+async def test_aCommandThatCannotBeStartedHasNoOrphans(
+    reactor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(reactor, "spawnProcess", fail)
+    monkeypatch.setattr(commands, "isInit", lambda: True)
+    own = OwnChildren(MemorySignals())
+    with pytest.raises(OSError, match="too many"):
+        await RunCommand("true", reactor, own)(SigInfo.make(SIGCHLD))
+    with foreign("true") as pid:
+        own._note(SigInfo.make(SIGCHLD, pid=pid))
+    assert own._pids == set()
 
 
 def test_withoutProcOnlyTheShellIsItsOwn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,11 +202,12 @@ class RunCommand:
             self._reactor.spawnProcess(running, argv[0], argv, os.environ)
             return await running.ended
         self._own.begin()
-        self._reactor.spawnProcess(running, argv[0], argv, os.environ)
-        self._own.add(running.pid)
-        end = await running.ended
-        self._own.end()
-        return end
+        try:
+            self._reactor.spawnProcess(running, argv[0], argv, os.environ)
+            self._own.add(running.pid)
+            return await running.ended
+        finally:
+            self._own.end()
 
     def _isOwn(self, info: SigInfo) -> bool:
         """
