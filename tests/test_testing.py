@@ -47,6 +47,15 @@ def test_aSignalIsHandledBeforeDeliverReturns() -> None:
     assert isinstance(signals, SignalDispatcher)
 
 
+def test_signalsCanBePaused() -> None:
+    """
+    As before execve(2), although none are ever pending here.
+    """
+    signals = MemorySignals()
+    assert signals._pause()
+    signals._resume()
+
+
 def test_deliveringAnUnwatchedSignalIsAnError() -> None:
     """
     No signal of the same call is received.

@@ -7,10 +7,14 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from pathlib import Path
+from signal import SIG_BLOCK, SIGHUP, SIGKILL, pthread_sigmask
 
 import pytest
 
+from tests.support.daemons import waitFor
+from txsignalfd._control import target
 from txsignalfd._control.target import CannotAsk, Target, parseTarget
+from txsignalfd._proc.status import ofProcess
 
 
 def systemctl(directory: Path, script: str) -> None:
@@ -101,6 +105,23 @@ def test_aProcessThatHasEndedCannotBeAsked() -> None:
         Target(str(pid))
 
 
+def test_aBlockedSignalMayBeHandledSoon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    As by a daemon that upgrades, but not for ever.
+    """
+    monkeypatch.setattr(target, "_STARTS", 0.05)
+    pid = os.fork()
+    if pid == 0:
+        pthread_sigmask(SIG_BLOCK, [SIGHUP])
+        os.execvp("sleep", ["sleep", "1000"])
+    waitFor(lambda: SIGHUP in ofProcess(pid).main.blocked, "it blocks the signal")
+    with closing(Target(str(pid))) as asked:
+        with pytest.raises(CannotAsk, match=f"process {pid} has no handler for SIGHUP"):
+            asked.checkCatches(SIGHUP)
+        os.kill(pid, SIGKILL)
+        os.waitpid(pid, 0)
+
+
 def test_aProcessThatEndsMeanwhileCannotBeAsked() -> None:
     """
     Also between two looks at it.
@@ -108,8 +129,8 @@ def test_aProcessThatEndsMeanwhileCannotBeAsked() -> None:
     pid = os.fork()
     if pid == 0:
         os.execvp("sleep", ["sleep", "1000"])
-    target = Target(str(pid))
+    ended = Target(str(pid))
     os.kill(pid, 9)
     os.waitpid(pid, 0)
-    with closing(target), pytest.raises(CannotAsk, match=f"there is no process {pid}"):
-        target.hasPending(1)
+    with closing(ended), pytest.raises(CannotAsk, match=f"there is no process {pid}"):
+        ended.hasPending(1)

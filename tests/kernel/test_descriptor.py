@@ -21,7 +21,7 @@ from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from tests.support.descriptors import Reads
+from tests.support.descriptors import Reads, descriptorOf
 from tests.support.handlers import handling
 from tests.support.inreactor import inReactor
 from tests.support.kernel import inChild
@@ -107,6 +107,21 @@ def test_drainReceivesAllThatIsPending(
         descriptor.drain()
         assert [info.value for info in reads.infos] == list(range(count))
         reads.clear()
+
+
+def test_deferredSignalsAreReceivedBeforeAPause() -> None:
+    """
+    They would not outlive execve(2), as those in the kernel's queue do.
+    """
+    with descriptorOf(SIGRTMIN) as (descriptor, reads):
+        with spawning():
+            queue(1)
+        queue(2)
+        assert descriptor.pause() == 1
+        assert reads.values == [1]
+        descriptor.resume()
+        descriptor.drain()
+        assert reads.values == [1, 2]
 
 
 def test_drainReadsNoMoreThanCanBePending(

@@ -14,7 +14,7 @@ import re
 import select
 import signal
 from collections.abc import Callable, Collection
-from signal import SIGCHLD, SIGHUP, SIGRTMIN, SIGUSR1, SIGUSR2
+from signal import SIGCHLD, SIGHUP, SIGRTMIN, SIGUSR1, SIGUSR2, sigpending
 from typing import Any
 
 import pytest
@@ -329,6 +329,22 @@ def test_drainKeepsTheOrderIfAReceiverStartsAChild(
         queue(*range(100))
         ends(pipe, *[[]] * (ends is SignalPipe.unwatch))
         assert reads.values == list(range(300))
+
+
+def test_pausedSignalsStayPending() -> None:
+    """
+    So that they outlive execve(2).  Those that have arrived are received before.
+    """
+    with pipeOf(SIGRTMIN) as (pipe, reads):
+        pipe.claimForThread()
+        queue(1)
+        assert pipe.pause() == 1
+        queue(2)
+        assert pipe.pause() == 0
+        assert SIGRTMIN in sigpending()
+        pipe.resume()
+        pipe.doRead()
+        assert reads.values == [1, 2]
 
 
 def test_signalsInASpawnWindowAfterTheLastDrainAreDeferred() -> None:

@@ -165,6 +165,28 @@ async def test_callsDuringAReloadAreOneMoreReload() -> None:
 
 
 @inReactor
+async def test_noReloadBeginsWhileTheyAreHeld() -> None:
+    """
+    As before the next program of a supervisor is executed.
+    """
+    starts = Slow.starts = []
+    async with serving(Slow) as (reloads, _):
+        held = reloads.hold()
+        assert not held.called
+        starts[0].callback(None)
+        await held
+        reloaded = reloads.reload()
+        reloads.request("an upgrade")
+        assert (len(starts), reloads.held) == (1, "an upgrade")
+        reloads.release()
+        assert len(starts) == 2
+        reloads.release()
+        starts[1].callback(None)
+        await reloaded
+        await reloads.hold()
+
+
+@inReactor
 async def test_signalsDuringAReloadAreOneMoreReload(
     reactor: Any, logged: Logged
 ) -> None:
