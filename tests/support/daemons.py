@@ -136,7 +136,8 @@ def startedWith(
         f"signal.pthread_sigmask(signal.SIG_BLOCK, {list(map(int, blocked))})\n"
         "os.execvp(sys.argv[1], sys.argv[1:])"
     )
-    return [sys.executable, "-c", source]
+    # Without the modules of the environment: coverage would measure nothing.
+    return [sys.executable, "-S", "-c", source]
 
 
 @contextmanager

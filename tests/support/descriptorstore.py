@@ -77,7 +77,7 @@ class DescriptorStore:
         names = ":".join(self.stored)
         numbers = " ".join(map(str, self.stored.values()))
         environment = [f"NOTIFY_SOCKET={self.manager.name}", f"FDSTORE={self.limit}"]
-        passing = [sys.executable, "-c", _PASS, names, numbers]
+        passing = [sys.executable, "-S", "-c", _PASS, names, numbers]
         for fd in self.stored.values():
             os.set_inheritable(fd, True)
         whole = commandFor(self.directory, *command)
