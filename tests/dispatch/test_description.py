@@ -11,6 +11,7 @@ from tests.support.inreactor import inReactor
 from tests.support.reactors import turn
 from tests.support.worlds import BACKEND, maskWhile, queue, send
 from txsignalfd import Overlap, SignalDispatcher
+from txsignalfd._dispatch.description import BackendDescription
 
 RECORDER = "tests.support.handlers.Recorder"
 
@@ -70,3 +71,8 @@ async def test_handlersAndTheirCountsAreDescribed(dispatcher: SignalDispatcher) 
 async def test_aSignalWithHandlersIsALineOfItsOwn(dispatcher: SignalDispatcher) -> None:
     dispatcher.addHandler(SIGHUP, Recorder())
     assert str(dispatcher.describe()).startswith("SIGHUP\n  ")
+
+
+def test_signalsWithoutSiginfoAreShownWithEachBackend() -> None:
+    lost = str(BackendDescription("signalfd", 2))
+    assert lost == "received by the backend signalfd, 2 without a siginfo"

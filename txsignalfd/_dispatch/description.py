@@ -74,19 +74,17 @@ class BackendDescription(NamedTuple):
 
     @ivar name: C{signalfd}, C{handler}, or C{memory} in a test.
     @ivar withoutSiginfo: How many signals lost their siginfo and were merged with
-        others of their number, because the pipe was full.  Only with C{handler}.
+        others of their number, because there was no space left for them.
     """
 
     name: str
     withoutSiginfo: int
 
     def __str__(self) -> str:
-        withoutSiginfo = (
-            f", {self.withoutSiginfo} without a siginfo"
-            if self.name == "handler"
-            else ""
-        )
-        return f"received by the backend {self.name}{withoutSiginfo}"
+        lost = ""
+        if self.name == "handler" or self.withoutSiginfo:
+            lost = f", {self.withoutSiginfo} without a siginfo"
+        return f"received by the backend {self.name}{lost}"
 
 
 class Description(NamedTuple):
