@@ -16,6 +16,7 @@ reload while the reload waits).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, overload
 
 from twisted.application.service import Service
@@ -231,10 +232,11 @@ class ReloadService(Service):
         generations = Generations(
             self._reactor, self._factory, self._participants, self.drain, self.stopFirst
         )
-        self._outer = _whole.get(self._reactor)
+        self._outer = None if self.alone else _whole.get(self._reactor)
         if self.alone:
             _whole[self._reactor] = self
-            generations.stopped.wait().addCallback(lambda _: _whole.pop(self._reactor))
+            forget = partial(_whole.pop, self._reactor)
+            generations.stopped.wait().addCallback(forget)
         generations.beforeServing = self.beforeServing
         generations.logsEnd = self.logsEnd and self._outer is None
         generations.next = self.first
