@@ -243,3 +243,14 @@ def test_theReloadMayBeThatOfAChangedFile(tmp_path: Path) -> None:
         (tmp_path / "settings").write_text("changed")
         running.waitForOutput("settings has changed: reloading\n")
         running.waitForOutput("generation 3 serves\n")
+
+
+def test_aProgramWithoutPortsServesAfterAWhile(tmp_path: Path) -> None:
+    """
+    If the command line says so.
+    """
+    main = "from twisted.internet import reactor; reactor.run(); print('over')"
+    (tmp_path / "main.py").write_text(main)
+    with supervised(tmp_path, "--ready-after=0.1", "python", "main.py") as running:
+        assert running.stop() == -SIGTERM
+        assert "worker 1: over\n" in running.output()

@@ -103,6 +103,7 @@ _SUPERVISE = {
     "drain": ("SECONDS", "how long connections drain at a reload [default: 30]"),
     "stop-timeout": ("SECONDS", "how long they drain at a stop [default: 30]"),
     "start-timeout": ("SECONDS", "how long a worker may take to start [default: 60]"),
+    "ready-after": ("SECONDS", "when a program has started that opens no port"),
     "worker-timeout": ("SECONDS", "replace a worker whose reactor makes no turn"),
     "max-memory": ("SIZE", "replace a worker with more memory, such as 500M"),
     "max-age": ("SECONDS", "replace a worker that is older"),

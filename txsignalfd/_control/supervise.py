@@ -138,7 +138,7 @@ def _work(place: Any, program: Any, options: Namespace) -> None:
     if options.watch or options.watch_path:
         watched = watchedPaths(options.watch_path or "")
     _shedPrivileges(options)
-    runProgram(place, program, settings, watched)
+    runProgram(place, program, settings, watched, options.ready_after)
 
 
 def _user(options: Namespace) -> tuple[int | None, int | None]:

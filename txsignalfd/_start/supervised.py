@@ -48,7 +48,11 @@ from txsignalfd._workers.worker import Worker
 
 
 def runProgram(
-    place: Membership, program: Program, settings: Settings, watched: list[str] | None
+    place: Membership,
+    program: Program,
+    settings: Settings,
+    watched: list[str] | None,
+    readyAfter: float | None,
 ) -> None:
     """
     Run a program in this process, which is a worker, until it ends.
@@ -58,11 +62,13 @@ def runProgram(
     @param settings: How the worker drains, and which signals the program handles.
     @param watched: The files to watch besides the loaded modules, or C{None} to watch
         none.
+    @param readyAfter: Seconds after which a program has started that opens no port, or
+        C{None} to wait for a port.
     """
     # It is a pipe to the supervisor's log.
     cast(TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)
     worker = Worker(place, None)
-    start = _Start(worker, settings, watched)
+    start = _Start(worker, settings, watched, readyAfter)
     # Every reactor is installed by this function.  It is public, and has no hook.
     main.installReactor = start.install
     startupSignals.defer({**DEFAULTS, **settings.on})
@@ -80,11 +86,16 @@ class _Start:
     """
 
     def __init__(
-        self, worker: Worker, settings: Settings, watched: list[str] | None
+        self,
+        worker: Worker,
+        settings: Settings,
+        watched: list[str] | None,
+        readyAfter: float | None,
     ) -> None:
         self._worker = worker
         self._settings = settings
         self._watched = watched
+        self._readyAfter = readyAfter
         self._installReactor = main.installReactor
         #: Ends the recording of what is opened before the reactor runs.
         self._recording = ExitStack()
@@ -118,6 +129,8 @@ class _Start:
             raise RuntimeError("the reactor has to run in the main thread")
         if not resources.ports:
             self._worker.waits("the program has opened no port")
+        if self._readyAfter is not None:
+            reactor.callLater(self._readyAfter, resources.listening.fire)
         daemon = makeWorker(
             self._worker,
             lambda: ProgramService(resources, reactor),
