@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from tests.support.handlers import Recorder, ignore, recording
 from tests.support.inreactor import inReactor
 from tests.support.observers import Logged
-from tests.support.reactors import newReactor, runReactor, turn, until
+from tests.support.reactors import newReactor, runReactor, spin, turn, until
 from tests.support.worlds import dispatcherFor, kernelOnly, queue, send
 from txsignalfd import DispatcherClosed, SigInfo, SignalDispatcher
 from txsignalfd.testing import MemorySignals
@@ -181,17 +181,15 @@ def test_aHandlerOfTheLastSignalMayClose(logged: Logged) -> None:
     """
     The signal is read while the reactor stops and drops the descriptor.
     """
-    with newReactor() as reactor:
+    closed: list[Deferred[None]] = []
+
+    async def main(reactor: Any) -> None:
         dispatcher = dispatcherFor(reactor)
-        closed: list[Deferred[None]] = []
+        dispatcher.addHandler(SIGHUP, lambda _: closed.append(dispatcher.close()))
+        reactor.addSystemEventTrigger("before", "shutdown", send, SIGHUP)
 
-        async def main(reactor: Any) -> None:
-            dispatcher.addHandler(SIGHUP, lambda _: closed.append(dispatcher.close()))
-            reactor.addSystemEventTrigger("before", "shutdown", send, SIGHUP)
-
-        runReactor(reactor, main)
-        assert closed[0].called
-        assert dispatcher.watching == frozenset()
+    spin(main)
+    assert closed[0].called
     assert not logged.failures
 
 
@@ -199,26 +197,25 @@ def test_theReactorsStopEndsAClosingThatWaits() -> None:
     """
     The Deferred of a handler may never fire after that.
     """
-    with newReactor() as reactor:
+    closed: list[Deferred[None]] = []
+
+    async def main(reactor: Any) -> None:
         dispatcher = dispatcherFor(reactor)
-        got = Recorder(busy=True)
-        closed: list[Deferred[None]] = []
+        got = recording(dispatcher, SIGHUP, busy=True)
+        send(SIGHUP)
+        await until(lambda: got.infos)
+        closed.append(dispatcher.close())
+        assert not closed[0].called
 
-        async def main(reactor: Any) -> None:
-            dispatcher.addHandler(SIGHUP, got)
-            send(SIGHUP)
-            await until(lambda: got.infos)
-            closed.append(dispatcher.close())
-            assert not closed[0].called
-
-        runReactor(reactor, main)
-        assert closed[0].called
+    spin(main)
+    assert closed[0].called
 
 
 def test_theReactorsStopFailsWhenReceivedInAHandler() -> None:
-    with newReactor() as reactor:
+    failed: list[str] = []
+
+    async def main(reactor: Any) -> None:
         dispatcher = dispatcherFor(reactor)
-        failed: list[str] = []
 
         async def handler(info: SigInfo) -> None:
             try:
@@ -226,13 +223,12 @@ def test_theReactorsStopFailsWhenReceivedInAHandler() -> None:
             except DispatcherClosed as error:
                 failed.append(str(error))
 
-        async def main(reactor: Any) -> None:
-            registration = dispatcher.addHandler(SIGUSR1, handler)
-            send(SIGUSR1)
-            await until(lambda: registration.runs)
+        registration = dispatcher.addHandler(SIGUSR1, handler)
+        send(SIGUSR1)
+        await until(lambda: registration.runs)
 
-        runReactor(reactor, main)
-        assert failed == ["the dispatcher was closed"]
+    spin(main)
+    assert failed == ["the dispatcher was closed"]
 
 
 @kernelOnly
@@ -294,24 +290,21 @@ def test_aHoldThatEndsWithTheReactorEndsTheClosing() -> None:
     """
     Code that waits in the hold gets L{DispatcherClosed}, and leaves it.
     """
-    with newReactor() as reactor:
+    fired: list[Deferred[None]] = []
+
+    async def main(reactor: Any) -> None:
         dispatcher = dispatcherFor(reactor)
-        closed: list[Deferred[None]] = []
-        waiting: list[Deferred[None]] = []
 
         async def wait() -> None:
             with dispatcher.hold(SIGUSR1), pytest.raises(DispatcherClosed):
                 await dispatcher.whenReceived(SIGUSR2)
 
-        async def main(reactor: Any) -> None:
-            waiting.append(Deferred.fromCoroutine(wait()))
-            dispatcher.addHandler(
-                SIGRTMIN, lambda info: closed.append(dispatcher.close())
-            )
-            queue(0)
+        fired.append(Deferred.fromCoroutine(wait()))
+        dispatcher.addHandler(SIGRTMIN, lambda info: fired.append(dispatcher.close()))
+        queue(0)
 
-        runReactor(reactor, main)
-        assert [each.called for each in waiting + closed] == [True, True]
+    spin(main)
+    assert [each.called for each in fired] == [True, True]
 
 
 def readerOf(reactor: Any) -> Any:

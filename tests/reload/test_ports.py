@@ -194,7 +194,7 @@ async def test_anOldAddressCanBeRestoredDuringADrain(transport: str) -> None:
     kind = socket.SOCK_STREAM if transport == "tcp" else socket.SOCK_DGRAM
     first, second = (freePort(kind=kind) for _ in range(2))
     async with running(tcp, at(transport, first)) as (reloads, made):
-        client = await connectTo(made.ports[0].getHost().port)
+        client = await made.connect()
         assert await client.line() == b"1"
         for number, port in enumerate((second, first, second), 2):
             made.listens = [tcp, at(transport, port)]
@@ -465,8 +465,7 @@ async def test_anUnownedPortIsShared(reactor: Any) -> None:
     The new generation listens where a port was opened after the start.
     """
     async with running() as (reloads, made):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            number = free.getsockname()[1]
+        number = freePort()
         other = tcp(reactor, 1)
         late = reactor.listenTCP(number, NumberedFactory(1), interface="127.0.0.1")
         made.listens = [
@@ -493,8 +492,7 @@ async def test_connectionsToALatePortThatIsNotOpenedAreClosed(
     monkeypatch.setattr(succession, "LATE", 0.1)
 
     async with running(tcp, stopFirst=True, drain=drain, alone=True) as (reloads, _):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            where = free.getsockname()
+        where = ("127.0.0.1", freePort())
         before = reactor.getDelayedCalls()
         reactor.listenTCP(where[1], NumberedFactory(1), interface=where[0])
         await reloads.reload()
@@ -518,8 +516,7 @@ async def test_aLatePortAcceptsUntilTheNewGenerationOpensIt(reactor: Any) -> Non
     Its open connections go on, also those of a temporary port.
     """
     async with running(alone=True) as (reloads, _):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            number = free.getsockname()[1]
+        number = freePort()
         listen = partial(reactor.listenTCP, number, interface="127.0.0.1")
         listen(NumberedFactory(1))
         passing = tcp(reactor, 9)
@@ -551,7 +548,7 @@ async def test_aLatePortMayBeClosedByItsService(reactor: Any) -> None:
     """
     listen = at("tcp", freePort())
     async with running(tcp, alone=True) as (reloads, made):
-        client = await connectTo(made.ports[0].getHost().port)
+        client = await made.connect()
         await client.line()
         late = listen(reactor, 1)
         reloads.reload().addErrback(lambda failure: None)
@@ -572,8 +569,7 @@ async def test_aLatePortThatIsNotOpenedAgainIsClosed(
     monkeypatch.setattr(succession, "LATE", 0.1)
 
     async with running(drain=drain, alone=True) as (reloads, _):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            number = free.getsockname()[1]
+        number = freePort()
         reactor.listenTCP(number, NumberedFactory(1), interface="127.0.0.1")
         await reloads.reload()
         await until(lambda: not clients.canConnect(clients.tcp(number)))
@@ -588,8 +584,7 @@ async def test_connectionsWaitUntilALatePortIsOpened(
     They wait also when the old generation has stopped.
     """
     async with running(drain=drain, alone=True) as (reloads, _):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            where = free.getsockname()
+        where = ("127.0.0.1", freePort())
         listen = partial(reactor.listenTCP, where[1], interface=where[0])
         listen(NumberedFactory(1))
         for number in (2, 3):
@@ -624,7 +619,7 @@ async def test_aConnectionThatFailsToCloseIsLogged(logged: Logged) -> None:
             raise ZeroDivisionError
 
     async with running(tcp) as (reloads, made):
-        client = await connectTo(made.ports[0].getHost().port)
+        client = await made.connect()
         assert await client.line() == b"1"
         assert reloads._generations is not None
         current = reloads._generations.current
@@ -682,7 +677,7 @@ async def test_waitingForAGenerationCanBeCancelled() -> None:
     Other callers still get the end of the generation and of its connections.
     """
     async with running(tcp) as (reloads, made):
-        client = await connectTo(made.ports[0].getHost().port)
+        client = await made.connect()
         await client.line()
         succession = reloads._generations
         assert succession is not None

@@ -128,10 +128,7 @@ def test_aScriptForALongPathIsOneOfPython(tmp_path: Path) -> None:
         (["python", "-i", "app.py"], "python -i: this option cannot be used here"),
         (["python2.7", "app.py"], "python2.7 is another Python than that of txsi"),
         (["/usr/none/python3", "app.py"], "/usr/none/python3 is another Python than"),
-        (
-            ["sh", "-c", "exit"],
-            "/sh is no Python program, but no script: name",
-        ),
+        (["sh", "-c", "exit"], "/sh is no Python program, but no script: name"),
         (["./script"], "./script is no Python program, but a script for /bin/sh -e:"),
     ],
 )

@@ -148,9 +148,7 @@ def receive(
             answers.receive(info, Action(action), handler or reloads.reload)
 
 
-def test_aRequestDuringTheStopIsRefused(
-    asking: Callable[[int], socket.socket],
-) -> None:
+def test_aRequestDuringTheStopIsRefused(asking: Callable[[int], socket.socket]) -> None:
     """
     The reason says that there will be no reload.
     """

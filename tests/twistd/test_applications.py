@@ -49,12 +49,7 @@ def write(directory: Path, port: int, logs: bool = False, uid: str = "None") -> 
 
 @pytest.mark.parametrize(
     ("twistd", "options"),
-    [
-        ([], FILE),
-        (FILE, []),
-        (FILE, ["--drain=1"]),
-        (["--python=app.tac"], []),
-    ],
+    [([], FILE), (FILE, []), (FILE, ["--drain=1"]), (["--python=app.tac"], [])],
 )
 def test_aReloadRunsTheFileAgain(
     tmp_path: Path, twistd: Sequence[str], options: Sequence[str]

@@ -150,10 +150,7 @@ def daemonPid(launcher: Program) -> int:
     ],
 )
 def test_itsOwnFileIsRotated(
-    options: list[str],
-    daemonize: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    options: list[str], daemonize: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     If logrotate has moved or removed the file, or has created a new one, the file
@@ -212,10 +209,7 @@ def test_aPlainFileIsReopened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_destinationsThatAreNotFilesAreNotRotated(
-    options: list[str],
-    place: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    options: list[str], place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     Nor is /dev/null.

@@ -20,7 +20,7 @@ from twisted.web.test.requesthelper import DummyRequest
 
 from tests.support.clients import Web, tcp
 from tests.support.daemons import commandFor, program, reload, serving
-from tests.support.freeports import freePort
+from tests.support.freeports import freePort, local
 from tests.support.served import write
 from txsignalfd._twistd.metrics import Collector, metricsService
 from txsignalfd.tap import Options
@@ -33,8 +33,8 @@ def test_metricsAreServedAcrossReloads(tmp_path: Path) -> None:
     Their listener, and a connection to it, belong to the daemon.
     """
     port, own = freePort(), freePort()
-    write(tmp_path, listen=[f"tcp:{own}:interface=127.0.0.1"])
-    endpoint = f"tcp:{port}:interface=127.0.0.1"
+    write(tmp_path, listen=[local(own)])
+    endpoint = local(port)
     with serving(tmp_path, f"--metrics={endpoint}", "served") as daemon:
         with closing(Web(tcp(port))) as web, closing(Web(tcp(own))) as client:
             client.get()

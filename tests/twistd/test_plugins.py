@@ -91,11 +91,7 @@ class Dns:
             "  A('example.org', '192.0.2.1'),\n"
             "]\n"
         )
-        self.options = [
-            f"--port={port}",
-            "--interface=127.0.0.1",
-            f"--pyzone={zone}",
-        ]
+        self.options = [f"--port={port}", "--interface=127.0.0.1", f"--pyzone={zone}"]
 
     def check(self, daemon: Program) -> None:
         question = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0)

@@ -29,7 +29,7 @@ from tests.support.clients import (
 )
 from tests.support.daemons import childrenOf, commandFor, waitFor
 from tests.support.deployed import deploy
-from tests.support.freeports import freePort
+from tests.support.freeports import freePort, local
 from tests.support.processes import runProgram
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
@@ -123,7 +123,7 @@ def test_systemctlWaitsForTheReload(tmp_path: Path) -> None:
     It returns when the new generation serves, and no request fails.
     """
     port = freePort()
-    listens = [f"tcp:{port}:interface=127.0.0.1"]
+    listens = [local(port)]
     write(tmp_path, listen=listens)
     with unit(tmp_path) as running:
         assert running.show("StatusText") == "generation 1 serves"
@@ -178,7 +178,7 @@ def test_aStopMayTakeLongerThanTimeoutStopSec(tmp_path: Path) -> None:
     The daemon requests more time while connections drain.
     """
     port = freePort()
-    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"])
+    write(tmp_path, listen=[local(port)])
     with unit(tmp_path, "TimeoutStopSec=1") as running:
         with closing(Web(tcp(port))) as web:
             web.send("/go")
@@ -222,7 +222,7 @@ def test_aRestartRefusesNobody(tmp_path: Path) -> None:
     Systemd keeps the sockets meanwhile, as also after a crash.
     """
     port, path = freePort(), str(tmp_path / "socket")
-    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1", f"unix:{path}"])
+    write(tmp_path, listen=[local(port), f"unix:{path}"])
     options = ["FileDescriptorStoreMax=2", "Restart=on-failure", "RestartSec=0.1"]
     with unit(tmp_path, *options) as running:
         with load(opening(tcp(port)), opening(unix(path))) as clients:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.clients import Web, fetch, tcp
 from tests.support.daemons import childrenOf, serving, waitFor
-from tests.support.freeports import freePort
+from tests.support.freeports import freePort, local
 from tests.support.served import write
 from txsignalfd._workers.limits import Limits, memoryOf, parseSize
 
@@ -24,7 +24,7 @@ def test_aWorkerThatHangsIsReplaced(tmp_path: Path) -> None:
     The log has its stack.
     """
     port = freePort()
-    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"], body="body")
+    write(tmp_path, listen=[local(port)], body="body")
     options = ["--workers=1", "--worker-timeout=1.5"]
     with serving(tmp_path, *options, "served") as daemon:
         with pytest.raises(ConnectionError):
@@ -40,8 +40,7 @@ def test_aWorkerThatHangsIsReplaced(tmp_path: Path) -> None:
             daemon.waitForOutput(f"worker 1 (pid {pid}) was killed by SIGABRT")
         # The connection waits for the next worker.
         assert fetch(tcp(port)) == b"body"
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 def test_aWorkerThatHangsEndsWithTheDaemon(tmp_path: Path) -> None:
@@ -49,7 +48,7 @@ def test_aWorkerThatHangsEndsWithTheDaemon(tmp_path: Path) -> None:
     If that is stopped at once.
     """
     port = freePort()
-    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"])
+    write(tmp_path, listen=[local(port)])
     with serving(tmp_path, "--workers=1", "served") as daemon:
         (worker,) = childrenOf(daemon.pid)
         with closing(Web(tcp(port))) as web:
@@ -65,15 +64,14 @@ def test_aWorkerThatReachesALimitIsReplaced(limit: str, tmp_path: Path) -> None:
     One serves all the time.
     """
     port = freePort()
-    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"], body="body")
+    write(tmp_path, listen=[local(port)], body="body")
     with serving(tmp_path, "--workers=1", limit, "served") as daemon:
         daemon.waitForOutput(f"has reached {limit.partition('=')[0]}: replacing it")
         found = re.search(r"worker 1 \(pid (\d+)\) has reached", daemon.output())
         assert found
         waitFor(lambda: not os.path.exists(f"/proc/{found[1]}"), "it ends")
         assert fetch(tcp(port)) == b"body"
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 def test_signalsAddAndRemoveWorkers(tmp_path: Path) -> None:
@@ -91,8 +89,7 @@ def test_signalsAddAndRemoveWorkers(tmp_path: Path) -> None:
         daemon.kill(SIGTTOU)
         daemon.waitForOutput("workers: 1, now 1")
         assert childrenOf(daemon.pid) == first
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 @pytest.mark.parametrize(

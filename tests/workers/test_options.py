@@ -29,10 +29,7 @@ from txsignalfd.tap import Options
         (["--watch-path=/none", "web"], "--watch-path: /none does not exist"),
         (["--workers=2"], "--workers: only with a command, such as web"),
         (["--workers=2", "web"], "--workers: only with twistd"),
-        (
-            ["--start-timeout=2", "-y", "app.tac"],
-            "only with --workers",
-        ),
+        (["--start-timeout=2", "-y", "app.tac"], "only with --workers"),
     ],
 )
 def test_aWrongCommandLineIsExplained(arguments: list[str], error: str) -> None:

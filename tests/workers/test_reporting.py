@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.clients import Web, fetch, keeping, tcp
 from tests.support.daemons import childrenOf, serving
-from tests.support.freeports import freePort
+from tests.support.freeports import freePort, local
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
 from txsignalfd._twistd.metrics import Collector
@@ -27,7 +27,7 @@ def test_aBusyWorkerIsNamed(tmp_path: Path) -> None:
     After a second; the others answer, and each writes a report of its own.
     """
     port = freePort()
-    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"], body="body")
+    write(tmp_path, listen=[local(port)], body="body")
     with serving(tmp_path, "--workers=2", "served") as daemon:
         first, second = childrenOf(daemon.pid)
         os.kill(first, SIGSTOP)
@@ -49,7 +49,7 @@ def test_theStatusAndTheMetricsShowEachWorker(tmp_path: Path) -> None:
     """
     pytest.importorskip("prometheus_client", reason="needs txsignalfd[metrics]")
     port, own = freePort(), freePort()
-    write(tmp_path, listen=[f"tcp:{own}:interface=127.0.0.1"], body="body")
+    write(tmp_path, listen=[local(own)], body="body")
     metrics = f"--metrics=tcp:{port}:interface=127.0.0.1"
     with serving(tmp_path, "--workers=1", metrics, "served") as daemon:
         (worker,) = childrenOf(daemon.pid)
@@ -70,7 +70,7 @@ def test_aStopShowsWhatDrainsInWorkers(tmp_path: Path) -> None:
     The connections of all of them.
     """
     port = freePort()
-    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"], body="body")
+    write(tmp_path, listen=[local(port)], body="body")
     with serving(tmp_path, "--workers=1", "served") as daemon:
         web = Web(tcp(port))
         web.send("/go")

@@ -55,8 +55,7 @@ def test_aReloadRunsTheNewProgram(tmp_path: Path) -> None:
         (tmp_path / "main.py").write_text("raise ValueError('no settings')")
         running.kill(SIGHUP)
         running.waitForOutput("generation 2 serves on: ValueError: no settings")
-        running.kill(SIGTERM)
-        assert running.wait() == -SIGTERM
+        assert running.stop() == -SIGTERM
         assert "worker 2: the service is made in worker 2" in running.output()
 
 

@@ -28,23 +28,14 @@ from tests.support.clients import (
     tls,
     unix,
 )
-from tests.support.daemons import Program, reload, serving, waitFor
-from tests.support.freeports import freePort
+from tests.support.daemons import reload, serving, waitFor
+from tests.support.freeports import freePort, local
 from tests.support.processes import ask
 from tests.support.served import write
 from txsignalfd._reload.listener import Listener
 from txsignalfd._workers.channel import Channel, socketPair
 from txsignalfd._workers.claims import Claims
 from txsignalfd._workers.sockets import Sockets
-
-
-def listen(port: int) -> str:
-    return f"tcp:{port}:interface=127.0.0.1"
-
-
-def stop(daemon: Program) -> None:
-    daemon.kill(SIGTERM)
-    assert daemon.wait() == -SIGTERM
 
 
 def test_noConnectionIsLost(tmp_path: Path, certificate: Path) -> None:
@@ -55,7 +46,7 @@ def test_noConnectionIsLost(tmp_path: Path, certificate: Path) -> None:
     four, six, secure, udp = (freePort() for _ in range(4))
     options = {
         "listen": [
-            listen(four),
+            local(four),
             rf"tcp:{six}:interface=\:\:1",
             f"ssl:{secure}:privateKey={certificate}:interface=127.0.0.1",
             "unix:socket:mode=600",
@@ -77,12 +68,12 @@ def test_noConnectionIsLost(tmp_path: Path, certificate: Path) -> None:
         after = path.stat()
         assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
         more = freePort()
-        write(tmp_path, listen=[listen(four), listen(more)])
+        write(tmp_path, listen=[local(four), local(more)])
         reload(daemon)
         waitFor(lambda: not path.exists(), "the path is removed")
         waitFor(lambda: not canConnect(tcp(six, "::1")), "the port closes")
         assert fetch(tcp(more)) == fetch(tcp(four))
-        stop(daemon)
+        assert daemon.stop() == -SIGTERM
 
 
 def test_anAddressThatIsInUseIsNamed(tmp_path: Path) -> None:
@@ -93,9 +84,9 @@ def test_anAddressThatIsInUseIsNamed(tmp_path: Path) -> None:
     other.bind(("127.0.0.1", 0))
     other.listen()
     taken = other.getsockname()[1]
-    write(tmp_path, listen=[listen(port)], body="old")
+    write(tmp_path, listen=[local(port)], body="old")
     with other, serving(tmp_path, "--workers=1", "served") as daemon:
-        write(tmp_path, listen=[listen(port), listen(taken)])
+        write(tmp_path, listen=[local(port), local(taken)])
         daemon.kill(SIGHUP)
         daemon.waitForOutput(
             "generation 1 serves on: CannotListenError: Couldn't listen on"
@@ -103,14 +94,14 @@ def test_anAddressThatIsInUseIsNamed(tmp_path: Path) -> None:
             f" {os.getpid()}"
         )
         assert fetch(tcp(port)) == b"old"
-        stop(daemon)
+        assert daemon.stop() == -SIGTERM
 
 
 def test_aPortCannotBeOpenedTwice(tmp_path: Path) -> None:
     """
     By one worker, as in one process.
     """
-    write(tmp_path, listen=[listen(port := freePort()), listen(port)])
+    write(tmp_path, listen=[local(port := freePort()), local(port)])
     with pytest.raises(AssertionError, match="Address already in use"):
         with serving(tmp_path, "--workers=1", "served"):
             pass
@@ -121,12 +112,12 @@ def test_aLatePortKeepsItsConnections(tmp_path: Path) -> None:
     They wait until the new worker opens the port, too.
     """
     port = freePort()
-    write(tmp_path, late=[listen(port)], body="body")
+    write(tmp_path, late=[local(port)], body="body")
     with serving(tmp_path, "--workers=1", "served") as daemon:
         waitFor(lambda: canConnect(tcp(port)), "it listens")
         with load(opening(tcp(port)), keeping(tcp(port))):
             reload(daemon)
-        stop(daemon)
+        assert daemon.stop() == -SIGTERM
 
 
 def test_stopFirstRunsOneGenerationAtATime(tmp_path: Path) -> None:
@@ -134,11 +125,11 @@ def test_stopFirstRunsOneGenerationAtATime(tmp_path: Path) -> None:
     New connections wait meanwhile.
     """
     port = freePort()
-    write(tmp_path, listen=[listen(port)], exclusive=True)
+    write(tmp_path, listen=[local(port)], exclusive=True)
     with serving(tmp_path, "--workers=1", "--stop-first", "served") as daemon:
         with load(opening(tcp(port))):
             reload(daemon)
-        stop(daemon)
+        assert daemon.stop() == -SIGTERM
 
 
 def test_aReplacedPathIsBoundAgain(tmp_path: Path) -> None:
@@ -151,7 +142,7 @@ def test_aReplacedPathIsBoundAgain(tmp_path: Path) -> None:
         path.unlink()
         reload(daemon)
         assert fetch(unix(str(path))) == b"body"
-        stop(daemon)
+        assert daemon.stop() == -SIGTERM
     assert not path.exists()
     assert not Path(f"{path}.lock").is_symlink()
 
@@ -186,7 +177,7 @@ def test_socketsOfSystemdReachTheWorkers(
     with serving(tmp_path, "--workers=1", "served", before=before) as daemon:
         with load(opening(tcp(port))):
             reload(daemon)
-        stop(daemon)
+        assert daemon.stop() == -SIGTERM
 
 
 def test_theStatusShowsTheWorkers(tmp_path: Path) -> None:
@@ -194,7 +185,7 @@ def test_theStatusShowsTheWorkers(tmp_path: Path) -> None:
     Their connections and their memory.
     """
     port = freePort()
-    write(tmp_path, listen=[listen(port)])
+    write(tmp_path, listen=[local(port)])
     with serving(tmp_path, "--workers=1", "served") as daemon:
         client = keeping(tcp(port))
         client()
@@ -213,7 +204,7 @@ def test_theStatusShowsTheWorkers(tmp_path: Path) -> None:
             f"generation 1 serves: 1 connections, tcp:127.0.0.1:{port}"
         )
         client.close()
-        stop(daemon)
+        assert daemon.stop() == -SIGTERM
 
 
 def test_theLastWorkerLeavesItsSockets() -> None:

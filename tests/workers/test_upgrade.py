@@ -34,7 +34,7 @@ from tests.support.daemons import (
 )
 from tests.support.deployed import application, deploy
 from tests.support.descriptorstore import descriptorStore
-from tests.support.freeports import freePort
+from tests.support.freeports import freePort, local
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
 from txsignalfd._proc.sender import commandOf
@@ -205,8 +205,7 @@ def test_aStopDuringTheUpgradeStops(tmp_path: Path) -> None:
     with serving(tmp_path, *options) as daemon:
         daemon.kill(SIGUSR2)
         daemon.waitForOutput("executing Python")
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
         assert daemon.output().count(f"pid {daemon.pid} serves") == 2
 
 
@@ -228,7 +227,7 @@ def test_aDaemonInTheBackgroundStaysThere(tmp_path: Path) -> None:
     With its log, its pidfile and its pid.
     """
     port = freePort()
-    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"], body="body")
+    write(tmp_path, listen=[local(port)], body="body")
     log = tmp_path / "twistd.log"
     command = commandFor(tmp_path, "--workers=1", "served", foreground=False)
     with adoptingOrphans():
@@ -255,7 +254,7 @@ def test_everySocketIsPassedOn(tmp_path: Path) -> None:
     write(
         tmp_path,
         listen=["tcp:0:interface=127.0.0.1", "unix:here", "unix:gone"],
-        late=[f"tcp:{late}:interface=127.0.0.1"],
+        late=[local(late)],
         udp=[["127.0.0.1", udp]],
     )
     with descriptorStore(tmp_path) as store:

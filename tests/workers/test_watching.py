@@ -33,8 +33,7 @@ def test_aChangedModuleReloads(tmp_path: Path) -> None:
         assert fetch(tcp(port)) == b"old"
         deploy(tmp_path, port, b"new")
         waitFor(lambda: fetch(tcp(port)) == b"new", "the new code answers")
-        daemon.kill(SIGTERM)
-        assert daemon.wait() == -SIGTERM
+        assert daemon.stop() == -SIGTERM
 
 
 class Changes:
