@@ -44,8 +44,8 @@ from tests.support.freeports import freePort
 QUICK = "--quick" in sys.argv
 
 #: How often each server is started, and the reloads of each start.
-ROUNDS = 1 if QUICK else 4
-RELOADS = 1 if QUICK else 2
+ROUNDS = 1 if QUICK else 2
+RELOADS = 1 if QUICK else 4
 
 #: Clients of each kind.
 CLIENTS = 2

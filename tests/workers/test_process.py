@@ -166,14 +166,16 @@ async def test_aStartThatTakesTooLongSaysWhatItWaitsFor(
 
 def test_pausesGrow() -> None:
     """
-    Up to a limit, and not after a long life.
+    Up to a limit.  Each second in which the worker has served makes them shorter.
     """
     pauses = Pauses()
-    found = [pauses.next(1) for _ in range(12)]
+    found = [pauses.next(0.9) for _ in range(12)]
     assert found[:4] == [0, 0.1, 0.2, 0.4]
     assert found[-1] == 30
+    assert pauses.next(8) == 0.2
     assert pauses.next(31) == 0
-    assert pauses.next(1) == 0.1
+    assert pauses.next(1.5) == 0
+    assert pauses.next(0) == 0.1
 
 
 class Sent(list[dict[str, Any]]):

@@ -114,6 +114,7 @@ class WorkerProcess(ProcessProtocol):
         self._sockets = sockets
         self._reactor = reactor
         self._began = self._heard = monotonic()
+        self._served: float | None = None
         self._output = WorkerOutput(number, write)
         self._failure: RemoteError | None = None
         #: What its start waits for, if it has said that.
@@ -137,6 +138,13 @@ class WorkerProcess(ProcessProtocol):
         The age of the process.
         """
         return monotonic() - self._began
+
+    @property
+    def servedSeconds(self) -> float:
+        """
+        The time since it began to accept connections, or 0 if it never did.
+        """
+        return 0 if self._served is None else monotonic() - self._served
 
     @property
     def silence(self) -> float:
@@ -270,7 +278,7 @@ class WorkerProcess(ProcessProtocol):
         """
         self.state = State.SERVING if passed["serves"] else State.DRAINING
         self.started.callback(None)
-        self._began = passed["began"]
+        self._began = self._served = passed["began"]
         self.connections = passed["connections"]
         self.closed, self.limit = passed["closed"], passed["limit"]
         self._output.adopt(passed["output"])
@@ -302,6 +310,8 @@ class WorkerProcess(ProcessProtocol):
         @param hasPeers: Whether others of its generation accept connections, too.
         """
         self.state = State.SERVING
+        if self._served is None:
+            self._served = monotonic()
         self._heard = monotonic()
         self._channel.send(do="serve", hasPeers=hasPeers)
 

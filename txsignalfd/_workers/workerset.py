@@ -38,12 +38,12 @@ _SUSPEND: Final = 1.0
 #: Seconds between two looks at the limits.
 _CHECK: Final = 1.0
 
-#: A worker that has lived longer, in seconds, is replaced at once.
-_LONG: Final = 30.0
-
 #: The shortest and the longest pause before another start, in seconds.
 _SHORTEST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 30.0
+
+#: The most failures that are remembered, after which the pause is the longest.
+_MOST_FAILURES: Final = 10
 
 
 class Pauses:
@@ -58,11 +58,11 @@ class Pauses:
         """
         Return the pause after the end of a worker.
 
-        @param seconds: How long the worker has lived.
+        @param seconds: How long the worker has served.  Each second makes up for one
+            failure before.
         """
-        if seconds > _LONG:
-            self._failures = 0
-        failures, self._failures = self._failures, self._failures + 1
+        failures = max(0, self._failures - int(seconds))
+        self._failures = min(failures + 1, _MOST_FAILURES)
         if not failures:
             return 0
         return float(min(_SHORTEST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE))
@@ -312,7 +312,7 @@ class WorkerSet(DrainingService):
 
     def _startAgain(self, process: WorkerProcess, how: str) -> None:
         pauses = self._pauses.setdefault(process.number, Pauses())
-        pause = pauses.next(process.seconds)
+        pause = pauses.next(process.servedSeconds)
         _log.error(
             "{worker} {how} after {seconds:.1f} s; starting it again{when}",
             worker=process,
