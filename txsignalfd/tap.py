@@ -28,7 +28,7 @@ from txsignalfd._reload.sharing import (
 )
 from txsignalfd._twistd.actions import DEFAULTS, SIMPLE, parseOn
 from txsignalfd._twistd.applications import ApplicationFile, applicationFile
-from txsignalfd._twistd.arguments import metricsEndpoint, signalNumbers
+from txsignalfd._twistd.arguments import documented, metricsEndpoint, signalNumbers
 from txsignalfd._twistd.daemon import Daemon, makeDaemon
 from txsignalfd._twistd.makers import ReloadableMaker, originalOf
 from txsignalfd._twistd.notstarted import hideTraceback, makingService
@@ -190,6 +190,11 @@ class Options(UsageOptions):
         sys.stdout.write(f"txsignalfd {__version__}\n")
         raise SystemExit(0)
 
+    @documented(
+        f"SIGNAL=ACTION: the action of a signal (repeatable): {', '.join(SIMPLE)},"
+        " call:MODULE.FUNCTION or run:COMMAND"
+        " (leave: the program handles the signal itself)"
+    )
     def opt_on(self, text: str) -> None:  # noqa: D102
         try:
             signo, action = parseOn(text)
@@ -198,13 +203,6 @@ class Options(UsageOptions):
         self["on"][signo] = action
         if self.parent is not None and not self._isChecked:
             startupSignals.defer({signo: action})
-
-    # The help shows this, with its line breaks.
-    opt_on.__doc__ = (
-        f"SIGNAL=ACTION: the action of a signal (repeatable): {', '.join(SIMPLE)},"
-        " call:MODULE.FUNCTION or run:COMMAND"
-        " (leave: the program handles the signal itself)"
-    )
 
     @property
     def _isChecked(self) -> bool:

@@ -5,6 +5,8 @@ Parse the arguments of options of C{twistd signalfd}.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.python.usage import UsageError
 
 from txsignalfd._twistd.actions import parseSignal
@@ -36,3 +38,17 @@ def metricsEndpoint(text: str) -> str:
     except ValueError as error:
         raise UsageError(str(error)) from None
     return text
+
+
+def documented(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """
+    Return a decorator that sets the help of an option, which is no literal.
+
+    twistd shows the docstring of the method that parses the option.
+    """
+
+    def decorate(method: Callable[..., None]) -> Callable[..., None]:
+        method.__doc__ = text
+        return method
+
+    return decorate
