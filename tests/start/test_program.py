@@ -96,6 +96,14 @@ def test_aDirectoryWithoutAMainModuleIsRefused(tmp_path: Path) -> None:
     assert "CannotRun: . has no module __main__" in done.stderr
 
 
+def test_aFileOfPythonNeedsNoFirstLine(programs: Path) -> None:
+    """
+    Nor to be executable.
+    """
+    script = str(programs / "app.py")
+    assert findProgram([script, "-x"]) == Program([], "", script, ["-x"])
+
+
 @pytest.mark.parametrize("place", ["PATH", "interpreter"])
 def test_aConsoleScriptIsFound(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """
