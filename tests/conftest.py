@@ -29,6 +29,7 @@ from tests.support.kernel import inChild, limitOfPendingSignals
 from tests.support.observers import Logged
 from tests.support.reactors import DEADLINE, KINDS, newReactor
 from tests.support.worlds import WORLDS, using
+from txsignalfd._kernel import threads
 from txsignalfd._reload.service import ReloadService
 
 # The duration of an example depends on the load of the machine.
@@ -152,6 +153,18 @@ def roomForPendingSignals() -> Iterator[None]:
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_SIGPENDING)
     with limitOfPendingSignals(limit - limit // 8):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient() -> Iterator[None]:
+    """
+    Wait for threads that a busy machine has stopped.
+
+    The handler of a realtime signal stays installed until each thread has answered.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "PATIENCE", DEADLINE)
         yield
 
 

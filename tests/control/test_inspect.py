@@ -80,7 +80,7 @@ def test_aProcessAndItsThreadsAsText(tmp_path: Path) -> None:
     # The heading may wrap.
     heading, table = process.split("\n  pending", 1)
     assert re.fullmatch(
-        rf"pid {running.pid} \(main one\): (sleeping|running), 2 threads,"
+        rf"pid {running.pid} \(main one\): (sleeping|running|disk sleep), 2 threads,"
         rf" \d+ of \d+ signals queued for uid {os.getuid()}",
         re.sub(r"\s+", " ", heading),
     )
