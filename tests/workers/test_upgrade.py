@@ -35,6 +35,7 @@ from tests.support.daemons import (
 from tests.support.deployed import application, deploy
 from tests.support.descriptorstore import descriptorStore
 from tests.support.freeports import freePort, local
+from tests.support.processes import ask
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
 from txsignalfd._proc.sender import commandOf
@@ -285,13 +286,8 @@ def listening(daemon: Program) -> set[int]:
     """
     Return the TCP ports that a daemon has opened, as its status shows them.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "txsignalfd", "status", "--json", str(daemon.pid)],
-        stdout=subprocess.PIPE,
-        timeout=DEADLINE,
-        check=True,
-    )
-    (generation,) = json.loads(done.stdout)["generations"]
+    _, status, _ = ask("status", "--json", str(daemon.pid))
+    (generation,) = json.loads(status)["generations"]
     addresses = [each for each in generation["addresses"] if each.startswith("tcp")]
     return {int(each.rpartition(":")[2]) for each in addresses}
 
