@@ -344,8 +344,9 @@ def test_theEndOfTheShellIsTheSameRequest(tmp_path: Path) -> None:
     """
     The kernel sends another SIGHUP then, to the processes in the foreground.
     """
-    write(tmp_path, stop="slow")
+    write(tmp_path, stop="go")
     log = tmp_path / "log"
+    again = "SIGHUP from the kernel: already stopping"
     whole = commandFor(tmp_path, "served", twistd=["--logfile", str(log)])
     with adoptingOrphans():
         leader, terminal = pty.fork()
@@ -356,9 +357,10 @@ def test_theEndOfTheShellIsTheSameRequest(tmp_path: Path) -> None:
         (pid,) = childrenOf(leader)
         os.close(terminal)
         os.waitpid(leader, 0)
+        waitFor(lambda: again in log.read_text(), "the kernel sends it")
+        (tmp_path / "go").touch()
         status = endOf(pid)
     assert os.WTERMSIG(status) == SIGHUP
-    assert "SIGHUP from the kernel: already stopping" in log.read_text()
     assert "at once" not in log.read_text()
 
 

@@ -406,10 +406,10 @@ class Daemon(Service):
             _log.info("{signal}: already stopping", signal=describeWithCommand(info))
 
     def _isNewRequest(self, info: SigInfo) -> bool:
-        # Other processes cannot forge this code.  The kernel also sends SIGHUP when a
-        # shell ends that has just sent it, because its terminal was closed.
-        if info.codeName == "SI_KERNEL" and info.signo != SIGHUP:
-            return True  # ^C was pressed again
+        # Other processes cannot forge this code: ^C was pressed again, or the shell
+        # that has sent SIGHUP, because its terminal was closed, has ended since.
+        if info.codeName == "SI_KERNEL":
+            return info.signo != SIGHUP
         return not self._catchingUp and monotonic() - self._stopBegan >= REPEAT
 
     def _quit(self, info: SigInfo) -> None:
