@@ -292,7 +292,7 @@ port, path, *command = sys.argv[1:]
 first = socket.create_server(("127.0.0.1", int(port)))
 second = socket.socket(socket.AF_UNIX)
 second.bind(path)
-second.local()
+second.listen()
 os.dup2(first.fileno(), 103)
 os.dup2(second.fileno(), 104)
 os.dup2(103, 3)

@@ -44,7 +44,7 @@ async def serve(reactor, port, does):
         raise SystemExit(7)
     page = Data(does.encode(), "text/plain")
     page.isLeaf = True
-    endpoint = serverFromString(reactor, local(port))
+    endpoint = serverFromString(reactor, f"tcp:{port}:interface=127.0.0.1")
     listening = endpoint.listen(Site(page))
     if "asyncio" not in does:
         await listening
