@@ -150,7 +150,7 @@ class Options(UsageOptions):
 
     #: How the daemon acts on signals, drains and stops.
     settings: Settings
-    compData = Completions(
+    compData: Completions = Completions(
         extraActions=[
             CompleteList(PluginNames(), descr="command"),
             CompleteFiles(repeat=True),

@@ -4,6 +4,7 @@ The ports of a service, of each kind, across reloads.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -753,3 +754,38 @@ async def test_manyConnectionsCanWaitWhileAServiceRestarts(tmp_path: Path) -> No
             for client in map(stack.enter_context, waiting):
                 await until(partial(_isReadable, client))
                 assert client.recv(10) == b"2\n"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@inReactor
+async def test_aPortMayBeShutDownByAnotherProcess(
+    reactor: Any, kind: str, logged: Logged
+) -> None:
+    """
+    It reads no more, and nothing is logged.
+    """
+    async with running(tcp) as (_, made):
+        (port,) = made.ports
+        with socket.socket(fileno=os.dup(port.fileno())) as ofAnother:
+            ofAnother.shutdown(socket.SHUT_RDWR)
+        await until(lambda: port not in reactor.getReaders())
+        assert not logged.failures
+
+
+@inReactor
+async def test_otherErrorsOfAPortAreLogged(
+    monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    async with running(tcp) as (_, made):
+        (port,) = made.ports
+        monkeypatch.setattr(socket.socket, "_accept", _failing)
+        client = await connectTo(port.getHost().port)
+        await until(lambda: bool(logged.failures))
+        monkeypatch.undo()
+        logged.clear()
+        assert await client.line() == b"1"
+        await client.end()
+
+
+def _failing(_: object) -> None:
+    raise OSError(errno.EIO, "failed")

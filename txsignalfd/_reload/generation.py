@@ -125,7 +125,7 @@ class Resources:
         self.failedListens: list[Any] = []
         self.starting: bool = True
         #: Fires when the first port listens.
-        self.listening = OneShotEvent()
+        self.listening: OneShotEvent = OneShotEvent()
         self._quiet: OneShotEvent | None = None
 
     def listens(self, port: Any) -> None:

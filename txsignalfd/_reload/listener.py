@@ -218,6 +218,8 @@ class SharedSocket(socket.socket):
     duplicate = False
     #: Whether another process made it, which chose the length of its queue.
     adopted = False
+    #: Whether another process has shut it down.
+    isShutDown = False
     #: The address that it had before L{leave}.
     _left: Any = None
 
@@ -240,6 +242,20 @@ class SharedSocket(socket.socket):
         """
         if not self.adopted:
             super().listen(backlog)
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """
+        Accept a connection: accept(2).
+
+        There is none if another process has shut the socket down.
+        """
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self.isShutDown = True
+            raise BlockingIOError(errno.EAGAIN, "shut down") from None
 
     def setsockopt(self, level: int, option: int, value: Any, *size: int) -> None:
         """

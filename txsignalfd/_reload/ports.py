@@ -268,6 +268,9 @@ class SharedStreamPort(SharedPort):
         if self.listener is not None and self.listener.isContended:
             self.numberAccepts = 1
         super().doRead()
+        if self._made is not None and self._made.isShutDown:
+            # It would stay readable.
+            self.stopReading()
 
     def acceptPending(self) -> None:
         """
