@@ -214,7 +214,10 @@ async def test_aWorkerIsAskedOnceAtATime(reactor: Any) -> None:
     assert first.called
     assert second.called
     assert worker.status()["state"] == "serves"
-    assert worker.describe().startswith("worker 1 (pid 0) serves: 2 connections, ")
+    worker.state = State.DRAINING
+    worker.ask()
+    assert worker.status()["state"] == "drains"
+    assert worker.describe().startswith("worker 1 (pid 0) drains: 2 connections, ")
 
 
 @inReactor

@@ -189,12 +189,15 @@ class WorkerProcess(ProcessProtocol):
 
     def status(self) -> dict[str, Any]:
         """
-        Describe the worker for a program.  It is busy if L{ask} has no answer yet.
+        Describe the worker for a program.
+
+        One that serves is busy if L{ask} has no answer yet.
         """
+        isBusy = self._answer is not None and self.state is State.SERVING
         return {
             "number": self.number,
             "pid": self.pid,
-            "state": self.state.value if self._answer is None else "is busy",
+            "state": "is busy" if isBusy else self.state.value,
             "connections": self.connections,
             "uptime": round(self.seconds, 3),
             "memory": memoryOf(self.pid),
