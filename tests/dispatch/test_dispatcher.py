@@ -267,3 +267,12 @@ async def test_aWatchedSignalWithoutAHandlerIsLoggedOnce(
     send(SIGUSR2)
     await until(lambda: done.infos)
     assert len(warnings()) == 1
+
+
+@kernelOnly
+@inReactor
+async def test_aDispatcherThatWatchesNothingCanBePaused(
+    dispatcher: SignalDispatcher,
+) -> None:
+    assert dispatcher._pause()
+    dispatcher._resume()

@@ -762,7 +762,7 @@ async def test_aPortMayBeShutDownByAnotherProcess(
     reactor: Any, kind: str, logged: Logged
 ) -> None:
     """
-    It reads no more, and nothing is logged.
+    It stops reading, and nothing is logged.
     """
     async with running(tcp) as (_, made):
         (port,) = made.ports

@@ -44,7 +44,7 @@ from tests.support.generations import (
 from tests.support.inreactor import inEveryReactor, inReactor
 from tests.support.observers import Logged
 from tests.support.reactors import newReactor, runReactor, turn, until, untilLength
-from txsignalfd import NotServing, ReloadService, SignalService
+from txsignalfd import NotServing, ReloadService, SigInfo, SignalService
 from txsignalfd._reload import generations
 
 pytestmark = pytest.mark.usefixtures("withoutPause")
@@ -217,6 +217,19 @@ async def test_signalsDuringAReloadAreOneMoreReload(
         line.startswith("reloaded in 0.") and line.endswith("s: generation 2 serves")
         for line in lines
     )
+
+
+@inReactor
+async def test_aSignalThatSeveralHandlersReceiveReloadsOnce() -> None:
+    """
+    As when a service of the program has a handler of its own.
+    """
+    info = SigInfo.make(SIGHUP)
+    async with serving() as (reloads, _):
+        for _ in range(2):
+            assert reloads.reload(info) is None
+        await reloads.reload()
+        assert reloads.number == 3
 
 
 class Explosive(Listening):

@@ -10,6 +10,7 @@ import re
 import select
 import socket
 import subprocess
+import syslog
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,6 +27,7 @@ from twisted.logger import (
 )
 from twisted.python.log import FileLogObserver as LegacyFileLogObserver
 from twisted.python.logfile import LogFile
+from twisted.python.syslog import SyslogObserver
 
 from tests.support.daemons import TWISTD, commandFor, waitFor
 from tests.support.kernel import inChild
@@ -225,6 +227,31 @@ def test_everyObserverOfAPipeIsUnblocked(tmp_path: Path) -> None:
         drain(read, out)
         out.close()
         plain.close()
+
+
+def test_syslogIsSentByAThread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Because syslog(3) waits while the socket of the system's log is full.
+    """
+    sent: list[tuple[int, str, str]] = []
+
+    def send(priority: int, line: str) -> None:
+        sent.append((priority, line, threading.current_thread().name))
+
+    monkeypatch.setattr(syslog, "syslog", send)
+    before = len(output._outputs)
+    observer = LegacyLogObserverWrapper(cast(Any, SyslogObserver("test").emit))
+    with newReactor() as reactor, logging(observer):
+        unblockLog(reactor)
+        unblockLog(reactor)
+        (out,) = output._outputs[before:]
+        LOG.error("a line")
+        waitFor(lambda: len(sent) == 1, "the line is sent")
+        out.close()
+    ((priority, line, thread),) = sent
+    assert priority == syslog.LOG_ALERT
+    assert line.endswith("a line")
+    assert thread == "writes to syslog"
 
 
 @contextmanager

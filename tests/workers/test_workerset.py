@@ -4,6 +4,7 @@ The workers of one generation, with ends of channels in the place of processes.
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from twisted.internet.error import ProcessDone
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
+from tests.support.observers import Logged
 from txsignalfd._proc.reason import RemoteError
+from txsignalfd._workers import process
 from txsignalfd._workers.channel import Channel, Message, socketPair
 from txsignalfd._workers.command import Command
 from txsignalfd._workers.limits import Limits
@@ -222,3 +225,48 @@ def test_limitsAreForWorkersThatServe(monkeypatch: pytest.MonkeyPatch) -> None:
     workers.clock.advance(1)
     assert len(workers.made) == 2
     workers.end()
+
+
+def test_workersThatDoNotServeYetEndBeforeAnUpgrade(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Those that serve stay.
+    """
+    workers = Workers(monkeypatch, 1)
+    workers.serve()
+    workers.set.resize(2)
+    first, second = workers.made
+    workers.set.endStarting()
+    assert (first.state, second.state) == (State.SERVING, State.DRAINING)
+    workers.end()
+
+
+def test_aWorkerThatDrainsKeepsItsDeadlineInAnUpgrade(
+    monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    """
+    It takes no place among those that are to serve.
+    """
+    monkeypatch.setattr(process, "AdoptedProcess", lambda *_: None)
+    workers = Workers(monkeypatch, 1)
+    passed = {
+        "number": 1,
+        "pid": 2,
+        "serves": False,
+        "began": 0.0,
+        "connections": 1,
+        "closed": 0,
+        "limit": "",
+        "deadlines": [monotonic() + 5],
+        "channel": -1,
+        "pipes": [],
+        "output": [],
+    }
+    workers.set.adopt([passed])
+    (worker,) = workers.set.processes
+    assert worker.state is State.DRAINING
+    assert not workers.set._members
+    workers.clock.advance(6)
+    assert logged.contains("worker 1 (pid 2) does not end, and is killed")
+    end(worker)
