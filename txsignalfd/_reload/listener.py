@@ -215,11 +215,11 @@ class SharedSocket(socket.socket):
     """
 
     #: Whether the socket is a duplicate of one that is bound.
-    duplicate = False
+    duplicate: bool = False
     #: Whether another process made it, which chose the length of its queue.
-    adopted = False
+    adopted: bool = False
     #: Whether another process has shut it down.
-    isShutDown = False
+    isShutDown: bool = False
     #: The address that it had before L{leave}.
     _left: Any = None
 
