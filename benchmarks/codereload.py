@@ -299,10 +299,11 @@ def measure(name: str, result: Result) -> None:
         SERVERS[name].deploy(directory, port, b"0000")
         with running(name, directory, port) as server:
             clients = startClients(port)
-            # Until both workers serve.
+            # No event of these servers says that both workers serve.
             time.sleep(2)
             for number in range(1, RELOADS + 1):
                 text = b"%04d" % number
+                # The quiet second that the next one is compared with.
                 time.sleep(SECOND)
                 SERVERS[name].deploy(directory, port, text)
                 signalled = time.monotonic()

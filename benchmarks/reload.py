@@ -248,7 +248,7 @@ def latency(daemon: Daemon, answers: Load, clients: dict[str, Paced]) -> None:
         began[reloads].append(time.monotonic())
         if reloads:
             daemon.reload()
-        # The second, and what of a reload it leaves to do.
+        # The second that is measured, and what of a reload is left to do after it.
         time.sleep(began[reloads][-1] + 1.2 - time.monotonic())
     print(f"{total(answers)} answers; latency in ms, and with a reload to without")
     print(f"{'client':12}{'percentile':12}{'without':10}{'with':10}ratio")

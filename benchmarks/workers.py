@@ -291,9 +291,11 @@ def crashes(directory: Path) -> None:
         clients = startClients(port)
         for number in range(KILLS):
             waitFor(lambda: len(childrenOf(daemon.pid)) > 1, "two workers")
+            # About one kill a second; the clients go on.
             time.sleep(PAUSE)
             kills.append(time.monotonic())
             os.kill(childrenOf(daemon.pid)[number % 2], SIGKILL)
+        # What the last kill makes fail.
         time.sleep(PAUSE)
         stop(clients)
         failures = [each for client in clients for each in client.failures]

@@ -166,6 +166,7 @@ def repeatUntilNew(daemon: Program, signo: int) -> None:
     """
     while "stopping at once" not in daemon.output():
         lines = daemon.output().count(f"{Signals(signo).name} from pid")
+        # The time is what is tested: an earlier signal would be a repetition.
         time.sleep(REPEAT)
         daemon.kill(signo)
         waitFor(
