@@ -21,6 +21,7 @@ from twisted.web.test.requesthelper import DummyRequest
 from tests.support.clients import Web, tcp
 from tests.support.daemons import commandFor, program, reload, serving
 from tests.support.freeports import freePort, local
+from tests.support.observers import Logged
 from tests.support.served import write
 from txsignalfd._twistd.metrics import Collector, metricsService
 from txsignalfd.tap import Options
@@ -124,3 +125,21 @@ def test_aClientThatHasGoneIsNotAnswered() -> None:
     request.processingFailed(Failure(ConnectionDone()))
     status.callback({})
     assert request.written == []
+
+
+@pytest.mark.parametrize("isGone", [False, True])
+def test_aStatusThatIsNotKnownIsAnError(isGone: bool, logged: Logged) -> None:
+    """
+    The client does not wait for ever, and the log has the reason.
+    """
+    status: Deferred[dict[str, Any]] = Deferred()
+    service: Any = metricsService("tcp:0", lambda: status)
+    request = DummyRequest([])
+    service.factory.resource.children[b"metrics"].render(request)
+    if isGone:
+        request.processingFailed(Failure(ConnectionDone()))
+    status.errback(ValueError("no status"))
+    assert (request.responseCode, request.finished) == (
+        (None, 0) if isGone else (500, 1)
+    )
+    assert logged.contains("the metrics are not known")

@@ -245,12 +245,12 @@ def test_syslogIsSentByAThread(monkeypatch: pytest.MonkeyPatch) -> None:
         unblockLog(reactor)
         unblockLog(reactor)
         (out,) = output._outputs[before:]
-        LOG.error("a line")
+        LOG.error("a line\0")
         waitFor(lambda: len(sent) == 1, "the line is sent")
         out.close()
     ((priority, line, thread),) = sent
     assert priority == syslog.LOG_ALERT
-    assert line.endswith("a line")
+    assert line.endswith("a line\\0")
     assert thread == "writes to syslog"
 
 

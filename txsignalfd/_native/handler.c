@@ -3,10 +3,10 @@
  *
  * Signals are read from a signalfd, so why is there a handler?  A signal mask
  * belongs to one thread.  The kernel may deliver a signal to any thread that does
- * not block it, past the signalfd, and under SIG_DFL the process would end.  The handler stands
- * in for such threads.  It blocks the signal in the thread that it interrupts,
- * from its return on, and gives it to the reader.  So each thread is interrupted
- * at most once for each signal.
+ * not block it, past the signalfd, and under SIG_DFL the process would end.  The
+ * handler stands in for such threads.  It blocks the signal in the thread that it
+ * interrupts, from its return on, and gives it to the reader.  So each thread is
+ * interrupted at most once for each signal.
  *
  * THE STATES of a signal in a thread, and what happens to a signal that the
  * kernel delivers to that thread.  tests/native/test_states.py has a test for

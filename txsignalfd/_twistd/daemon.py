@@ -441,11 +441,11 @@ class Daemon(Service):
         if self.supervisor is not None and info.codeName != "SI_KERNEL":
             self.supervisor.resize(change)
 
-    def _report(self, info: SigInfo) -> None:
+    def _report(self, info: SigInfo) -> Deferred[Any]:
         requester = describeWithCommand(info)
-        self.whenAnswered().addCallback(lambda _: self._reportFor(requester))
         if self.supervisor is not None:
             self.supervisor.report(requester)
+        return self.whenAnswered().addCallback(lambda _: self._reportFor(requester))
 
     def _reportFor(self, requester: str) -> None:
         text = report(dispatcherFor(self._reactor), self.reloads.describe())

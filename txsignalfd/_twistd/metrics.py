@@ -16,6 +16,10 @@ from typing import Any, Final
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+_log: Final = Logger("txsignalfd.metrics")
 
 #: The states of generations that are always shown.
 _STATES: Final = ("serves", "drains")
@@ -143,6 +147,7 @@ def metricsService(
     from prometheus_client import CollectorRegistry
     from prometheus_client.twisted import MetricsResource
     from twisted.application import strports
+    from twisted.web.http import INTERNAL_SERVER_ERROR
     from twisted.web.resource import Resource
     from twisted.web.server import NOT_DONE_YET, Site
 
@@ -161,9 +166,15 @@ def metricsService(
                     # It answers in a later turn.
                     metrics.render(request)
 
+            def failed(failure: Failure) -> None:
+                _log.failure("the metrics are not known", failure)
+                if not isLost:
+                    request.setResponseCode(INTERNAL_SERVER_ERROR)
+                    request.finish()
+
             isLost: list[object] = []
             request.notifyFinish().addErrback(isLost.append)
-            status().addCallback(answer)
+            status().addCallback(answer).addErrback(failed)
             return NOT_DONE_YET
 
     class QuietSite(Site):

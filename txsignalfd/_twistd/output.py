@@ -231,7 +231,8 @@ class SyslogOutput(Output):
     def _put(self, data: bytes) -> None:
         import syslog  # --syslog of twistd has loaded it
 
-        priority, _, line = data.decode().partition(" ")
+        # syslog(3) would end the line at a NUL, and Python 3.13 refuses one.
+        priority, _, line = data.decode().replace("\0", "\\0").partition(" ")
         syslog.syslog(int(priority), line)
 
 

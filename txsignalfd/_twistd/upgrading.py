@@ -87,7 +87,6 @@ class Upgrade:
         self._seconds = seconds
         self._reactor = reactor
         self._began = 0.0
-        self._requester = ""
         self._task: Deferred[None] | None = None
         #: Whether this program has replaced another one, and has not reloaded yet.
         self._isResumed = False

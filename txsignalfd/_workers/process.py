@@ -208,11 +208,8 @@ class WorkerProcess(ProcessProtocol):
         Describe the worker in a line of a report.
         """
         status = self.status()
-        connections = (
-            "1 connection"
-            if self.connections == 1
-            else (f"{self.connections} connections")
-        )
+        count = self.connections
+        connections = "1 connection" if count == 1 else f"{count} connections"
         return (
             f"{self} {status['state']}: {connections}, {status['memory'] >> 20} MiB,"
             f" {self.seconds:.1f} s old"
