@@ -24,6 +24,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 
 from txsignalfd._dispatch.runs import toDeferred
+from txsignalfd._reload.draining import DrainingService
 from txsignalfd._reload.failedlistens import checkListens
 from txsignalfd._reload.generation import (
     FLUSH,
@@ -259,6 +260,10 @@ class Generations:
         again = self._add(Generation(old.number, Resources(), self._reactor))
         self.current = again
         again.service = old.service
+        if isinstance(old.service, DrainingService):
+            # Its processes would load the new code, which has just failed.
+            again.fail()
+            return
         again.resources.triggers = triggers
         again.missing = addresses
         try:

@@ -314,6 +314,19 @@ class ReloadService(Service):
         else:
             self._newest = info
             self._request.add(info)
+        self._requested()
+        return waiting
+
+    def request(self, requester: str) -> None:
+        """
+        Reload for a requester that is no signal, as soon as the service has started.
+
+        @param requester: The requester for the log.
+        """
+        self._request.addText(requester)
+        self._requested()
+
+    def _requested(self) -> None:
         if self._generations is not None:
             if self._generations.isStopping:
                 self._refuse()
@@ -321,15 +334,6 @@ class ReloadService(Service):
                 self._reloadIfRequested(self._generations)
             else:
                 self._latest.logLong(self._request)
-        return waiting
-
-    def request(self, requester: str) -> None:
-        """
-        Reload as soon as the service has started.
-
-        @param requester: The requester for the log.
-        """
-        self._request.addText(requester)
 
     def hold(self) -> Deferred[None]:
         """

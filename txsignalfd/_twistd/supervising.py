@@ -94,6 +94,7 @@ def makeSupervisor(
     from txsignalfd._workers.command import Command
     from txsignalfd._workers.inheritance import inheritance
     from txsignalfd._workers.limits import Limits
+    from txsignalfd._workers.retrying import Retries
     from txsignalfd._workers.sockets import Sockets
     from txsignalfd._workers.supervisor import Supervisor
     from txsignalfd._workers.workerset import Setup
@@ -120,6 +121,7 @@ def makeSupervisor(
     daemon = makeDaemon(factory, settings, foreground, reactor)
     daemon.reloads.addParticipant(sockets.prepare)
     daemon.supervisor = factory
+    Retries(daemon.reloads, lambda: factory.hasWorkers, reactor)
     daemon.notifier.isAlive = lambda: factory.isServing
     upgrade = Upgrade(daemon, factory, command, workers.startTimeout, reactor)
     daemon.upgrade = upgrade.request

@@ -105,6 +105,9 @@ class Sockets:
         self._reactor = reactor
         self._entries: dict[Key, _Entry] = {}
         self._replaced = 0
+        #: The users that stand for the next generation, after a failed reload that has
+        #: left none, for sockets that were opened early and late.
+        self._reserved: tuple[object, object] | None = None
         #: Where the sockets are stored for the next process.
         self.store: SocketStore | None = None
         #: The stored sockets that no worker has claimed yet, and whether they were
@@ -316,9 +319,11 @@ class Sockets:
         Keep all sockets open during a reload, which may stop the old workers first.
 
         @return: The functions that end that, if the reload succeeds or fails.  Ports
-            that the old workers have opened late may be opened late again.
+            that the old workers have opened late may be opened late again.  If no
+            generation is left, new connections wait for the next reload.
         """
-        early, late = object(), object()
+        early, late = users = self._reserved or (object(), object())
+        self._reserved = None
         for entry in self._entries.values():
             entry.users[late if entry.isLate else early] = set()
 
@@ -327,8 +332,11 @@ class Sockets:
             Timer(self._reactor, LATE, lambda: self.releaseAll(late))
 
         def rollback() -> None:
-            self.releaseAll(early)
-            self.releaseAll(late)
+            if any(each.users.keys() - users for each in self._entries.values()):
+                self.releaseAll(early)
+                self.releaseAll(late)
+            else:
+                self._reserved = users
 
         return commit, rollback
 

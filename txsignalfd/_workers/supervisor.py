@@ -119,6 +119,13 @@ class Supervisor:
         """
         return any(process.isServing for process in self._processes())
 
+    @property
+    def hasWorkers(self) -> bool:
+        """
+        Whether there are workers that are to serve, also if all of them have crashed.
+        """
+        return any(each.isServing for each in self._sets)
+
     def resize(self, change: int) -> None:
         """
         Add or remove workers, now and for later generations.
