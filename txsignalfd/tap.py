@@ -29,8 +29,9 @@ from txsignalfd._reload.sharing import (
 from txsignalfd._twistd.actions import DEFAULTS, SIMPLE, parseOn
 from txsignalfd._twistd.applications import ApplicationFile, applicationFile
 from txsignalfd._twistd.arguments import documented, metricsEndpoint, signalNumbers
-from txsignalfd._twistd.daemon import Daemon, makeDaemon
+from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.makers import ReloadableMaker, originalOf
+from txsignalfd._twistd.making import makeDaemon
 from txsignalfd._twistd.notstarted import hideTraceback, makingService
 from txsignalfd._twistd.plugins import (
     PluginFactory,

@@ -25,7 +25,8 @@ from txsignalfd._kernel.callables import nameOf
 from txsignalfd._reload.generation import State
 from txsignalfd._start.running import Factory, checkReactor, runDaemon
 from txsignalfd._twistd.actions import On
-from txsignalfd._twistd.daemon import Daemon, makeDaemon
+from txsignalfd._twistd.daemon import Daemon
+from txsignalfd._twistd.making import makeDaemon
 from txsignalfd._twistd.settings import DRAIN, checkSettings
 
 _log: Final = Logger("txsignalfd.react")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.logger import Logger
 
-from txsignalfd._twistd.daemon import Daemon, makeDaemon, makeReloads
+from txsignalfd._twistd.daemon import Daemon
+from txsignalfd._twistd.making import makeDaemon, makeReloads
 from txsignalfd._twistd.plugins import listed, logicalDirectory
 from txsignalfd._twistd.settings import Settings
 from txsignalfd._workers.membership import membership, workerNumber
