@@ -143,6 +143,24 @@ def test_aServiceThatDoesNotStartEndsTheDaemon(
         assert reason in daemon.output()
 
 
+@pytest.mark.parametrize(
+    ("on", "text"),
+    [
+        ([], "(the supervisor handles it); the handler tests.support.served.caught, "),
+        (["--on=HUP=leave"], "worker 1: the program has caught 1\n"),
+    ],
+)
+def test_aProgramThatHandlesASignal(on: list[str], text: str, tmp_path: Path) -> None:
+    """
+    The log says how its handler is called, and the supervisor passes the signal on.
+    """
+    write(tmp_path, listen=[], start="catch")
+    with serving(tmp_path, "--workers=1", *on, "served") as daemon:
+        if on:
+            daemon.kill(SIGHUP)
+        daemon.waitForOutput(text)
+
+
 def test_aMovedLogFileOfTheServiceIsOpenedAgain(tmp_path: Path) -> None:
     """
     By each worker, on SIGUSR1.

@@ -4,6 +4,7 @@ The workers of one generation, with ends of channels in the place of processes.
 
 from __future__ import annotations
 
+from signal import SIGHUP
 from time import monotonic
 from typing import Any
 
@@ -211,6 +212,26 @@ def test_aSupervisorServesIfAnyWorkerDoes(monkeypatch: pytest.MonkeyPatch) -> No
     workers.serve()
     assert supervisor.isServing
     assert str(supervisor) == "the supervisor"
+    workers.end()
+
+
+def test_aSignalIsPassedOnToProgramsThatHaveStarted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    It would end one that has not installed its handler yet.
+    """
+    sent: list[tuple[int, int]] = []
+    workers = Workers(monkeypatch, 1)
+    monkeypatch.setattr(
+        WorkerProcess, "kill", lambda it, signo: sent.append((it.number, signo))
+    )
+    supervisor = Supervisor(lambda: 1, workers.setup)
+    workers.set = supervisor()
+    workers.serve()
+    workers.set.resize(2)
+    supervisor.signal(SIGHUP)
+    assert sent == [(1, SIGHUP)]
     workers.end()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from signal import (
+    SIGCHLD,
     SIGHUP,
     SIGINT,
     SIGQUIT,
@@ -77,6 +78,16 @@ DEFAULTS: Final = {
     int(SIGUSR2): Action("report"),
 }
 
+#: The actions of further signals in a supervisor of workers.
+SUPERVISOR_DEFAULTS: Final = {
+    int(SIGTTIN): Action("add-worker"),
+    int(SIGTTOU): Action("remove-worker"),
+}
+
+#: The signals that a supervisor does not pass on to its workers if they are left to
+#: the program: they end it, and its workers with it, or tell it that one has ended.
+KEPT_BY_SUPERVISOR: Final = frozenset({SIGTERM, SIGINT, SIGQUIT, SIGCHLD})
+
 
 #: The actions of signals as a program names them: C{{"USR2": "rotate"}}, with a
 #: function in place of an action, or C{["USR2=rotate"]}.
@@ -111,13 +122,6 @@ def _actionOf(action: str | Callable[..., Any]) -> Action:
     if callable(action):
         return Action("call", nameOf(action), action)
     raise TypeError(f"expected an action or a function, got {action!r}")
-
-
-#: Those that a supervisor of workers has, too.
-OF_SUPERVISOR: Final = {
-    int(SIGTTIN): Action("add-worker"),
-    int(SIGTTOU): Action("remove-worker"),
-}
 
 
 def parseOn(text: str) -> tuple[int, Action]:

@@ -32,8 +32,9 @@ from txsignalfd._reload.stored import SocketStore
 from txsignalfd._reload.transaction import History, Reload, Timer
 from txsignalfd._twistd.actions import (
     DEFAULTS,
-    OF_SUPERVISOR,
+    KEPT_BY_SUPERVISOR,
     REPEAT,
+    SUPERVISOR_DEFAULTS,
     Action,
     describeActions,
 )
@@ -138,7 +139,7 @@ class Daemon(Service):
         super().setServiceParent(parent)
 
     def _effectiveActions(self) -> dict[int, Action]:
-        known = DEFAULTS if self.supervisor is None else DEFAULTS | OF_SUPERVISOR
+        known = DEFAULTS if self.supervisor is None else DEFAULTS | SUPERVISOR_DEFAULTS
         defaults = {
             signo: action for signo, action in known.items() if not staysIgnored(signo)
         }
@@ -146,9 +147,13 @@ class Daemon(Service):
 
     def _leaves(self, signo: int) -> bool:
         """
-        Return whether the program handles a signal itself.
+        Return whether this process does not watch a signal that it has an action for.
         """
-        return signo in self._actions and self._actions[signo].name == "leave"
+        return (
+            signo in self._actions
+            and self._actions[signo].name == "leave"
+            and (self.supervisor is None or signo in KEPT_BY_SUPERVISOR)
+        )
 
     def privilegedStartService(self) -> None:
         """
@@ -363,6 +368,7 @@ class Daemon(Service):
             "upgrade": self._upgrade,
             "report": self._report,
             "ignore": self._ignore,
+            "leave": self._passOn,
             "add-worker": partial(self._resize, 1),
             "remove-worker": partial(self._resize, -1),
         }
@@ -434,6 +440,10 @@ class Daemon(Service):
         outcome = "not upgraded: it has no supervisor (--workers); restart it"
         _log.error("{signal}: {it}", signal=describeWithCommand(info), it=outcome)
         self.answers.upgraded(outcome, succeeded=False)
+
+    def _passOn(self, info: SigInfo) -> None:
+        assert self.supervisor is not None, "only that watches such a signal"
+        self.supervisor.signal(info.signo)
 
     def _resize(self, change: int, info: SigInfo) -> None:
         # The terminal sends these signals to a background job.

@@ -87,6 +87,12 @@ class WorkerDaemon(Daemon):
     def _effectiveActions(self) -> dict[int, Action]:
         return _ACTIONS | self._chosen
 
+    def _explain(self, signo: int) -> tuple[str, str]:
+        receiver, advice = super()._explain(signo)
+        if self._actions[signo].name == "ignore":
+            receiver = "the supervisor handles it"
+        return receiver, advice
+
     def starting(self) -> AbstractContextManager[None]:
         """
         Tell the supervisor why the service cannot start.

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from txsignalfd._reload.transaction import firesWithin
-from txsignalfd._workers.process import WorkerProcess
+from txsignalfd._workers.process import State, WorkerProcess
 from txsignalfd._workers.workerset import Setup, WorkerSet
 
 _log: Final = Logger("txsignalfd.workers.Supervisor")
@@ -151,6 +151,14 @@ class Supervisor:
         """
         for each in self._sets:
             each.rotate()
+
+    def signal(self, signo: int) -> None:
+        """
+        Send a signal to all workers whose program has started.
+        """
+        for process in self._processes():
+            if process.state is not State.STARTING:
+                process.kill(signo)
 
     def ask(self) -> Deferred[Any]:
         """
