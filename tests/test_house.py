@@ -16,7 +16,6 @@ import pytest
 import txsignalfd
 from tests.support.layers import LAYERS
 from tests.support.processes import runPython
-from txsignalfd.tap import Options
 
 HOUSE = Path(txsignalfd.__file__).parent
 
@@ -268,18 +267,6 @@ UNCLEAR = {
     r"\b[Nn]obody's\b": "unowned",
     r"\bAskers?\b|\bwho asked\b": "requester",
 }
-
-
-@inCheckout
-def test_theManualOfTheDaemonIsComplete() -> None:
-    """
-    It names each option of C{twistd signalfd}, with its argument.
-    """
-    page = (CHECKOUT / "docs" / "twistd-signalfd.rst").read_text()
-    for option in Options().longOpt:
-        name, equals, _ = option.partition("=")
-        value = " [A-Z=]+" if equals else ""
-        assert re.search(f"^``.*--{name}{value}``", page, re.MULTILINE)
 
 
 @inCheckout

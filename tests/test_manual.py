@@ -14,6 +14,7 @@ import pytest
 from tests.support.daemons import TWISTD
 from tests.support.reactors import DEADLINE
 from txsignalfd._control.arguments import parser
+from txsignalfd._twistd.actions import SIMPLE
 from txsignalfd.tap import Options
 
 CHECKOUT = Path(__file__).parent.parent
@@ -53,6 +54,19 @@ def test_theManualOfTheCommandIsComplete() -> None:
         for option in optionsOf(command) - {"--help"}:
             assert option in synopsis or synopsis.startswith("[options]")
             assert f"\n``{option}" in page
+
+
+def test_theManualOfTheDaemonIsComplete() -> None:
+    """
+    It names each option, with its argument, and each action of a signal.
+    """
+    page = (DOCS / "twistd-signalfd.rst").read_text()
+    for option in Options().longOpt:
+        name, equals, _ = option.partition("=")
+        value = " [A-Z=]+" if equals else ""
+        assert re.search(f"^``.*--{name}{value}``", page, re.MULTILINE)
+    for action in SIMPLE:
+        assert f"``{action}``" in page
 
 
 #: Complete a command line in bash: the last argument is the incomplete word.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from getopt import getopt
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
 from twisted.python.reflect import fullyQualifiedName
@@ -28,7 +28,12 @@ from txsignalfd._reload.sharing import (
 )
 from txsignalfd._twistd.actions import DEFAULTS, SIMPLE, parseOn
 from txsignalfd._twistd.applications import ApplicationFile, applicationFile
-from txsignalfd._twistd.arguments import documented, metricsEndpoint, signalNumbers
+from txsignalfd._twistd.arguments import (
+    documented,
+    signalNumbers,
+    twistdFlags,
+    twistdParameters,
+)
 from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.makers import ReloadableMaker, originalOf
 from txsignalfd._twistd.making import makeDaemon
@@ -40,19 +45,16 @@ from txsignalfd._twistd.plugins import (
     installedPlugins,
     parseOptions,
 )
+from txsignalfd._twistd.serviceoptions import SERVICE_OPTIONS, ServiceOption
 from txsignalfd._twistd.settings import Settings
 from txsignalfd._twistd.startup import removeOwnPidfile, startupSignals
 from txsignalfd._twistd.supervising import makeSupervisor, makeWorker
 from txsignalfd._twistd.workeroptions import (
-    FLAGS,
     OF_SUPERVISOR,
-    OF_WORKERS,
-    PARAMETERS,
     Unparsed,
     becomeSupervisor,
     becomeWorker,
     resumeSupervisor,
-    seconds,
     watchedBy,
     workerSettings,
 )
@@ -61,9 +63,6 @@ from txsignalfd._workers.inheritance import inheritance
 
 if TYPE_CHECKING:
     from txsignalfd._workers.worker import Worker
-
-#: The options that take such a time.
-_TIMES: Final = ("drain", "stop-timeout")
 
 
 class Options(UsageOptions):
@@ -80,18 +79,9 @@ class Options(UsageOptions):
         " logs a report. --on changes the action of any signal."
         " Try: twistd -n signalfd web --listen tcp:8080 --path ."
     )
-    optFlags: list[list[str | None]] = [
-        [
-            "stop-first",
-            None,
-            (
-                "stop the old service before starting the new one, for resources that"
-                " two of them cannot share; new connections wait in the listen queue"
-            ),
-        ],
-        *FLAGS,
-    ]
+    optFlags: list[list[Any]] = twistdFlags()
     optParameters: list[list[Any]] = [
+        *twistdParameters(),
         [
             "signals",
             "s",
@@ -115,38 +105,18 @@ class Options(UsageOptions):
             ),
         ],
         [
-            "drain",
-            None,
-            None,
-            "seconds that open connections have to drain at a reload [default: 30]",
-            partial(seconds, "--drain"),
-        ],
-        [
-            "stop-timeout",
-            None,
-            None,
-            "seconds that open connections have to drain at a stop [default: 30]",
-            partial(seconds, "--stop-timeout"),
-        ],
-        *PARAMETERS,
-        [
             "python",
             "y",
             None,
             "run an application from a Python file, as twistd -y does, and reload it",
         ],
         [
-            "metrics",
+            "source",
             None,
             None,
-            (
-                "serve metrics for Prometheus at /metrics of this endpoint, such as"
-                " tcp:9101:interface=127.0.0.1 [default: none]"
-            ),
-            metricsEndpoint,
+            "run an application from an AOT file, as twistd --source does",
         ],
-        ["source", None, None, "the same, from a file that twistd --source reads"],
-        ["file", None, None, "the same, from a pickle that twistd --file reads"],
+        ["file", None, None, "run an application from a pickle, as twistd --file does"],
     ]
 
     #: How the daemon acts on signals, drains and stops.
@@ -372,17 +342,9 @@ class Options(UsageOptions):
             return
         from txsignalfd._twistd.signallog import DEFAULT_SIGNALS, logToStderr
 
-        for option in (
-            "on",
-            "stop-first",
-            "metrics",
-            "workers",
-            *OF_WORKERS,
-            *_TIMES,
-        ):
-            # 0 is a valid time.
-            if self[option] or (option in _TIMES and self[option] == 0):
-                raise UsageError(f"--{option}: only with a command, such as web")
+        if self["on"]:
+            raise UsageError("--on: only with a command, such as web")
+        self._refuse(SERVICE_OPTIONS, "only with a command, such as web")
         self["format"] = self["format"] or "text"
         if self["format"] not in ("text", "json"):
             raise UsageError(f"--format: expected text or json, got {self['format']!r}")
@@ -398,9 +360,9 @@ class Options(UsageOptions):
         for option in ("signals", "format"):
             if self[option] is not None:
                 raise UsageError(f"--{option}: only without a command")
-        for option in OF_WORKERS:
-            if self["workers"] is None and self[option]:
-                raise UsageError(f"--{option}: only with --workers")
+        if self["workers"] is None:
+            ofWorkers = [each for each in SERVICE_OPTIONS if each.ofWorkers]
+            self._refuse(ofWorkers, "only with --workers")
         defaults = self._settingsOf(self.plugins.get(self.subCommand or ""))
         drain, stopTimeout = self["drain"], self["stop-timeout"]
         self.settings = Settings(
@@ -414,6 +376,12 @@ class Options(UsageOptions):
             startupSignals.defer(self.settings.on)
         if self.isSupervisor:
             becomeSupervisor(self.parent)
+
+    def _refuse(self, options: Iterable[ServiceOption], why: str) -> None:
+        for option in options:
+            value = self[option.name]
+            if value is not None if option.kind else value:
+                raise UsageError(f"--{option.name}: {why}")
 
     def _settingsOf(self, maker: Any) -> Settings:
         try:

@@ -10,12 +10,9 @@ from pathlib import Path
 import pytest
 from twisted.python.usage import UsageError
 
-from txsignalfd._twistd.workeroptions import (
-    becomeSupervisor,
-    watchedBy,
-    watchedPaths,
-    workerCount,
-)
+from txsignalfd._twistd.arguments import watchedPaths
+from txsignalfd._twistd.supervising import parseCount
+from txsignalfd._twistd.workeroptions import becomeSupervisor, watchedBy
 from txsignalfd.tap import Options
 
 
@@ -30,6 +27,8 @@ from txsignalfd.tap import Options
         (["--workers=2"], "--workers: only with a command, such as web"),
         (["--workers=2", "web"], "--workers: only with twistd"),
         (["--start-timeout=2", "-y", "app.tac"], "only with --workers"),
+        (["--max-age=0", "-y", "app.tac"], "--max-age: only with --workers"),
+        (["--watch", "-y", "app.tac"], "--watch: only with --workers"),
     ],
 )
 def test_aWrongCommandLineIsExplained(arguments: list[str], error: str) -> None:
@@ -45,7 +44,7 @@ def test_theNumberOfWorkersIsCalculated(text: str) -> None:
     """
     From the CPUs, or as it was given; each reload calculates it again.
     """
-    assert workerCount(text)() >= 1
+    assert parseCount("--workers", text)() >= 1
 
 
 def test_chrootIsRefused() -> None:
@@ -68,5 +67,5 @@ def test_pathsAreWatchedForACommandToo(tmp_path: Path) -> None:
     file.touch()
     text = f"{tmp_path}{os.pathsep}{file}"
     options = Options()
-    options["watch-path"] = watchedPaths(text)
+    options["watch-path"] = watchedPaths("--watch-path", text)
     assert watchedBy(options) == [str(tmp_path), str(file)]

@@ -12,6 +12,7 @@ from contextlib import suppress
 from math import inf
 from signal import SIGHUP, SIGTERM, SIGUSR1, SIGUSR2
 
+from txsignalfd._twistd.serviceoptions import SERVICE_OPTIONS
 from txsignalfd._version import __version__
 
 #: The commands that ask a daemon: the signal whose action is wanted, and the help.
@@ -97,27 +98,13 @@ def _addCheck(commands: object) -> None:
     )
 
 
-#: The options of C{txsignalfd supervise} with a value: the placeholder, and the help.
+#: The options of C{txsignalfd supervise} alone: the kind of the value, and the help.
 _SUPERVISE = {
-    "workers": ("N", "how many processes, or auto: one for each CPU [default: 1]"),
-    "drain": ("SECONDS", "how long connections drain at a reload [default: 30]"),
-    "stop-timeout": ("SECONDS", "how long they drain at a stop [default: 30]"),
-    "start-timeout": ("SECONDS", "how long a worker may take to start [default: 60]"),
     "ready-after": ("SECONDS", "when a program has started that opens no port"),
-    "worker-timeout": ("SECONDS", "replace a worker whose reactor makes no turn"),
-    "max-memory": ("SIZE", "replace a worker with more memory, such as 500M"),
-    "max-age": ("SECONDS", "replace a worker that is older"),
-    "watch-path": ("PATHS", "reload also when one of these files changes"),
-    "metrics": ("ENDPOINT", "serve metrics for Prometheus there"),
     "pidfile": ("FILE", "write the pid of the supervisor there"),
     "logfile": ("FILE", "log there [default: stdout]"),
     "uid": ("USER", "run the program as this user"),
     "gid": ("GROUP", "run the program as this group"),
-}
-#: Those without a value.
-_FLAGS = {
-    "stop-first": "end the old workers before new ones start, at a reload",
-    "watch": "reload when the file of a loaded module changes",
 }
 
 
@@ -129,12 +116,15 @@ def _addSupervise(commands: object) -> None:
         description=f"{text}.",
         usage="txsignalfd supervise [options] [--] PROGRAM ...",
     )
-    for name, (placeholder, what) in _SUPERVISE.items():
-        kind = _seconds if placeholder == "SECONDS" else str
-        default = "1" if name == "workers" else None
-        command.add_argument(
-            f"--{name}", type=kind, metavar=placeholder, default=default, help=what
-        )
+    for option in SERVICE_OPTIONS:
+        flag, text = f"--{option.name}", option.help
+        if not option.kind:
+            command.add_argument(flag, action="store_true", help=text)
+        elif option.name == "workers":
+            text += " [default: 1]"
+            command.add_argument(flag, metavar=option.kind, default="1", help=text)
+        else:
+            command.add_argument(flag, metavar=option.kind, help=text)
     command.add_argument(
         "--on",
         metavar="SIGNAL=ACTION",
@@ -142,8 +132,9 @@ def _addSupervise(commands: object) -> None:
         default=[],
         help="the action of a signal, as for twistd signalfd (repeatable)",
     )
-    for name, what in _FLAGS.items():
-        command.add_argument(f"--{name}", action="store_true", help=what)
+    for name, (kind, what) in _SUPERVISE.items():
+        parse = _seconds if kind == "SECONDS" else str
+        command.add_argument(f"--{name}", type=parse, metavar=kind, help=what)
     command.add_argument(
         "program",
         metavar="PROGRAM",

@@ -15,21 +15,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from txsignalfd._control.arguments import parser
+from txsignalfd._twistd.serviceoptions import SERVICE_OPTIONS
 
-#: The options of twistd and those of C{twistd signalfd} that have a value.
+#: The options of twistd.
 _OF_TWISTD: Final = ("pidfile", "logfile")
-_OF_SIGNALFD: Final = (
-    "workers",
-    "drain",
-    "stop_timeout",
-    "start_timeout",
-    "worker_timeout",
-    "max_memory",
-    "max_age",
-    "watch_path",
-    "metrics",
-)
-_FLAGS: Final = ("stop_first", "watch")
 
 _COMMAND: Final = "txsignalfd supervise"
 
@@ -112,21 +101,20 @@ def _arguments(options: Namespace) -> list[str]:
     """
     Return the arguments of C{twistd signalfd}.
     """
-    values = vars(options)
-    found = [
-        f"--{each.replace('_', '-')}={values[each]}"
-        for each in _OF_SIGNALFD
-        if values[each] is not None
-    ]
-    found += [f"--on={each}" for each in options.on]
-    found += [f"--{each.replace('_', '-')}" for each in _FLAGS if values[each]]
+    found = [f"--on={each}" for each in options.on]
+    for option in SERVICE_OPTIONS:
+        value = vars(options)[option.name.replace("-", "_")]
+        if option.kind and value is not None:
+            found.append(f"--{option.name}={value}")
+        elif value:
+            found.append(f"--{option.name}")
     return found
 
 
 def _work(place: Any, program: Any, options: Namespace) -> None:
     from txsignalfd._start.supervised import runProgram
+    from txsignalfd._twistd.arguments import watchedPaths
     from txsignalfd._twistd.settings import DRAIN, checkSettings
-    from txsignalfd._twistd.workeroptions import watchedPaths
 
     settings = checkSettings(
         # All other actions are those of the supervisor.
@@ -136,7 +124,7 @@ def _work(place: Any, program: Any, options: Namespace) -> None:
     )
     watched = None
     if options.watch or options.watch_path:
-        watched = watchedPaths(options.watch_path or "")
+        watched = watchedPaths("--watch-path", options.watch_path or "")
     _shedPrivileges(options)
     runProgram(place, program, settings, watched, options.ready_after)
 

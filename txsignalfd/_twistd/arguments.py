@@ -5,11 +5,17 @@ Parse the arguments of options of C{twistd signalfd}.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
 
 from twisted.python.usage import UsageError
 
 from txsignalfd._twistd.actions import parseSignal
+from txsignalfd._twistd.serviceoptions import SERVICE_OPTIONS, ServiceOption
+from txsignalfd._twistd.settings import checkSeconds
+from txsignalfd._twistd.supervising import parseCount
 
 
 def signalNumbers(names: str) -> list[int]:
@@ -25,19 +31,78 @@ def signalNumbers(names: str) -> list[int]:
         raise UsageError(f"--signals: {error}") from None
 
 
-def metricsEndpoint(text: str) -> str:
+def watchedPaths(name: str, text: str) -> list[str]:
     """
-    Parse the argument of C{--metrics}.
+    Parse a list of paths.
 
-    @raise UsageError: If metrics cannot be served.
+    @param name: The name of the option.
+    @raise UsageError: If a path does not exist.
     """
-    from txsignalfd._twistd.metrics import checkInstalled
+    paths = [os.path.abspath(each) for each in text.split(os.pathsep) if each]
+    for path in paths:
+        if not os.path.exists(path):
+            raise UsageError(f"{name}: {path} does not exist")
+    return paths
+
+
+def _memorySize(name: str, text: str) -> int:
+    from txsignalfd._workers.limits import parseSize
 
     try:
-        checkInstalled()
+        return parseSize(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _metricsEndpoint(name: str, text: str) -> str:
+    from txsignalfd._twistd.metrics import checkInstalled
+
+    checkInstalled()
+    return text
+
+
+#: Parse a value, by its kind, or raise C{ValueError} or C{UsageError}.
+_PARSERS: Final[dict[str, Callable[[str, str], Any]]] = {
+    "SECONDS": checkSeconds,
+    "N": parseCount,
+    "SIZE": _memorySize,
+    "PATHS": watchedPaths,
+    "ENDPOINT": _metricsEndpoint,
+}
+
+
+def parseValue(option: ServiceOption, text: str) -> Any:
+    """
+    Parse the value of an option.
+
+    @raise UsageError: If it is not of the kind that the option has.
+    """
+    try:
+        return _PARSERS[option.kind](f"--{option.name}", text)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    return text
+
+
+def twistdFlags() -> list[list[Any]]:
+    """
+    Return the flags of C{SERVICE_OPTIONS}, as C{optFlags} of twistd has them.
+    """
+    return [[each.name, None, _help(each)] for each in SERVICE_OPTIONS if not each.kind]
+
+
+def twistdParameters() -> list[list[Any]]:
+    """
+    Return those with a value, as C{optParameters} of twistd has them.
+    """
+    return [
+        [each.name, None, None, _help(each), partial(parseValue, each)]
+        for each in SERVICE_OPTIONS
+        if each.kind
+    ]
+
+
+def _help(option: ServiceOption) -> str:
+    return f"with --workers: {option.help}" if option.ofWorkers else option.help
 
 
 def documented(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -6,8 +6,6 @@ What C{--workers} of C{twistd signalfd} changes, in the supervisor and in a work
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,146 +13,14 @@ from twisted.python.reflect import fullyQualifiedName
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from txsignalfd._twistd.settings import checkSeconds
-from txsignalfd._twistd.supervising import START, WorkerSettings, parseCount
+from txsignalfd._twistd.supervising import START, WorkerSettings
 from txsignalfd._workers.membership import membership
 
 if TYPE_CHECKING:
     from txsignalfd._workers.worker import Worker
 
-#: Options that mean something only if there are workers.
-OF_WORKERS: Final = (
-    "start-timeout",
-    "worker-timeout",
-    "max-memory",
-    "max-age",
-    "watch",
-    "watch-path",
-)
-
 #: Options of twistd that are the supervisor's.
 OF_SUPERVISOR: Final = ("pidfile", "logfile", "syslog", "debug")
-
-
-def seconds(option: str, text: str) -> float:
-    """
-    Parse the argument of an option that takes a time.
-
-    @param option: The name of the option.
-    @param text: A number of seconds.
-    @raise UsageError: For anything else.
-    """
-    try:
-        return checkSeconds(option, text)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
-def workerCount(text: str) -> Callable[[], int]:
-    """
-    Parse the argument of C{--workers}.
-
-    @return: A function that returns the number of workers.
-    @raise UsageError: If it is neither a positive number nor C{auto}.
-    """
-    try:
-        return parseCount("--workers", text)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
-def watchedPaths(text: str) -> list[str]:
-    """
-    Parse the argument of C{--watch-path}.
-
-    @raise UsageError: If a path does not exist.
-    """
-    paths = [os.path.abspath(each) for each in text.split(os.pathsep) if each]
-    for path in paths:
-        if not os.path.exists(path):
-            raise UsageError(f"--watch-path: {path} does not exist")
-    return paths
-
-
-def memorySize(text: str) -> int:
-    """
-    Parse the argument of C{--max-memory}.
-
-    @raise UsageError: If it is no size.
-    """
-    from txsignalfd._workers.limits import parseSize
-
-    try:
-        return parseSize(text)
-    except ValueError as error:
-        raise UsageError(f"--max-memory: {error}") from None
-
-
-#: The options for workers.
-PARAMETERS: Final[list[list[Any]]] = [
-    [
-        "workers",
-        None,
-        None,
-        (
-            "run the service in this number of fresh processes, or auto: as many"
-            " as there are CPUs; a reload starts new ones, with the code as it is"
-            " then"
-        ),
-        workerCount,
-    ],
-    [
-        "start-timeout",
-        None,
-        None,
-        "with --workers: seconds that a worker has to start [default: 60]",
-        partial(seconds, "--start-timeout"),
-    ],
-    [
-        "worker-timeout",
-        None,
-        None,
-        (
-            "with --workers: replace a worker whose reactor has made no turn for so"
-            " many seconds, after the stacks of its threads were logged"
-        ),
-        partial(seconds, "--worker-timeout"),
-    ],
-    [
-        "max-memory",
-        None,
-        None,
-        "with --workers: replace a worker that has more memory, such as 500M",
-        memorySize,
-    ],
-    [
-        "max-age",
-        None,
-        None,
-        "with --workers: replace a worker that is older, in seconds",
-        partial(seconds, "--max-age"),
-    ],
-    [
-        "watch-path",
-        None,
-        None,
-        (
-            "with --workers: reload also when one of these files, or a file in one of"
-            " these directories, changes (separated by colons)"
-        ),
-        watchedPaths,
-    ],
-]
-
-
-#: The flags for workers.
-FLAGS: Final[list[list[str | None]]] = [
-    [
-        "watch",
-        None,
-        "with --workers: reload when the file of a loaded module changes",
-    ],
-]
 
 
 class Unparsed(UsageOptions):
