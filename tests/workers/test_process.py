@@ -4,6 +4,7 @@ One worker, as the supervisor sees it.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from tests.support.inreactor import inReactor
+from tests.support.observers import Logged
 from tests.support.reactors import until
 from txsignalfd._children.reaper import ChildReaper
 from txsignalfd._dispatch.dispatcher import SignalDispatcher
 from txsignalfd._proc.reason import RemoteError
-from txsignalfd._workers import process, workerset
+from txsignalfd._workers import collecting, process, workerset
 from txsignalfd._workers.channel import Message
 from txsignalfd._workers.command import Command
 from txsignalfd._workers.limits import Limits
@@ -221,17 +223,23 @@ async def test_aWorkerIsAskedOnceAtATime(reactor: Any) -> None:
 
 
 @inReactor
-async def test_aLittleOutputCollectsBeforeMoreIsRead(reactor: Any) -> None:
+async def test_outputCollectsBeforeMoreIsRead(
+    reactor: Any, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
     """
-    For a moment.  Where there is much, no time is lost.
+    For a moment.  All that a pipe has is read, and no time is lost where it was full.
     """
-    written: list[Any] = []
-    worker: Any = WorkerProcess(1, None, Sockets(reactor), reactor, written.extend)
+    monkeypatch.setattr(collecting, "_MUCH", 8000)
+    worker: Any = WorkerProcess(1, None, Sockets(reactor), reactor)
     worker.transport = Sent()
-    worker.childDataReceived(2, b"x" * 5000 + b"\n")
-    assert worker.transport.pauses == 0
-    worker.childDataReceived(2, b"one\n")
-    worker.childDataReceived(2, b"two\n")
-    assert worker.transport.pauses == 1
-    await until(lambda: not worker.transport.pauses)
-    assert [len(event.text) for event in written] == [5010, 13, 13]
+    read, written = os.pipe2(os.O_NONBLOCK)
+    with open(read, "rb") as pipe, open(written, "wb", 0) as end:
+        worker.transport.pipes = {2: pipe}
+        end.write(b"x" * 4000 + b"\n")
+        worker.childDataReceived(2, b"x" * 5000)
+        assert worker.transport.pauses == 0
+        worker.childDataReceived(2, b"x" * 5000 + b"\n")
+        worker.childDataReceived(2, b"two\n")
+        assert worker.transport.pauses == 1
+        await until(lambda: not worker.transport.pauses)
+    assert [len(event["text"]) for event in logged] == [9010, 5010, 13]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,14 +14,17 @@ from twisted.logger import (
     LogEvent,
     Logger,
     LogLevel,
+    eventAsText,
     globalLogPublisher,
     textFileLogObserver,
 )
+from twisted.python.failure import Failure
 
 from tests.support.observers import logging
 from txsignalfd._twistd.textlog import write
 from txsignalfd._workers import workerlog
-from txsignalfd._workers.workerlog import WorkerEvent, WorkerOutput, observer, publish
+from txsignalfd._workers.workerevent import Batch, WorkerEvent
+from txsignalfd._workers.workerlog import WorkerOutput, observer, publishEach
 
 
 @pytest.fixture
@@ -53,7 +57,7 @@ def test_anEventIsTheSameInBothProcesses() -> None:
     data = os.read(read, 10000)
     seen: list[LogEvent] = []
     globalLogPublisher.addObserver(seen.append)  # type: ignore[arg-type]
-    output = WorkerOutput(2, publish)
+    output = WorkerOutput(2, publishEach)
     # In pieces, as a pipe brings it.
     output.received(1, data[:30])
     output.received(1, data[30:])
@@ -69,17 +73,19 @@ def test_otherOutputIsLoggedByLines(events: list[LogEvent]) -> None:
     """
     Also an incomplete last one; empty lines are not.
     """
-    output = WorkerOutput(1, publish)
+    output = WorkerOutput(1, publishEach)
     output.received(2, b"one\n\ntwo")
     output.received(1, b"no JSON\n[]\n")
     # As another version may write it, before an upgrade.
     output.received(1, b'{"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}\n')
+    output.received(1, b"\x02no event\n")
     output.ended()
     assert list(map(text, events)) == [
         "worker 1: one",
         "worker 1: no JSON",
         "worker 1: []",
         'worker 1: {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}',
+        "worker 1: \x02no event",
         "worker 1: two",
     ]
     assert output.last == "two"
@@ -92,59 +98,138 @@ def test_aLineWithoutEndIsLoggedInPieces(
     So that it does not fill the memory.
     """
     monkeypatch.setattr(workerlog, "LONGEST_LINE", 10)
-    output = WorkerOutput(1, publish)
+    output = WorkerOutput(1, publishEach)
     output.received(2, b"twelve bytes")
     output.received(2, b"more\n")
     assert list(map(text, events)) == ["worker 1: twelve bytes", "worker 1: more"]
 
 
-#: Events as workers send them: of the new log, with two lines, and of the older log.
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"log_format": "{text}", "text": "a {text}"},
+        {"log_format": "{text}", "text": 7},
+        {"log_format": "{text()}", "text": lambda: "called"},
+        {"log_format": "{text}, {text}", "text": "twice"},
+        {"log_format": b"{text}", "text": "bytes"},
+        {"log_format": "{text}"},
+        {"log_format": ["no format"]},
+        {"log_format": "{text}", "text": "why", "log_failure": Failure(OSError(1, ""))},
+    ],
+)
+def test_theTextIsThatOfTwisted(event: LogEvent) -> None:
+    """
+    Also where Twisted is not asked for it.
+    """
+    expected = eventAsText(event, includeTimestamp=False, includeSystem=False)
+    assert workerlog._textOf(event) == expected
+
+
+#: Events as workers send them: of the new log, and of the older log.
 EVENTS = [
-    WorkerEvent(1e9 + 0.5, "info", "example", None, "worker 1: {one}"),
-    WorkerEvent(1e9 + 1, "warn", "example", None, "worker 1: two\nlines"),
-    WorkerEvent(1e9 + 2, "info", "log_legacy", "-", "worker 1: three"),
+    WorkerEvent(1e9 + 0.5, "info", "example", None, "{one}"),
+    WorkerEvent(1e9 + 1, "warn", "example", None, "zw\u00f6lf"),
+    WorkerEvent(1e9 + 2, "info", "log_legacy", "-", "three"),
+]
+
+#: Events that are not written together with others: with several lines, with control
+#: characters, with a system that is empty, and with characters that UTF-8 has not.
+SINGLE = [
+    WorkerEvent(1e9, "info", "example", None, "two\nlines"),
+    WorkerEvent(1e9, "info", "example", None, "\x02control\x03"),
+    WorkerEvent(1e9, "info", "log_legacy", "a\x1fb", "control"),
+    WorkerEvent(1e9, "info", "log_legacy", "", "no system"),
+    WorkerEvent(1e9, "info", "example", None, "\udc80"),
 ]
 
 
-class Counted(io.StringIO):
+def sent(*events: WorkerEvent) -> bytes:
     """
-    Counts what is written at once.
+    Return the lines by which a worker sends events.
+    """
+    return b"".join(event.asLine() for event in events)
+
+
+class File(io.TextIOWrapper):
+    """
+    A text file in memory that counts how often it is written.
     """
 
     writes = 0
+
+    def __init__(self, encoding: str = "utf-8") -> None:
+        super().__init__(io.BytesIO(), encoding, "backslashreplace", newline="")
 
     def write(self, text: str) -> int:
         self.writes += 1
         return super().write(text)
 
+    @property
+    def text(self) -> str:
+        """
+        What was written.
+        """
+        self.seek(0)
+        return self.read()
+
+
+ISO = "%Y-%m-%dT%H:%M:%S%z"
+
 
 @pytest.mark.parametrize(
-    ("timeFormat", "writes"), [("%Y-%m-%dT%H:%M:%S%z", 1), ("%H:%M", len(EVENTS))]
+    ("events", "timeFormat", "encoding", "writes"),
+    [
+        (EVENTS, ISO, "utf-8", 1),
+        (EVENTS, "%H:%M", "utf-8", 3),
+        (EVENTS, ISO, "ascii", 3),
+        (SINGLE, ISO, "utf-8", 5),
+        (SINGLE + EVENTS, ISO, "utf-8", 8),
+    ],
 )
-def test_eventsAreWrittenTogether(timeFormat: str, writes: int) -> None:
+def test_eventsAreWrittenTogether(
+    events: list[WorkerEvent], timeFormat: str, encoding: str, writes: int
+) -> None:
     """
-    As the observer of twistd writes each of them, and no other observer does.
+    As the observer of twistd writes each of them, where that is known.
     """
-    file, expected = Counted(), io.StringIO()
-    for event in EVENTS:
-        textFileLogObserver(expected, timeFormat)(event.asEvent())
+    file, expected = File(encoding), File(encoding)
+    for event in events:
+        text = f"worker 2: {event.text}"
+        textFileLogObserver(expected, timeFormat)(event._replace(text=text).asEvent())
     with logging(textFileLogObserver(file, timeFormat)):
-        write(EVENTS)
-    assert file.getvalue() == expected.getvalue()
+        WorkerOutput(2, write).received(1, sent(*events))
+    assert file.text == expected.text
     assert file.writes == writes
 
 
-def test_otherObserversSeeEachEvent() -> None:
+@pytest.mark.parametrize("how", [write, publishEach])
+def test_otherObserversSeeEachEvent(how: Callable[[Batch], bool]) -> None:
     """
-    With its level and its namespace.
+    With its level, its namespace, its system and its time.
     """
     seen: list[LogEvent] = []
-    file = Counted()
+    file = File()
     with logging(textFileLogObserver(file), seen.append):  # type: ignore[arg-type]
-        write(EVENTS)
-    assert [each["log_level"] for each in seen] == [
-        LogLevel.info,
-        LogLevel.warn,
-        LogLevel.info,
-    ]
-    assert file.writes == len(EVENTS)
+        output = WorkerOutput(2, how)
+        output.received(1, sent(*EVENTS))
+        output.received(1, sent(*SINGLE))
+    levels = [LogLevel.levelWithName(each.level) for each in (*EVENTS, *SINGLE)]
+    assert [each["log_level"] for each in seen] == levels
+    for event, each in zip(seen, (*EVENTS, *SINGLE), strict=True):
+        assert event["log_namespace"] == each.namespace
+        assert event.get("log_system") == each.system
+        assert event["log_time"] == each.time
+    assert file.writes == len(seen)
+
+
+def test_aFullDiskEndsNoWorker() -> None:
+    """
+    Twisted ignores that its log file cannot be written, too.
+    """
+    with open("/dev/full", "w") as file, logging(textFileLogObserver(file)):
+        output = WorkerOutput(1, write)
+        output.received(1, sent(*EVENTS))
+        output.received(1, sent(*SINGLE))
+        # Otherwise the file is closed with an error.
+        with open(os.devnull, "w") as null:
+            os.dup2(null.fileno(), file.fileno())

@@ -10,26 +10,38 @@ are written together.  The lines are those that the observer would have written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import lru_cache
 from operator import itemgetter
+from typing import Any
 
-from twisted.logger import FileLogObserver, globalLogPublisher
+from twisted.logger import (
+    FileLogObserver,
+    LogEvent,
+    LogPublisher,
+    globalLogPublisher,
+)
 
 from txsignalfd._twistd.logs import fileOf
-from txsignalfd._workers.workerlog import WorkerEvent, publish
+from txsignalfd._workers.workerevent import Batch, WorkerEvent
 
 
-def write(events: Sequence[WorkerEvent]) -> None:
+def write(batch: Batch) -> bool:
     """
     Write events that were read together to the log.
+
+    @return: Whether the log is a text file that can be written so.
     """
     observer = _onlyObserver()
-    if observer is None or len(events) == 1 or not _isUsual(observer, events[0]):
-        publish(events)
-        return
-    text = "".join(map(WorkerEvent.asLine, events))
-    whole = FileLogObserver(fileOf(observer), itemgetter("text"))
-    whole({"text": text})
+    if observer is None or not _isUsual(
+        observer.formatEvent, batch.sample, batch.shown
+    ):
+        return False
+    file = fileOf(observer)
+    if not _hasCharacters(file, batch.text):
+        return False
+    _publisherOf(file)({"text": batch.text})
+    return True
 
 
 def _onlyObserver() -> FileLogObserver | None:
@@ -40,8 +52,28 @@ def _onlyObserver() -> FileLogObserver | None:
     return observers[0]
 
 
-def _isUsual(observer: FileLogObserver, event: WorkerEvent) -> bool:
+@lru_cache(maxsize=1)
+def _publisherOf(file: Any) -> LogPublisher:
+    # It ignores errors of its only observer, such as a full disk.
+    return LogPublisher(FileLogObserver(file, itemgetter("text")))
+
+
+@lru_cache(maxsize=4)
+def _isUsual(
+    formatEvent: Callable[[LogEvent], str | None], sample: WorkerEvent, shown: str
+) -> bool:
     """
     Whether an observer writes the lines of C{textFileLogObserver}.
     """
-    return observer.formatEvent(event.asEvent()) == event.asLine()
+    return formatEvent(sample.asEvent()) == shown
+
+
+def _hasCharacters(file: Any, text: str) -> bool:
+    """
+    Whether a file can be written with all characters of a text.
+    """
+    try:
+        text.encode(getattr(file, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -25,12 +25,14 @@ from txsignalfd._reload.sharing import inherited
 from txsignalfd._reload.transaction import OneShotEvent, Timer
 from txsignalfd._workers.adopted import AdoptedProcess, pipesOf
 from txsignalfd._workers.channel import Channel, Message, socketPair
+from txsignalfd._workers.collecting import Collector
 from txsignalfd._workers.command import Command
 from txsignalfd._workers.ending import describeEnd, lastReason
 from txsignalfd._workers.limits import memoryOf
 from txsignalfd._workers.membership import Membership
 from txsignalfd._workers.sockets import Sockets
-from txsignalfd._workers.workerlog import WorkerEvent, WorkerOutput, publish
+from txsignalfd._workers.workerevent import Batch
+from txsignalfd._workers.workerlog import WorkerOutput, publishEach
 
 _log: Final = Logger("txsignalfd.workers.WorkerProcess")
 
@@ -45,11 +47,6 @@ _ABORT: Final = 2.0
 
 #: Seconds to read the remaining output after the process has ended.
 _LINGER: Final = 0.1
-
-#: Seconds in which output of a worker collects before it is read, unless more than
-#: this number of bytes was read at once.
-_COLLECT: Final = 0.01
-_LITTLE: Final = 4096
 
 
 class State(Enum):
@@ -90,14 +87,14 @@ class WorkerProcess(ProcessProtocol):
         user: object,
         sockets: Sockets,
         reactor: Any,
-        write: Callable[[list[WorkerEvent]], object] = publish,
+        write: Callable[[Batch], bool] = publishEach,
     ) -> None:
         """
         @param number: The number of the worker.
         @param user: The generation, as a user of sockets.
         @param sockets: The sockets of the supervisor.
         @param reactor: The reactor.
-        @param write: Writes events of the worker to the log.
+        @param write: Writes events of the worker to the log, if it can.
         """
         self.number = number
         self.state = State.STARTING
@@ -125,8 +122,7 @@ class WorkerProcess(ProcessProtocol):
         #: Fires with the answer to the last question, until that has arrived.
         self._answer: OneShotEvent | None = None
         self._timers: list[Timer] = []
-        #: Whether its output waits to be read.
-        self._isCollecting = False
+        self._collector = Collector(reactor)
         self._channel: Channel
 
     def __str__(self) -> str:
@@ -437,16 +433,8 @@ class WorkerProcess(ProcessProtocol):
         """
         Log output of the worker.
         """
-        self._output.received(childFD, data)
-        if len(data) < _LITTLE and not self._isCollecting:
-            # To read and write many lines together costs less than each by itself.
-            self._isCollecting = True
-            self.transport.pauseProducing()
-            self._reactor.callLater(_COLLECT, self._resume)
-
-    def _resume(self) -> None:
-        self._isCollecting = False
-        self.transport.resumeProducing()
+        more = self._collector.readMore(self.transport, childFD, data)
+        self._output.received(childFD, more)
 
     def processExited(self, reason: Failure) -> None:
         """

@@ -2,84 +2,47 @@
 """
 The log of a worker, which is written by the supervisor.
 
-A worker writes each event as one line of JSON to its stdout, a pipe that the
-supervisor reads.  Whatever else is written to stdout and stderr, by C code or by a
-child process, goes to stderr, another such pipe: each of its lines is an event.
+A worker writes each event as one line to its stdout, a pipe that the supervisor reads.
+Whatever else is written to stdout and stderr, by C code or by a child process, goes to
+stderr, another such pipe: each of its lines is an event.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
-from math import floor
 from time import time
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from twisted.logger import (
     ILogObserver,
     LogEvent,
     LogLevel,
     eventAsText,
-    formatTime,
     globalLogPublisher,
 )
 from zope.interface import provider
 
+from txsignalfd._workers.workerevent import Batch, WorkerEvent, parse, together
+
 #: The most bytes of a line.  A longer one is logged in pieces of this size.
 LONGEST_LINE: Final = 1 << 20
 
+#: A format that is nothing but a field.
+_FIELD: Final = re.compile(r"\{([A-Za-z_]\w*)\}")
 
-class WorkerEvent(NamedTuple):
+#: The fields that say more than the format.
+_WITH_MORE: Final = ("log_failure", "log_flattened")
+
+
+def publishEach(_: Batch) -> bool:
     """
-    An event of a worker.
+    Write no batch, so that each of its events is published in the log of this process.
     """
-
-    time: float
-    #: The name of its level.
-    level: str
-    namespace: str
-    #: The system of an event of the older log, or C{None}.
-    system: str | None
-    text: str
-
-    def asEvent(self) -> LogEvent:
-        """
-        Return the event for the log of this process.
-        """
-        event: LogEvent = {
-            "log_level": LogLevel.levelWithName(self.level),
-            "log_namespace": self.namespace,
-            "log_format": "{text}",
-            "log_time": self.time,
-            "text": self.text,
-        }
-        if self.system is not None:
-            event["log_system"] = self.system
-        return event
-
-    def asLine(self) -> str:
-        """
-        Return the line that C{textFileLogObserver} writes.
-        """
-        system = self.system or f"{self.namespace}#{self.level}"
-        text = self.text.replace("\n", "\n\t")
-        return f"{_timeOf(floor(self.time))} [{system}] {text}\n"
-
-
-@lru_cache(maxsize=4)
-def _timeOf(second: int) -> str:
-    return formatTime(second)
-
-
-def publish(events: Sequence[WorkerEvent]) -> None:
-    """
-    Publish events in the log of this process.
-    """
-    for event in events:
-        globalLogPublisher(event.asEvent())
+    return False
 
 
 def observer() -> ILogObserver:
@@ -92,25 +55,42 @@ def observer() -> ILogObserver:
 
     @provider(ILogObserver)
     def write(event: LogEvent) -> None:
-        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+        text = _textOf(event)
         if not text:
             return
         level = event.get("log_level") or LogLevel.info
         system = event.get("log_system")
-        fields = WorkerEvent(
+        data = WorkerEvent(
             event["log_time"],
             level.name,
             event.get("log_namespace") or "-",
             None if system is None else str(system),
             text,
-        )
-        data = json.dumps(fields).encode() + b"\n"
+        ).asLine()
         with lock:
             while data:
                 data = data[os.write(pipe, data) :]
 
     writing: ILogObserver = write
     return writing
+
+
+def _textOf(event: LogEvent) -> str:
+    # Twisted takes many times longer, and the events of an access log are like this.
+    form = event.get("log_format")
+    text = event.get(_onlyField(form)) if isinstance(form, str) else None
+    if type(text) is str and event.keys().isdisjoint(_WITH_MORE):
+        return text
+    return eventAsText(event, includeTimestamp=False, includeSystem=False)
+
+
+@lru_cache
+def _onlyField(form: str) -> str:
+    """
+    Return the name of the field if a format is nothing else, or an empty name.
+    """
+    found = _FIELD.fullmatch(form)
+    return "" if found is None else found[1]
 
 
 class Lines:
@@ -120,7 +100,7 @@ class Lines:
 
     def __init__(self, receive: Callable[[bytes], object]) -> None:
         """
-        @param receive: Called with each line.
+        @param receive: Called with lines, and their ends, that were read together.
         """
         self._receive = receive
         self._partial = b""
@@ -129,9 +109,12 @@ class Lines:
         """
         Receive bytes.
         """
-        *lines, self._partial = (self._partial + data).split(b"\n")
-        for line in lines:
-            self._receive(line)
+        end = data.rfind(b"\n") + 1
+        if end:
+            lines, self._partial = self._partial + data[:end], data[end:]
+            self._receive(lines)
+        else:
+            self._partial += data
         if len(self._partial) > LONGEST_LINE:
             self.end()
 
@@ -161,19 +144,17 @@ class WorkerOutput:
     Logs what one worker writes.
     """
 
-    def __init__(
-        self, number: int, write: Callable[[list[WorkerEvent]], object]
-    ) -> None:
+    def __init__(self, number: int, write: Callable[[Batch], bool]) -> None:
         """
         @param number: The number of the worker.
-        @param write: Writes events to the log.
+        @param write: Writes events to the log, or returns C{False} if each has to be
+            published by itself.
         """
         self._prefix = f"worker {number}: "
         self._write = write
-        self._events: list[WorkerEvent] = []
         #: The last line of stderr, which often has the reason of an end.
         self.last = ""
-        self._lines = {1: Lines(self._addEvent), 2: Lines(self._addRaw)}
+        self._lines = {1: Lines(self._logEvents), 2: Lines(self._logRaw)}
 
     def received(self, descriptor: int, data: bytes) -> None:
         """
@@ -183,12 +164,6 @@ class WorkerOutput:
         @param data: The output.
         """
         self._lines[descriptor].add(data)
-        self._flush()
-
-    def _flush(self) -> None:
-        events, self._events = self._events, []
-        if events:
-            self._write(events)
 
     def ended(self) -> None:
         """
@@ -196,7 +171,6 @@ class WorkerOutput:
         """
         for lines in self._lines.values():
             lines.end()
-        self._flush()
 
     def passOn(self) -> list[Any]:
         """
@@ -211,22 +185,25 @@ class WorkerOutput:
         for number, text in passed:
             self._lines[number].adopt(text)
 
-    def _addEvent(self, line: bytes) -> None:
+    def _logEvents(self, lines: bytes) -> None:
+        batch = together(lines, self._prefix)
+        if batch is None or not self._write(batch):
+            for line in lines.split(b"\n"):
+                self._logEvent(line)
+
+    def _logEvent(self, line: bytes) -> None:
         try:
-            seconds, level, namespace, system, text = json.loads(line)
-            text = self._prefix + text
-            event = WorkerEvent(float(seconds), level, namespace, system, text)
+            event = parse(line, self._prefix)
         except (TypeError, ValueError):
             # Written before the worker has opened its log, or by another version.
-            self._addRaw(line)
+            self._logRaw(line)
         else:
-            self._events.append(event)
+            globalLogPublisher(event.asEvent())
 
-    def _addRaw(self, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip()
-        if text:
-            self.last = text
-            text = self._prefix + text
-            self._events.append(
-                WorkerEvent(time(), "info", "txsignalfd.workers", None, text)
-            )
+    def _logRaw(self, lines: bytes) -> None:
+        for line in lines.decode(errors="replace").split("\n"):
+            if text := line.rstrip():
+                self.last = text
+                text = self._prefix + text
+                event = WorkerEvent(time(), "info", "txsignalfd.workers", None, text)
+                globalLogPublisher(event.asEvent())

@@ -28,7 +28,8 @@ from txsignalfd._workers.ending import MemoryEvents, describeEnd
 from txsignalfd._workers.limits import Limits, memoryOf
 from txsignalfd._workers.process import State, WorkerProcess
 from txsignalfd._workers.sockets import Sockets
-from txsignalfd._workers.workerlog import WorkerEvent, publish
+from txsignalfd._workers.workerevent import Batch
+from txsignalfd._workers.workerlog import publishEach
 
 _log: Final = Logger("txsignalfd.workers.WorkerSet")
 
@@ -87,7 +88,7 @@ class Setup(NamedTuple):
     changed: Callable[[list[str]], object]
     reactor: Any
     #: Writes events of a worker to the log.
-    write: Callable[[list[WorkerEvent]], object] = publish
+    write: Callable[[Batch], bool] = publishEach
 
 
 class WorkerSet(DrainingService):
