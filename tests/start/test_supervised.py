@@ -95,6 +95,17 @@ def test_aConsoleScriptIsServedByItsWorkers(tmp_path: Path) -> None:
         assert fetch(tcp(port), "/page") == b"text"
 
 
+def test_aTwistdNeedsNoPidfile(tmp_path: Path) -> None:
+    """
+    With one, the new generation would refuse to run beside the old one.
+    """
+    port = freePort()
+    where = f"--listen=tcp:{port}:interface=127.0.0.1"
+    with supervised(tmp_path, "--", "twistd", "-n", "web", where) as running:
+        reload(running)
+        assert not (tmp_path / "twistd.pid").exists()
+
+
 def test_aReloadRunsTheNewProgram(tmp_path: Path) -> None:
     """
     Without a lost request, with what failed in one line, and with the old program's
@@ -147,8 +158,10 @@ def test_aProgramStopsWhenItsConnectionsHaveDrained(tmp_path: Path) -> None:
     ("main", "reason"),
     [
         ("1 / 0", "not started: ZeroDivisionError: division by zero\n"),
-        ("raise SystemExit('no licence')", "not started: no licence\n"),
+        ("raise SystemExit('no\\n\\nlicence\\n')", "not started: no licence\n"),
+        ("raise SystemExit(3)", ") has exited with status 3\n"),
         ("print('done')", ") has exited with status 0: done\n"),
+        ("import os; os.fork() and os._exit(0)", "has to stay in the foreground\n"),
         ("import os; os.kill(os.getpid(), 9)", ") was killed by SIGKILL\n"),
         (THREAD, "RuntimeError: the reactor has to run in the main thread\n"),
     ],

@@ -35,6 +35,10 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+# Private, but it is what all of them inherit their options from.
+from twisted.scripts._twistd_unix import ServerOptions
+
+from txsignalfd._proc.reason import RemoteError
 from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.sharing import recordingStartup
 from txsignalfd._start.program import Program
@@ -72,12 +76,29 @@ def runProgram(
     # Every reactor is installed by this function.  It is public, and has no hook.
     main.installReactor = start.install
     startupSignals.defer({**DEFAULTS, **settings.on})
+    _leavePidfile()
+    worker.waits("its reactor does not run: the program has to stay in the foreground")
     try:
         program.run()
+    except SystemExit as end:
+        if end.code is not None and not isinstance(end.code, int):
+            # Python prints it, in all its lines.
+            reason = RemoteError(" ".join(str(end.code).split()))
+            worker.failed(Failure(reason), isShown=True)
+        raise
     except Exception:
         # Python prints the traceback.
         worker.failed(Failure(), isShown=True)
         raise
+
+
+def _leavePidfile() -> None:
+    """
+    Let a twistd have no pidfile by default: it would refuse to run beside another one.
+    """
+    for parameter in cast(list[list[Any]], ServerOptions.optParameters):
+        if parameter[0] == "pidfile":
+            parameter[2] = ""
 
 
 class _Start:
@@ -128,7 +149,10 @@ class _Start:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("the reactor has to run in the main thread")
         if not resources.ports:
-            self._worker.waits("the program has opened no port")
+            self._worker.waits(
+                "the program has opened no port through its reactor: if it never does,"
+                " --ready-after says when it serves"
+            )
         if self._readyAfter is not None:
             reactor.callLater(self._readyAfter, resources.listening.fire)
         daemon = makeWorker(

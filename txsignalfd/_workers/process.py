@@ -467,7 +467,8 @@ class WorkerProcess(ProcessProtocol):
         reason = lastReason(self._output.last)
         if not self.reason.exitCode:
             # A program that has reported no error may have written anything.
-            reason = f"{how}: {reason}" if reason else how
+            waits = "" if self.reason.signal else self._waits
+            reason = ": ".join(filter(None, [how, reason or waits]))
         return RemoteError(reason or how)
 
     def fail(self, reason: str) -> None:
