@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from tests.support import supervised as supervise
+from tests.support.clients import fetch, tcp
 from tests.support.daemons import serving
-from tests.support.freeports import local
+from tests.support.freeports import freePort, local
 from tests.support.processes import ask, runPython
 from tests.support.reactors import DEADLINE
 from tests.support.served import write
@@ -159,6 +161,16 @@ def test_helpIsNoFailure(tmp_path: Path) -> None:
     assert "--listen" in out
 
 
+def test_aSupervisedProgramIsCompiledAndNotRun(tmp_path: Path) -> None:
+    """
+    Nothing else is known of it before it starts.
+    """
+    (tmp_path / "main.py").write_text("1 / 0")
+    status, out, err = check(tmp_path, "supervise", "--", "python", "main.py")
+    found = "supervise: no error found; the program was compiled, and not run\n"
+    assert (status, out, err) == (0, found, "")
+
+
 TLS = """
 from twisted.internet.endpoints import serverFromString
 from twisted.internet import reactor
@@ -239,6 +251,23 @@ def test_aReloadMayCheckFirst(tmp_path: Path) -> None:
         assert daemon.output().count("] reloading: ") == 1
 
 
+def test_aReloadOfAProgramMayCheckFirst(tmp_path: Path) -> None:
+    """
+    Before C{--stop-first} ends the one that serves.
+    """
+    port = freePort()
+    supervise.write(tmp_path, supervise.RUN, port, b"text")
+    with supervise.supervised(tmp_path, "--stop-first", "python", "main.py") as daemon:
+        (tmp_path / "main.py").write_text("def")
+        status, _, err = ask("reload", "--check", str(daemon.pid))
+        reason = "SyntaxError: invalid syntax (main.py, line 1)"
+        assert err == f"txsignalfd: not reloaded: the check has failed: {reason}\n"
+        assert status == 1
+        supervise.write(tmp_path, supervise.RUN, port, b"new")
+        assert ask("reload", "--check", str(daemon.pid))[0] == 0
+        assert fetch(tcp(port)) == b"new"
+
+
 def test_aDaemonThatDoesNotReportIsNotChecked(tmp_path: Path) -> None:
     """
     It does not tell its command line.
@@ -260,7 +289,7 @@ def statusOf(*command: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("status", "timeout", "reason"),
     [
-        (statusOf("-m", "carbon"), None, "was not started by twistd"),
+        (statusOf("-m", "carbon"), None, "reload it without --check"),
         (statusOf("twistd", "web"), 0.0, "the check has not ended within 0 s"),
         ({**statusOf("twistd"), "directory": "/nowhere"}, None, "/nowhere"),
     ],
@@ -273,6 +302,16 @@ def test_whatCannotBeCheckedIsSaid(
     """
     with pytest.raises(CannotAsk, match=reason):
         targetcheck.check(os.getpid(), status, timeout)
+
+
+@pytest.mark.parametrize("words", [["-m", "txsignalfd"], ["/bin/txsignalfd"]])
+def test_theCommandOfASupervisedProgramIsKnown(words: list[str]) -> None:
+    """
+    Whether it was started as a command or as a module.
+    """
+    program = ["supervise", "--", "daphne"]
+    command = [sys.executable, *words, *program]
+    assert targetcheck._split(1, command) == ([sys.executable], program)
 
 
 def test_aDaemonWithAnotherRootIsNotChecked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,3 +151,32 @@ def test_anythingElseIsRefused(
     with pytest.raises(CannotRun) as caught:
         findProgram(words)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["python", "-c", "def"], "invalid syntax"),
+        (["python", "broken.py"], "invalid syntax"),
+        (["python", "-m", "brokenpackage"], "invalid syntax"),
+        (["./brokenpackage"], "invalid syntax"),
+        (["python", "-m", "no_such_module"], "there is no module no_such_module"),
+        (["python", "-m", "emptypackage"], "there is no module emptypackage"),
+        (["./emptypackage"], "emptypackage has no module __main__"),
+    ],
+)
+def test_aProgramThatCannotBeCompiledIsFound(
+    words: list[str], reason: str, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Without running one that can be.
+    """
+    monkeypatch.chdir(programs)
+    monkeypatch.syspath_prepend(str(programs))
+    for name in ("brokenpackage", "emptypackage"):
+        Path(name).mkdir()
+        Path(name, "__init__.py").touch()
+    for file in ("broken.py", "brokenpackage/__main__.py"):
+        Path(file).write_text("def")
+    with pytest.raises((SyntaxError, CannotRun), match=reason):
+        findProgram(words).check()

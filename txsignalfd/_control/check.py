@@ -8,6 +8,9 @@ loaded, and no pidfile, log or disposition of a signal is touched.  Everything e
 that the module of a plugin or a C{.tac} file does by itself is done.
 
 The reason of a failure is the one that a reload would give.
+
+A program of C{txsignalfd supervise} is found and compiled, and not run: only its own
+start could show more.
 """
 
 from __future__ import annotations
@@ -58,6 +61,10 @@ def _check(arguments: list[str]) -> tuple[int, str]:
     restore = openNoPorts()
     assumeInherited()
     try:
+        if arguments[:1] == ["supervise"]:
+            from txsignalfd._control.supervise import check
+
+            return 0, f"supervise: {check(arguments[1:])}"
         maker, own, metrics = _parse(arguments)
         # The outcome is all that is printed on stdout.
         with redirect_stdout(sys.stderr):

@@ -32,18 +32,15 @@ def main(arguments: Sequence[str]) -> int:
     """
     from twisted.python.usage import UsageError
 
-    from txsignalfd._start.program import CannotRun, findProgram
+    from txsignalfd._start.program import CannotRun
     from txsignalfd._workers.membership import membership
 
-    options = parser().parse_args(["supervise", *arguments])
-    words = options.program
     try:
-        program = findProgram(words[1:] if words[:1] == ["--"] else words)
+        options, program = _parsed(arguments)
         place = membership()
         if place is not None:
             _work(place, program, options)
         else:
-            _user(options)
             _supervise(program.interpreter, options)
     except (CannotRun, UsageError) as error:
         print(f"{_COMMAND}: {error}", file=sys.stderr)
@@ -51,9 +48,52 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def check(arguments: Sequence[str]) -> str:
+    """
+    Check a command line, as far as that is possible without running the program.
+
+    @param arguments: The command line without C{txsignalfd supervise}.
+    @return: What was found.
+    """
+    options, program = _parsed(arguments)
+    _parseOptions(program.interpreter, options, isChecked=True)
+    program.check()
+    return "no error found; the program was compiled, and not run"
+
+
+def _parsed(arguments: Sequence[str]) -> tuple[Namespace, Any]:
+    """
+    Return the options, and the program.
+
+    @raise CannotRun: If there is no such program, user or group.
+    """
+    from txsignalfd._start.program import findProgram
+
+    options = parser().parse_args(["supervise", *arguments])
+    words = options.program
+    program = findProgram(words[1:] if words[:1] == ["--"] else words)
+    _user(options)
+    return options, program
+
+
 def _supervise(interpreter: list[str], options: Namespace) -> None:
     from twisted.scripts.twistd import runApp
 
+    try:
+        twistd = _parseOptions(interpreter, options)
+    except SystemExit as error:
+        # It has the reason, as twistd exits with 1.
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    runApp(twistd)
+
+
+def _parseOptions(
+    interpreter: list[str], options: Namespace, isChecked: bool = False
+) -> Any:
+    """
+    Return the options of twistd.
+    """
     from txsignalfd._control.dryrun import ServerOptions
     from txsignalfd._start.implied import ImpliedOptions
 
@@ -70,16 +110,13 @@ def _supervise(interpreter: list[str], options: Namespace) -> None:
 
     own = ImpliedOptions(_Program, _arguments(options), _COMMAND)
     own.interpreter = interpreter
-    twistd = SuperviseOptions()
+    twistd: Any = SuperviseOptions()
+    # Read by our own options.
+    twistd.isChecked = isChecked
     values = vars(options)
     given = [f"--{each}={values[each]}" for each in _OF_TWISTD if values[each]]
-    try:
-        twistd.parseOptions(["--nodaemon", "--pidfile=", *given, _Program.tapname])
-    except SystemExit as error:
-        # It has the reason, as twistd exits with 1.
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
-    runApp(twistd)
+    twistd.parseOptions(["--nodaemon", "--pidfile=", *given, _Program.tapname])
+    return twistd
 
 
 class _Program:
@@ -89,6 +126,12 @@ class _Program:
 
     tapname = "supervise"
     description = ""
+
+    @staticmethod
+    def options() -> Any:
+        from twisted.python.usage import Options
+
+        return Options()
 
     @staticmethod
     def makeService(options: Any) -> Any:

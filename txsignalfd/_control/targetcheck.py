@@ -57,13 +57,18 @@ def check(pid: int, status: dict[str, Any], timeout: float | None) -> str:
 
 def _split(pid: int, command: list[str]) -> tuple[list[str], list[str]]:
     """
-    Split the command of a daemon into its interpreter and the arguments of twistd.
+    Split the command of a daemon into its interpreter and the arguments of C{check}.
     """
     for index, word in enumerate(command):
-        if index and os.path.basename(word) == "twistd":
-            return command[:index], command[index + 1 :]
+        name, others = os.path.basename(word), command[index + 1 :]
+        if index and name == "twistd":
+            return command[:index], others
+        if name == "txsignalfd" and others[:1] == ["supervise"]:
+            # The command, or python -m txsignalfd.
+            return command[: index - (command[index - 1] == "-m")], others
     raise CannotAsk(
-        f"process {pid} was not started by twistd: its command line cannot be checked"
+        f"process {pid} was not started by twistd or txsignalfd supervise: its program"
+        " would have to run to be checked; reload it without --check"
     )
 
 

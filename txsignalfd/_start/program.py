@@ -16,6 +16,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec, module_from_spec
+from pkgutil import get_importer
 from types import CodeType, ModuleType
 from typing import Any, Final, NamedTuple
 from zipfile import is_zipfile
@@ -72,9 +73,41 @@ class Program(NamedTuple):
         else:
             _enter([os.path.dirname(os.path.realpath(path))])
             path = os.path.abspath(path)
-            with open(path, "rb") as file:
-                source = file.read()
-            _execute(compile(source, path, "exec", dont_inherit=True), path)
+            _execute(_compiled(path), path)
+
+    def check(self) -> None:
+        """
+        Compile the module C{__main__} that it would run.
+
+        A package is imported for that, if its C{__main__} is the module.
+
+        @raise CannotRun: If there is no such module.
+        """
+        path = self.name
+        if self.kind == "c":
+            compile(path, "<string>", "exec", dont_inherit=True)
+        elif self.kind == "m":
+            spec = find_spec(path)
+            if spec is not None and spec.submodule_search_locations is not None:
+                spec = find_spec(f"{path}.__main__")
+            _compileModule(spec, f"there is no module {path} that can be run")
+        elif _isArchive(path):
+            importer: Any = get_importer(path)
+            spec = importer.find_spec("__main__")
+            _compileModule(spec, f"{path} has no module __main__")
+        else:
+            _compiled(path)
+
+
+def _compiled(path: str) -> CodeType:
+    with open(path, "rb") as file:
+        return compile(file.read(), path, "exec", dont_inherit=True)
+
+
+def _compileModule(spec: Any, why: str) -> None:
+    if spec is None:
+        raise CannotRun(why)
+    spec.loader.get_code(spec.name)
 
 
 def _isArchive(path: str) -> bool:
