@@ -111,22 +111,27 @@ def childToProcessExited(reactor: Any) -> None:
     reactor.run(installSignalHandlers=False)
 
 
-def reload(reactor: Any, port: str) -> None:
+def reload(reactor: Any, port: str, *options: str) -> None:
     """
     A SIGHUP to the end of the old generation, under C{twistd signalfd web}.
+
+    @param options: The options of C{signalfd}.
     """
     from twisted.scripts.twistd import run
 
     def observe(event: LogEvent) -> None:
-        if str(event.get("it")) == "generation 1":
+        if "actions" in event:
+            # It serves.
+            reactor.callLater(0, send, os.getpid(), signal.SIGHUP)
+        elif str(event.get("it")) == "generation 1":
             finish()
             os.kill(os.getpid(), signal.SIGTERM)
 
     globalLogPublisher.addObserver(observe)  # type: ignore[arg-type]
-    reactor.callWhenRunning(reactor.callLater, 0, send, os.getpid(), signal.SIGHUP)
     with tempfile.TemporaryDirectory() as directory:
         sys.argv = ["twistd", "--nodaemon", "--pidfile=", "--logfile", "/dev/null"]
-        sys.argv += ["signalfd", "web", "--path", directory, "--listen", port]
+        sys.argv += ["signalfd", *options]
+        sys.argv += ["web", "--path", directory, "--listen", port]
         run()
 
 
