@@ -12,11 +12,12 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
 from tests.support.observers import Logged
 from txsignalfd._proc.reason import RemoteError
-from txsignalfd._workers import process
+from txsignalfd._workers import process, workerset
 from txsignalfd._workers.channel import Channel, Message, socketPair
 from txsignalfd._workers.command import Command
 from txsignalfd._workers.limits import Limits
@@ -31,7 +32,12 @@ class Workers:
     A set of workers without processes, whose messages and ends a test makes.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        count: int,
+        limits: Limits = Limits(age=1000.0),  # noqa: B008
+    ) -> None:
         monkeypatch.setattr(
             WorkerProcess, "start", lambda worker, _: self._connect(worker)
         )
@@ -42,7 +48,7 @@ class Workers:
             Sockets(self.clock),
             60.0,
             0.0,
-            Limits(age=1000.0),
+            limits,
             self.reports.append,
             self.clock,
         )
@@ -170,6 +176,46 @@ def test_aFailedReplacementIsTriedAgain(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(workers.made) == 2
     workers.clock.pump([1, 1])
     assert len(workers.made) == 3
+    workers.end()
+
+
+def test_aLimitOfMemoryThatIsTooLowReplacesNoWorkerAllTheTime(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    The replacement has half a minute, in which another worker has its turn.
+    """
+    monkeypatch.setattr(workerset, "memoryOf", lambda _: 2)
+    workers = Workers(monkeypatch, 2, Limits(memory=1.0))
+    workers.serve()
+    for made in (3, 4):
+        workers.clock.advance(1)
+        tell(workers.made[-1], ready=True)
+        assert len(workers.made) == made
+    workers.clock.advance(1)
+    assert [each.number for each in workers.made] == [1, 2, 1, 2]
+    workers.made[2]._began -= 31
+    workers.clock.advance(1)
+    assert workers.made[4].number == 1
+    workers.end()
+
+
+def test_aWorkerThatIsRemovedBeforeItServesIsNoError(
+    monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    """
+    One that fails has its number in the log.
+    """
+    workers = Workers(monkeypatch, 1)
+    workers.serve()
+    workers.set.resize(2)
+    workers.set.resize(1)
+    end(workers.made[1])
+    workers.set.resize(2)
+    tell(workers.made[2], failed="ValueError: x", traceback="")
+    end(workers.made[2])
+    errors = [each for each in logged if each["log_level"] is LogLevel.error]
+    assert Logged(errors).texts[0] == "worker 2 (pid 0) cannot start: ValueError: x"
     workers.end()
 
 

@@ -103,6 +103,8 @@ class WorkerProcess(ProcessProtocol):
         self.pid = 0
         #: Seconds after which it is replaced.
         self.ageLimit = inf
+        #: Seconds in which it is not replaced for its memory.
+        self.spared = 0.0
         #: Its open connections, when it was heard last.
         self.connections = 0
         self.closed, self.limit = 0, ""

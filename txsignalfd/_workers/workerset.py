@@ -350,8 +350,24 @@ class WorkerSet(DrainingService):
         # How it has ended is logged then.
         started.addCallbacks(
             lambda _: self._serve(process),
-            lambda it: _log.error("{reason}", reason=it.value),
+            lambda it: self._cannotStart(process, process, it.value),
         )
+
+    def _cannotStart(
+        self, process: WorkerProcess, member: WorkerProcess, reason: object
+    ) -> None:
+        """
+        Log why a process has not started, unless it was told to end.
+
+        @param process: The process.
+        @param member: The process whose place it has, or was to take.
+        @param reason: The reason.
+        """
+        if self.isServing and self._members.get(process.number) is member:
+            text = str(reason)
+            if not text.startswith(str(process)):
+                text = f"{process} cannot start: {text}"
+            _log.error("{text}", text=text)
 
     def _serve(self, process: WorkerProcess) -> None:
         if self.isServing and self._members.get(process.number) is process:
@@ -373,7 +389,11 @@ class WorkerSet(DrainingService):
                 process.abort(timeout)
             elif process.seconds > process.ageLimit:
                 self._replace(process, "--max-age")
-            elif memory < inf and memoryOf(process.pid) > memory:
+            elif (
+                memory < inf
+                and process.seconds > process.spared
+                and memoryOf(process.pid) > memory
+            ):
                 self._replace(process, "--max-memory")
 
     def _replace(self, old: WorkerProcess, option: str) -> None:
@@ -386,6 +406,9 @@ class WorkerSet(DrainingService):
             "{worker} has reached {option}: replacing it", worker=old, option=option
         )
         new = self._replacement = self._spawn(old.number)
+        if option == "--max-memory":
+            # A limit that is too low must not replace workers all the time.
+            new.spared = _LONGEST_PAUSE
 
         def started(_: object) -> None:
             self._replacement = None
@@ -397,7 +420,7 @@ class WorkerSet(DrainingService):
                 new.end(0, True)
 
         def failed(it: Failure) -> None:
-            _log.error("{reason}", reason=it.value)
+            self._cannotStart(new, old, it.value)
             old.ageLimit = old.seconds + _LONGEST_PAUSE
             # Not before that time, for memory too.
             self._callLater("replace", _LONGEST_PAUSE, self._mayReplace)
