@@ -227,7 +227,7 @@ async def test_outputCollectsBeforeMoreIsRead(
     reactor: Any, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     """
-    For a moment.  All that a pipe has is read, and no time is lost where it was full.
+    All that a pipe has is read, and no time is lost where it was full.
     """
     monkeypatch.setattr(collecting, "_MUCH", 8000)
     worker: Any = WorkerProcess(1, None, Sockets(reactor), reactor)
@@ -239,7 +239,10 @@ async def test_outputCollectsBeforeMoreIsRead(
         worker.childDataReceived(2, b"x" * 5000)
         assert worker.transport.pauses == 0
         worker.childDataReceived(2, b"x" * 5000 + b"\n")
+        end.write(b"one\n")
         worker.childDataReceived(2, b"two\n")
         assert worker.transport.pauses == 1
+        await until(lambda: len(logged) == 4)
+        assert worker.transport.pauses == 1
         await until(lambda: not worker.transport.pauses)
-    assert [len(event["text"]) for event in logged] == [9010, 5010, 13]
+    assert [len(event["text"]) for event in logged] == [9010, 5010, 13, 13]

@@ -2,18 +2,20 @@
 """
 L{Collector}: read much output of a worker at once.
 
-To read and to write many lines together costs less than each by itself.
+To read and to write many lines together costs less than each by itself.  So after each
+time that output was read, it collects for a moment.  While there is some at the end of
+that, it is read without the reactor, which would have to watch the pipes in between.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any, Final
 
 from txsignalfd._workers.adopted import pipesOf
 
-#: Seconds in which output collects before it is read, unless there is more than this
+#: Seconds in which output collects before it is read, unless there was more than this
 #: number of bytes.
 _SECONDS: Final = 0.02
 _MUCH: Final = 1 << 15
@@ -26,34 +28,56 @@ _PIPE: Final = 1 << 16
 
 class Collector:
     """
-    Pauses the output of one process after each time that it was read.
+    Reads the output of one process.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, received: Callable[[int, bytes], object]) -> None:
         """
         @param reactor: The reactor.
+        @param received: Called with the number of a pipe in the process, and output.
         """
         self._reactor = reactor
+        self._received = received
         self._isPaused = False
 
-    def readMore(self, transport: Any, childFD: int, data: bytes) -> bytes:
+    def receive(self, transport: Any, childFD: int, data: bytes) -> None:
         """
-        Read what else there is, and then no more for a moment.
+        Receive output that Twisted has read.
 
         @param transport: The process transport.
         @param childFD: The number of the pipe in the process.
         @param data: What was read.
-        @return: That, and what was read now.
         """
         if len(data) >= _FEW:
-            with suppress(BlockingIOError):
-                data += os.read(pipesOf(transport)[childFD], _PIPE)
+            data += _read(pipesOf(transport)[childFD])
+        self._received(childFD, data)
         if len(data) < _MUCH and not self._isPaused:
             self._isPaused = True
             transport.pauseProducing()
-            self._reactor.callLater(_SECONDS, self._resume, transport)
-        return data
+            self._collect(transport)
 
-    def _resume(self, transport: Any) -> None:
-        self._isPaused = False
-        transport.resumeProducing()
+    def _collect(self, transport: Any) -> None:
+        self._reactor.callLater(_SECONDS, self._readAll, transport)
+
+    def _readAll(self, transport: Any) -> None:
+        sizes = []
+        for childFD, fd in pipesOf(transport).items():
+            data = _read(fd)
+            sizes.append(len(data))
+            if data:
+                self._received(childFD, data)
+        if 0 < max(sizes, default=0) < _MUCH:
+            self._collect(transport)
+        else:
+            self._isPaused = False
+            transport.resumeProducing()
+
+
+def _read(fd: int) -> bytes:
+    """
+    Return what a pipe has.  Its end is left to Twisted.
+    """
+    try:
+        return os.read(fd, _PIPE)
+    except BlockingIOError:
+        return b""

@@ -124,7 +124,7 @@ class WorkerProcess(ProcessProtocol):
         #: Fires with the answer to the last question, until that has arrived.
         self._answer: OneShotEvent | None = None
         self._timers: list[Timer] = []
-        self._collector = Collector(reactor)
+        self._collector = Collector(reactor, self._output.received)
         self._channel: Channel
 
     def __str__(self) -> str:
@@ -435,8 +435,7 @@ class WorkerProcess(ProcessProtocol):
         """
         Log output of the worker.
         """
-        more = self._collector.readMore(self.transport, childFD, data)
-        self._output.received(childFD, more)
+        self._collector.receive(self.transport, childFD, data)
 
     def processExited(self, reason: Failure) -> None:
         """
