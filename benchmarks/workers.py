@@ -11,27 +11,24 @@ Crashes: a worker is killed every second.  It fails if a request fails at any ot
 time, or of more clients than there are.  Then the supervisor is killed, and the
 seconds are printed until the port is free.
 
-Throughput: the answers of C{twisted.web} with two workers to those with one, which
-take turns, by wrk(1); and how evenly the connections are distributed.  Logs: the CPU
-time of a request with an access log in the log of the supervisor, to that with one
-file for each worker, and to that of a single process with such a log.
+It also prints how evenly the connections are distributed, and runs
+L{benchmarks.scaling}: the throughput of two workers to that of one, and the cost of
+their log.
 """
 
 from __future__ import annotations
 
 import compileall
 import os
-import re
 import shutil
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from signal import SIGHUP, SIGKILL, SIGTERM
@@ -41,6 +38,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import txsignalfd
+from benchmarks import scaling
 from benchmarks.codereload import startClients, stop
 from tests.support.certificates import writeCertificate
 from tests.support.clients import Web, fetch, keeping, load, opening, tcp, tls, unix
@@ -61,8 +59,6 @@ RELOADS = int(
     if "--reloads" in sys.argv
     else (2 if QUICK else 100)
 )
-SECONDS = 0.3 if QUICK else 4
-ROUNDS = 1 if QUICK else 6
 
 #: How many workers are killed, and the seconds from one to the next.
 KILLS = 2 if QUICK else 60
@@ -142,43 +138,6 @@ def running(directory: Path, workers: int) -> Iterator[Program]:
         if daemon.process.poll() is None:
             daemon.kill(SIGTERM)
             daemon.wait()
-
-
-def wrk(port: int, path: str = "/") -> float:
-    """
-    Return the answers in a second that wrk(1) gets by 16 connections.
-    """
-    command = ["wrk", "-t1", "-c16", f"-d{max(1, SECONDS)}s"]
-    done = subprocess.run(
-        [*command, f"http://127.0.0.1:{port}{path}"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    found = re.search(r"Requests/sec: +([\d.]+)", done.stdout)
-    assert found, done.stdout
-    return float(found[1])
-
-
-def throughput(directory: Path) -> None:
-    """
-    Measure one and two workers in turns, and print the ratios.
-    """
-    rates: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(ROUNDS):
-        for workers, found in rates.items():
-            port = freePort()
-            # As wrk's answers of 1 kB.
-            deploy(directory, b"x" * 1000, f"tcp:{port}:interface=127.0.0.1")
-            with running(directory, workers):
-                wrk(port)
-                found.append(wrk(port))
-    ratios = sorted(two / one for one, two in zip(*rates.values(), strict=True))
-    one, two = map(statistics.median, rates.values())
-    print(
-        f"answers a second: {one:.0f} with one worker, {two:.0f} with two; ratio"
-        f" {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-    )
 
 
 def balance(directory: Path) -> None:
@@ -326,50 +285,6 @@ def _isFree(port: int) -> bool:
     return True
 
 
-#: Options of twistd signalfd, and of web, by what is measured.
-LOGS = {
-    "the supervisor's log": (["--workers=2"], []),
-    "a file of each worker": (["--workers=2"], ["--logfile=access.log"]),
-    "one process, its log": ([], []),
-}
-
-
-def logs(directory: Path) -> None:
-    """
-    Print the CPU time of a request, with access logs in several places.
-    """
-    found: dict[str, list[float]] = {name: [] for name in LOGS}
-    with ExitStack() as stack:
-        daemons = {}
-        for name, (options, web) in LOGS.items():
-            own = directory / name.replace(" ", "-")
-            own.mkdir()
-            (own / "index.html").write_bytes(b"x" * 1000)
-            port = freePort()
-            command = [TWISTD, "-n", "--pidfile=", "signalfd", *options, "web"]
-            listen = f"--listen=tcp:{port}:interface=127.0.0.1"
-            daemon = program(own, *command, listen, "--path=.", *web)
-            running = stack.enter_context(daemon)
-            running.waitForOutput(f"pid {running.pid} serves")
-            daemons[name] = running, port
-        for number in range(1 + ROUNDS):
-            for name, (running, port) in daemons.items():
-                pids = [running.pid, *childrenOf(running.pid)]
-                before = sum(map(_seconds, pids))
-                rate = wrk(port, "/index.html")
-                spent = sum(map(_seconds, pids)) - before
-                if number:
-                    found[name].append(spent / rate / max(1, SECONDS) * 1e6)
-        for running, _ in daemons.values():
-            running.stop()
-    for name, each in found.items():
-        print(f"a request with {name}: {statistics.median(each):.0f} µs of CPU time")
-
-
-def _seconds(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
-
-
 def main() -> None:
     """
     Run the parts that this machine can run.
@@ -383,8 +298,8 @@ def main() -> None:
         balance(directory)
         crashes(directory)
         if shutil.which("wrk"):
-            throughput(directory)
-            logs(directory)
+            scaling.throughput(directory)
+            scaling.logs(directory)
         else:
             print("throughput and logs: need wrk(1)")
 
