@@ -14,10 +14,14 @@ from importlib.util import find_spec
 from operator import itemgetter
 from typing import Any, Final
 
+from twisted.application import strports
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import INTERNAL_SERVER_ERROR
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
 
 _log: Final = Logger("txsignalfd.metrics")
 
@@ -133,6 +137,52 @@ def checkInstalled() -> None:
         )
 
 
+class _MetricsResource(Resource):
+    """
+    Answers with the metrics, when the status of the daemon is known.
+    """
+
+    isLeaf = True
+
+    def __init__(self, status: Callable[[], Deferred[dict[str, Any]]]) -> None:
+        super().__init__()
+        from prometheus_client import CollectorRegistry
+        from prometheus_client.twisted import MetricsResource
+
+        self._status = status
+        self._collector = Collector()
+        registry = CollectorRegistry()
+        registry.register(self._collector)
+        self._metrics = MetricsResource(registry)
+
+    def render(self, request: Any) -> Any:
+        def answer(status: dict[str, Any]) -> None:
+            if not isLost:
+                self._collector.status = status
+                # It answers in a later turn.
+                self._metrics.render(request)
+
+        def failed(failure: Failure) -> None:
+            _log.failure("the metrics are not known", failure)
+            if not isLost:
+                request.setResponseCode(INTERNAL_SERVER_ERROR)
+                request.finish()
+
+        isLost: list[object] = []
+        request.notifyFinish().addErrback(isLost.append)
+        self._status().addCallback(answer).addErrback(failed)
+        return NOT_DONE_YET
+
+
+class _QuietSite(Site):
+    noisy = False
+
+    def log(self, request: Any) -> None:
+        """
+        Do not log a request: there is one every few seconds.
+        """
+
+
 def metricsService(
     endpoint: str, status: Callable[[], Deferred[dict[str, Any]]]
 ) -> IService:
@@ -144,51 +194,9 @@ def metricsService(
     @raise ValueError: If prometheus-client is missing, or for a wrong endpoint.
     """
     checkInstalled()
-    from prometheus_client import CollectorRegistry
-    from prometheus_client.twisted import MetricsResource
-    from twisted.application import strports
-    from twisted.web.http import INTERNAL_SERVER_ERROR
-    from twisted.web.resource import Resource
-    from twisted.web.server import NOT_DONE_YET, Site
-
-    collector = Collector()
-    registry = CollectorRegistry()
-    registry.register(collector)
-    metrics = MetricsResource(registry)
-
-    class Scraped(Resource):
-        isLeaf = True
-
-        def render(self, request: Any) -> Any:
-            def answer(found: dict[str, Any]) -> None:
-                if not isLost:
-                    collector.status = found
-                    # It answers in a later turn.
-                    metrics.render(request)
-
-            def failed(failure: Failure) -> None:
-                _log.failure("the metrics are not known", failure)
-                if not isLost:
-                    request.setResponseCode(INTERNAL_SERVER_ERROR)
-                    request.finish()
-
-            isLost: list[object] = []
-            request.notifyFinish().addErrback(isLost.append)
-            status().addCallback(answer).addErrback(failed)
-            return NOT_DONE_YET
-
-    class QuietSite(Site):
-        noisy = False
-
-        def log(self, request: Any) -> None:
-            """
-            Do not log a request: there is one every few seconds.
-            """
-
     root = Resource()
-    root.putChild(b"metrics", Scraped())
+    root.putChild(b"metrics", _MetricsResource(status))
     try:
-        service = strports.service(endpoint, QuietSite(root))
+        return strports.service(endpoint, _QuietSite(root))
     except ValueError as error:
         raise ValueError(f"--metrics: {error}") from None
-    return service
