@@ -11,7 +11,7 @@ from txsignalfd import _version
 
 __version__ = _version.__version__
 
-# Type checkers take this name for true.  typing.TYPE_CHECKING would import typing,
+# Type checkers treat this name as true.  typing.TYPE_CHECKING would import typing,
 # which takes longer than everything else that the txsignalfd command imports.
 TYPE_CHECKING = False
 

@@ -19,7 +19,7 @@ from twisted.python.reflect import namedAny
 
 from txsignalfd.reactorsignals import ReactorSignalsMixin
 
-#: The class of each reactor that Twisted takes by default on some system.
+#: The class of each reactor that Twisted chooses by default on some system.
 _CLASSES = {
     "twisted.internet.epollreactor": "EPollReactor",
     "twisted.internet.pollreactor": "PollReactor",
@@ -29,7 +29,7 @@ _CLASSES = {
 
 def _best() -> type[PosixReactorBase]:
     """
-    Return the class of the reactor that Twisted takes by default on this system.
+    Return the class of the reactor that Twisted chooses by default on this system.
     """
     module = default.install.__module__
     found: type[PosixReactorBase] = namedAny(f"{module}.{_CLASSES[module]}")

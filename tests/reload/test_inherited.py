@@ -25,7 +25,7 @@ from tests.support.observers import Logged
 from tests.support.ports import numberAt
 from tests.support.reactors import turn
 from txsignalfd import ReloadService
-from txsignalfd._reload.sharing import shareInherited, takeInherited, unshareInherited
+from txsignalfd._reload.sharing import claimInherited, shareInherited, unshareInherited
 
 pytestmark = pytest.mark.usefixtures("withoutPause")
 
@@ -257,6 +257,6 @@ def test_descriptorsAreTakenByTheBeginningOfTheirNames(
     monkeypatch.setattr(endpoints._SystemdParser, "_sddaemon", listenFDs)
     if isShared:
         shareInherited()
-    assert takeInherited("control") == [("control", 8)]
-    assert takeInherited("control") == []
+    assert claimInherited("control") == [("control", 8)]
+    assert claimInherited("control") == []
     assert endpoints._SystemdParser._sddaemon.inheritedDescriptors() == [7]

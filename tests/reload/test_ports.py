@@ -46,7 +46,7 @@ from tests.support.ports import (
 from tests.support.reactors import KINDS, turn, until
 from txsignalfd import ReloadService
 from txsignalfd._reload import generation
-from txsignalfd._reload import generations as succession
+from txsignalfd._reload import generations as module
 
 pytestmark = pytest.mark.usefixtures("withoutPause")
 
@@ -490,7 +490,7 @@ async def test_connectionsToALatePortThatIsNotOpenedAreClosed(
     """
     With C{stopFirst} they wait for a limited time, or until a stop.
     """
-    monkeypatch.setattr(succession, "LATE", 0.1)
+    monkeypatch.setattr(module, "LATE", 0.1)
 
     async with running(tcp, stopFirst=True, drain=drain, alone=True) as (reloads, _):
         where = ("127.0.0.1", freePort())
@@ -567,7 +567,7 @@ async def test_aLatePortThatIsNotOpenedAgainIsClosed(
     """
     The new generation has a limited time to open it.
     """
-    monkeypatch.setattr(succession, "LATE", 0.1)
+    monkeypatch.setattr(module, "LATE", 0.1)
 
     async with running(drain=drain, alone=True) as (reloads, _):
         number = freePort()
@@ -680,9 +680,9 @@ async def test_waitingForAGenerationCanBeCancelled() -> None:
     async with running(tcp) as (reloads, made):
         client = await made.connect()
         await client.line()
-        succession = reloads._generations
-        assert succession is not None
-        old = succession.current
+        generations = reloads._generations
+        assert generations is not None
+        old = generations.current
         waits = [old.retired.wait(), old.resources.whenQuiet()]
         others = [old.retired.wait(), old.resources.whenQuiet()]
         for deferred in waits:

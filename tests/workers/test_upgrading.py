@@ -57,7 +57,7 @@ class Daemon:
         self.history = History()
         self.description = SimpleNamespace(began=0.0)
         self.notifier = SimpleNamespace(watchdogInterval=1.0)
-        self.isSettled = True
+        self.isIdle = True
         self.pids: set[int] = set()
 
     def _release(self) -> None:

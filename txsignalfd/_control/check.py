@@ -116,4 +116,4 @@ def _make(maker: Any, own: Any, metrics: str) -> None:
 
     PluginFactory(maker, own, lambda: own)
     if metrics:
-        metricsService(metrics, Deferred)  # it checks the endpoint, and asks nobody
+        metricsService(metrics, Deferred)  # this checks the endpoint only

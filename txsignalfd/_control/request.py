@@ -5,7 +5,7 @@ L{Request}: ask a daemon by a signal, and wait for its answer.
 The request is the signal itself.  sigqueue(3) sends it with a random token as its
 value, and the answers arrive as datagrams at an abstract UNIX socket (unix(7))
 that is named after this process and the token.  So the daemon needs no port and
-no file, and everybody who may signal the daemon may ask, and nobody else.
+no file, and exactly those processes may ask it that may send it a signal.
 
 Of a standard signal at most one is pending, so a request may be merged with
 another sender's signal.  A request that is not acknowledged is therefore sent
@@ -13,7 +13,7 @@ again, with the same token, which the daemon recognizes.
 
 Only datagrams from the daemon's own pid are accepted: the kernel vouches for it
 (SO_PASSCRED).  Another process that guesses the token, or binds the name first,
-can send nothing that is taken for an answer.  The first answer tells the address of
+can send nothing that passes for an answer.  The first answer comes from the address of
 the daemon's socket; connected to that, the socket receives from no other process.
 
 See L{txsignalfd._twistd.requests} for the daemon's side, and C{docs/control.rst}

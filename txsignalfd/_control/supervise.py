@@ -82,7 +82,7 @@ def _supervise(interpreter: list[str], options: Namespace) -> None:
     try:
         twistd = _parseOptions(interpreter, options)
     except SystemExit as error:
-        # It has the reason, as twistd exits with 1.
+        # Its argument is the reason.  twistd itself would exit with 1.
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
     runApp(twistd)

@@ -72,5 +72,5 @@ def blockInOthers(signals: Iterable[int]) -> None:
                 if missing := wanted & ~blockedIn(thread):
                     lib.txs_ask(thread, missing.bit_length(), wanted)
         known |= new
-        # Nothing can be waited for: handlers in other threads answer, and wake nobody.
+        # There is no event to wait for: the handlers answer, and wake no thread.
         time.sleep(_PAUSE)

@@ -188,7 +188,7 @@ static void txs_ring(int fd)
 {
     const uint64_t one = 1;
 
-    /* It is full only when nobody has answered for very long. */
+    /* It is full only if the reactor has not read it for very long. */
     if (write(fd, &one, sizeof one) == -1)
         return;
 }
@@ -379,7 +379,7 @@ static int txs_release(int signo)
 
     atomic_store(&signal->watched, 0);
     txs_lock_actions();
-    /* A thread that has not answered must not meet another action. */
+    /* A thread that has not answered must not run into another action. */
     result = txs_unanswered(signo) ? 0 : txs_restore_action(signo);
     txs_unlock_actions();
     atomic_store(&signal->pipe_fd, 0);

@@ -156,18 +156,18 @@ def unshareInherited() -> None:
     _replace(_own())
 
 
-def takeInherited(prefix: str) -> list[tuple[str, int]]:
+def claimInherited(prefix: str) -> list[tuple[str, int]]:
     """
-    Take the descriptors whose names begin with a prefix, and hide them from
+    Claim the descriptors whose names begin with a prefix, and hide them from
     endpoints.
 
     @return: Their names and numbers.
     """
     own = _own()
     names = {fd: name for name, fd in own.inheritedNamedDescriptors().items()}
-    taken = [(name, fd) for fd, name in names.items() if name.startswith(prefix)]
-    if taken:
-        numbers = {fd for _, fd in taken}
+    claimed = [(name, fd) for fd, name in names.items() if name.startswith(prefix)]
+    if claimed:
+        numbers = {fd for _, fd in claimed}
         left = [fd for fd in own.inheritedDescriptors() if fd not in numbers]
         present: Any = _SystemdParser._sddaemon  # noqa: SLF001
         rest = ListenFDs(left, [names.get(fd, "") for fd in left])
@@ -175,7 +175,7 @@ def takeInherited(prefix: str) -> list[tuple[str, int]]:
             present.own = rest
         else:
             _replace(rest)
-    return taken
+    return claimed
 
 
 def inherit(descriptors: list[int], names: list[str]) -> None:

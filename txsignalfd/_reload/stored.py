@@ -31,7 +31,7 @@ from twisted.logger import Logger
 from twisted.python.lockfile import FilesystemLock
 
 from txsignalfd._reload.listener import Listener, PathLock, SocketPath
-from txsignalfd._reload.sharing import PendingSocket, PortSharing, takeInherited
+from txsignalfd._reload.sharing import PendingSocket, PortSharing, claimInherited
 from txsignalfd._reload.transaction import Timer, attempt
 
 _log: Final = Logger("txsignalfd.reload.ReloadService")
@@ -159,12 +159,12 @@ class SocketStore:
 
     def claim(self) -> list[tuple[Listener, bool]]:
         """
-        Take the sockets that the process before has stored.
+        Return the sockets that the process before has stored.
 
         @return: Each of them, and whether its port was late.
         """
         claimed = []
-        for name, descriptor in takeInherited(_PREFIX):
+        for name, descriptor in claimInherited(_PREFIX):
             stored = parseName(name)
             listener = None if stored is None else self._claim(stored, descriptor)
             os.close(descriptor)

@@ -6,7 +6,7 @@ Theory
 ======
 
 A program such as C{carbon-cache.py} makes the command line of twistd itself, and
-nobody can add C{signalfd} to it.  But twistd looks for its plugins there too, and
+C{signalfd} cannot be added to it.  But twistd looks for its plugins there too, and
 imports the module of each: also ours, which installs L{Plugin} if the variable is
 set.  twistd is then about to make the options of the plugin that it has found by
 name.  L{Plugin} is an attribute of its C{ServerOptions} that notices this, and puts a

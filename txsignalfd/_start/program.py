@@ -63,7 +63,7 @@ class Program(NamedTuple):
         elif _isArchive(path):
             _enter([])
             sys.path.insert(0, os.path.abspath(path))
-            # That of this program hides it.
+            # Otherwise the __main__ of this program is found in place of the archive's.
             del sys.modules["__main__"]
             spec: Any = find_spec("__main__")
             if spec is None:

@@ -43,7 +43,7 @@ def reloadable(  # noqa: PLR0913
 
     @param serviceMaker: The C{IServiceMaker}.  It keeps its name and its options.
     @param on: See L{txsignalfd.run}, as for the other parameters.  C{twistd signalfd
-        PLUGIN} takes them for its defaults.
+        PLUGIN} uses them as its defaults.
     """
     settings = {
         "on": on,

@@ -61,7 +61,7 @@ def runProgram(
     """
     Run a program in this process, which is a worker, until it ends.
 
-    @param place: What the worker knows of itself.
+    @param place: The worker's number, and its connection to the supervisor.
     @param program: The program.
     @param settings: How the worker drains, and which signals the program handles.
     @param watched: The files to watch besides the loaded modules, or C{None} to watch
@@ -103,7 +103,7 @@ def _leavePidfile() -> None:
 
 class _Start:
     """
-    Makes the reactor that a program installs that of a worker.
+    Turns the reactor that a program installs into that of a worker.
     """
 
     def __init__(

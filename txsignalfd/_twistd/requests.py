@@ -10,7 +10,7 @@ with an address, to which the requester connects its own, so that no other proce
 fill that with datagrams.
 
 The pid and the token are only the sender's claims.  So an answer may go to an
-address that nobody has bound, or that somebody else has, and contains nothing but
+address that is not bound, or that another process has bound, and contains nothing but
 what the daemon logs.  Nothing here blocks: a requester that does not read loses
 its answers.  A bounded number of requests is remembered.
 """

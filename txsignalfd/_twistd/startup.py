@@ -46,7 +46,7 @@ def removeOwnPidfile(path: str) -> None:
     """
     Remove a pidfile that names this process, and was left by one that was killed.
 
-    twistd would refuse to start: it takes the process for another daemon.  The
+    twistd would refuse to start: the pid seems to be that of another daemon.  The
     first process of a container has the same pid after each start.
 
     @param path: The pidfile, or an empty string if there is none.

@@ -2,16 +2,15 @@
 """
 L{Upgrade}: replace the program of a supervisor by execve(2), in the same process.
 
-  1. A child tries whether the program can start: L{tryProgram
-     <txsignalfd._workers.trial.tryProgram>}.  If not, nothing has happened.
-  2. No reload is under way, and no handler of a signal is running.  What happens from
-     here on stays pending.
-  3. The program is executed, and takes over the living workers and the sockets:
-     L{Inheritance <txsignalfd._workers.inheritance.Inheritance>}.  They are its first
-     generation.
-  4. It reloads these.  If that fails, they serve on.
+  1. A child tries whether the new program can start: L{tryProgram
+     <txsignalfd._workers.trial.tryProgram>}.  If not, the old program goes on.
+  2. The old program waits until no reload is under way and no handler of a signal runs.
+     Signals that arrive from now on stay pending.
+  3. It executes the new program, which takes over the living workers and the sockets as
+     its first generation: L{Inheritance <txsignalfd._workers.inheritance.Inheritance>}.
+  4. The new program reloads.  If that fails, the workers of the old one serve on.
 
-Between 2 and 4 the workers accept connections as always.
+The workers accept connections all the time.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ from txsignalfd.siginfo import SigInfo
 
 _log: Final = Logger("txsignalfd.daemon.Daemon")
 
-#: Seconds between two looks whether handlers of signals are still running.
+#: Seconds between two checks whether handlers of signals are still running.
 _LOOK: Final = 0.02
 
 
@@ -146,7 +145,7 @@ class Upgrade:
         """
         dispatcher = dispatcherFor(self._reactor)
         deadline = monotonic() + self._seconds
-        while not (self._isSettled and dispatcher._pause()):  # noqa: SLF001
+        while not (self._isIdle and dispatcher._pause()):  # noqa: SLF001
             dispatcher._resume()  # noqa: SLF001
             if monotonic() > deadline:
                 raise RemoteError(
@@ -156,8 +155,8 @@ class Upgrade:
             await deferLater(self._reactor, _LOOK)
 
     @property
-    def _isSettled(self) -> bool:
-        return self._supervisor.isSettled and not self._daemon.answers.statuses
+    def _isIdle(self) -> bool:
+        return self._supervisor.isIdle and not self._daemon.answers.statuses
 
     def _inheritance(self) -> Inheritance:
         descriptors: list[int] = []

@@ -100,7 +100,8 @@ class Channel:
         try:
             self._socket.sendmsg([data], [rights] if descriptors else [], flags)
         except OSError:
-            # A process that does not read its messages is watched by other means.
+            # The message is lost.  The supervisor notices a process that has ended or
+            # hangs by its exit and its silence, and a worker the end of its supervisor.
             return
 
     def request(self, **fields: Any) -> Message:

@@ -32,7 +32,7 @@ class ClaimedListener(Listener):
     """
     A duplicate of a socket of the supervisor.
 
-    @ivar isStored: Whether the next supervisor gets the socket, too.
+    @ivar isStored: Whether systemd stores the socket for the next supervisor.
     """
 
     isStored = False
@@ -42,7 +42,7 @@ class ClaimedListener(Listener):
         @param key: The kind of port and the address that were asked for.
         @param fd: The duplicate.
         @param claims: Where the supervisor is told when the listener is closed.
-        @param claim: What the supervisor knows it by.
+        @param claim: The key of the socket in the supervisor.
         """
         super().__init__(key, fd)
         self._claims = claims
@@ -50,7 +50,7 @@ class ClaimedListener(Listener):
 
     def isLast(self, holder: object) -> bool:
         """
-        Whether no other port, also of another process, accepts from the socket.
+        Whether no other port of this process or another one accepts from the socket.
         """
         return self.claim not in self._claims.replaced and super().isLast(holder)
 
@@ -95,7 +95,7 @@ class Claims:
         self.late = False
         #: Whether there are other workers.
         self.hasPeers = False
-        #: The claims at whose sockets the next generation accepts.
+        #: The keys of the sockets from which the next generation accepts.
         self.replaced: list[list[Any]] = []
 
     def supply(self, key: tuple[Any, ...], port: SharedPort) -> Listener | None:

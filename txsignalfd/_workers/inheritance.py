@@ -126,7 +126,7 @@ class Inheritance:
         """
         Tell the parent of a trial that the program can start, and end.
 
-        @param outcome: What the program is, for the log.
+        @param outcome: The versions of the program, for the log.
         """
         os.write(OUTCOME, outcome.encode())
         sys.stdout.flush()

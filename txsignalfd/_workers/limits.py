@@ -20,7 +20,7 @@ _JITTER: Final = 0.1
 
 class Limits(NamedTuple):
     """
-    What a worker may take.
+    The limits of a worker.
     """
 
     #: Seconds without a turn of its reactor.

@@ -116,7 +116,7 @@ class WorkerProcess(ProcessProtocol):
         self._served: float | None = None
         self._output = WorkerOutput(number, write)
         self._failure: RemoteError | None = None
-        #: What its start waits for, if it has said that.
+        #: What its start waits for, if the worker has said so.
         self._waits = ""
         #: Called with the files that have changed, for C{--watch}.
         self.changed: Callable[[list[str]], object] = lambda _: None
@@ -408,7 +408,7 @@ class WorkerProcess(ProcessProtocol):
         try:
             copy = self._sockets.claim(key, options, self._user, self)
         except Exception as error:
-            # Whatever happens, the worker waits for the answer.
+            # The worker waits for an answer in any case.
             cause = getattr(error, "socketError", error)
             number = cause.errno if isinstance(cause, OSError) else None
             text = os.strerror(number) if number else str(cause)

@@ -106,7 +106,7 @@ class Sockets:
         self._entries: dict[Key, _Entry] = {}
         self._replaced = 0
         #: The users that stand for the next generation, after a failed reload that has
-        #: left none, for sockets that were opened early and late.
+        #: left none: of the sockets that were opened during the start, and later.
         self._reserved: tuple[object, object] | None = None
         #: Where the sockets are stored for the next process.
         self.store: SocketStore | None = None
@@ -209,7 +209,7 @@ class Sockets:
             listener = entry.port.listener
             assert listener is not None, "the port listens"
             if not _isInPlace(entry.port):
-                # Likewise.  The next one that is bound there needs the lock.
+                # The same is true here.  The next socket at this path needs the lock.
                 passed.append({"key": key})
                 continue
             users = set().union(*entry.users.values())
@@ -238,7 +238,7 @@ class Sockets:
         """
         waiting = object()
         for each in passed:
-            # The others are adopted all the same.
+            # If one fails, the others are adopted nevertheless.
             attempt(self._adopt, each, user, waiting, workers)
         Timer(self._reactor, LATE, lambda: self.releaseAll(waiting))
 
@@ -322,18 +322,18 @@ class Sockets:
             that the old workers have opened late may be opened late again.  If no
             generation is left, new connections wait for the next reload.
         """
-        early, late = users = self._reserved or (object(), object())
+        first, late = users = self._reserved or (object(), object())
         self._reserved = None
         for entry in self._entries.values():
-            entry.users[late if entry.isLate else early] = set()
+            entry.users[late if entry.isLate else first] = set()
 
         def commit() -> None:
-            self.releaseAll(early)
+            self.releaseAll(first)
             Timer(self._reactor, LATE, lambda: self.releaseAll(late))
 
         def rollback() -> None:
             if any(each.users.keys() - users for each in self._entries.values()):
-                self.releaseAll(early)
+                self.releaseAll(first)
                 self.releaseAll(late)
             else:
                 self._reserved = users

@@ -60,9 +60,9 @@ class Supervisor:
         return new
 
     @property
-    def isSettled(self) -> bool:
+    def isIdle(self) -> bool:
         """
-        Whether there is no worker that has exited, and whose output is being read.
+        Whether the output of every worker that has exited was read to its end.
         """
         return not any(process.hasOutput for process in self._processes())
 

@@ -83,7 +83,7 @@ async def tryProgram(
     @param inheritance: What the program would inherit now.
     @param seconds: How long it may take.
     @param reactor: The reactor.
-    @return: What the program is, for the log.
+    @return: The versions of the program, for the log.
     @raise RemoteError: The program cannot start.
     @raise OSError: The system refuses.
     """

@@ -29,7 +29,7 @@ _log: Final = Logger("txsignalfd.workers.Worker")
 #: The most changed files that the supervisor is told.
 _MOST_PATHS: Final = 10
 
-#: Seconds between two signs of life.
+#: Seconds between two messages that say that the reactor is not stuck.
 _BEAT: Final = 1.0
 
 
@@ -42,7 +42,7 @@ class Worker:
         """
         Take the listening sockets of all ports from the supervisor, from now on.
 
-        @param place: What the worker knows of itself.
+        @param place: The worker's number, and its connection to the supervisor.
         @param reactor: The reactor, or C{None} until L{attach}.
         """
         end = socket.socket(fileno=place.descriptor)
