@@ -5,8 +5,11 @@ C{--watch}: a change of the code reloads.
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from signal import SIGTERM
+from types import SimpleNamespace
 
 import pytest
 from twisted.internet.task import Clock
@@ -15,6 +18,8 @@ from tests.support.clients import fetch, tcp
 from tests.support.daemons import program, waitFor
 from tests.support.deployed import application, deploy
 from tests.support.freeports import freePort
+from txsignalfd._twistd import watching
+from txsignalfd._twistd.plugins import FileState
 from txsignalfd._twistd.watching import INTERVAL, Watch
 
 
@@ -84,6 +89,74 @@ def test_someFilesAreNoProgram(name: str, tmp_path: Path) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("text")
     assert changes.after(3) == []
+
+
+def test_aLinkedDirectoryIsWatched(tmp_path: Path) -> None:
+    """
+    Also below another one, and if links form a loop.
+    """
+    linked, watched = tmp_path / "linked", tmp_path / "watched"
+    linked.mkdir()
+    watched.mkdir()
+    (watched / "link").symlink_to(linked)
+    (linked / "loop").symlink_to(watched)
+    changes = Changes(watched)
+    assert changes.after(3) == []
+    (linked / "page.html").write_text("text")
+    assert changes.after(3) == [[str(watched / "link" / "page.html")]]
+
+
+def test_aFileThatANewProgramMissesIsWatched(tmp_path: Path) -> None:
+    """
+    If the old program serves on, because the new one has failed.
+    """
+    main, helper = tmp_path / "main.py", tmp_path / "package" / "helper.py"
+    main.write_text("")
+    changes = Changes(main)
+    (tmp_path / "other.py").write_text("")
+    assert changes.after(3) == []
+    main.write_text("import package.helper")
+    assert changes.after(3) == [[str(main)]]
+    helper.parent.mkdir()
+    (helper.parent / "__init__.py").touch()
+    (helper.parent / ".#helper.py").symlink_to("user@host")
+    assert changes.after(3) == [[str(helper.parent / "__init__.py")]]
+    helper.write_text("def")
+    assert changes.after(3) == [[str(helper)]]
+
+
+def test_aDirectoryMayBeRemoved(tmp_path: Path) -> None:
+    """
+    Between two looks, or during one.
+    """
+    gone = str(tmp_path / "gone")
+    assert list(watching._programsIn(gone)) == []
+    assert watching._identityOf(gone) == (-1, -1)
+
+
+def test_manyFilesAreReadInSeveralTurns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The worker that watches them serves meanwhile.
+    """
+
+    def stateOf(path: str) -> FileState:
+        time.sleep(0.006)
+        return 0, 0
+
+    monkeypatch.setattr(watching, "stateOf", stateOf)
+    for number in range(10):
+        (tmp_path / str(number)).touch()
+    turns: list[tuple[float, Callable[[], object]]] = []
+    reactor = SimpleNamespace(callLater=lambda *call: turns.append(call))
+    watch = Watch([str(tmp_path)], lambda _: None, reactor)
+    watch.start()
+    looks = 0
+    while not looks or turns[0][0] == 0:
+        looks += 1
+        turns.pop(0)[1]()
+    assert looks > 4
 
 
 def test_aFileIsWatched(tmp_path: Path) -> None:

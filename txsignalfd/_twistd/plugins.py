@@ -240,6 +240,13 @@ class LoadedCode:
         self._modules: dict[str, ModuleType] = {}
         self.addModules()
 
+    @property
+    def paths(self) -> list[str]:
+        """
+        The files.
+        """
+        return list(self._states)
+
     def addModules(self) -> None:
         """
         Add the modules that were loaded since the last call.
