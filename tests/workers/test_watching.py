@@ -125,6 +125,20 @@ def test_aFileThatANewProgramMissesIsWatched(tmp_path: Path) -> None:
     assert changes.after(3) == [[str(helper)]]
 
 
+def test_aFileThatTheDaemonWritesIsNotWatched(tmp_path: Path) -> None:
+    """
+    Each line in its log would reload it.
+    """
+    log = tmp_path / "app.log"
+    with log.open("w", buffering=1) as file:
+        changes = Changes(tmp_path)
+        file.write("reloaded\n")
+        assert changes.after(3) == []
+        (tmp_path / "app.ini").write_text("text")
+        file.write("reloaded\n")
+        assert changes.after(3) == [[str(tmp_path / "app.ini")]]
+
+
 def test_aDirectoryMayBeRemoved(tmp_path: Path) -> None:
     """
     Between two looks, or during one.

@@ -16,6 +16,7 @@ does not follow a symbolic link that a deployment changes.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -71,6 +72,7 @@ class Watch:
         found = set(self._code.changes())
         found |= dict(before.items() ^ self._states.items()).keys()
         if found:
+            found -= _written(found)
             self._pending |= found
         elif self._pending:
             pending, self._pending = self._pending, set()
@@ -99,6 +101,26 @@ class Watch:
             for directory in sorted(set(directories)):
                 if _INSTALLED.isdisjoint(directory.split(os.sep)):
                     yield from _programsIn(directory)
+
+
+def _written(files: set[str]) -> set[str]:
+    """
+    Return those files that this process or the supervisor writes, such as their logs.
+
+    Each reload would cause the next one.
+    """
+    links = []
+    for pid in (os.getpid(), os.getppid()):
+        # The supervisor may have another user, and other systems have no such files.
+        with suppress(OSError):
+            directory = f"/proc/{pid}/fd"
+            links += [f"{directory}/{each}" for each in os.listdir(directory)]
+    written = set()
+    for link in links:
+        with suppress(OSError):
+            if os.lstat(link).st_mode & stat.S_IWUSR:
+                written.add(os.readlink(link))
+    return {each for each in files if os.path.realpath(each) in written}
 
 
 def _filesBelow(path: str, seen: set[tuple[int, int]]) -> Iterator[str]:
