@@ -73,6 +73,7 @@ class Watch:
         found |= dict(before.items() ^ self._states.items()).keys()
         if found:
             found -= _written(found)
+        if found:
             self._pending |= found
         elif self._pending:
             pending, self._pending = self._pending, set()
