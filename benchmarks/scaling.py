@@ -96,14 +96,16 @@ class Contestant(NamedTuple):
     port: int
     pids: list[int]
 
-    def turn(self, path: str) -> Turn:
+    def turn(self, path: str, *options: str) -> Turn:
         """
         Request a page by 16 connections.
+
+        @param options: Options of wrk(1).
         """
         before = list(map(_seconds, self.pids))
         clients = _clientSeconds()
         done = subprocess.run(
-            ["wrk", "-t1", "-c16", f"-d{SECONDS}s", self.url(path)],
+            ["wrk", "-t1", "-c16", f"-d{SECONDS}s", *options, self.url(path)],
             stdout=subprocess.PIPE,
             text=True,
             check=True,
@@ -139,14 +141,16 @@ def _clientSeconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def takeTurns(contestants: dict[str, Contestant], path: str) -> dict[str, list[Turn]]:
+def takeTurns(
+    contestants: dict[str, Contestant], path: str, *options: str
+) -> dict[str, list[Turn]]:
     """
     Let each contestant have its turn, several times.  The first one is not counted.
     """
     turns: dict[str, list[Turn]] = {name: [] for name in contestants}
     for number in range(1 + ROUNDS):
         for name, contestant in contestants.items():
-            one = contestant.turn(path)
+            one = contestant.turn(path, *options)
             if number:
                 turns[name].append(one)
     return turns
@@ -196,6 +200,14 @@ def sharing(directory: Path, count: int) -> Iterator[Contestant]:
         yield Contestant(shared.getsockname()[1], pids)
 
 
+#: What is measured, the path, and options of wrk(1).
+LOADS = [
+    ("a short page", "/"),
+    ("a slow page", "/slow"),
+    ("a new connection for each request", "/", "-H", "Connection: close"),
+]
+
+
 def throughput(directory: Path) -> None:
     """
     Measure one and two workers or processes in turns, and print the ratios.
@@ -207,12 +219,12 @@ def throughput(directory: Path) -> None:
                 own = directory / f"{name}-{count}"
                 own.mkdir()
                 contestants[f"{name} {count}"] = stack.enter_context(run(own, count))
-        for path in ("/", "/slow"):
-            turns = takeTurns(contestants, path)
+        for what, *how in LOADS:
+            turns = takeTurns(contestants, *how)
             for name in ("worker", "process"):
                 one, two = turns[f"{name} 1"], turns[f"{name} 2"]
-                print(f"{path}, {name}: {_compared(one, two)}")
-            print(f"{path}, CPU time of a request: {_shares(turns['worker 1'])}")
+                print(f"{what}, {name}: {_compared(one, two)}")
+            print(f"{what}, CPU time of a request: {_shares(turns['worker 1'])}")
 
 
 def _compared(one: list[Turn], two: list[Turn]) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -91,6 +92,37 @@ async def test_aPortWhoseConnectionsDoNotBecomeMoreLeavesNone(
     stack.enter_context(closing(connect()))
     port.doRead()
     assert port not in reactor.getReaders()
+    await maybeDeferred(port.stopListening)
+
+
+@inReactor
+async def test_aPortThatLeavesNoneAcceptsSeveralAtOnce(
+    reactor: Any, stack: ExitStack
+) -> None:
+    """
+    A turn of the reactor for each connection takes a third of the time of a request.
+    """
+    port, connect = contended(reactor)
+    port._since, port._most = monotonic(), ports._VARIATION
+    for _ in range(ports._AT_ONCE + 1):
+        stack.enter_context(closing(connect()))
+    port.doRead()
+    assert len(port.resources.connections) == ports._AT_ONCE
+    await maybeDeferred(port.stopListening)
+
+
+@inReactor
+async def test_aPortThatEndsLeavesNone(reactor: Any, stack: ExitStack) -> None:
+    """
+    Nobody else may accept them.
+    """
+    port, connect = contended(reactor)
+    for _ in range(3):
+        stack.enter_context(closing(connect()))
+    port.doRead()
+    assert len(port.resources.connections) == 1
+    port.acceptPending()
+    assert len(port.resources.connections) == 3
     await maybeDeferred(port.stopListening)
 
 

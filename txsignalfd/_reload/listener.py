@@ -220,6 +220,8 @@ class SharedSocket(socket.socket):
     adopted: bool = False
     #: Whether another process has shut it down.
     isShutDown: bool = False
+    #: Whether no connection is to be accepted for a moment.
+    isPaused: bool = False
     #: The address that it had before L{leave}.
     _left: Any = None
 
@@ -247,8 +249,10 @@ class SharedSocket(socket.socket):
         """
         Accept a connection: accept(2).
 
-        There is none if another process has shut the socket down.
+        There is none if another process has shut the socket down, and during a pause.
         """
+        if self.isPaused:
+            raise BlockingIOError(errno.EAGAIN, "paused")
         try:
             return super().accept()
         except OSError as error:

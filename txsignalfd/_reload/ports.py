@@ -64,6 +64,9 @@ _WAY: Final = 0.0005
 _PERIOD: Final = 0.25
 _VARIATION: Final = 16
 
+#: The most connections that it accepts in a turn of the reactor otherwise.
+_AT_ONCE: Final = 8
+
 
 class SharedPort:
     """
@@ -260,13 +263,15 @@ class SharedStreamPort(SharedPort):
     #: The most connections that were open at once since some time.
     _most = 0
     _since = 0.0
+    #: Whether it accepts what is left, and then no more.
+    _isEnding = False
 
     def doRead(self) -> None:
         """
-        Accept connections, but only one if other processes accept, too.
+        Accept connections, but only a few if other processes accept, too.
         """
         if self.listener is not None and self.listener.isContended:
-            self.numberAccepts = 1
+            self.numberAccepts = _AT_ONCE
         super().doRead()
         if self._made is not None and self._made.isShutDown:
             # It would stay readable.
@@ -276,6 +281,8 @@ class SharedStreamPort(SharedPort):
         """
         Accept all pending connections, and not only as many as the last time.
         """
+        self._pause(False)
+        self._isEnding = True
         self.numberAccepts = MAX_BACKLOG
         super().acceptPending()
 
@@ -283,7 +290,7 @@ class SharedStreamPort(SharedPort):
         followRecords(protocol)
         connection = self.accepted(socket, protocol, *args)
         self.resources.opened(connection)
-        if not self.suspended and self.listener and self.listener.isContended:
+        if not self._isEnding and self.listener and self.listener.isContended:
             self._giveWay(len(self.resources.connections))
         return connection
 
@@ -301,12 +308,18 @@ class SharedStreamPort(SharedPort):
             self._since, self._most = monotonic(), count - 1
         if count > self._most:
             self._most = count
+            self._pause(True)
             self.stopReading()
             self.reactor.callLater(_WAY, self._goOn)  # type: ignore[attr-defined]
 
     def _goOn(self) -> None:
+        self._pause(False)
         if self.connected and not self.disconnecting:  # type: ignore[attr-defined]
             self.startReading()
+
+    def _pause(self, isPaused: bool) -> None:
+        assert self._made is not None, "it has listened"
+        self._made.isPaused = isPaused
 
     #: Twisted calls this to make the transport of a connection.
     transport: Any = _accept
