@@ -41,6 +41,7 @@ from tests.support.daemons import (
     waitFor,
 )
 from tests.support.observers import LOG, logging
+from tests.support.processes import runPython
 from txsignalfd._twistd.logs import reopenLogs, rotateLogs
 
 #: A service that rotates on SIGUSR1, and appends the outcome to a file.
@@ -559,3 +560,27 @@ def test_privatePartsOfTwistedThatItUses(tmp_path: Path) -> None:
     with logFile(tmp_path / "log") as file:
         assert vars(textFileLogObserver(file))["_outFile"] is file
         assert os.path.samestat(os.fstat(file._file.fileno()), os.stat(file.path))
+
+
+#: Makes the process silent, and writes to stderr during and after C{stderrInLog}.
+SILENT = """
+import os
+from twisted.logger import globalLogBeginner, textFileLogObserver
+from twisted.python.logfile import LogFile
+from txsignalfd._twistd.logs import silence, stderrInLog
+
+log = textFileLogObserver(LogFile("app.log", "."))
+globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
+silence()
+with stderrInLog():
+    os.write(2, b"shown\\n")
+os.write(2, b"not shown\\n")
+"""
+
+
+def test_aSilentStderrLeadsToTheLogMeanwhile(tmp_path: Path) -> None:
+    """
+    And nowhere afterwards.
+    """
+    runPython("-c", SILENT, cwd=tmp_path, check=True)
+    assert (tmp_path / "app.log").read_text() == "shown\n"

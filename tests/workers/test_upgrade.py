@@ -240,10 +240,41 @@ def test_aDaemonInTheBackgroundStaysThere(tmp_path: Path) -> None:
         assert status == 0, output
         assert (tmp_path / "twistd.pid").read_text() == str(pid)
         assert fetch(tcp(port)) == b"body"
+        assert os.readlink(f"/proc/{pid}/fd/2") == os.devnull
         os.kill(pid, SIGTERM)
         assert os.WTERMSIG(endOf(pid)) == SIGTERM
     assert "upgraded in " in log.read_text()
     assert not (tmp_path / "twistd.pid").exists()
+
+
+#: Lets a program start only in its trial.
+FAILS = """
+import json, os
+text = os.environ.get("TXSIGNALFD_INHERITANCE")
+if text and not json.loads(text)[2]:
+    raise SystemExit("the new program is broken")
+"""
+
+
+def test_aProgramThatFailsAfterItsTrialIsExplainedInTheLog(tmp_path: Path) -> None:
+    """
+    Also if stderr leads nowhere, as that of a daemon in the background.
+    """
+    write(tmp_path)
+    log = tmp_path / "its.log"
+    command = commandFor(
+        tmp_path, "--workers=1", "served", twistd=["--logfile=its.log"]
+    )
+    silent = ["sh", "-c", 'exec "$@" 2> /dev/null', "sh"]
+    with program(tmp_path, *silent, *command) as daemon:
+        waitFor(lambda: log.exists() and " serves;" in log.read_text(), "it serves")
+        (tmp_path / "sitecustomize.py").write_text(FAILS)
+        assert upgrade(daemon.pid) == (
+            1,
+            f"txsignalfd: process {daemon.pid} has ended\n",
+        )
+        assert daemon.wait() == 1
+    assert log.read_text().endswith("SystemExit: the new program is broken\n")
 
 
 def test_everySocketIsPassedOn(tmp_path: Path) -> None:

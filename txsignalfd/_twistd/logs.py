@@ -38,7 +38,8 @@ import gc
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any, Final
 
 from twisted.logger import (
@@ -183,6 +184,42 @@ def hasBegun() -> bool:
 def _untilBegun() -> Any:
     # Private, but nothing public shows whether the log has begun.
     return globalLogBeginner._temporaryObserver  # noqa: SLF001
+
+
+def isSilent() -> bool:
+    """
+    Return whether stderr leads nowhere, as that of a daemon in the background.
+    """
+    return os.path.samestat(os.fstat(2), os.stat(os.devnull))
+
+
+def silence() -> None:
+    """
+    Let stderr lead nowhere.
+    """
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 2)
+    os.close(null)
+
+
+@contextmanager
+def stderrInLog() -> Iterator[None]:
+    """
+    Let a silent stderr lead to the log file meanwhile.
+
+    A program that is executed then shows why it cannot start.
+    """
+    paths = [each.path for each in destinations() if isinstance(each, BaseLogFile)]
+    if not (isSilent() and paths):
+        yield
+        return
+    log = os.open(paths[0], os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    os.dup2(log, 2)
+    os.close(log)
+    try:
+        yield
+    finally:
+        silence()
 
 
 def isStream(destination: Any) -> bool:

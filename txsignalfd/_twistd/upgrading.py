@@ -35,6 +35,7 @@ from txsignalfd._proc.reason import RemoteError, reasonOf
 from txsignalfd._reload.sharing import inherited
 from txsignalfd._reload.transaction import Reload, ReloadRequest
 from txsignalfd._twistd.daemon import Daemon
+from txsignalfd._twistd.logs import isSilent, silence, stderrInLog
 from txsignalfd._twistd.output import flushAll
 from txsignalfd._version import __version__
 from txsignalfd._workers.command import Command
@@ -172,6 +173,7 @@ class Upgrade:
             "held": daemon.reloads.held,
             "began": self._began,
             "children": self._otherChildren(),
+            "isSilent": isSilent(),
         }
         return Inheritance(fields, [*descriptors, *inherited()[0]])
 
@@ -199,7 +201,8 @@ class Upgrade:
         sys.stdout.flush()
         sys.stderr.flush()
         flushAll()
-        found.execute(self._command, environment)
+        with stderrInLog():
+            found.execute(self._command, environment)
 
     def resume(self, found: Inheritance) -> None:
         """
@@ -220,6 +223,9 @@ class Upgrade:
         self._isResumed = True
         if found.isTrial:
             found.endTrial(describeProgram())
+        if fields["isSilent"]:
+            # Until here, it has led to the log.
+            self._reactor.callWhenRunning(silence)
         self._reactor.callWhenRunning(found.release)
         self._reactor.callWhenRunning(self._reap, fields["children"])
 
