@@ -142,6 +142,7 @@ STATUS: dict[str, Any] = {
             "memory": 50 << 20,
         }
     ],
+    "spareWorkers": [{"pid": 4713, "state": "waits", "memory": 40 << 20}],
 }
 
 TEXT = """\
@@ -162,7 +163,8 @@ children
   4712 sleep
   and 2 more
 workers
-  1 of generation 2, pid 4712: serves, 3 connections, 50 MiB, up 0:01:01"""
+  1 of generation 2, pid 4712: serves, 3 connections, 50 MiB, up 0:01:01
+  spare, pid 4713: waits, 40 MiB"""
 
 
 def test_theStatusIsATextForAnOperator() -> None:
@@ -178,5 +180,6 @@ def test_childrenMayBeNoneOrUnknown(count: int | None, shown: str) -> None:
     Without proc(5) they are unknown.
     """
     status = {**STATUS, "childCount": count, "children": [], "workers": []}
+    del status["spareWorkers"]
     assert f"\nchildren: {shown}" in statusText(status)
     assert statusText(status).endswith("\nworkers: none")

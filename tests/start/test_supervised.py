@@ -16,6 +16,9 @@ from tests.support.daemons import childrenOf, program, reload
 from tests.support.freeports import freePort
 from tests.support.supervised import RUN, command, supervised, write
 
+#: For tests that count processes.
+ALONE = ["--spare-workers=0"]
+
 REACT = """
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
@@ -113,7 +116,7 @@ def test_aReloadRunsTheNewProgram(tmp_path: Path) -> None:
     """
     port = freePort()
     write(tmp_path, RUN, port, b"old")
-    with supervised(tmp_path, "--workers=2", "python", "main.py") as running:
+    with supervised(tmp_path, *ALONE, "--workers=2", "python", "main.py") as running:
         assert len(childrenOf(running.pid)) == 2
         with load(opening(tcp(port)), keeping(tcp(port))):
             write(tmp_path, RUN, port, b"new")
@@ -208,7 +211,7 @@ def test_aProgramThatEndsIsReplaced(tmp_path: Path) -> None:
     """
     port = freePort()
     write(tmp_path, HANDLES, port, b"text")
-    with supervised(tmp_path, "python", "-m", "main") as running:
+    with supervised(tmp_path, *ALONE, "python", "-m", "main") as running:
         (first,) = childrenOf(running.pid)
         os.kill(first, SIGKILL)
         running.waitForOutput(f"worker 1 (pid {first}) was killed by SIGKILL after ")
@@ -230,7 +233,7 @@ def test_aSignalIsHandledByTheWorker(on: list[str], tmp_path: Path) -> None:
     """
     port = freePort()
     write(tmp_path, HANDLES, port, b"text")
-    with supervised(tmp_path, *on, "python", "main.py") as running:
+    with supervised(tmp_path, *ALONE, *on, "python", "main.py") as running:
         (worker,) = childrenOf(running.pid)
         os.kill(worker, SIGTERM)
         running.waitForOutput("its own handler" if on else "has exited with status 0")

@@ -280,7 +280,8 @@ def test_aWorkerThatCrashesIsNoMatterOfSystemd(tmp_path: Path) -> None:
     port = freePort()
     deploy(tmp_path, port, b"page")
     options = ["WatchdogSec=2", "Restart=on-failure"]
-    with unit(tmp_path, *options, command=WORKERS) as running:
+    command = ("--spare-workers=0", *WORKERS)
+    with unit(tmp_path, *options, command=command) as running:
         main = int(running.show("MainPID"))
         first, second = childrenOf(main)
         os.kill(first, SIGKILL)

@@ -49,7 +49,8 @@ def test_aWorkerThatHangsEndsWithTheDaemon(tmp_path: Path) -> None:
     """
     port = freePort()
     write(tmp_path, listen=[local(port)])
-    with serving(tmp_path, "--workers=1", "served") as daemon:
+    options = ["--workers=1", "--spare-workers=0"]
+    with serving(tmp_path, *options, "served") as daemon:
         (worker,) = childrenOf(daemon.pid)
         with closing(Web(tcp(port))) as web:
             web.send("/hang")
@@ -79,7 +80,8 @@ def test_signalsAddAndRemoveWorkers(tmp_path: Path) -> None:
     The last one stays.
     """
     write(tmp_path, listen=[f"tcp:{freePort()}:interface=127.0.0.1"])
-    with serving(tmp_path, "--workers=1", "served") as daemon:
+    options = ["--workers=1", "--spare-workers=0"]
+    with serving(tmp_path, *options, "served") as daemon:
         first = childrenOf(daemon.pid)
         daemon.kill(SIGTTIN)
         daemon.waitForOutput("worker 2 (pid ")

@@ -23,6 +23,7 @@ from txsignalfd._workers.command import Command
 from txsignalfd._workers.limits import Limits
 from txsignalfd._workers.process import State, WorkerProcess
 from txsignalfd._workers.sockets import Sockets
+from txsignalfd._workers.spares import Spares
 from txsignalfd._workers.workerset import Pauses, Setup, WorkerSet
 
 
@@ -134,7 +135,8 @@ async def test_aSystemWithoutProcessesIsTriedAgain(
     monkeypatch.setattr(reactor, "spawnProcess", spawnProcess)
     monkeypatch.setattr(workerset, "_LONGEST_PAUSE", 0.01)
     sockets = Sockets(reactor)
-    setup = Setup(python(""), sockets, 60.0, 0.0, Limits(), print, reactor)
+    spares = Spares(0, python(""), reactor)
+    setup = Setup(python(""), sockets, 60.0, 0.0, Limits(), print, reactor, spares)
     workers = WorkerSet(1, setup, None)
     with pytest.raises(BlockingIOError):
         await workers.startService()
@@ -160,7 +162,7 @@ async def test_aStartThatTakesTooLongSaysWhatItWaitsFor(
     If the worker has said that.
     """
     worker = WorkerProcess(1, None, Sockets(reactor), reactor)
-    worker._received(Message({"waits": "the program has opened no port"}, []))
+    worker.receive(Message({"waits": "the program has opened no port"}, []))
     worker.fail("has not started within 1 s")
     with pytest.raises(RemoteError, match="within 1 s: the program has opened no port"):
         await worker.started
@@ -210,9 +212,9 @@ async def test_aWorkerIsAskedOnceAtATime(reactor: Any) -> None:
     worker.state = State.SERVING
     first, second = worker.ask(), worker.ask()
     assert sent == [{"do": "tell"}]
-    worker._received(Message({"connections": 1, "asked": False}, []))
+    worker.receive(Message({"connections": 1, "asked": False}, []))
     assert worker.status()["state"] == "is busy"
-    worker._received(Message({"connections": 2, "asked": True}, []))
+    worker.receive(Message({"connections": 2, "asked": True}, []))
     assert first.called
     assert second.called
     assert worker.status()["state"] == "serves"

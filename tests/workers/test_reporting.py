@@ -28,7 +28,8 @@ def test_aBusyWorkerIsNamed(tmp_path: Path) -> None:
     """
     port = freePort()
     write(tmp_path, listen=[local(port)], body="body")
-    with serving(tmp_path, "--workers=2", "served") as daemon:
+    options = ["--workers=2", "--spare-workers=0"]
+    with serving(tmp_path, *options, "served") as daemon:
         first, second = childrenOf(daemon.pid)
         os.kill(first, SIGSTOP)
         client = keeping(tcp(port))
@@ -51,7 +52,8 @@ def test_theStatusAndTheMetricsShowEachWorker(tmp_path: Path) -> None:
     port, own = freePort(), freePort()
     write(tmp_path, listen=[local(own)], body="body")
     metrics = f"--metrics=tcp:{port}:interface=127.0.0.1"
-    with serving(tmp_path, "--workers=1", metrics, "served") as daemon:
+    options = ["--workers=1", "--spare-workers=0", metrics]
+    with serving(tmp_path, *options, "served") as daemon:
         (worker,) = childrenOf(daemon.pid)
         client = keeping(tcp(own))
         client()

@@ -181,7 +181,8 @@ def test_aWorkerThatEndsIsReplaced(tmp_path: Path) -> None:
     """
     port = freePort()
     write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"], body="body")
-    with serving(tmp_path, "--workers=2", "served") as daemon:
+    options = ["--workers=2", "--spare-workers=0"]
+    with serving(tmp_path, *options, "served") as daemon:
         first, _ = childrenOf(daemon.pid)
         os.kill(first, SIGKILL)
         daemon.waitForOutput(f"(pid {first}) was killed by SIGKILL after ")
@@ -198,7 +199,8 @@ def test_workersEndWithTheirSupervisor(tmp_path: Path) -> None:
     """
     port = freePort()
     write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"], body="body")
-    with serving(tmp_path, "--workers=1", "served") as daemon:
+    options = ["--workers=1", "--spare-workers=0"]
+    with serving(tmp_path, *options, "served") as daemon:
         (worker,) = childrenOf(daemon.pid)
         client = keeping(tcp(port))
         client()

@@ -23,6 +23,7 @@ from txsignalfd._workers.command import Command
 from txsignalfd._workers.limits import Limits
 from txsignalfd._workers.process import State, WorkerProcess
 from txsignalfd._workers.sockets import Sockets
+from txsignalfd._workers.spares import Spares
 from txsignalfd._workers.supervisor import Supervisor
 from txsignalfd._workers.workerset import Setup, WorkerSet
 
@@ -51,6 +52,7 @@ class Workers:
             limits,
             self.reports.append,
             self.clock,
+            Spares(0, Command("/"), self.clock),
         )
         self.set = WorkerSet(count, self.setup, None)
         self.made: list[WorkerProcess] = []
@@ -58,7 +60,7 @@ class Workers:
     def _connect(self, worker: WorkerProcess) -> None:
         mine, other = socketPair()
         other.close()
-        worker._channel = Channel(mine, self.clock, worker._received, worker._lost)
+        worker._channel = Channel(mine, self.clock, worker.receive, worker._lost)
         self.made.append(worker)
 
     def serve(self) -> None:
@@ -81,7 +83,7 @@ class Workers:
 
 
 def tell(worker: WorkerProcess, **fields: Any) -> None:
-    worker._received(Message(fields, []))
+    worker.receive(Message(fields, []))
 
 
 def end(worker: WorkerProcess) -> None:

@@ -43,7 +43,12 @@ def statusText(status: dict[str, Any]) -> str:
         list(_reloads(status["reloads"])),
         ["signals", *(line for each in status["signals"] for line in _signal(each))],
         _children(status),
-        ["workers", *map(_worker, status["workers"])],
+        [
+            "workers",
+            *map(_worker, status["workers"]),
+            # Daemons of an older version have none.
+            *map(_spareWorker, status.get("spareWorkers", ())),
+        ],
     ]
     return "\n".join(line for part in parts for line in _part(*part))
 
@@ -81,6 +86,12 @@ def _worker(worker: dict[str, Any]) -> str:
     memory = worker["memory"] >> 20
     uptime = timedelta(seconds=int(worker["uptime"]))
     return line.format(**{**worker, "memory": memory, "uptime": uptime})
+
+
+def _spareWorker(spare: dict[str, Any]) -> str:
+    return "spare, pid {pid}: {state}, {size} MiB".format(
+        **spare, size=spare["memory"] >> 20
+    )
 
 
 def _reloads(reloads: dict[str, Any]) -> list[str]:

@@ -32,8 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     from twisted.python.usage import UsageError
 
-    from txsignalfd._start.program import CannotRun
     from txsignalfd._workers.membership import membership
+    from txsignalfd._workers.program import CannotRun
 
     try:
         options, program = _parsed(arguments)
@@ -67,7 +67,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[Namespace, Any]:
 
     @raise CannotRun: If there is no such program, user or group.
     """
-    from txsignalfd._start.program import findProgram
+    from txsignalfd._workers.program import findProgram
 
     options = parser().parse_args(["supervise", *arguments])
     words = options.program
@@ -180,7 +180,7 @@ def _user(options: Namespace) -> tuple[int | None, int | None]:
     """
     from twisted.python.util import gidFromString, uidFromString
 
-    from txsignalfd._start.program import CannotRun
+    from txsignalfd._workers.program import CannotRun
 
     try:
         uid = None if options.uid is None else uidFromString(options.uid)

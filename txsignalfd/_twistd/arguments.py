@@ -54,6 +54,12 @@ def _memorySize(name: str, text: str) -> int:
         raise ValueError(f"{name}: {error}") from None
 
 
+def _number(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"{name}: expected a number, 0 or more, got {text!r}")
+    return int(text)
+
+
 def _metricsEndpoint(name: str, text: str) -> str:
     from txsignalfd._twistd.metrics import checkInstalled
 
@@ -65,6 +71,7 @@ def _metricsEndpoint(name: str, text: str) -> str:
 _PARSERS: Final[dict[str, Callable[[str, str], Any]]] = {
     "SECONDS": checkSeconds,
     "N": parseCount,
+    "NUMBER": _number,
     "SIZE": _memorySize,
     "PATHS": watchedPaths,
     "ENDPOINT": _metricsEndpoint,

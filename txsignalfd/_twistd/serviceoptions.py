@@ -78,6 +78,13 @@ SERVICE_OPTIONS: Final = (
         ofWorkers=True,
     ),
     ServiceOption(
+        "spare-workers",
+        "NUMBER",
+        "keep at most so many processes that have imported Twisted already, so that a"
+        " reload is faster; 0 for none [default: as many as there are workers]",
+        ofWorkers=True,
+    ),
+    ServiceOption(
         "watch",
         "",
         "reload when the file of a loaded module changes",

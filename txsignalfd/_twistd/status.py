@@ -97,6 +97,11 @@ class DaemonStatus:
                 for each in generations
                 for worker in each.pop("workers", [])[:MOST]
             ],
+            "spareWorkers": [
+                spare
+                for each in generations
+                for spare in each.pop("spareWorkers", [])[:MOST]
+            ],
         }
 
     def _reloadsStatus(self) -> dict[str, Any]:

@@ -44,6 +44,8 @@ class WorkerSettings(NamedTuple):
     limits: Sequence[float] = (inf, inf, inf)
     #: Options of Python that the workers have, and this process does not.
     interpreter: Sequence[str] = ()
+    #: The most spare workers.
+    spares: float = 0
 
 
 def parseCount(name: str, workers: int | str) -> Callable[[], int]:
@@ -97,6 +99,7 @@ def makeSupervisor(
     from txsignalfd._workers.limits import Limits
     from txsignalfd._workers.retrying import Retries
     from txsignalfd._workers.sockets import Sockets
+    from txsignalfd._workers.spares import Spares
     from txsignalfd._workers.supervisor import Supervisor
     from txsignalfd._workers.workerset import Setup
 
@@ -108,14 +111,16 @@ def makeSupervisor(
     sockets = Sockets(reactor)
     command = Command(logicalDirectory())
     name, *others = command.arguments
+    ofWorkers = replace(command, arguments=[name, *workers.interpreter, *others])
     setup = Setup(
-        replace(command, arguments=[name, *workers.interpreter, *others]),
+        ofWorkers,
         sockets,
         workers.startTimeout,
         settings.drain,
         Limits(*workers.limits),
         changed,
         reactor,
+        Spares(workers.spares, ofWorkers, reactor),
         write,
     )
     factory = Supervisor(workers.number, setup)

@@ -100,6 +100,7 @@ def workerSettings(options: Any) -> WorkerSettings:
         START if options["start-timeout"] is None else options["start-timeout"],
         [inf if limit is None else limit for limit in limits],
         options.interpreter,
+        inf if options["spare-workers"] is None else options["spare-workers"],
     )
 
 

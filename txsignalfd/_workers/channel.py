@@ -121,6 +121,14 @@ class Channel:
             self.reactor.callLater(0, self._receiveEarly)
         raise ConnectionError("the supervisor has ended")
 
+    def wait(self) -> Message | None:
+        """
+        Wait for the next message without a reactor.
+
+        @return: The message, or C{None} if the other process has closed its end.
+        """
+        return self._receive(0)
+
     def _receive(self, flags: int) -> Message | None:
         """
         @return: The next message, or C{None} at the end.

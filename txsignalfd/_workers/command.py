@@ -10,9 +10,20 @@ reads the same command line, as the files are then.
 from __future__ import annotations
 
 import os
+import socket
 import sys
-from dataclasses import dataclass, field
-from typing import Final
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from txsignalfd._reload.sharing import inherited
+from txsignalfd._workers.channel import socketPair
+from txsignalfd._workers.membership import Membership
+from txsignalfd._workers.program import REPLACED, CannotRun, Program, parseInterpreted
+
+#: Runs L{txsignalfd._workers.spare.main} with the C{sys.path} of the program.
+_WAIT: Final = """\
+import sys; sys.path[:{}] = {}; from txsignalfd._workers.spare import main; main()"""
 
 #: What systemd tells one process only: its main process, and its descriptors.
 _OF_SUPERVISOR: Final = (
@@ -56,3 +67,70 @@ class Command:
             if name not in _OF_SUPERVISOR
         }
         return own | {"PWD": self.directory}
+
+    def program(self) -> Program | None:
+        """
+        Return the Python program that it runs, or C{None} if it runs none.
+
+        Call it in the directory of the command.
+        """
+        python, *words = self.arguments
+        if getattr(sys, "frozen", False):
+            # The interpreter is part of the program, and runs nothing else.
+            return None
+        with suppress(CannotRun):
+            return parseInterpreted(python, words)
+        return None
+
+    def spare(self, program: Program) -> Command:
+        """
+        Return the command that waits before the program.
+        """
+        directories = program.directories(os.path.realpath(self.directory))
+        code = _WAIT.format(REPLACED, directories)
+        python, *_ = self.arguments
+        words = [*program.interpreter, "-c", code, *program.words]
+        return replace(self, arguments=[python, *words])
+
+    def conditions(self) -> Any:
+        """
+        Return what a process gets from the supervisor when it starts.
+        """
+        directory = None
+        with suppress(OSError):
+            found = os.stat(self.directory)
+            directory = found.st_dev, found.st_ino
+        return self.environment(), directory, inherited()
+
+    def start(self, protocol: Any, number: int, reactor: Any) -> socket.socket:
+        """
+        Start a process.
+
+        @param protocol: The C{IProcessProtocol} of the process.
+        @param number: The number of the worker, or 0 for a spare one.
+        @param reactor: The reactor.
+        @return: The supervisor's end of a channel to the process.
+        @raise OSError: If the system has no process or descriptor left.
+        """
+        descriptors, names = inherited()
+        end = max([2, *descriptors]) + 1
+        place = Membership(number, os.getpid(), end, descriptors, names)
+        mine, other = socketPair()
+        null = os.open(os.devnull, os.O_RDONLY)
+        files: dict[int, Any] = {fd: fd for fd in descriptors}
+        try:
+            reactor.spawnProcess(
+                protocol,
+                self.executable,
+                self.arguments,
+                self.environment() | place.variables(),
+                self.directory,
+                childFDs={0: null, 1: "r", 2: "r", end: other.fileno(), **files},
+            )
+        except BaseException:
+            mine.close()
+            raise
+        finally:
+            other.close()
+            os.close(null)
+        return mine

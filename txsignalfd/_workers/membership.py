@@ -24,7 +24,7 @@ class Membership(NamedTuple):
     The place of a worker among the others.
 
     @ivar number: Its number, from 1.  A worker that replaces another one has the
-        number of that one.
+        number of that one.  A spare worker has 0, until it gets a number.
     @ivar supervisor: The pid of the supervisor.
     @ivar descriptor: The worker's end of the channel to the supervisor.
     @ivar inherited: The descriptors that systemd has passed to the supervisor.

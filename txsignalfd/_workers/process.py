@@ -21,15 +21,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txsignalfd._proc.reason import RemoteError
-from txsignalfd._reload.sharing import inherited
 from txsignalfd._reload.transaction import OneShotEvent, Timer
 from txsignalfd._workers.adopted import AdoptedProcess, pipesOf
-from txsignalfd._workers.channel import Channel, Message, socketPair
+from txsignalfd._workers.channel import Channel, Message
 from txsignalfd._workers.collecting import Collector
 from txsignalfd._workers.command import Command
 from txsignalfd._workers.ending import describeEnd, lastReason
 from txsignalfd._workers.limits import memoryOf
-from txsignalfd._workers.membership import Membership
 from txsignalfd._workers.sockets import Sockets
 from txsignalfd._workers.workerevent import Batch
 from txsignalfd._workers.workerlog import WorkerOutput, publishEach
@@ -120,6 +118,8 @@ class WorkerProcess(ProcessProtocol):
         self._waits = ""
         #: Called with the files that have changed, for C{--watch}.
         self.changed: Callable[[list[str]], object] = lambda _: None
+        #: Called with the modules that a spare worker can import.
+        self.loaded: Callable[[list[str]], object] = lambda _: None
         self._suspended = OneShotEvent()
         #: Fires with the answer to the last question, until that has arrived.
         self._answer: OneShotEvent | None = None
@@ -219,30 +219,27 @@ class WorkerProcess(ProcessProtocol):
 
         @raise OSError: If the system has no process or descriptor left.
         """
-        descriptors, names = inherited()
-        end = max([2, *descriptors]) + 1
-        place = Membership(self.number, os.getpid(), end, descriptors, names)
-        mine, other = socketPair()
-        self._channel = Channel(mine, self._reactor, self._received, self._lost)
-        null = os.open(os.devnull, os.O_RDONLY)
-        files: dict[int, Any] = {fd: fd for fd in descriptors}
-        try:
-            self._reactor.spawnProcess(
-                self,
-                command.executable,
-                command.arguments,
-                command.environment() | place.variables(),
-                command.directory,
-                childFDs={0: null, 1: "r", 2: "r", end: other.fileno(), **files},
-            )
-        except BaseException:
-            mine.close()
-            raise
-        finally:
-            other.close()
-            os.close(null)
-        self.pid = self.transport.pid
-        self._channel.start()
+        mine = command.start(self, self.number, self._reactor)
+        channel = Channel(mine, self._reactor, self.receive, self._lost)
+        self.use(self.transport, channel)
+        channel.start()
+
+    def use(self, transport: Any, channel: Channel) -> None:
+        """
+        Use a process that runs already, such as a spare worker.
+
+        @param transport: Its process transport.
+        @param channel: The supervisor's end of the channel to it.
+        """
+        self.transport, self._channel = transport, channel
+        self.pid = transport.pid
+
+    @property
+    def isStarting(self) -> bool:
+        """
+        Whether it has neither started nor failed, and is not told to end.
+        """
+        return self.state is State.STARTING and not self.started.called
 
     def passOn(self, descriptors: list[int]) -> dict[str, Any]:
         """
@@ -290,7 +287,7 @@ class WorkerProcess(ProcessProtocol):
     def _adoptChannel(self, descriptor: int) -> Channel:
         isOpen = descriptor >= 0
         end = socket.socket(socket.AF_UNIX, fileno=descriptor if isOpen else None)
-        channel = Channel(end, self._reactor, self._received, self._lost)
+        channel = Channel(end, self._reactor, self.receive, self._lost)
         (channel.start if isOpen else channel.close)()
         return channel
 
@@ -379,7 +376,10 @@ class WorkerProcess(ProcessProtocol):
         with suppress(Exception):
             self.transport.signalProcess(signo)
 
-    def _received(self, message: Message) -> None:
+    def receive(self, message: Message) -> None:
+        """
+        Receive a message of the worker.
+        """
         self._heard = monotonic()
         self._waits = message.fields.get("waits", self._waits)
         match message.fields:
@@ -391,7 +391,8 @@ class WorkerProcess(ProcessProtocol):
                 self._supply(tuple(key), options)
             case {"release": list(key)}:
                 self._sockets.release(tuple(key), self._user, self)
-            case {"ready": True}:
+            case {"ready": True, **more}:
+                self.loaded(more.get("modules", []))
                 self.state = State.READY
                 self._startedWith(None)
             case {"failed": str(reason), "traceback": str(traceback)}:

@@ -39,7 +39,11 @@ class Supervisor:
         self._sets: list[WorkerSet] = []
         #: What the program has left that this one has replaced.
         self._passed: dict[str, Any] | None = None
-        setup.reactor.addSystemEventTrigger("after", "shutdown", self._close)
+        setup.spares.workers = lambda: self.count
+        setup.spares.areSettled = lambda: self._areSettled
+        reactor = setup.reactor
+        reactor.addSystemEventTrigger("before", "shutdown", setup.spares.stop)
+        reactor.addSystemEventTrigger("after", "shutdown", self._close)
 
     def __repr__(self) -> str:
         return "the supervisor"
@@ -65,6 +69,14 @@ class Supervisor:
         Whether the output of every worker that has exited was read to its end.
         """
         return not any(process.hasOutput for process in self._processes())
+
+    @property
+    def _areSettled(self) -> bool:
+        """
+        Whether all workers serve, and no other ones drain.
+        """
+        states = {each.state for each in self._processes()}
+        return states == {State.SERVING}
 
     @property
     def pids(self) -> set[int]:
@@ -137,6 +149,7 @@ class Supervisor:
         _log.info("workers: {before}, now {now}", before=before, now=self.count)
         for each in self._sets:
             each.resize(self.count)
+        self._setup.spares.fill()
 
     def _close(self) -> None:
         # If the daemon stops at once, a worker may hang.

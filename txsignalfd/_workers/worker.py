@@ -23,6 +23,7 @@ from txsignalfd._reload.transaction import OneShotEvent
 from txsignalfd._workers.channel import Channel, Message
 from txsignalfd._workers.claims import Claims
 from txsignalfd._workers.membership import Membership
+from txsignalfd._workers.spare import generalModules
 
 _log: Final = Logger("txsignalfd.workers.Worker")
 
@@ -98,7 +99,7 @@ class Worker:
             self._channel.send(closed=generation.closed, limit=generation.limit)
 
         generation.retired.wait().addCallback(ended)
-        self._channel.send(ready=True)
+        self._channel.send(ready=True, modules=generalModules())
         self._beat()
         return self._mayServe.wait()
 

@@ -28,6 +28,7 @@ from txsignalfd._workers.ending import MemoryEvents, describeEnd
 from txsignalfd._workers.limits import Limits, memoryOf
 from txsignalfd._workers.process import State, WorkerProcess
 from txsignalfd._workers.sockets import Sockets
+from txsignalfd._workers.spares import Spares
 from txsignalfd._workers.workerevent import Batch
 from txsignalfd._workers.workerlog import publishEach
 
@@ -87,6 +88,8 @@ class Setup(NamedTuple):
     #: Called with the files of the program that have changed, for C{--watch}.
     changed: Callable[[list[str]], object]
     reactor: Any
+    #: Processes that wait to become workers.
+    spares: Spares
     #: Writes events of a worker to the log.
     write: Callable[[Batch], bool] = publishEach
 
@@ -197,7 +200,11 @@ class WorkerSet(DrainingService):
 
     def _spawn(self, number: int) -> WorkerProcess:
         process = self._newProcess(number)
-        process.start(self._setup.command)
+        spare = self._setup.spares.take()
+        if spare is None:
+            process.start(self._setup.command)
+        else:
+            spare.begin(process)
         self._add(process)
         return process
 
@@ -205,6 +212,7 @@ class WorkerSet(DrainingService):
         setup = self._setup
         process = WorkerProcess(number, self, setup.sockets, setup.reactor, setup.write)
         process.changed = self._changed
+        process.loaded = setup.spares.learn
         process.ageLimit = self._setup.limits.ageOfOne()
         return process
 
@@ -439,13 +447,15 @@ class WorkerSet(DrainingService):
             "connections": sum(each.connections for each in processes),
             "addresses": list(map(whereIs, self._sockets.ports(self))),
             "workers": [each.status() for each in processes],
+            "spareWorkers": self._setup.spares.status() if self.isServing else [],
         }
 
     def describe(self) -> list[str]:
         """
         Describe each worker in a line of a report.
         """
-        return list(map(WorkerProcess.describe, self._inOrder()))
+        spares = self._setup.spares.describe() if self.isServing else []
+        return [*map(WorkerProcess.describe, self._inOrder()), *spares]
 
     def _inOrder(self) -> list[WorkerProcess]:
         return sorted(self.processes, key=lambda each: (each.number, each.pid))

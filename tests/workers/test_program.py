@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.daemons import TWISTD
 from tests.support.processes import runPython
-from txsignalfd._start.program import CannotRun, Program, findProgram
+from txsignalfd._workers.program import CannotRun, Program, findProgram
 
 #: Says what a program can see of how it was started.
 SOURCE = """
@@ -26,7 +26,7 @@ print(vars(main) is globals(), sys.flags.dev_mode, 'annotations' in globals())
 #: Runs the program of the command line.
 RUN = """
 import sys
-from txsignalfd._start.program import findProgram
+from txsignalfd._workers.program import findProgram
 findProgram(sys.argv[1:]).run()
 """
 

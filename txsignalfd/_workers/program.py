@@ -1,4 +1,4 @@
-# -*- test-case-name: tests.start.test_program -*-
+# -*- test-case-name: tests.workers.test_program -*-
 """
 L{Program}: run a Python program in this interpreter, as its command line would.
 
@@ -25,6 +25,10 @@ from zipfile import is_zipfile
 _FLAGS: Final = "bBdEIOPqsSuv"
 _WITH_ARGUMENT: Final = "WX"
 
+#: How many entries Python puts at the beginning of C{sys.path} for the program that it
+#: runs: none with -P or -I.  Python 3.10 has no -P.
+REPLACED: Final = int(not getattr(sys.flags, "safe_path", sys.flags.isolated))
+
 
 class CannotRun(Exception):
     """
@@ -48,21 +52,47 @@ class Program(NamedTuple):
     name: str
     arguments: list[str]
 
+    @property
+    def words(self) -> list[str]:
+        """
+        The words of its command line after the options of Python.
+        """
+        return [*([f"-{self.kind}"] if self.kind else []), self.name, *self.arguments]
+
     def run(self) -> None:
         """
         Run it in the module C{__main__}, and with the C{sys.argv} that Python gives it.
         """
+        # In place of the directory of this program.
+        sys.path[:REPLACED] = self.directories(os.getcwd())
+        self.execute()
+
+    def directories(self, directory: str) -> list[str]:
+        """
+        Return what C{sys.path} begins with.
+
+        @param directory: The working directory of the program, without links.
+        """
+        path = os.path.join(directory, self.name)
+        if not self.kind and _isArchive(path):
+            return [os.path.normpath(path)]
+        if not REPLACED:
+            return []
+        if self.kind == "m":
+            return [directory]
+        return [""] if self.kind else [os.path.dirname(os.path.realpath(path))]
+
+    def execute(self) -> None:
+        """
+        Do the same as L{run}, when C{sys.path} begins with L{directories} already.
+        """
         path = self.name
         sys.argv = [{"m": "-m", "c": "-c"}.get(self.kind, path), *self.arguments]
         if self.kind == "m":
-            _enter([os.getcwd()])
             runpy.run_module(path, run_name="__main__", alter_sys=True)
         elif self.kind == "c":
-            _enter([""])
             _execute(compile(self.name, "<string>", "exec", dont_inherit=True))
         elif _isArchive(path):
-            _enter([])
-            sys.path.insert(0, os.path.abspath(path))
             # Otherwise the __main__ of this program is found in place of the archive's.
             del sys.modules["__main__"]
             spec: Any = find_spec("__main__")
@@ -71,7 +101,6 @@ class Program(NamedTuple):
             module = sys.modules["__main__"] = module_from_spec(spec)
             spec.loader.exec_module(module)
         else:
-            _enter([os.path.dirname(os.path.realpath(path))])
             path = os.path.abspath(path)
             _execute(_compiled(path), path)
 
@@ -114,15 +143,6 @@ def _isArchive(path: str) -> bool:
     return os.path.isdir(path) or is_zipfile(path)
 
 
-def _enter(directory: list[str]) -> None:
-    """
-    Replace the directory of this program in C{sys.path}, unless -P or -I left it out.
-    """
-    # Python 3.10 has no -P.
-    if not getattr(sys.flags, "safe_path", sys.flags.isolated):
-        sys.path[:1] = directory
-
-
 def _execute(code: CodeType, path: str | None = None) -> None:
     module = sys.modules["__main__"] = ModuleType("__main__")
     if path is not None:
@@ -143,7 +163,7 @@ def findProgram(words: Sequence[str]) -> Program:
     first, *arguments = words
     if python := re.fullmatch(r"(?:python|pypy)([\d.]*)", os.path.basename(first)):
         _checkInterpreter(first, python[1])
-        return _interpreted(first, arguments)
+        return parseInterpreted(first, arguments)
     path: str | None = first
     if "/" not in first:
         places = [*os.get_exec_path(), os.path.dirname(sys.executable)]
@@ -175,7 +195,7 @@ def _checkInterpreter(path: str, version: str) -> None:
         )
 
 
-def _interpreted(python: str, words: list[str]) -> Program:
+def parseInterpreted(python: str, words: list[str]) -> Program:
     """
     Parse the arguments of Python.
     """
