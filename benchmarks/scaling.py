@@ -145,15 +145,13 @@ def takeTurns(
     contestants: dict[str, Contestant], path: str, *options: str
 ) -> dict[str, list[Turn]]:
     """
-    Let each contestant have its turn, several times.  The first one is not counted.
+    Let each contestant have its turn, several times.  The first one does not count.
     """
     turns: dict[str, list[Turn]] = {name: [] for name in contestants}
-    for number in range(1 + ROUNDS):
+    for _ in range(ROUNDS if QUICK else 1 + ROUNDS):
         for name, contestant in contestants.items():
-            one = contestant.turn(path, *options)
-            if number:
-                turns[name].append(one)
-    return turns
+            turns[name].append(contestant.turn(path, *options))
+    return {name: each[-ROUNDS:] for name, each in turns.items()}
 
 
 def ratio(numerators: list[float], denominators: list[float]) -> str:
