@@ -236,9 +236,8 @@ def _compared(one: list[Turn], two: list[Turn]) -> str:
 
 
 def _shares(turns: list[Turn]) -> str:
-    supervisor, worker = (
-        statistics.median(each.processes[number] for each in turns) for number in (0, 1)
-    )
+    supervisor = statistics.median(each.processes[0] for each in turns)
+    worker = statistics.median(each.cost - each.processes[0] for each in turns)
     client = statistics.median(each.client for each in turns)
     most = 2 / (1 + (supervisor + client) / worker)
     return (
