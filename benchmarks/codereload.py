@@ -309,8 +309,8 @@ def measure(name: str, result: Result) -> None:
                 signalled = time.monotonic()
                 server.kill(SIGHUP)
                 waitFor(lambda: _seen(clients, text), f"{name} reloads")  # noqa: B023
-                # The second after the signal, and the end of the old workers.
-                time.sleep(max(SECOND, signalled + 2 * SECOND - time.monotonic()))
+                # The second after the signal, and the time in which a server tidies up.
+                time.sleep(max(SECOND, signalled + 3 * SECOND - time.monotonic()))
                 _evaluate(clients, signalled, text, result)
             stop(clients)
             for client in clients:

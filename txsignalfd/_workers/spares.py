@@ -27,9 +27,12 @@ from txsignalfd._workers.program import Program
 
 _log: Final = Logger("txsignalfd.workers.Spares")
 
-#: Seconds between two starts, and after a failed one.
+#: Seconds after the last start of a worker, and after a failed start of a spare one.
 _PAUSE: Final = 1.0
 _LONG_PAUSE: Final = 30.0
+
+#: Seconds between two looks whether another one can start.
+_LOOK: Final = 0.25
 
 
 class Spare(ProcessProtocol):
@@ -228,7 +231,7 @@ class Spares:
             self._waiting.pop().end()
         if len(self._waiting) == number:
             return
-        self.fill()
+        self.fill(_LOOK)
         if self.areSettled() and all(each.isPrepared for each in self._waiting):
             try:
                 self._start()
