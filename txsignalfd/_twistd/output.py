@@ -107,7 +107,7 @@ class Output:
 
     def write(self, text: str | bytes) -> None:
         """
-        Append a line to the queue, or drop it if the queue is full.
+        Append lines to the queue, or drop them if the queue is full.
         """
         data = text.encode(errors="backslashreplace") if isinstance(text, str) else text
         if os.getpid() != self._pid:
@@ -116,7 +116,7 @@ class Output:
             return
         with self._changed:
             if self._queue and self._size + len(data) > LIMIT:
-                self._dropped += 1
+                self._dropped += _linesIn(data)
                 return
             self._queue.append(data)
             self._size += len(data)
@@ -154,7 +154,7 @@ class Output:
             if self._deadline is None:
                 self._deadline = monotonic() + PATIENCE
             self._waitUntilWritten(self._deadline)
-            lost = len(self._queue) + self._dropped
+            lost = sum(map(_linesIn, self._queue)) + self._dropped
             self._dropped = 0
         if lost:
             self._logDropped(lost)
@@ -212,6 +212,11 @@ class Output:
             name=self.name,
             count=count,
         )
+
+
+def _linesIn(data: bytes) -> int:
+    # Lines of workers are written together.  A piece without an end is one, too.
+    return data.count(b"\n") or 1
 
 
 class SyslogOutput(Output):
