@@ -1,6 +1,6 @@
 /*
  * The floor: what a program costs that does nothing else.  And the sender of
- * all measurements, so that what is sent costs the same for everybody.
+ * all measurements, so that what is sent costs the same in each of them.
  *
  *   floor echo              answer each signal with a byte on stdout
  *   floor count             count them, and tell when asked by SIGRTMAX

@@ -265,6 +265,7 @@ UNCLEAR = {
     r"\bcomes? to (its|an|their) end\b": "drain, finish",
     r"\btime is over\b|\btime was over\b": "the limit",
     r"\b[Nn]obody's\b": "unowned",
+    r"\b([Ee]very|[Ss]ome|[Aa]ny)body\b": "the noun",
     r"\bAskers?\b|\bwho asked\b": "requester",
 }
 

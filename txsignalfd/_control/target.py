@@ -177,7 +177,7 @@ class Target:
         """
         Whether the kernel has room for the siginfo of another signal.
 
-        Without it a standard signal arrives all the same, but without its value.
+        Without it a standard signal still arrives, but without its value.
         """
         status = self._status()
         return status.queueLimit is None or status.queued < status.queueLimit

@@ -382,7 +382,7 @@ class ReactorBackend:
             self._reactor.removeReader(reader)
         except OSError:
             # Other code has closed it, as os.closerange does.  The rest must be
-            # released all the same.
+            # released nevertheless.
             _log.failure("the reactor cannot remove the signal descriptor")
 
     def close(self) -> None:

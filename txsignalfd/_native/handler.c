@@ -88,7 +88,7 @@ static int txs_queue_again(int signo, siginfo_t *info)
 
 /*
  * Whether children start with a signal blocked, because the user has blocked it:
- * with a pipe, this thread has it unblocked all the same.
+ * with a pipe, this thread has it unblocked nevertheless.
  */
 static int txs_child_blocks(int signo)
 {

@@ -70,7 +70,7 @@ class PathLock:
 
     def renew(self) -> None:
         """
-        Lock the path again if somebody has removed the lock file.
+        Lock the path again if the lock file was removed.
 
         @raise CannotListenError: Another process has locked the path since.
         """

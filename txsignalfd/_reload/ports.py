@@ -3,7 +3,7 @@
 Ports that two generations of a service share.
 
 A new generation opens its ports while the old one still listens.  Both have a
-duplicate of the same socket, so at every moment somebody listens: connections
+duplicate of the same socket, so at every moment one of them listens: connections
 that the old generation no longer accepts are accepted by the new one.  Three
 properties of Twisted's own ports are in the way, and are changed here:
 

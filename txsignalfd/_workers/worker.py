@@ -123,7 +123,7 @@ class Worker:
 
     def waits(self, why: str) -> None:
         """
-        Tell the supervisor what the start waits for, in case that it takes too long.
+        Tell the supervisor what the start waits for: the reason if it takes too long.
         """
         self._channel.send(waits=why)
 

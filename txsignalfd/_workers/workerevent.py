@@ -86,7 +86,7 @@ def parse(line: bytes, worker: str) -> WorkerEvent:
     @param line: The line, without its end.
     @param worker: What begins the text, to name the worker.
     @raise TypeError: The line is no event.
-    @raise ValueError: Likewise.
+    @raise ValueError: The line is no event.
     """
     if line.startswith(b"\x02"):
         header, _, text = line[1:].decode().split(_ETX)
