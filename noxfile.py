@@ -239,7 +239,12 @@ def wheel(session: nox.Session) -> None:
     installWheel(
         session, "test", *(oldestTwisted() if session.python == oldest else [])
     )
-    pytest(session, *([] if session.python in (oldest, newest) else FEW_DAEMONS))
+    if session.python in (oldest, newest):
+        pytest(session)
+    else:
+        # Without the processes from which the programs of other sessions are forked.
+        session.env["TXSIGNALFD_FRESH"] = "1"
+        pytest(session, *FEW_DAEMONS)
 
 
 @nox.session

@@ -38,7 +38,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import txsignalfd
 from benchmarks.measuring import percentile99, quartiles
 from tests.support.clients import Web, fetch, tcp
-from tests.support.daemons import TWISTD, Program, waitFor
+from tests.support.daemons import Program, waitFor
+from tests.support.forkserver import TWISTD
 from tests.support.freeports import freePort
 
 QUICK = "--quick" in sys.argv

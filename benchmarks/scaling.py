@@ -28,7 +28,8 @@ from typing import NamedTuple
 # The daemons of the tests.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.support.daemons import TWISTD, childrenOf, program
+from tests.support.daemons import childrenOf, program
+from tests.support.forkserver import TWISTD
 from tests.support.freeports import freePort
 
 QUICK = "--quick" in sys.argv

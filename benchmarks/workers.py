@@ -42,14 +42,8 @@ from benchmarks import scaling
 from benchmarks.codereload import startClients, stop
 from tests.support.certificates import writeCertificate
 from tests.support.clients import Web, fetch, keeping, load, opening, tcp, tls, unix
-from tests.support.daemons import (
-    RELOADED,
-    TWISTD,
-    Program,
-    childrenOf,
-    program,
-    waitFor,
-)
+from tests.support.daemons import RELOADED, Program, childrenOf, program, waitFor
+from tests.support.forkserver import TWISTD
 from tests.support.freeports import freePort
 from tests.support.streams import HTTP2, Messages, tlsOfHTTP2
 

@@ -11,7 +11,7 @@ import resource
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from inspect import signature
 from pathlib import Path
 from time import monotonic, sleep
@@ -22,7 +22,9 @@ from hypothesis import settings
 from twisted.internet import tcp
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
+from tests.support import forkserver
 from tests.support.certificates import writeCertificate
+from tests.support.forkserver import ForkServer, freshInterpreters
 from tests.support.freeports import freePort
 from tests.support.handlers import handling
 from tests.support.kernel import inChild, limitOfPendingSignals
@@ -157,6 +159,20 @@ def roomForPendingSignals() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def prepared(roomForPendingSignals: None) -> Iterator[None]:
+    """
+    Start most programs by a fork: see L{tests.support.forkserver}.
+    """
+    if "TXSIGNALFD_FRESH" in os.environ or not hasattr(os, "pidfd_open"):
+        yield
+        return
+    forkserver.current = ForkServer()
+    yield
+    forkserver.current.close()
+    forkserver.current = None
+
+
+@pytest.fixture(scope="session", autouse=True)
 def patient() -> Iterator[None]:
     """
     Wait for threads that a busy machine has stopped.
@@ -165,6 +181,16 @@ def patient() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threads, "PATIENCE", DEADLINE)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def fresh(request: pytest.FixtureRequest) -> Iterator[None]:
+    """
+    Start the programs of a test with the mark C{fresh} with fresh interpreters.
+    """
+    isFresh = request.node.get_closest_marker("fresh")
+    with freshInterpreters() if isFresh else nullcontext():
         yield
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import TWISTD
+from tests.support.forkserver import TWISTD
 from tests.support.reactors import DEADLINE
 from txsignalfd._control.arguments import parser
 from txsignalfd._twistd.actions import SIMPLE

@@ -21,8 +21,9 @@ import pytest
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from tests.support.daemons import TWISTD, program, python, waitFor
+from tests.support.daemons import program, python, waitFor
 from tests.support.descriptors import descriptorOf
+from tests.support.forkserver import TWISTD
 from tests.support.handlers import Recorder, recording, sender
 from tests.support.inreactor import inReactor
 from tests.support.processes import runProgram

@@ -17,7 +17,8 @@ from twisted.internet.process import reapAllProcesses
 from twisted.internet.threads import deferToThreadPool
 
 from tests.support.clients import fetch, tcp
-from tests.support.daemons import TWISTD, program, reload, serving
+from tests.support.daemons import program, reload, serving
+from tests.support.forkserver import TWISTD
 from tests.support.freeports import freePort
 from tests.support.handlers import Handled, everyReactor, handling, inEachThread
 from tests.support.observers import Logged

@@ -12,8 +12,9 @@ from signal import SIGHUP, SIGTERM, SIGUSR1, SIGUSR2
 
 import pytest
 
-from tests.support.daemons import TWISTD, caught, program, python, waitFor
+from tests.support.daemons import caught, program, python, waitFor
 from tests.support.documents import blocks, pattern
+from tests.support.forkserver import TWISTD
 from tests.support.freeports import freePort
 from tests.support.processes import runPython
 from txsignalfd._dispatch.backends import VARIABLE

@@ -26,14 +26,9 @@ from typing import Any
 import pytest
 
 from tests.support.clients import Connect, Web, fetch, keeping, load, opening, tcp
-from tests.support.daemons import (
-    RELOADED,
-    TWISTD,
-    Program,
-    program,
-    reload,
-)
+from tests.support.daemons import RELOADED, Program, program, reload
 from tests.support.documents import CHECKOUT, blocks
+from tests.support.forkserver import TWISTD
 from tests.support.freeports import freePort
 
 #: The reloads of each server.

@@ -14,7 +14,8 @@ import pytest
 from twisted.application.service import IService, MultiService
 from zope.interface.verify import verifyObject
 
-from tests.support.daemons import TWISTD, program, python, startedWith
+from tests.support.daemons import program, python, startedWith
+from tests.support.forkserver import TWISTD
 from tests.support.handlers import Recorder
 from tests.support.inreactor import inReactor
 from tests.support.processes import spawn

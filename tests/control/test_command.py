@@ -241,6 +241,7 @@ def test_aProgramWithoutAHandlerIsNotSignalled(tmp_path: Path, verb: str) -> Non
         assert "it is no twistd signalfd that serves" in err
 
 
+@pytest.mark.fresh
 @pytest.mark.parametrize(
     ("module", "reason", "signals"),
     [

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import txsignalfd
-from tests.support.daemons import TWISTD
+from tests.support.forkserver import TWISTD
 from tests.support.processes import COMMAND, runPython
 from tests.support.reactors import DEADLINE
 from tests.support.statuses import C_LIBRARYS, THREAD, twoThreads

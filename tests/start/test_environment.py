@@ -13,7 +13,8 @@ from twisted.application.app import ServerOptions
 from twisted.python.usage import Options
 
 from tests.support.clients import fetch, tcp
-from tests.support.daemons import TWISTD, commandFor, program, reload
+from tests.support.daemons import commandFor, program, reload
+from tests.support.forkserver import TWISTD
 from tests.support.freeports import freePort, local
 from tests.support.served import write
 from txsignalfd._start.environment import VARIABLE, Plugin

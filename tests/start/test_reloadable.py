@@ -15,7 +15,8 @@ from twisted.python.usage import Options
 from zope.interface import Interface, implementer
 
 from tests.support.clients import fetch, tcp
-from tests.support.daemons import TWISTD, Program, commandFor, program, reload
+from tests.support.daemons import Program, commandFor, program, reload
+from tests.support.forkserver import TWISTD
 from tests.support.freeports import freePort, local
 from tests.support.observers import Logged
 from tests.support.processes import runPython

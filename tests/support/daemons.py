@@ -9,19 +9,17 @@ import os
 import select
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGHUP, SIGTERM
 
+from tests.support import forkserver
+from tests.support.forkserver import TWISTD, ForkedProcess, freshInterpreters
 from tests.support.processes import inPidNamespace
 from tests.support.reactors import DEADLINE
 from txsignalfd._proc.status import ofProcess
-
-#: The twistd of this environment.
-TWISTD = str(Path(sysconfig.get_path("scripts"), "twistd"))
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -52,17 +50,13 @@ class Program:
         self.directory = directory
         self.stdout = directory / "stdout"
         self.stderr = directory / "stderr"
-        with self.stdout.open("wb") as out, self.stderr.open("wb") as err:
-            self.process = subprocess.Popen(
-                command,
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                # SIGTSTP stops no process of an orphaned group, as ours may be.
-                preexec_fn=os.setpgrp,
-                close_fds=False,
-            )
+        with (
+            open(os.devnull, "rb") as null,
+            self.stdout.open("wb") as out,
+            self.stderr.open("wb") as err,
+        ):
+            files = [null.fileno(), out.fileno(), err.fileno()]
+            self.process = _start(command, directory, files)
         self.pid = self.process.pid
 
     def output(self) -> str:
@@ -99,6 +93,38 @@ class Program:
         """
         self.kill(SIGTERM)
         return self.wait()
+
+
+def _start(
+    command: Sequence[str], directory: Path, files: Sequence[int]
+) -> subprocess.Popen[bytes] | ForkedProcess:
+    # SIGTSTP stops no process of an orphaned group, as ours may be: it gets its own.
+    words, environment = _withoutEnv(command)
+    server = forkserver.current
+    if server and server.canRun(words, environment):
+        return server.start(words, str(directory), environment, files, ownGroup=True)
+    return subprocess.Popen(
+        command,
+        cwd=directory,
+        stdin=files[0],
+        stdout=files[1],
+        stderr=files[2],
+        preexec_fn=os.setpgrp,
+        close_fds=False,
+    )
+
+
+def _withoutEnv(command: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """
+    Return what env(1) executes for a command, and its environment.
+    """
+    words, environment = list(command), dict(os.environ)
+    if words[0] == "env":
+        words.pop(0)
+        while "=" in words[0]:
+            name, _, value = words.pop(0).partition("=")
+            environment[name] = value
+    return words, environment
 
 
 @contextmanager
@@ -252,7 +278,8 @@ def adoptingOrphans() -> Iterator[None]:
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     try:
-        yield
+        with freshInterpreters():
+            yield
     finally:
         assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
         # The intermediate process of the double fork.

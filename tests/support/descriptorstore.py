@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGTERM
 
 from tests.support.daemons import Program, commandFor, program
 from tests.support.servicemanager import ServiceManager
@@ -84,7 +85,8 @@ class DescriptorStore:
         with program(self.directory, "env", *environment, *passing, *whole) as running:
             yield running
             # In order, so that its coverage is saved.
-            running.process.terminate()
+            if running.process.poll() is None:
+                running.kill(SIGTERM)
             running.wait()
             self.receive()
 

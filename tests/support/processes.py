@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from shutil import which
 from signal import SIGCHLD, SIGKILL
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from tests.support import forkserver
 from tests.support.reactors import DEADLINE, currentReactor, turn
 from txsignalfd import SignalDispatcher
 
@@ -138,10 +140,34 @@ def runProgram(
     @param added: Variables of its environment, besides those of this process.
     @param options: More options of C{subprocess.run}.
     """
+    environment = {**os.environ, **(added or {})}
+    server = forkserver.current
+    if server and options.keys() <= {"cwd"} and server.canRun(command, environment):
+        return _runForked(server, command, options.get("cwd", "."), environment)
     if added is not None:
-        options["env"] = {**os.environ, **added}
+        options["env"] = environment
     run = partial(subprocess.run, check=False, capture_output=True)
     return run(command, text=True, timeout=DEADLINE, **options)
+
+
+def _runForked(
+    server: forkserver.ForkServer,
+    command: Sequence[str],
+    directory: str | Path,
+    environment: Mapping[str, str],
+) -> subprocess.CompletedProcess[str]:
+    with TemporaryFile() as stdout, TemporaryFile() as stderr:
+        descriptors = [0, stdout.fileno(), stderr.fileno()]
+        process = server.start(command, str(directory), environment, descriptors)
+        try:
+            status = process.wait(DEADLINE)
+        finally:
+            process.kill()
+        for file in (stdout, stderr):
+            file.seek(0)
+        return subprocess.CompletedProcess(
+            command, status, stdout.read().decode(), stderr.read().decode()
+        )
 
 
 def runPython(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:

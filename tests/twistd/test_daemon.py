@@ -30,7 +30,6 @@ import pytest
 from tests.support.clients import Web, canConnect, fetch, tcp
 from tests.support.daemons import (
     RELOADED,
-    TWISTD,
     Program,
     adoptingOrphans,
     caught,
@@ -42,6 +41,7 @@ from tests.support.daemons import (
     serving,
     waitFor,
 )
+from tests.support.forkserver import TWISTD
 from tests.support.served import write
 from tests.support.servicemanager import ServiceManager, listening
 from txsignalfd._twistd.actions import REPEAT

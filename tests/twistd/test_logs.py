@@ -32,14 +32,8 @@ from twisted.python.logfile import DailyLogFile, LogFile
 from twisted.python.syslog import SyslogObserver
 from zope.interface import implementer
 
-from tests.support.daemons import (
-    TWISTD,
-    Program,
-    adoptingOrphans,
-    endOf,
-    program,
-    waitFor,
-)
+from tests.support.daemons import Program, adoptingOrphans, endOf, program, waitFor
+from tests.support.forkserver import TWISTD
 from tests.support.observers import LOG, logging
 from tests.support.processes import runPython
 from txsignalfd._twistd.logs import reopenLogs, rotateLogs

@@ -29,7 +29,8 @@ from twisted.python.log import FileLogObserver as LegacyFileLogObserver
 from twisted.python.logfile import LogFile
 from twisted.python.syslog import SyslogObserver
 
-from tests.support.daemons import TWISTD, commandFor, waitFor
+from tests.support.daemons import commandFor, waitFor
+from tests.support.forkserver import TWISTD
 from tests.support.kernel import inChild
 from tests.support.observers import LOG, Logged, logging
 from tests.support.reactors import DEADLINE, newReactor

@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 from tests.support.clients import Web, fetch, keeping, load, opening, tcp
-from tests.support.daemons import TWISTD, Program, program, reload, serving, waitFor
+from tests.support.daemons import Program, program, reload, serving, waitFor
+from tests.support.forkserver import TWISTD
 from tests.support.freeports import freePort
 from tests.support.processes import runPython
 from tests.support.reactors import DEADLINE

@@ -20,7 +20,8 @@ from twisted.internet import process
 from twisted.internet.task import LoopingCall
 from twisted.protocols.policies import TimeoutMixin
 
-from tests.support.daemons import TWISTD, program, waitFor
+from tests.support.daemons import program, waitFor
+from tests.support.forkserver import TWISTD
 from tests.support.handlers import Recorder
 from tests.support.inreactor import inReactor
 from tests.support.kernel import inChild

@@ -28,7 +28,6 @@ import pytest
 
 from tests.support.daemons import (
     RELOADED,
-    TWISTD,
     Program,
     asInit,
     childrenOf,
@@ -38,6 +37,7 @@ from tests.support.daemons import (
     startedWith,
     waitFor,
 )
+from tests.support.forkserver import TWISTD
 from tests.support.served import write
 from txsignalfd._proc.status import ofProcess
 from txsignalfd._twistd.actions import REPEAT

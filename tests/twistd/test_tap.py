@@ -29,14 +29,8 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 from twisted.scripts._twistd_unix import ServerOptions
 
-from tests.support.daemons import (
-    TWISTD,
-    Program,
-    adoptingOrphans,
-    endOf,
-    program,
-    waitFor,
-)
+from tests.support.daemons import Program, adoptingOrphans, endOf, program, waitFor
+from tests.support.forkserver import TWISTD
 from tests.support.inreactor import inReactor
 from tests.support.observers import Logged
 from tests.support.reactors import DEADLINE, spin, turn

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from twisted.scripts._twistd_unix import ServerOptions
 
-from tests.support.daemons import TWISTD
+from tests.support.forkserver import TWISTD
 from tests.support.processes import runProgram, runPython
 from tests.support.servicemanager import NOTIFY_RELOAD
 

@@ -11,7 +11,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.support.daemons import TWISTD
+from tests.support.forkserver import TWISTD
 from tests.support.processes import runPython
 from txsignalfd._workers.program import CannotRun, Program, findProgram
 

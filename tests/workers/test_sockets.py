@@ -156,6 +156,7 @@ def inherited() -> Iterator[socket.socket]:
         yield made
 
 
+@pytest.mark.fresh
 def test_socketsOfSystemdReachTheWorkers(
     tmp_path: Path, inherited: socket.socket
 ) -> None:
