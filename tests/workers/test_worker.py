@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from socket import MSG_DONTWAIT
 from typing import Any
 
 import pytest
@@ -46,6 +47,31 @@ def test_aWrongCommandLineIsReportedByTheCaller(ends: tuple[Worker, Channel]) ->
     message = supervisor._receive(0)
     assert message is not None
     assert message.fields["failed"] == "ValueError: no such file"
+
+
+@pytest.mark.parametrize("text", ["x", "\u20ac", "\U0001f600"])
+def test_aLongReasonFitsIntoAMessage(text: str, ends: tuple[Worker, Channel]) -> None:
+    """
+    As far as a reader wants it, whatever characters it has.
+    """
+    worker, supervisor = ends
+    with pytest.raises(SystemExit), worker.making(UsageError):
+        raise ValueError(text * 100_000)
+    message = supervisor._receive(MSG_DONTWAIT)
+    assert message is not None
+    assert message.fields["failed"].startswith(f"ValueError: {text * 7000}")
+
+
+def test_theSocketsOfAReloadFitIntoAMessage(ends: tuple[Worker, Channel]) -> None:
+    """
+    Also those of a honeypot with thousands of ports.
+    """
+    worker, supervisor = ends
+    keys = [["TCP", "127.0.0.1", 10_000 + number] for number in range(5000)]
+    supervisor.send(do="other", replaced=keys)
+    message = worker._channel._receive(MSG_DONTWAIT)
+    assert message is not None
+    assert message.fields["replaced"] == keys
 
 
 def test_anUnknownMessageIsIgnored(ends: tuple[Worker, Channel]) -> None:

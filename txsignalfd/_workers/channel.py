@@ -23,8 +23,9 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: The most bytes of a message, and of the one descriptor with it.
-_LONGEST: Final = 1 << 16
+#: The most bytes of a message, which is more than Linux sends in one packet by default,
+#: and of the one descriptor with it.
+_LONGEST: Final = 1 << 18
 _ANCILLARY: Final = socket.CMSG_SPACE(array("i").itemsize)
 
 #: The most messages that are received in one turn of the reactor.

@@ -30,6 +30,9 @@ _log: Final = Logger("txsignalfd.workers.Worker")
 #: The most changed files that the supervisor is told.
 _MOST_PATHS: Final = 10
 
+#: The most characters of a reason, and of its traceback.
+_MOST_TEXT: Final = 8000
+
 #: Seconds between two messages that say that the reactor is not stuck.
 _BEAT: Final = 1.0
 
@@ -134,8 +137,9 @@ class Worker:
         @param failure: The reason.
         @param isShown: Whether its traceback is written elsewhere.
         """
-        traceback = "" if isShown else failure.getTraceback()[-8000:]
-        self._channel.send(failed=reasonOf(failure.value), traceback=traceback)
+        traceback = "" if isShown else failure.getTraceback()[-_MOST_TEXT:]
+        reason = reasonOf(failure.value)[:_MOST_TEXT]
+        self._channel.send(failed=reason, traceback=traceback)
 
     @contextmanager
     def making(self, *usual: type[Exception]) -> Iterator[None]:
