@@ -8,8 +8,10 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGUSR2
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,8 +28,10 @@ from tests.support.reactors import until
 from txsignalfd._children.reaper import ChildReaper
 from txsignalfd._dispatch.dispatcher import SignalDispatcher
 from txsignalfd._proc.reason import RemoteError
+from txsignalfd._workers import spare
 from txsignalfd._workers import spares as module
 from txsignalfd._workers.command import Command
+from txsignalfd._workers.membership import Membership
 from txsignalfd._workers.process import WorkerProcess
 from txsignalfd._workers.sockets import Sockets
 from txsignalfd._workers.spares import Spares
@@ -59,6 +63,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (copy / name).symlink_to(Path(twisted.__path__[0], name))
     (copy / "extra.py").write_text("value = 'old'\n")
     (copy / "impossible.py").write_text("import twisted.internet.reactor\n")
+    (copy.parent / "sitecustomize.py").write_text("print('begins', flush=True)")
     (tmp_path / "here").symlink_to(".")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(copy.parent))
@@ -85,7 +90,7 @@ async def keeping(place: Path, reactor: Any, number: int = 1) -> AsyncIterator[S
     """
     spares = Spares(1, commandIn(place), reactor)
     spares.workers = lambda: 2
-    spares.areSettled = lambda: True
+    spares.areSettled = chain([False], repeat(True)).__next__
     spares.learn(["twisted.extra", "twisted.impossible", "json.tool", "twisted.none"])
     spares.fill()
     await untilWaiting(spares)
@@ -116,9 +121,9 @@ async def begin(spares: Spares, reactor: Any, logged: Logged) -> list[str]:
     Let a spare worker begin, and return what the program says.
     """
     worker = WorkerProcess(2, None, Sockets(reactor), reactor)
-    spare = spares.take()
-    assert spare is not None
-    spare.begin(worker)
+    found = spares.take()
+    assert found is not None
+    found.begin(worker)
     return await ended(worker, logged)
 
 
@@ -133,11 +138,14 @@ async def test_aSpareWorkerBecomesAWorker(
     ChildReaper(dispatcher)
     async with keeping(place, reactor) as spares:
         (status,) = spares.status()
+        (line,) = spares.describe()
+        assert line.startswith(f"spare worker (pid {status['pid']}) waits: ")
         (place / "go").touch()
         said = await begin(spares, reactor, logged)
     worker = WorkerProcess(2, None, Sockets(reactor), reactor)
     worker.start(commandIn(place))
     new = await ended(worker, logged)
+    assert said[0] == "begins"
     assert said[:-1] == new[:-1]
     assert said[-2] == "True False"
     assert said[-1] == f"worker 2 {status['pid']} True old"
@@ -172,6 +180,30 @@ async def test_aChangedFileIsLoadedByANewInterpreter(
         change(place)
         said = await begin(spares, reactor, logged)
     assert said[-1].startswith(f"worker 2 {status['pid']} False ")
+
+
+def test_aNewInterpreterGetsThePlaceOfTheOld(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    And the command of a worker that is no spare one.
+    """
+
+    def execv(*command: object) -> None:
+        raise SystemExit(command)
+
+    monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setattr(sys, "argv", ["-c", "main.py", "-x"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-I", "-c", "", *sys.argv[1:]])
+    reading, writing = os.pipe()
+    changed = SimpleNamespace(isCurrent=False)
+    with pytest.raises(SystemExit) as executed:
+        spare._become(Membership(0, 1, reading, [writing]), changed)  # type: ignore[arg-type]
+    command = ["python", "-I", "main.py", "-x"]
+    assert executed.value.args == ((sys.executable, command),)
+    for descriptor in (reading, writing):
+        assert os.get_inheritable(descriptor)
+        os.close(descriptor)
 
 
 def changeEnvironment(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,6 +255,7 @@ async def test_aSpareWorkerThatEndsIsForgotten(
         assert logged.contains(
             f"spare worker (pid {status['pid']}) was killed by SIGTERM; starting"
         )
+        assert not logged.contains("begins")
         assert spares.take() is None
         await untilWaiting(spares)
         assert spares.status()[0]["pid"] != status["pid"]
@@ -254,7 +287,7 @@ async def test_aSpareWorkerThatHasJustEndedIsReplaced(
         if isFull:
             monkeypatch.setattr(WorkerProcess, "start", start)
         said = await begin(spares, reactor, logged)
-    assert said[-1:] == [] if isFull else said[-1].endswith("False old")
+    assert said == ["begins"] if isFull else said[-1].endswith("False old")
 
 
 @inReactor
@@ -288,7 +321,7 @@ async def test_signalsForTheSupervisorDoNotEndASpareWorker(
             os.kill(status["pid"], signo)
         said = await begin(spares, reactor, logged)
     assert said[-1] == f"worker 2 {status['pid']} True old"
-    assert len(said) == 4
+    assert len(said) == 5
 
 
 @inReactor
@@ -340,14 +373,14 @@ def test_aReloadUsesSpareWorkers(tmp_path: Path) -> None:
     with program(tmp_path, *application(tmp_path, "--workers=1")) as daemon:
         daemon.waitForOutput(f"pid {daemon.pid} serves")
         waitFor(lambda: len(childrenOf(daemon.pid)) == 2, "a spare worker")
-        _, spare = childrenOf(daemon.pid)
+        _, waiting = childrenOf(daemon.pid)
         _, out, _ = ask("status", str(daemon.pid))
-        assert f"\n  spare, pid {spare}: " in out
+        assert f"\n  spare, pid {waiting}: " in out
         deploy(tmp_path, port, b"new")
         reload(daemon)
         assert fetch(tcp(port)) == b"new"
         daemon.waitForOutput("generation 1 has ended")
-        assert spare in childrenOf(daemon.pid)
+        assert waiting in childrenOf(daemon.pid)
         assert daemon.stop() == -SIGTERM
     assert "Traceback" not in daemon.output()
 
@@ -360,8 +393,8 @@ def test_anUpgradeEndsSpareWorkers(tmp_path: Path) -> None:
     with program(tmp_path, *application(tmp_path, "--workers=1")) as daemon:
         daemon.waitForOutput(f"pid {daemon.pid} serves")
         waitFor(lambda: len(childrenOf(daemon.pid)) == 2, "a spare worker")
-        _, spare = childrenOf(daemon.pid)
+        _, waiting = childrenOf(daemon.pid)
         assert ask("upgrade", str(daemon.pid))[0] == 0
-        waitFor(lambda: spare not in childrenOf(daemon.pid), "it is reaped")
+        waitFor(lambda: waiting not in childrenOf(daemon.pid), "it is reaped")
         assert daemon.stop() == -SIGTERM
     assert "Traceback" not in daemon.output()

@@ -58,8 +58,9 @@ def generalModules() -> list[str]:
     return [
         name
         for name, module in list(sys.modules.items())
-        if _isGeneral(name)
-        and not any(each is reactor for each in vars(module).values())
+        if module is not None
+        and _isGeneral(name)
+        and not any(each is reactor for each in list(vars(module).values()))
     ]
 
 
@@ -109,17 +110,22 @@ def _wait(place: Any, snapshot: Snapshot) -> int:
 
     end = socket.socket(fileno=place.descriptor)
     channel = Channel(end, None, print, print)
-    while (message := channel.wait()) is not None:
-        match message.fields:
-            case {"prepare": list(names), "began": int(began)}:
-                _importAll(names)
-                snapshot.take(began)
-                channel.send(prepared=True)
-            case {"begin": int(number)}:
-                channel.send(begun=True)
-                end.detach()
-                return number
-    raise SystemExit(0)
+    fields = _next(channel)
+    _importAll(fields["prepare"])
+    snapshot.take(fields["began"])
+    channel.send(prepared=True)
+    number: int = _next(channel)["begin"]
+    channel.send(begun=True)
+    end.detach()
+    return number
+
+
+def _next(channel: Any) -> dict[str, Any]:
+    message = channel.wait()
+    if message is None:
+        raise SystemExit(0)
+    fields: dict[str, Any] = message.fields
+    return fields
 
 
 def _become(place: Any, snapshot: Snapshot) -> None:
@@ -130,12 +136,11 @@ def _become(place: Any, snapshot: Snapshot) -> None:
     command = [*sys.orig_argv[: first - 1], *sys.argv[1:]]
     program = parseInterpreted(sys.executable, sys.argv[1:])
     directories = program.directories(os.getcwd())
-    if snapshot.isCurrent and sys.path[: len(directories)] == directories:
-        sys.orig_argv[:] = command
-        importlib.invalidate_caches()
-        time.tzset()
-        program.execute()
-        return
-    for descriptor in (place.descriptor, *place.inherited):
-        os.set_inheritable(descriptor, True)
-    os.execv(sys.executable, command)  # noqa: S606
+    if not snapshot.isCurrent or sys.path[: len(directories)] != directories:
+        for descriptor in (place.descriptor, *place.inherited):
+            os.set_inheritable(descriptor, True)
+        os.execv(sys.executable, command)  # noqa: S606
+    sys.orig_argv[:] = command
+    importlib.invalidate_caches()
+    time.tzset()
+    program.execute()

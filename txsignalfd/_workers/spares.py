@@ -54,6 +54,7 @@ class Spare(ProcessProtocol):
         self.isPrepared = False
         self._ended = ended
         self._worker: WorkerProcess | None = None
+        self._receive: Callable[[Message], object] = print
         self._hasBegun = False
         self._command: Command
 
@@ -91,7 +92,7 @@ class Spare(ProcessProtocol):
         """
         Become the process of a worker.
         """
-        self._worker = worker
+        self._worker, self._receive = worker, worker.receive
         worker.use(self.transport, self.channel)
         self.channel.send(begin=worker.number)
         self.transport.resumeProducing()
@@ -120,8 +121,7 @@ class Spare(ProcessProtocol):
             case {"begun": True}:
                 self._hasBegun = True
             case _:
-                if self._worker is not None:
-                    self._worker.receive(message)
+                self._receive(message)
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         """
@@ -247,15 +247,14 @@ class Spares:
         self._waiting.append(spare)
 
     def _ended(self, spare: Spare, reason: Any) -> None:
-        if spare in self._waiting:
-            self._waiting.remove(spare)
-            _log.info(
-                "{spare} {how}; starting another in {pause:g} s",
-                spare=spare,
-                how=describeEnd(reason),
-                pause=_LONG_PAUSE,
-            )
-            self.fill(_LONG_PAUSE)
+        self._waiting.remove(spare)
+        _log.info(
+            "{spare} {how}; starting another in {pause:g} s",
+            spare=spare,
+            how=describeEnd(reason),
+            pause=_LONG_PAUSE,
+        )
+        self.fill(_LONG_PAUSE)
 
     def stop(self) -> None:
         """
