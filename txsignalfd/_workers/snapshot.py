@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from stat import S_ISDIR
 from typing import Any, Final
 
 #: Nanoseconds that the clock of a file system may be late.
@@ -99,8 +100,11 @@ class Snapshot:
         state = _stateOf(path)
         if state != self._files[path]:
             return False
+        if not state:
+            return True
+        mode, changed = state[-2:]
         # A directory changes when something else is installed beside.
-        return not state or os.path.isdir(path) or state[-1] < self._began
+        return S_ISDIR(mode) or changed < self._began
 
 
 def _pathsOf(module: Any) -> Iterator[str]:
@@ -139,5 +143,6 @@ def _stateOf(path: str) -> tuple[int, ...]:
         found.st_ino,
         found.st_size,
         found.st_mtime_ns,
+        found.st_mode,
         found.st_ctime_ns,
     )

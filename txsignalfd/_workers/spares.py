@@ -28,7 +28,7 @@ from txsignalfd._workers.program import Program
 _log: Final = Logger("txsignalfd.workers.Spares")
 
 #: Seconds after the last start of a worker, and after a failed start of a spare one.
-_PAUSE: Final = 1.0
+_PAUSE: Final = 1.5
 _LONG_PAUSE: Final = 30.0
 
 #: Seconds between two looks whether another one can start.
