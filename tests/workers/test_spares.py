@@ -9,12 +9,14 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import chain, repeat
+from math import inf
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGUSR2
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 
 import twisted
 from tests.support.clients import fetch, tcp
@@ -352,6 +354,27 @@ async def test_aSystemWithoutProcessesHasNoSpareWorkers(
     await until(lambda: not childrenOf(os.getpid()))
 
 
+def test_aDaemonThatIsNeverReloadedHasNoSpareWorkers(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Unless a number is given.
+    """
+    started: list[bool] = []
+    monkeypatch.setattr(Spares, "_start", lambda _: started.append(True))
+    clock = Clock()
+    spares = Spares(inf, commandIn(place), clock)
+    spares.workers, spares.areSettled = lambda: 1, lambda: True
+    spares.fill()
+    clock.advance(1)
+    assert not started
+    spares.isWanted = True
+    spares.fill()
+    clock.advance(1)
+    assert started
+    spares.stop()
+
+
 def test_onlyAPythonProgramHasSpareWorkers(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     And no program that is its own interpreter.
@@ -370,7 +393,8 @@ def test_aReloadUsesSpareWorkers(tmp_path: Path) -> None:
     """
     port = freePort()
     deploy(tmp_path, port, b"old")
-    with program(tmp_path, *application(tmp_path, "--workers=1")) as daemon:
+    options = ["--workers=1", "--spare-workers=1"]
+    with program(tmp_path, *application(tmp_path, *options)) as daemon:
         daemon.waitForOutput(f"pid {daemon.pid} serves")
         waitFor(lambda: len(childrenOf(daemon.pid)) == 2, "a spare worker")
         _, waiting = childrenOf(daemon.pid)
@@ -392,6 +416,8 @@ def test_anUpgradeEndsSpareWorkers(tmp_path: Path) -> None:
     deploy(tmp_path, freePort(), b"text")
     with program(tmp_path, *application(tmp_path, "--workers=1")) as daemon:
         daemon.waitForOutput(f"pid {daemon.pid} serves")
+        reload(daemon)
+        daemon.waitForOutput("generation 1 has ended")
         waitFor(lambda: len(childrenOf(daemon.pid)) == 2, "a spare worker")
         _, waiting = childrenOf(daemon.pid)
         assert ask("upgrade", str(daemon.pid))[0] == 0

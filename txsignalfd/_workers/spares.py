@@ -4,12 +4,15 @@ L{Spares}: processes that have imported Twisted already, and wait to become work
 
 To import Twisted takes most of the CPU time of a worker's start.  Spare workers do it
 in advance, when nothing else happens: one at a time, and not before the old workers of
-a reload have ended.  L{txsignalfd._workers.spare} is what they run.
+a reload have ended.  Unless their number is given there are none before the first
+reload, because a daemon that is never reloaded would keep them in memory for nothing.
+L{txsignalfd._workers.spare} is what they run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from time import time_ns
 from typing import Any, Final
 
@@ -174,10 +177,13 @@ class Spares:
 
     def __init__(self, most: float, command: Command, reactor: Any) -> None:
         """
-        @param most: The most spare workers to keep.  There are never more than workers.
+        @param most: The most spare workers to keep, or infinity for one for each
+            worker as soon as L{isWanted} is set.  There are never more than workers.
         @param command: The command of a worker.
         @param reactor: The reactor.
         """
+        #: Whether a reload is to be expected.
+        self.isWanted = isfinite(most)
         self._program = command.program() if most else None
         self._most = most
         self._command = command
@@ -212,21 +218,24 @@ class Spares:
             spare.end()
         return None
 
-    def fill(self, pause: float = _PAUSE) -> None:
+    def fill(self, pause: float | None = None) -> None:
         """
         Begin to start spare workers, or to end those that are too many, after a pause.
+
+        @param pause: The seconds, or C{None} for as many as after a start.
         """
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None
         if self._program is not None and not self._hasStopped:
-            self._timer = Timer(self._reactor, pause, self._look)
+            seconds = _PAUSE if pause is None else pause
+            self._timer = Timer(self._reactor, seconds, self._look)
 
     def _look(self) -> None:
         """
         Start or end spare workers.
         """
-        number = min(self._most, self.workers())
+        number = min(self._most, self.workers()) if self.isWanted else 0
         while len(self._waiting) > number:
             self._waiting.pop().end()
         if len(self._waiting) == number:

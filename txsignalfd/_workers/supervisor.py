@@ -55,6 +55,9 @@ class Supervisor:
         self._sets = [each for each in self._sets if each.processes or each.isServing]
         serving = [each for each in self._sets if each.isServing]
         previous = serving[-1] if serving else None
+        if previous is not None:
+            # A daemon that was reloaded once will be reloaded again.
+            self._setup.spares.isWanted = True
         new = WorkerSet(self.count, self._setup, previous)
         self._sets.append(new)
         if self._passed is not None:
