@@ -171,6 +171,25 @@ def test_aSupervisedProgramIsCompiledAndNotRun(tmp_path: Path) -> None:
     assert (status, out, err) == (0, found, "")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--nonsense"], "the options of supervise are wrong"),
+        (["--drain=5"], "expected a program"),
+        (["--workers=none", "--", "python", "-c", ""], "UsageError: --workers"),
+    ],
+)
+def test_aWrongCommandOfSuperviseIsRefused(
+    tmp_path: Path, arguments: list[str], reason: str
+) -> None:
+    """
+    With the reason in one line.
+    """
+    status, out, err = check(tmp_path, "supervise", *arguments)
+    assert (status, out) == (1, "")
+    assert err.splitlines()[-1].startswith(f"txsignalfd check: {reason}")
+
+
 TLS = """
 from twisted.internet.endpoints import serverFromString
 from twisted.internet import reactor

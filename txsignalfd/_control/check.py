@@ -20,7 +20,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from typing import Any
+from typing import Any, Final
 
 from txsignalfd._control.output import Output
 
@@ -44,6 +44,10 @@ def main(arguments: Sequence[str]) -> int:
     return exitStatus
 
 
+#: The status with which argparse exits when it has printed what is wrong.
+_USAGE: Final = 2
+
+
 def _blocksExit(thread: threading.Thread) -> bool:
     """
     Return whether the interpreter would wait for a thread, of the service.
@@ -62,9 +66,7 @@ def _check(arguments: list[str]) -> tuple[int, str]:
     assumeInherited()
     try:
         if arguments[:1] == ["supervise"]:
-            from txsignalfd._control.supervise import check
-
-            return 0, f"supervise: {check(arguments[1:])}"
+            return _checkSupervise(arguments[1:])
         maker, own, metrics = _parse(arguments)
         # The outcome is all that is printed on stdout.
         with redirect_stdout(sys.stderr):
@@ -77,6 +79,20 @@ def _check(arguments: list[str]) -> tuple[int, str]:
         unshareInherited()
         restore()
     return 0, f"{maker.tapname}: no error found; it was made, and not started"
+
+
+def _checkSupervise(arguments: list[str]) -> tuple[int, str]:
+    from txsignalfd._control.supervise import check
+    from txsignalfd._workers.program import CannotRun
+
+    try:
+        return 0, f"supervise: {check(arguments)}"
+    except CannotRun as error:
+        return 1, str(error)
+    except SystemExit as end:
+        if end.code != _USAGE:
+            raise
+        return 1, "the options of supervise are wrong"
 
 
 def _parse(arguments: list[str]) -> tuple[Any, Any, str]:
