@@ -254,6 +254,8 @@ def test_theReasonIsThatOfAReload(tmp_path: Path) -> None:
 # --- reload --check
 
 
+# The environment of the process is read from /proc.
+@pytest.mark.fresh
 def test_aReloadMayCheckFirst(tmp_path: Path) -> None:
     """
     The command line of the daemon is checked from any directory, and a daemon whose
@@ -270,6 +272,7 @@ def test_aReloadMayCheckFirst(tmp_path: Path) -> None:
         assert daemon.output().count("] reloading: ") == 1
 
 
+@pytest.mark.fresh
 def test_aReloadOfAProgramMayCheckFirst(tmp_path: Path) -> None:
     """
     Before C{--stop-first} ends the one that serves.
