@@ -17,7 +17,8 @@ from tests.support.daemons import program, reload, waitFor
 from tests.support.freeports import freePort
 from tests.support.processes import runProgram
 from tests.support.supervised import RUN, command, supervised, write
-from txsignalfd._control.supervise import _shedPrivileges, _user
+from txsignalfd._control.arguments import parser
+from txsignalfd._control.supervise import _arguments, _shedPrivileges, _user
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,15 @@ def test_oldWorkersMayEndFirst(tmp_path: Path) -> None:
         write(tmp_path, RUN + ended, port, b"new", lock)
         reload(daemon)
         assert fetch(tcp(port)) == b"new"
+
+
+def test_optionsArePassedToTwistd() -> None:
+    """
+    Except those that are not given.
+    """
+    line = "supervise --stop-first --workers=2 --on=HUP=stop -- python main.py --watch"
+    given = _arguments(parser().parse_args(line.split()))
+    assert given == ["--on=HUP=stop", "--stop-first", "--workers=2"]
 
 
 def test_theGroupIsThatOfTheUser() -> None:

@@ -12,6 +12,8 @@ import resource
 import select
 import signal
 import struct
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar, cast
@@ -225,6 +227,9 @@ def inChild(function: Callable[[], T]) -> T:
                 outcome = None, error
             with open(writer, "wb") as stream:
                 pickle.dump(outcome, stream)
+        except BaseException:
+            # The parent has no result, and shows this.
+            traceback.print_exc(file=sys.__stderr__)
         finally:
             os._exit(0)
     os.close(writer)

@@ -142,11 +142,13 @@ def runProgram(
     """
     environment = {**os.environ, **(added or {})}
     server = forkserver.current
-    if server and options.keys() <= {"cwd"} and server.canRun(command, environment):
-        return _runForked(server, command, options.get("cwd", "."), environment)
-    if added is not None:
-        options["env"] = environment
-    run = partial(subprocess.run, check=False, capture_output=True)
+    isSimple = options.keys() <= {"cwd", "check"}
+    if server and isSimple and server.canRun(command, environment):
+        done = _runForked(server, command, options.get("cwd", "."), environment)
+        if options.get("check"):
+            done.check_returncode()
+        return done
+    run = partial(subprocess.run, check=False, capture_output=True, env=environment)
     return run(command, text=True, timeout=DEADLINE, **options)
 
 

@@ -36,7 +36,7 @@ from tests.support.daemons import Program, adoptingOrphans, endOf, program, wait
 from tests.support.forkserver import TWISTD
 from tests.support.observers import LOG, logging
 from tests.support.processes import runPython
-from txsignalfd._twistd.logs import reopenLogs, rotateLogs
+from txsignalfd._twistd.logs import reopenLogs, rotateLogs, stderrInLog
 
 #: A service that rotates on SIGUSR1, and appends the outcome to a file.
 SERVICE = """
@@ -554,6 +554,15 @@ def test_privatePartsOfTwistedThatItUses(tmp_path: Path) -> None:
     with logFile(tmp_path / "log") as file:
         assert vars(textFileLogObserver(file))["_outFile"] is file
         assert os.path.samestat(os.fstat(file._file.fileno()), os.stat(file.path))
+
+
+def test_stderrStaysWhereItIsShown() -> None:
+    """
+    Only a silent one leads to the log for the next program.
+    """
+    before = os.fstat(2)
+    with stderrInLog():
+        assert os.path.samestat(os.fstat(2), before)
 
 
 #: Makes the process silent, and writes to stderr during and after C{stderrInLog}.
