@@ -132,22 +132,23 @@ def zombie() -> Iterator[int]:
 
 
 def runProgram(
-    *command: str, added: Mapping[str, str] | None = None, **options: Any
+    *command: str,
+    added: Mapping[str, str] | None = None,
+    isFresh: bool = True,
+    **options: Any,
 ) -> subprocess.CompletedProcess[str]:
     """
     Run a program to its end, and return its output and its status.
 
     @param added: Variables of its environment, besides those of this process.
+    @param isFresh: Whether it needs a fresh interpreter.
     @param options: More options of C{subprocess.run}.
     """
     environment = {**os.environ, **(added or {})}
     server = forkserver.current
-    isSimple = options.keys() <= {"cwd", "check"}
-    if server and isSimple and server.canRun(command, environment):
-        done = _runForked(server, command, options.get("cwd", "."), environment)
-        if options.get("check"):
-            done.check_returncode()
-        return done
+    mayFork = not isFresh and options.keys() <= {"cwd"}
+    if server and mayFork and server.canRun(command, environment):
+        return _runForked(server, command, options.get("cwd", "."), environment)
     run = partial(subprocess.run, check=False, capture_output=True, env=environment)
     return run(command, text=True, timeout=DEADLINE, **options)
 
@@ -189,7 +190,7 @@ def ask(*arguments: str, **options: Any) -> tuple[int, str, str]:
 
     @param options: See L{runProgram}.
     """
-    done = runProgram(*COMMAND, *arguments, **options)
+    done = runProgram(*COMMAND, *arguments, isFresh=False, **options)
     return done.returncode, done.stdout, done.stderr
 
 
