@@ -165,6 +165,7 @@ threading.Thread(target=work).start()
 """
 
 
+@pytest.mark.fresh
 def test_theStateOfAProcessIsPrintedAsShown(tmp_path: Path) -> None:
     """
     The output is as shown, except numbers and the C library's own signals.

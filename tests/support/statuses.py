@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.daemons import Program, python
+from tests.support.forkserver import freshInterpreters
 from txsignalfd._proc.status import ThreadSignals
 
 #: A status as Linux 6.18 writes it, without lines that do not matter here.
@@ -83,7 +84,8 @@ def twoThreads(directory: Path) -> Iterator[tuple[Program, int]]:
     """
     Run the program with two threads, and yield it with its other thread's id.
     """
-    with python(directory, TWO_THREADS) as running:
+    # With the dispositions of a fresh interpreter.
+    with freshInterpreters(), python(directory, TWO_THREADS) as running:
         running.waitForOutput("ready")
         # The main thread waits for the other, which is about to wait.
         yield running, int(running.output().split()[1])
