@@ -79,6 +79,8 @@ def _state() -> dict[str, object]:
         "threads": set(threading.enumerate()),
         "tasks": set(os.listdir("/proc/self/task")),
         "children": _children(),
+        # Replaced while signals are watched.
+        "starters": [os.posix_spawn, os.posix_spawnp],
     }
 
 

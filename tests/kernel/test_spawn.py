@@ -717,14 +717,15 @@ def test_functionsThatStartChildrenAreRestored() -> None:
     assert starters() == before
 
 
-def test_functionThatOtherCodeHasReplacedIsNotRestored(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    before = starters()
-    with descriptorOf(SIGUSR1):
-        monkeypatch.setattr(os, "posix_spawn", print)
-    assert starters()[2] == print
-    monkeypatch.setattr(os, "posix_spawn", before[2])
+def test_functionThatOtherCodeHasReplacedIsNotRestored() -> None:
+    before = os.posix_spawn
+    try:
+        with descriptorOf(SIGUSR1):
+            # The fixture monkeypatch would restore what is here now.
+            vars(os)["posix_spawn"] = print
+        assert starters()[2] == print
+    finally:
+        vars(os)["posix_spawn"] = before
 
 
 def test_callerMayChooseTheMaskOfAChild() -> None:
