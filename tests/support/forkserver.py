@@ -7,8 +7,8 @@ fresh interpreter would be with these modules loaded, and runs the program.  Wit
 these imports take two fifths of the CPU time of all tests.
 
 Some programs need a fresh interpreter: those whose command line or environment is read
-from /proc, those with other options of Python, and what programs start themselves.  With
-C{TXSIGNALFD_FRESH=1} in the environment of the tests all programs have one.
+from /proc, those with other options of Python, and what programs start themselves.
+With C{TXSIGNALFD_FRESH=1} in the environment of the tests all programs have one.
 """
 
 from __future__ import annotations
