@@ -164,8 +164,9 @@ def repeatUntilNew(daemon: Program, signo: int) -> None:
 
     It is a repetition within C{REPEAT}, and while the daemon is busy.
     """
-    while "stopping at once" not in daemon.output():
-        lines = daemon.output().count(f"{Signals(signo).name} from pid")
+    # The same output counts: an earlier signal may be logged in any moment.
+    while "stopping at once" not in (output := daemon.output()):
+        lines = output.count(f"{Signals(signo).name} from pid")
         # The time is what is tested: an earlier signal would be a repetition.
         time.sleep(REPEAT)
         daemon.kill(signo)
