@@ -225,7 +225,7 @@ def _isPlain(command: Sequence[str]) -> bool:
 
 def _serve(connection: socket.socket) -> dict[str, Any]:
     """
-    Answer requests until there are no more, and return one in each child.
+    Answer requests to the last one, and return the request in each child.
     """
     while True:
         message, descriptors, _, _ = socket.recv_fds(connection, _MOST * 2, 3)

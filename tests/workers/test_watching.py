@@ -158,6 +158,7 @@ def test_manyFilesAreReadInSeveralTurns(
     """
 
     def stateOf(path: str) -> FileState:
+        # As slow as a file system, so that a look takes many turns.
         time.sleep(0.006)
         return 0, 0
 

@@ -263,7 +263,7 @@ class SharedStreamPort(SharedPort):
     #: The most connections that were open at once since some time.
     _most = 0
     _since = 0.0
-    #: Whether it accepts what is left, and then no more.
+    #: Whether it accepts the pending connections as the last ones.
     _isEnding = False
 
     def doRead(self) -> None:

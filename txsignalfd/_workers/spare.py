@@ -87,7 +87,7 @@ def main() -> None:
     """
     Wait, and run the program of the command line.
 
-    @raise SystemExit: The supervisor needs this process no more.
+    @raise SystemExit: The supervisor does not need this process any longer.
     """
     before = {signo: signal.signal(signo, signal.SIG_IGN) for signo in _IGNORED}
     snapshot = Snapshot()

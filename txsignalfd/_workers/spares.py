@@ -267,7 +267,7 @@ class Spares:
 
     def stop(self) -> None:
         """
-        End all spare workers, and start no more.
+        End all spare workers, and do not start others.
         """
         self._hasStopped = True
         self.fill()
