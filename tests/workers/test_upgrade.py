@@ -270,12 +270,26 @@ def test_aProgramThatFailsAfterItsTrialIsExplainedInTheLog(tmp_path: Path) -> No
     with program(tmp_path, *silent, *command) as daemon:
         waitFor(lambda: log.exists() and " serves;" in log.read_text(), "it serves")
         (tmp_path / "sitecustomize.py").write_text(FAILS)
-        assert upgrade(daemon.pid) == (
-            1,
-            f"txsignalfd: process {daemon.pid} has ended\n",
-        )
+        status, output = upgrade(daemon.pid)
+        why = "before its answer: its log or its stderr may say why"
+        assert output == f"txsignalfd: process {daemon.pid} has ended {why}\n"
+        assert status == 1
         assert daemon.wait() == 1
     assert log.read_text().endswith("SystemExit: the new program is broken\n")
+
+
+def test_theCommandSaysWhyTheNewProgramHasEnded(tmp_path: Path) -> None:
+    """
+    Its error is not one that the trial could find.
+    """
+    write(tmp_path)
+    with serving(tmp_path, "--workers=1", "--spare-workers=0", "served") as daemon:
+        (tmp_path / "twistd.pid").unlink()
+        (tmp_path / "twistd.pid").mkdir()
+        status, output = upgrade(daemon.pid)
+        reason = "IsADirectoryError: [Errno 21] Is a directory: 'twistd.pid'\n"
+        assert output == f"txsignalfd: upgraded, but the daemon has ended: {reason}"
+        assert (status, daemon.wait()) == (1, 1)
 
 
 def test_everySocketIsPassedOn(tmp_path: Path) -> None:

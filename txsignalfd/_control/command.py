@@ -112,8 +112,10 @@ def _ask(options: Namespace) -> int:
     except CannotAsk as error:
         return output.end(_CANNOT_ASK, str(error), pid)
     except TargetEnded as error:
-        status = _DONE if options.command == "stop" else _FAILED
-        return output.end(status, str(error), pid)
+        if options.command == "stop":
+            return output.end(_DONE, str(error), pid)
+        text = f"{error} before its answer: its log or its stderr may say why"
+        return output.end(_FAILED, text, pid)
 
 
 def _run(target: Target, options: Namespace, output: Output) -> int:

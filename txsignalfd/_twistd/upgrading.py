@@ -15,6 +15,7 @@ The workers accept connections all the time.
 
 from __future__ import annotations
 
+import atexit
 import os
 import platform
 import sys
@@ -223,6 +224,7 @@ class Upgrade:
         self._isResumed = True
         if found.isTrial:
             found.endTrial(describeProgram())
+        atexit.register(self._ended)
         if fields["isSilent"]:
             # Until here, it has led to the log.
             self._reactor.callWhenRunning(silence)
@@ -240,6 +242,14 @@ class Upgrade:
             outcome = f"upgraded, but {reload.outcome}"
         _log.info("{outcome}", outcome=outcome)
         self._daemon.answers.upgraded(outcome, succeeded)
+
+    def _ended(self) -> None:
+        """
+        Say which exception has ended this program, if that was before its reload.
+        """
+        if (error := getattr(sys, "last_value", None)) is not None:
+            outcome = f"upgraded, but the daemon has ended: {reasonOf(error)}"
+            self._daemon.answers.upgraded(outcome, succeeded=False)
 
     def _reap(self, pids: list[int]) -> None:
         """
