@@ -165,25 +165,25 @@ async def test_callsDuringAReloadAreOneMoreReload() -> None:
 
 
 @inReactor
-async def test_noReloadBeginsWhileTheyAreHeld() -> None:
+async def test_noReloadBeginsWhileTheyArePostponed() -> None:
     """
     As before the next program of a supervisor is executed.
     """
     starts = Slow.starts = []
     async with serving(Slow) as (reloads, _):
-        held = reloads.hold()
-        assert not held.called
+        idle = reloads.postpone()
+        assert not idle.called
         starts[0].callback(None)
-        await held
+        await idle
         reloaded = reloads.reload()
         reloads.request("an upgrade")
-        assert (len(starts), reloads.held) == (1, "an upgrade")
-        reloads.release()
+        assert (len(starts), reloads.postponed) == (1, "an upgrade")
+        reloads.resume()
         assert len(starts) == 2
-        reloads.release()
+        reloads.resume()
         starts[1].callback(None)
         await reloaded
-        await reloads.hold()
+        await reloads.postpone()
 
 
 @inReactor

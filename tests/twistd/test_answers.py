@@ -24,7 +24,7 @@ from txsignalfd._twistd.answers import Answers
 from txsignalfd._twistd.requests import (
     LONGEST,
     REMEMBERED,
-    Requester,
+    Request,
     Requests,
     replyAddress,
 )
@@ -58,8 +58,8 @@ def asking() -> Iterator[Callable[[int], socket.socket]]:
         each.close()
 
 
-def requester(token: int) -> Requester:
-    return Requester(os.getpid(), token)
+def request(token: int) -> Request:
+    return Request(os.getpid(), token)
 
 
 def test_aRequesterThatDoesNotReadLosesAnswers(
@@ -70,16 +70,16 @@ def test_aRequesterThatDoesNotReadLosesAnswers(
     """
     asking(RELOAD)
     for _ in range(1000):
-        requests.report(requester(RELOAD), "still here")
-    assert requests.isAnswered(requester(RELOAD))
+        requests.report(request(RELOAD), "still here")
+    assert requests.acknowledge(request(RELOAD))
 
 
 def test_aRequesterThatHasEndedIsForgotten(requests: Requests) -> None:
     """
     The signal counts as one of another program.
     """
-    requests.answer(requester(RELOAD), "done", succeeded=True)
-    assert not requests.isAnswered(requester(RELOAD))
+    requests.answer(request(RELOAD), "done", succeeded=True)
+    assert not requests.acknowledge(request(RELOAD))
 
 
 def test_aFloodOfRequestsIsForgotten(requests: Requests) -> None:
@@ -87,9 +87,9 @@ def test_aFloodOfRequestsIsForgotten(requests: Requests) -> None:
     Only the last ones are remembered.
     """
     tokens = [number << 3 | 1 for number in range(1, REMEMBERED + 2)]
-    assert not any(requests.isRepeated(requester(token)) for token in tokens)
-    assert requests.isRepeated(requester(tokens[-1]))
-    assert not requests.isRepeated(requester(tokens[0]))
+    assert all(requests.remember(request(token)) for token in tokens)
+    assert not requests.remember(request(tokens[-1]))
+    assert requests.remember(request(tokens[0]))
 
 
 def test_aLongAnswerIsCut(
@@ -99,9 +99,9 @@ def test_aLongAnswerIsCut(
     Or replaced: it has to fit into a datagram.
     """
     receiver = asking(RELOAD)
-    requests.answer(requester(RELOAD), "x" * 10 * LONGEST, succeeded=True)
+    requests.answer(request(RELOAD), "x" * 10 * LONGEST, succeeded=True)
     assert len(receiver.recv(1 << 20)) < LONGEST + 100
-    requests.answer(requester(RELOAD), "", succeeded=True, data="x" * (1 << 22))
+    requests.answer(request(RELOAD), "", succeeded=True, data="x" * (1 << 22))
     assert receiver.recv(1 << 20) == (
         b"STATUS=the answer does not fit into a datagram\nX_EXIT_STATUS=1"
     )

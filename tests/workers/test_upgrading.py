@@ -43,11 +43,11 @@ class Daemon:
     def __init__(self) -> None:
         #: The verdict of the upgrade.
         self.verdict: Deferred[str] = Deferred()
-        self.released = 0
+        self.resumed = 0
         self.reloads = SimpleNamespace(
-            hold=lambda: succeed(None),
-            release=self._release,
-            held="",
+            postpone=lambda: succeed(None),
+            resume=self._resume,
+            postponed="",
             running=1,
             number=1,
         )
@@ -60,8 +60,8 @@ class Daemon:
         self.isIdle = True
         self.pids: set[int] = set()
 
-    def _release(self) -> None:
-        self.released += 1
+    def _resume(self) -> None:
+        self.resumed += 1
 
     def _upgraded(self, outcome: str, succeeded: bool) -> None:
         assert not succeeded
@@ -119,7 +119,7 @@ async def test_aFailedTrialIsTheReason(
     outcome = await daemon.verdict
     assert outcome.startswith("not upgraded, after ")
     assert outcome.endswith(f" s: {reason}")
-    assert not daemon.released
+    assert not daemon.resumed
 
 
 @inReactor
@@ -167,7 +167,7 @@ async def test_anActionThatDoesNotEndPreventsIt(
     assert outcome.endswith(
         "a signal is still being handled after 5 s (--start-timeout)"
     )
-    assert daemon.released == 1
+    assert daemon.resumed == 1
 
 
 def notListed() -> set[int]:
@@ -193,7 +193,7 @@ async def test_aProgramThatCannotBeExecutedReplacesNothing(
     source = f"{GOOD}; os.unlink('python')"
     upgrading(daemon, reactor, source, where=str(tmp_path), executable=str(python))
     assert " s: FileNotFoundError: [Errno 2] " in await daemon.verdict
-    assert (daemon.released, os.getcwd()) == (1, before)
+    assert (daemon.resumed, os.getcwd()) == (1, before)
 
 
 def test_aDirectoryThatIsGoneExecutesNothing(tmp_path: Path) -> None:

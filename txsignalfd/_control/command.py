@@ -49,10 +49,10 @@ def _restoreActions() -> None:
         signal,
     )
 
-    # Restore the actions that -X faulthandler or -X dev has replaced.
+    # Restore the dispositions that -X faulthandler or -X dev has changed.
     faulthandler.disable()
     # End silently, as cat(1) does, when the reader closes the pipe.  The inherited
-    # action of SIGPIPE is unknown (see atStart), so it cannot be restored.
+    # disposition of SIGPIPE is unknown (see atStart), so it cannot be restored.
     signal(SIGPIPE, SIG_DFL)
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)  # the same for ^C

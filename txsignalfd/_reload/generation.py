@@ -177,18 +177,18 @@ class Resources:
         self._check()
 
     @property
-    def lingering(self) -> list[Any]:
+    def awaitingSuccessor(self) -> list[Any]:
         """
         The ports whose address a new generation may still open.
         """
-        return [port for port in self.ports if port.lingers]
+        return [port for port in self.ports if port.awaitsSuccessor]
 
     @property
     def isQuiet(self) -> bool:
         """
-        Whether there is neither an open connection nor a lingering port.
+        Whether no connection is open, and no port awaits its successor.
         """
-        return not self.connections and not self.lingering
+        return not self.connections and not self.awaitingSuccessor
 
     def whenQuiet(self) -> Deferred[None]:
         """
@@ -275,7 +275,7 @@ class Generation:
         self.limit = ""
         self.missing: dict[Any, str] = {}
         self.retired = OneShotEvent()
-        self._answered = OneShotEvent()
+        self._datagramsAnswered = OneShotEvent()
         self._reactor = reactor
         self._timers: list[Timer] = []
         self._http = HTTPDraining(reactor, self._each)
@@ -354,7 +354,7 @@ class Generation:
         successor, idle connections are closed.
 
         @param seconds: The time limit for open connections.
-        @param successor: Receives lingering ports after half of the time.
+        @param successor: Receives the ports that await it after half of the time.
             C{None} if no other generation serves.
         @param option: The name of the time limit for operators.
         """
@@ -363,7 +363,7 @@ class Generation:
         isFirst, self.state = self.state is not State.DRAINING, State.DRAINING
         if not seconds:
             self._handOver(successor)
-        self.suspend(lingering=isFirst and successor is not None)
+        self.suspend(allPorts=not isFirst or successor is None)
         self._callLater(seconds / 2, self._endSoon, successor)
         self._callLater(seconds, self._close, f"{option} ({seconds:g} s)")
         if successor is None:
@@ -374,14 +374,14 @@ class Generation:
             attempt(self.service.retire, seconds, successor is not None)
         if isFirst:
             if any(isinstance(port, DatagramPort) for port in self.resources.ports):
-                self._callLater(min(seconds, ANSWERS), self._answered.fire)
+                self._callLater(min(seconds, ANSWERS), self._datagramsAnswered.fire)
             else:
-                self._answered.fire()
+                self._datagramsAnswered.fire()
             Deferred.fromCoroutine(self._retire())
 
     async def _retire(self) -> None:
         try:
-            await self._answered.wait()
+            await self._datagramsAnswered.wait()
             await self.resources.whenQuiet()
             if isinstance(self.service, DrainingService):
                 await self.service.whenDrained()
@@ -409,17 +409,17 @@ class Generation:
         isOver = self.state in (State.STOPPING, State.STOPPED)
         if isinstance(self.service, DrainingService) and not isOver:
             return True
-        return not (self.resources.isQuiet and self._answered.fired)
+        return not (self.resources.isQuiet and self._datagramsAnswered.fired)
 
-    def suspend(self, lingering: bool = False) -> None:
+    def suspend(self, allPorts: bool = True) -> None:
         """
         Stop accepting connections.
 
-        @param lingering: Whether to go on at addresses that a new generation may
-            open later.
+        @param allPorts: Whether to suspend ports that await their successor, too.
         """
         for port in list(self.resources.ports):
-            if not (port.isTemporary or (lingering and port.lingers)):
+            mayGoOn = port.isTemporary or (port.awaitsSuccessor and not allPorts)
+            if not mayGoOn:
                 attempt(port.suspend)
 
     def acceptPending(self) -> None:
@@ -433,7 +433,7 @@ class Generation:
         """
         Abort all connections, and wait for no answers to datagrams.
         """
-        self._answered.fire()
+        self._datagramsAnswered.fire()
         self._each(self._cutOne)
         if isinstance(self.service, DrainingService):
             attempt(self.service.cut)
@@ -447,7 +447,7 @@ class Generation:
             connection.abortConnection()
 
     def _abort(self) -> None:
-        self._answered.fire()
+        self._datagramsAnswered.fire()
         self._each(lambda connection: connection.abortConnection())
 
     def _endSoon(self, successor: Successor | None) -> None:
@@ -456,7 +456,7 @@ class Generation:
 
     def _handOver(self, successor: Successor | None) -> None:
         if successor is not None:
-            attempt(successor, self.resources.lingering)
+            attempt(successor, self.resources.awaitingSuccessor)
 
     def _close(self, limit: str) -> None:
         self.suspend()

@@ -56,15 +56,16 @@ from txsignalfd._reload.transaction import OneShotEvent, attempt
 
 _log: Final = Logger("txsignalfd.reload.ReloadService")
 
-#: Seconds in which a port that has accepted a connection leaves the next one to others.
-_WAY: Final = 0.0005
+#: Seconds in which a port that has just accepted a connection accepts no other one.
+_PAUSE: Final = 0.0005
 
-#: It does so if there are more connections than at any time within so many seconds, or
-#: since there were fewer by this number.
+#: A port pauses only while its number of open connections grows: beyond the most of the
+#: last _PERIOD seconds, or of the time since the number was lower by _VARIATION.
 _PERIOD: Final = 0.25
 _VARIATION: Final = 16
 
-#: The most connections that it accepts in a turn of the reactor otherwise.
+#: The most connections that a port accepts in one turn of the reactor while other
+#: processes accept from the same socket.
 _AT_ONCE: Final = 8
 
 
@@ -137,10 +138,10 @@ class SharedPort:
 
     def startReading(self) -> None:
         """
-        Start to accept, unless the port is suspended or shared by a start.
+        Start to accept, unless the port is suspended or its generation still starts.
 
-        A generation that starts may still fail, and would close what it has
-        accepted, so until then only the old generation accepts.
+        A generation that starts may fail, and would then close the connections that
+        it has accepted.  So until it serves, only the old generation accepts.
         """
         isStarting = self.resources.starting and self.listener is not None
         if not (isStarting or self.suspended):
@@ -216,7 +217,7 @@ class SharedPort:
         return self.late and self.listener is not None and self.listener.isAny
 
     @property
-    def lingers(self) -> bool:
+    def awaitsSuccessor(self) -> bool:
         """
         Whether a new generation may still open a port here, as late as this one.
         """
@@ -310,7 +311,7 @@ class SharedStreamPort(SharedPort):
             self._most = count
             self._pause(True)
             self.stopReading()
-            self.reactor.callLater(_WAY, self._goOn)  # type: ignore[attr-defined]
+            self.reactor.callLater(_PAUSE, self._goOn)  # type: ignore[attr-defined]
 
     def _goOn(self) -> None:
         self._pause(False)

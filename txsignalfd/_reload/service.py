@@ -170,8 +170,8 @@ class ReloadService(Service):
         #: The service of which this is a part, and which is reloaded in its place.
         self._outer: ReloadService | None = None
         self._newest: SigInfo | None = None
-        #: Fires when no reload is under way, while L{hold} lets none begin.
-        self._held: OneShotEvent | None = None
+        #: Fires when no reload is under way, while L{postpone} lets none begin.
+        self._idle: OneShotEvent | None = None
 
     def addParticipant(self, prepare: Prepare) -> None:
         """
@@ -335,29 +335,29 @@ class ReloadService(Service):
             else:
                 self._latest.logLong(self._request)
 
-    def hold(self) -> Deferred[None]:
+    def postpone(self) -> Deferred[None]:
         """
-        Let no reload begin until L{release}.
+        Let no reload begin until L{resume}.
 
         @return: A Deferred that fires when none is under way.
         """
-        self._held = OneShotEvent()
+        self._idle = OneShotEvent()
         if self._generations is not None and self._generations.phase is Phase.READY:
-            self._held.fire()
-        return self._held.wait()
+            self._idle.fire()
+        return self._idle.wait()
 
     @property
-    def held(self) -> str:
+    def postponed(self) -> str:
         """
-        The requesters of the reload that L{hold} has delayed, or an empty string.
+        The requesters of the reload that L{postpone} delays, or an empty string.
         """
         return str(self._request)
 
-    def release(self) -> None:
+    def resume(self) -> None:
         """
-        Undo L{hold}, and begin a reload that was requested meanwhile.
+        Undo L{postpone}, and begin a reload that was requested meanwhile.
         """
-        self._held = None
+        self._idle = None
         if self._generations is not None and self._generations.phase is Phase.READY:
             self._reloadIfRequested(self._generations)
 
@@ -377,8 +377,8 @@ class ReloadService(Service):
         return request
 
     def _reloadIfRequested(self, generations: Generations) -> None:
-        if self._held is not None:
-            self._held.fire()
+        if self._idle is not None:
+            self._idle.fire()
         elif self._request:
             generations.phase = Phase.RELOADING
             generations.task = Deferred.fromCoroutine(self._reload(generations))

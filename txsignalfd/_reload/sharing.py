@@ -305,7 +305,7 @@ class Handover:
         self._deadline: Timer | None = None
         sharing.handovers.add(self)
         if stopsFirst:
-            self.stopLate(old.lingering)
+            self.stopLate(old.awaitingSuccessor)
         for port in old.ports:
             if not port.isTemporary:
                 port.listener.acquire(self)
@@ -334,9 +334,9 @@ class Handover:
         Keep late ports of the old generation open until the new one listens there.
         """
         self._release()
-        for port in self._old.lingering:
+        for port in self._old.awaitingSuccessor:
             self._replaceLate(port)
-        self._limit(bool(self._pending or self._old.lingering))
+        self._limit(bool(self._pending or self._old.awaitingSuccessor))
 
     def rollBack(self) -> None:
         """

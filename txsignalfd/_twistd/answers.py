@@ -20,7 +20,7 @@ from txsignalfd._proc.reason import reasonOf
 from txsignalfd._reload.service import ReloadService
 from txsignalfd._reload.transaction import Reload
 from txsignalfd._twistd.actions import Action
-from txsignalfd._twistd.requests import REMEMBERED, Requester, Requests, requesterOf
+from txsignalfd._twistd.requests import REMEMBERED, Request, Requests, requestOf
 from txsignalfd._twistd.status import DaemonStatus
 from txsignalfd.siginfo import SigInfo
 
@@ -33,37 +33,37 @@ _COMMAND_OF: Final = {"report": "status", "quit": "stop"}
 
 class Answers:
     """
-    The outcome of the daemon's actions, for their requesters.  Use it in the
-    reactor's thread.
+    Sends the outcome of actions to their requesters.  Use it in the reactor's thread.
     """
 
     def __init__(
         self,
         reloads: ReloadService,
         status: DaemonStatus,
-        whenAnswered: Callable[[], Deferred[Any]],
+        updateStatus: Callable[[], Deferred[Any]],
         reactor: Any,
     ) -> None:
         """
         @param reloads: The service.
         @param status: Describes the daemon.
-        @param whenAnswered: Fires when the status is up to date.
+        @param updateStatus: Updates the status, and returns a Deferred that then
+            fires.
         @param reactor: The reactor.
         """
         self._reloads = reloads
         self._status = status
-        self._whenAnswered = whenAnswered
+        self._updateStatus = updateStatus
         self._reactor = reactor
         self._requests = Requests()
         #: How many requests for the status wait.
         self.statuses = 0
-        #: Requests an upgrade.
+        #: Begins an upgrade.
         self.upgrade: Callable[[SigInfo], object]
-        #: Requests for the next reload, for the one that goes on, and for the stop.
-        self.waiting: list[Requester] = []
-        self.current: list[Requester] = []
-        self._stops: list[Requester] = []
-        self._upgrades: list[Requester] = []
+        #: Requests for the next reload, for the one under way, and for the stop.
+        self.waiting: list[Request] = []
+        self.current: list[Request] = []
+        self._stops: list[Request] = []
+        self._upgrades: list[Request] = []
         self._progress: Any = None
         self._hasShown = False
 
@@ -81,52 +81,52 @@ class Answers:
         @param handler: Does the action.
         @return: What the handler returns.
         """
-        requester = requesterOf(info)
-        if requester is None or not self._requests.isAnswered(requester):
+        request = requestOf(info)
+        if request is None or not self._requests.acknowledge(request):
             return handler(info)
-        if not self._requests.isRepeated(requester):
+        if self._requests.remember(request):
             try:
-                self._act(requester, info, action, handler)
+                self._act(request, info, action, handler)
             except Exception as error:
-                self._fail(requester, reasonOf(error))
+                self._fail(request, reasonOf(error))
                 raise
         return None
 
     def _act(
         self,
-        requester: Requester,
+        request: Request,
         info: SigInfo,
         action: Action,
         handler: Callable[[SigInfo], Any],
     ) -> None:
         command = _COMMAND_OF.get(action.name, action.name)
-        if (requester.command, command) == ("upgrade", "reload"):
+        if (request.command, command) == ("upgrade", "reload"):
             # No signal has this action by default: the request comes by SIGHUP.
             command, handler = "upgrade", self.upgrade
-        if requester.command != command:
-            wanted = "report" if requester.command == "status" else requester.command
-            self._fail(requester, f"{info.name}={action}, so it does not {wanted}")
+        if request.command != command:
+            wanted = "report" if request.command == "status" else request.command
+            self._fail(request, f"{info.name}={action}, so it does not {wanted}")
         elif command == "status":
             self.statuses += 1
-            answered = self._whenAnswered()
+            answered = self._updateStatus()
             answered.addBoth(self._countStatus)
-            answered.addCallback(lambda _: self._tellStatus(requester))
-            answered.addErrback(lambda it: self._fail(requester, reasonOf(it.value)))
+            answered.addCallback(lambda _: self._tellStatus(request))
+            answered.addErrback(lambda it: self._fail(request, reasonOf(it.value)))
         elif command == "rotate":
             lines = handler(info)
             failed = any("not rotated" in line for line in lines)
-            self._requests.answer(requester, "; ".join(lines), not failed)
+            self._requests.answer(request, "; ".join(lines), not failed)
         elif self._count >= REMEMBERED:
-            self._fail(requester, f"{REMEMBERED} other requests wait: not accepted")
+            self._fail(request, f"{REMEMBERED} other requests wait: not accepted")
         elif command == "stop":
-            self._stops.append(requester)
+            self._stops.append(request)
             handler(info)
             self._showProgress()
         elif command == "upgrade":
-            self._upgrades.append(requester)
+            self._upgrades.append(request)
             handler(info)
         else:
-            self.waiting.append(requester)
+            self.waiting.append(request)
             handler(info)
             if not self._reloads.running:
                 self.refuse()
@@ -135,10 +135,10 @@ class Answers:
         self.statuses -= 1
         return result
 
-    def _tellStatus(self, requester: Requester) -> None:
+    def _tellStatus(self, request: Request) -> None:
         status = self._status(dispatcherFor(self._reactor))
         text = json.dumps(status, separators=(",", ":"))
-        self._requests.answer(requester, "", succeeded=True, data=text)
+        self._requests.answer(request, "", succeeded=True, data=text)
 
     @property
     def _count(self) -> int:
@@ -152,8 +152,8 @@ class Answers:
         @param succeeded: Whether the new program serves, and has reloaded.
         """
         upgrades, self._upgrades = self._upgrades, []
-        for requester in upgrades:
-            self._requests.answer(requester, outcome, succeeded)
+        for request in upgrades:
+            self._requests.answer(request, outcome, succeeded)
 
     def passOn(self, descriptors: list[int]) -> dict[str, Any]:
         """
@@ -171,20 +171,20 @@ class Answers:
         """
         Continue with the result of L{passOn}.
         """
-        self.waiting = [Requester(*each) for each in passed["reloads"]]
-        self._upgrades = [Requester(*each) for each in passed["upgrades"]]
+        self.waiting = [Request(*each) for each in passed["reloads"]]
+        self._upgrades = [Request(*each) for each in passed["upgrades"]]
         self._requests.adopt(passed["socket"], [*self.waiting, *self._upgrades])
 
-    def _fail(self, requester: Requester, text: str) -> None:
-        self._requests.answer(requester, text, succeeded=False)
+    def _fail(self, request: Request, text: str) -> None:
+        self._requests.answer(request, text, succeeded=False)
 
     def refuse(self) -> None:
         """
         Answer the requests for a reload that will not happen.
         """
         refused, self.waiting = self.waiting, []
-        for requester in refused:
-            self._fail(requester, "not reloaded: the service is being stopped")
+        for request in refused:
+            self._fail(request, "not reloaded: the service is being stopped")
 
     def before(self) -> None:
         """
@@ -197,8 +197,8 @@ class Answers:
         Send the outcome of a reload to its requesters.
         """
         requests, self.current = self.current, []
-        for requester in requests:
-            self._requests.answer(requester, reload.outcome, reload.failure is None)
+        for request in requests:
+            self._requests.answer(request, reload.outcome, reload.failure is None)
 
     def _showProgress(self) -> None:
         if self._progress is not None and self._progress.active():
@@ -208,8 +208,8 @@ class Answers:
         if count or self._hasShown:
             self._hasShown = True
             text = "1 connection drains" if count == 1 else f"{count} connections drain"
-            for requester in self._stops:
-                self._requests.report(requester, f"stopping: {text}")
+            for request in self._stops:
+                self._requests.report(request, f"stopping: {text}")
 
     def close(self) -> None:
         """

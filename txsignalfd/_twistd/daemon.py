@@ -126,7 +126,7 @@ class Daemon(Service):
         reloads.logsStart = False
         self.history = History()
         self.description = DaemonStatus(reloads, self.history, logicalDirectory())
-        self.answers = Answers(reloads, self.description, self.whenAnswered, reactor)
+        self.answers = Answers(reloads, self.description, self.updateStatus, reactor)
         self.answers.upgrade = self._upgrade
         reloads.addObserver(self._before, self._after)
 
@@ -320,7 +320,7 @@ class Daemon(Service):
         Describe the daemon for a program, in the reactor's thread.
         """
         dispatcher = dispatcherFor(self._reactor)
-        return self.whenAnswered().addCallback(lambda _: self.description(dispatcher))
+        return self.updateStatus().addCallback(lambda _: self.description(dispatcher))
 
     def exit(self) -> None:
         """
@@ -368,7 +368,7 @@ class Daemon(Service):
             "upgrade": self._upgrade,
             "report": self._report,
             "ignore": self._ignore,
-            "leave": self._passOn,
+            "leave": self._signalWorkers,
             "add-worker": partial(self._resize, 1),
             "remove-worker": partial(self._resize, -1),
         }
@@ -441,7 +441,7 @@ class Daemon(Service):
         _log.error("{signal}: {it}", signal=describeWithCommand(info), it=outcome)
         self.answers.upgraded(outcome, succeeded=False)
 
-    def _passOn(self, info: SigInfo) -> None:
+    def _signalWorkers(self, info: SigInfo) -> None:
         assert self.supervisor is not None, "only that watches such a signal"
         self.supervisor.signal(info.signo)
 
@@ -454,17 +454,17 @@ class Daemon(Service):
         requester = describeWithCommand(info)
         if self.supervisor is not None:
             self.supervisor.report(requester)
-        return self.whenAnswered().addCallback(lambda _: self._reportFor(requester))
+        return self.updateStatus().addCallback(lambda _: self._reportFor(requester))
 
     def _reportFor(self, requester: str) -> None:
         text = report(dispatcherFor(self._reactor), self.reloads.describe())
         _log.info("{requester}\n{text}", requester=requester, text=text)
 
-    def whenAnswered(self) -> Deferred[Any]:
+    def updateStatus(self) -> Deferred[Any]:
         """
         Ask the workers, if there are any, what they do.
 
-        @return: A Deferred that fires when the status of this daemon is up to date.
+        @return: A Deferred that fires when the answers are in the status.
         """
         return succeed(None) if self.supervisor is None else self.supervisor.ask()
 

@@ -49,9 +49,9 @@ def replyAddress(pid: int, token: int) -> bytes:
     return b"\0txsignalfd/request/%d/%08x" % (pid, token)
 
 
-class Requester(NamedTuple):
+class Request(NamedTuple):
     """
-    The sender of a request, and what tells its requests apart.
+    A request: its sender, and a token that no other request of the sender has.
     """
 
     pid: int
@@ -66,13 +66,13 @@ class Requester(NamedTuple):
         return COMMANDS.get(code, f"do command {code}")
 
 
-def requesterOf(info: SigInfo) -> Requester | None:
+def requestOf(info: SigInfo) -> Request | None:
     """
-    Return the requester, or C{None} if a signal is no request.
+    Return the request of a signal, or C{None} if the signal is no request.
 
     @param info: A signal that sigqueue(3) sent.
     """
-    return Requester(info.pid, info.int) if info.pid > 0 and info.int > 0 else None
+    return Request(info.pid, info.int) if info.pid > 0 and info.int > 0 else None
 
 
 class Requests:
@@ -81,54 +81,53 @@ class Requests:
     """
 
     def __init__(self) -> None:
-        #: The final answer to each requester, or C{None} before there is one.
+        #: The final answer to each request, or C{None} before there is one.
         #: The oldest is first.
-        self._answers: OrderedDict[Requester, bytes | None] = OrderedDict()
+        self._answers: OrderedDict[Request, bytes | None] = OrderedDict()
         self._socket: socket.socket | None = None
         #: The socket of the program before.
         self._passed: int | None = None
 
-    def isAnswered(self, requester: Requester) -> bool:
+    def acknowledge(self, request: Request) -> bool:
         """
-        Acknowledge a request.
+        Acknowledge a request, or send its final answer again.
 
         @return: C{False} for a signal that is no request: other programs may send a
             value, too, but do not wait for an answer.
         """
-        answer = self._answers.get(requester) or b"X_ACKNOWLEDGED=1"
-        return self._send(requester, answer) or requester in self._answers
+        answer = self._answers.get(request) or b"X_ACKNOWLEDGED=1"
+        return self._send(request, answer) or request in self._answers
 
-    def isRepeated(self, requester: Requester) -> bool:
+    def remember(self, request: Request) -> bool:
         """
         Remember a request, unless it changes nothing.
 
-        @return: Whether the request was received before, and must not be acted on
-            again.
+        @return: Whether to act on it: it was not received before, or changes nothing.
         """
-        if requester.command == "status":
-            return False
-        isRepeated = requester in self._answers
-        self._answers.setdefault(requester, None)
+        if request.command == "status":
+            return True
+        isNew = request not in self._answers
+        self._answers.setdefault(request, None)
         if len(self._answers) > REMEMBERED:
             self._answers.popitem(last=False)
-        return isRepeated
+        return isNew
 
-    def report(self, requester: Requester, text: str) -> None:
+    def report(self, request: Request, text: str) -> None:
         """
         Send an answer that is not the final one.
 
-        @param requester: The requester.
+        @param request: The request.
         @param text: One line for the operator.
         """
-        self._send(requester, _status(text))
+        self._send(request, _status(text))
 
     def answer(
-        self, requester: Requester, text: str, succeeded: bool, data: str = ""
+        self, request: Request, text: str, succeeded: bool, data: str = ""
     ) -> None:
         """
         Send the final answer.
 
-        @param requester: The requester.
+        @param request: The request.
         @param text: One line for the operator.
         @param succeeded: Whether the daemon did what was requested.
         @param data: JSON for a program, on one line.
@@ -137,11 +136,11 @@ class Requests:
         if data:
             assignments.append(b"X_JSON=" + data.encode())
         message = b"\n".join(assignments)
-        if requester in self._answers and not data:
-            self._answers[requester] = message
-        self._send(requester, message)
+        if request in self._answers and not data:
+            self._answers[request] = message
+        self._send(request, message)
 
-    def _send(self, requester: Requester, message: bytes) -> bool:
+    def _send(self, request: Request, message: bytes) -> bool:
         """
         Send an answer, which is lost if the requester does not read.
 
@@ -150,10 +149,10 @@ class Requests:
         try:
             if self._socket is None:
                 self._socket = self._open()
-            self._socket.sendto(message, replyAddress(*requester))
+            self._socket.sendto(message, replyAddress(*request))
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
-                return self._send(requester, _TOO_LONG)
+                return self._send(request, _TOO_LONG)
             return error.errno != errno.ECONNREFUSED
         return True
 
@@ -177,15 +176,15 @@ class Requests:
             descriptors.append(number)
         return number
 
-    def adopt(self, descriptor: int | None, requesters: Iterable[Requester]) -> None:
+    def adopt(self, descriptor: int | None, requests: Iterable[Request]) -> None:
         """
         Continue with the result of L{passOn}.
 
         @param descriptor: The socket.
-        @param requesters: Those that wait for an answer.
+        @param requests: Those that wait for an answer.
         """
         self._passed = descriptor
-        self._answers.update(dict.fromkeys(requesters))
+        self._answers.update(dict.fromkeys(requests))
 
     def close(self) -> None:
         """

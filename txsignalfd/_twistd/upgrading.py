@@ -133,13 +133,13 @@ class Upgrade:
         program = await tryProgram(
             self._command, self._inheritance(), self._seconds, self._reactor
         )
-        await self._daemon.reloads.hold()
+        await self._daemon.reloads.postpone()
         try:
             await self._becomeIdle()
             self._execute(program)
         finally:
             dispatcherFor(self._reactor)._resume()  # noqa: SLF001
-            self._daemon.reloads.release()
+            self._daemon.reloads.resume()
 
     async def _becomeIdle(self) -> None:
         """
@@ -171,7 +171,7 @@ class Upgrade:
             "history": daemon.history.passOn(),
             "since": daemon.description.began,
             "answers": daemon.answers.passOn(descriptors),
-            "held": daemon.reloads.held,
+            "held": daemon.reloads.postponed,
             "began": self._began,
             "children": self._otherChildren(),
             "isSilent": isSilent(),

@@ -101,8 +101,8 @@ class WorkerProcess(ProcessProtocol):
         self.pid = 0
         #: Seconds after which it is replaced.
         self.ageLimit = inf
-        #: Seconds in which it is not replaced for its memory.
-        self.spared = 0.0
+        #: Age in seconds from which it is replaced for its memory.
+        self.memoryLimitFrom = 0.0
         #: Its open connections, when it was heard last.
         self.connections = 0
         self.closed, self.limit = 0, ""
@@ -279,7 +279,7 @@ class WorkerProcess(ProcessProtocol):
         self._output.adopt(passed["output"])
         for due in passed["deadlines"]:
             left = max(0, due - monotonic())
-            self._timers.append(Timer(self._reactor, left, self._abandon))
+            self._timers.append(Timer(self._reactor, left, self._killOverdue))
         self._channel = self._adoptChannel(passed["channel"])
         self.pid = passed["pid"]
         AdoptedProcess(self._reactor, self, self.pid, dict(passed["pipes"]))
@@ -335,9 +335,9 @@ class WorkerProcess(ProcessProtocol):
             self.kill(SIGTERM)
         self.state = State.DRAINING
         self._channel.send(do="end", seconds=seconds, replaced=isReplaced)
-        self._timers.append(Timer(self._reactor, seconds + GRACE, self._abandon))
+        self._timers.append(Timer(self._reactor, seconds + GRACE, self._killOverdue))
 
-    def _abandon(self) -> None:
+    def _killOverdue(self) -> None:
         _log.warn("{worker} does not end, and is killed", worker=self)
         self.kill(SIGKILL)
 
@@ -451,7 +451,6 @@ class WorkerProcess(ProcessProtocol):
         """
         if self.state is State.ENDED:
             return
-        hasServed = self.started.called
         self.state = State.ENDED
         for timer in self._timers:
             timer.cancel()
@@ -460,11 +459,10 @@ class WorkerProcess(ProcessProtocol):
         self._channel.close()
         self._suspended.fire()
         self._answered()
-        if not hasServed:
-            self._startedWith(self._failure or self._unknownFailure())
+        self._startedWith(self._failure or self._failureFromEnd())
         self.ended.fire()
 
-    def _unknownFailure(self) -> RemoteError:
+    def _failureFromEnd(self) -> RemoteError:
         how = f"{self} {describeEnd(self.reason)}"
         reason = lastReason(self._output.last)
         if not self.reason.exitCode:

@@ -114,8 +114,8 @@ class WorkerSet(DrainingService):
         self.processes: set[WorkerProcess] = set()
         #: The process of each number that is to serve.
         self._members: dict[int, WorkerProcess] = {}
-        #: Those that have ended, and still keep sockets open.
-        self._lost: list[WorkerProcess] = []
+        #: Processes that have ended, and whose sockets stay open until others serve.
+        self._unreleased: list[WorkerProcess] = []
         self._pauses: dict[int, Pauses] = {}
         #: Whether its workers accept connections.
         self.isServing: bool = False
@@ -315,7 +315,7 @@ class WorkerSet(DrainingService):
         isOutOfMemory = self._memory.hasKilled()
         isMember = self._members.get(process.number) is process
         if self.isServing and isMember:
-            self._lost.append(process)
+            self._unreleased.append(process)
             self._startAgain(process, describeEnd(process.reason, isOutOfMemory))
         self._checkDrained()
 
@@ -381,8 +381,8 @@ class WorkerSet(DrainingService):
         if self.isServing and self._members.get(process.number) is process:
             process.serve(self._count > 1)
             _log.info("{worker} serves", worker=process)
-            while self._lost:
-                self._sockets.forget(self, self._lost.pop())
+            while self._unreleased:
+                self._sockets.forget(self, self._unreleased.pop())
 
     def _check(self) -> None:
         """
@@ -399,7 +399,7 @@ class WorkerSet(DrainingService):
                 self._replace(process, "--max-age")
             elif (
                 memory < inf
-                and process.seconds > process.spared
+                and process.seconds > process.memoryLimitFrom
                 and memoryOf(process.pid) > memory
             ):
                 self._replace(process, "--max-memory")
@@ -416,7 +416,7 @@ class WorkerSet(DrainingService):
         new = self._replacement = self._spawn(old.number)
         if option == "--max-memory":
             # A limit that is too low must not replace workers all the time.
-            new.spared = _LONGEST_PAUSE
+            new.memoryLimitFrom = _LONGEST_PAUSE
 
         def started(_: object) -> None:
             self._replacement = None
