@@ -185,3 +185,35 @@ def test_aFileIsWatched(tmp_path: Path) -> None:
     changes = Changes(file)
     os.utime(file, (1, 1))
     assert changes.after(2) == [[str(file)]]
+
+
+def rewritten(file: Path, new: Path) -> None:
+    file.write_bytes(new.read_bytes())
+
+
+def replaced(file: Path, new: Path) -> None:
+    new.rename(file)
+
+
+def linkedAnew(file: Path, new: Path) -> None:
+    file.unlink()
+    file.symlink_to(new)
+
+
+@pytest.mark.parametrize("change", [rewritten, replaced, linkedAnew])
+def test_aFileWithTheSameTimeAndSizeIsAnother(
+    change: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
+    """
+    As C{cp -p} leaves it, and deployments that give every file the same time.
+    """
+    file, new = tmp_path / "watched" / "app.ini", tmp_path / "new"
+    file.parent.mkdir()
+    file.write_text("1")
+    new.write_text("2")
+    for each in (file, new):
+        os.utime(each, (1, 1))
+    changes = Changes(file.parent)
+    change(file, new)
+    os.utime(file, (1, 1))
+    assert changes.after(2) == [[str(file)]]

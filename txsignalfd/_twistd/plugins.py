@@ -31,7 +31,7 @@ from txsignalfd._reload.generation import checkService
 _log: Final = Logger("txsignalfd.daemon.Daemon")
 
 #: What is compared: the time of the last change, and the size.
-FileState: TypeAlias = tuple[int, int]
+FileState: TypeAlias = tuple[int, ...]
 
 # sysconfig takes milliseconds to say the same.
 _STANDARD_LIBRARY: Final = os.path.join(os.path.dirname(os.__file__), "")
@@ -322,4 +322,7 @@ def stateOf(path: str) -> FileState | None:
         found = os.stat(path)
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    # Other files may have the time and the size of this one, as in deployments with
+    # constant times, and any program may set the time of a file it has changed.
+    replaced = found.st_dev, found.st_ino, found.st_ctime_ns
+    return found.st_mtime_ns, found.st_size, *replaced
