@@ -51,7 +51,7 @@ def parser() -> ArgumentParser:
         description="Ask a daemon that twistd signalfd runs, supervise a program, or"
         " inspect a process.",
         epilog="Exit status: 0 done; 1 refused or failed, with the reason in one line;"
-        " 2 the target cannot be asked.  A PID alone is inspected.",
+        " 2 the target cannot be asked.  txsignalfd PID inspects a process.",
     )
     whole.add_argument(
         "--version", action="version", version=f"txsignalfd {__version__}"
@@ -100,9 +100,12 @@ def _addCheck(commands: object) -> None:
 
 #: The options of C{txsignalfd supervise} alone: the kind of the value, and the help.
 _SUPERVISE = {
-    "ready-after": ("SECONDS", "when a program has started that opens no port"),
-    "pidfile": ("FILE", "write the pid of the supervisor there"),
-    "logfile": ("FILE", "log there [default: stdout]"),
+    "ready-after": (
+        "SECONDS",
+        "how long after the start of its reactor a program that opens no port serves",
+    ),
+    "pidfile": ("FILE", "write the pid of the supervisor to this file"),
+    "logfile": ("FILE", "log to this file [default: stdout]"),
     "uid": ("USER", "run the program as this user"),
     "gid": ("GROUP", "run the program as this group"),
 }

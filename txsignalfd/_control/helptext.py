@@ -30,5 +30,5 @@ options:
   --version    show program's version number and exit
 
 Exit status: 0 done; 1 refused or failed, with the reason in one line; 2 the
-target cannot be asked. A PID alone is inspected.
+target cannot be asked. txsignalfd PID inspects a process.
 """

@@ -19,7 +19,7 @@ class ServiceOption(NamedTuple):
     #: The kind of its value, as the help shows it, or an empty string for a flag.
     kind: str
     help: str
-    #: Whether it means something only if there are workers.
+    #: Whether it needs workers.
     ofWorkers: bool = False
 
 
@@ -61,27 +61,27 @@ SERVICE_OPTIONS: Final = (
     ServiceOption(
         "worker-timeout",
         "SECONDS",
-        "replace a worker whose reactor has made no turn for so many seconds, after"
-        " the stacks of its threads were logged",
+        "replace a worker whose reactor has made no turn for this time, after the"
+        " stacks of its threads were logged",
         ofWorkers=True,
     ),
     ServiceOption(
         "max-memory",
         "SIZE",
-        "replace a worker that has more memory, such as 500M",
+        "replace a worker that has more resident memory, such as 500M",
         ofWorkers=True,
     ),
     ServiceOption(
         "max-age",
         "SECONDS",
-        "replace a worker that is older, in seconds",
+        "replace a worker that is older than this number of seconds",
         ofWorkers=True,
     ),
     ServiceOption(
         "spare-workers",
         "NUMBER",
-        "keep at most so many processes that have imported Twisted already, so that a"
-        " reload is faster; 0 for none [default: as many as there are workers, after"
+        "keep at most this number of processes that have imported Twisted already, so"
+        " that a reload is faster; 0 for none [default: as many as there are workers, after"
         " the first reload]",
         ofWorkers=True,
     ),
