@@ -72,8 +72,9 @@ class Options(UsageOptions):
 
     longdesc = (
         "Without a command (a plugin of twistd), watch signals and log each one with"
-        " its sender. With a command, run it as twistd does. SIGHUP reloads it: the command line"
-        " and its configuration are read again, and open connections are drained."
+        " its sender. With a command, run it as twistd does. SIGHUP reloads it: the"
+        " command line and its configuration are read again, and open connections are"
+        " drained."
         " SIGTERM and SIGINT stop it after open connections have drained, a second"
         " one stops it at once, as SIGQUIT does. SIGUSR1 rotates the log, SIGUSR2"
         " logs a report. --on changes the action of any signal."

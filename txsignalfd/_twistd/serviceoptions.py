@@ -81,8 +81,8 @@ SERVICE_OPTIONS: Final = (
         "spare-workers",
         "NUMBER",
         "keep at most this number of processes that have imported Twisted already, so"
-        " that a reload is faster; 0 for none [default: as many as there are workers, after"
-        " the first reload]",
+        " that a reload is faster; 0 for none [default: as many as there are workers,"
+        " after the first reload]",
         ofWorkers=True,
     ),
     ServiceOption(
