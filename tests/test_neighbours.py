@@ -7,7 +7,6 @@ from __future__ import annotations
 import faulthandler
 import importlib.util
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -192,29 +191,6 @@ def test_resourceTrackerTakesNoSignals(tmp_path: Path) -> None:
             assert state == "unblocked"
 
 
-def test_wakeupDescriptorServesOtherSignals() -> None:
-    """
-    C{signal.set_wakeup_fd} does not get watched signals.
-    """
-    read, write = os.pipe()
-    os.set_blocking(write, False)
-    saved = signal.signal(SIGUSR2, lambda signo, frame: None)
-    wakeup = signal.set_wakeup_fd(write)
-    try:
-        with descriptorOf(SIGUSR1) as (descriptor, reads):
-            send(SIGUSR1)
-            send(SIGUSR2)
-            assert os.read(read, 10) == bytes([SIGUSR2])
-            descriptor.drain()
-            assert len(reads.infos) == 1
-            assert signal.set_wakeup_fd(write) == write
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        signal.signal(SIGUSR2, saved)
-        os.close(read)
-        os.close(write)
-
-
 def test_faulthandlerDumpsForOtherSignals(tmp_path: Path) -> None:
     """
     It dumps again for a watched signal when that is restored.
@@ -272,22 +248,6 @@ def test_pkillFindsThatTheSignalIsHandled(tmp_path: Path) -> None:
         subprocess.run(command, check=True, timeout=DEADLINE)
         daemon.waitForOutput("SIGHUP from pid")
         assert daemon.stop() == -SIGTERM
-
-
-def test_statusShowsThatTheSignalIsCaught(tmp_path: Path) -> None:
-    """
-    pkill(1) and systemd read SigCgt.
-    """
-    status = Path("/proc/self/status")
-
-    def caught() -> bool:
-        (mask,) = re.findall("SigCgt:\t(.*)", status.read_text("ascii", "replace"))
-        return bool(int(mask, 16) >> (SIGHUP - 1) & 1)
-
-    assert not caught()
-    with descriptorOf(SIGHUP):
-        assert caught()
-    assert not caught()
 
 
 @pytest.mark.parametrize("run", [1, 2])

@@ -19,8 +19,6 @@ from signal import (
     ITIMER_PROF,
     ITIMER_REAL,
     ITIMER_VIRTUAL,
-    SIG_DFL,
-    SIG_IGN,
     SIGALRM,
     SIGHUP,
     SIGPROF,
@@ -33,14 +31,12 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.threads import deferToThreadPool
 
 from tests.support.daemons import waitFor
 from tests.support.handlers import Handled, Recorder, handling, recording
 from tests.support.inreactor import inReactor
-from tests.support.kernel import posixTimer
-from tests.support.reactors import DEADLINE, sleep, turn, until
+from tests.support.reactors import DEADLINE, turn, until
 from tests.support.worlds import ME, needsSignalfd, queue, send
 from txsignalfd import SignalDispatcher, lowlevel
 
@@ -74,77 +70,7 @@ def inPool(
     return deferToThreadPool(reactor, pool, function, *arguments)
 
 
-# --- signal.signal, signal.getsignal
-
-
-@pytest.mark.parametrize("installed", [SIG_DFL, SIG_IGN, Handled()])
-@inReactor
-async def test_previousHandlerIsRestored(
-    dispatcher: SignalDispatcher, installed: Any
-) -> None:
-    """
-    C{getsignal} returns it while the signal is watched.
-    """
-    with handling(SIGUSR1, installed):
-        got = recording(dispatcher, SIGUSR1)
-        assert signal.getsignal(SIGUSR1) == installed
-        send(SIGUSR1)
-        await until(lambda: got.infos)
-        await dispatcher.close()
-        assert signal.getsignal(SIGUSR1) == installed
-        if installed is not SIG_DFL:  # which would end the tests
-            send(SIGUSR1)
-        if isinstance(installed, Handled):
-            assert installed == [SIGUSR1]
-
-
-@needsSignalfd
-@pytest.mark.parametrize("installed", [SIG_DFL, SIG_IGN, Handled()])
-@inReactor
-async def test_handlerInstalledMeanwhileIsInEffectAfterwards(
-    dispatcher: SignalDispatcher, installed: Any
-) -> None:
-    """
-    C{signal.signal} of a watched signal takes effect when the dispatcher is closed.
-    """
-    got = recording(dispatcher, SIGUSR1)
-    with handling(SIGUSR1, installed):
-        assert signal.getsignal(SIGUSR1) == installed
-        for expected in (1, 2):
-            send(SIGUSR1)
-            await until(lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
-        await dispatcher.close()
-        assert signal.getsignal(SIGUSR1) == installed
-    assert not isinstance(installed, Handled) or installed == []
-
-
-@inReactor
-async def test_handlersOfOtherSignalsAreCalledImmediately(
-    dispatcher: SignalDispatcher,
-) -> None:
-    handled = Handled()
-    with handling(SIGUSR2, handled):
-        dispatcher.watch(SIGUSR1)
-        send(SIGUSR2)
-        assert handled == [SIGUSR2]
-
-
-# --- signal.alarm, signal.setitimer, signal.getitimer
-
-
-@inReactor
-async def test_alarmArrives(dispatcher: SignalDispatcher) -> None:
-    """
-    C{alarm} returns the remaining time, and its signal comes from the kernel.
-    """
-    alarm = dispatcher.whenReceived(SIGALRM)
-    assert signal.alarm(100) == 0
-    # Some of it may have passed since.
-    assert 0 < signal.alarm(1) <= 100
-    info = await alarm
-    assert str(info) == "SIGALRM from the kernel"
-    assert info.sender is None
-    assert signal.alarm(0) == 0
+# --- signal.setitimer, signal.getitimer
 
 
 @pytest.mark.parametrize(("timer", "signo"), TIMERS)
@@ -175,69 +101,7 @@ async def test_everyIntervalTimerArrives(
     assert {info.codeName for info in got.infos} == {"SI_KERNEL"}
 
 
-@pytest.mark.parametrize(("timer", "signo"), TIMERS)
-@inReactor
-async def test_intervalTimersOfOtherSignalsWork(
-    dispatcher: SignalDispatcher, timer: int, signo: int
-) -> None:
-    """
-    The handler of the signal module is called while other signals are watched.
-    """
-    handled = Handled()
-    with handling(signo, handled):
-        dispatcher.watch(SIGUSR1)
-        signal.setitimer(timer, 0.01)
-        await until(lambda: sum(range(10_000)) and handled)
-        assert handled == [signo]
-
-
-@needsSignalfd
-@inReactor
-async def test_posixTimerHasAnOverrun(dispatcher: SignalDispatcher) -> None:
-    got = recording(dispatcher, SIGRTMIN)
-    with posixTimer(SIGRTMIN, 4711, 0.005) as number:
-        # The reactor is held up for twenty of its periods.
-        select.select([], [], [], 0.1)
-        await until(lambda: got.infos)
-    first = got.infos[0]
-    assert (first.codeName, first.tid, first.int) == ("SI_TIMER", number, 4711)
-    assert first.overrun >= 10
-    assert str(first) == (
-        f"SIGRTMIN claims to come from POSIX timer {number},"
-        f" overrun {first.overrun}, value 4711"
-    )
-
-
-# --- signal.pause, signal.sigwait, signal.sigtimedwait
-
-
-@inReactor
-async def test_waitingDoesNotBlockTheReactor(dispatcher: SignalDispatcher) -> None:
-    """
-    C{whenReceived} replaces C{pause} and C{sigwait}.
-    """
-    turns = []
-    received = dispatcher.whenReceived(SIGUSR1, SIGUSR2)
-    for _ in range(3):
-        await turn()
-        turns.append(received.called)
-    send(SIGUSR2)
-    assert (await received).signal == SIGUSR2
-    assert turns == [False] * 3
-
-
-@inReactor
-async def test_waitingMayHaveATimeout(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
-    """
-    C{whenReceived} with C{addTimeout} replaces C{sigtimedwait}.
-    """
-    with pytest.raises(DeferredTimeout):
-        await dispatcher.whenReceived(SIGUSR1).addTimeout(0.01, reactor)
-    received = dispatcher.whenReceived(SIGUSR1).addTimeout(DEADLINE, reactor)
-    send(SIGUSR1)
-    assert (await received).signal == SIGUSR1
+# --- signal.pause, signal.sigwait
 
 
 def waitsIn(name: str, thread: int) -> bool:
@@ -342,24 +206,7 @@ async def test_wakeupDescriptorServesOtherSignals(dispatcher: SignalDispatcher) 
         os.close(write)
 
 
-# --- signal.raise_signal, signal.pthread_kill
-
-
-@inReactor
-async def test_signalForTheReactorsThreadArrives(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
-    """
-    It may be sent by C{raise_signal}, and by C{pthread_kill} in another thread.
-    """
-    got = recording(dispatcher, SIGUSR1)
-    signal.raise_signal(SIGUSR1)
-    await until(lambda: len(got.infos) == 1)
-    thread = threading.get_ident()
-    await inPool(reactor, signal.pthread_kill, thread, SIGUSR1)
-    await until(lambda: len(got.infos) == 2)
-    assert {info.codeName for info in got.infos} == {"SI_TKILL"}
-    assert {info.pid for info in got.infos} == {ME}
+# --- signal.raise_signal
 
 
 @needsSignalfd
@@ -558,50 +405,3 @@ def test_signalModuleInterruptsCalls(name: str) -> None:
             waitFor(lambda n=expected: thread.interruptions == n, "it is interrupted")  # type: ignore[misc]
             waitFor(lambda: waitsIn(name, thread.id), "it waits again")
         assert thread.end() == 2
-
-
-@inReactor
-async def test_pythonThreadContinuesToWait(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
-    got = Recorder()
-    read, write = os.pipe()
-    waiting = inPool(reactor, os.read, read, 1)
-    dispatcher.addHandler(SIGUSR1, got)
-    for expected in range(1, 11):
-        send(SIGUSR1)
-        await until(lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
-    assert not waiting.called
-    os.write(write, b"x")
-    assert await waiting == b"x"
-    os.close(read)
-    os.close(write)
-
-
-@pytest.mark.parametrize("inThread", [True])
-@inReactor
-async def test_reactorInAnotherThreadAddsHandlers(
-    dispatcher: SignalDispatcher, inThread: bool
-) -> None:
-    """
-    "Only the main thread can set a new signal handler" of the signal module.
-    """
-    assert (threading.current_thread() is not threading.main_thread()) is inThread
-    with pytest.raises(ValueError, match="main thread"):
-        signal.signal(SIGUSR1, SIG_DFL)
-    got = recording(dispatcher, SIGUSR1)
-    send(SIGUSR1)
-    await until(lambda: got.infos)
-
-
-@inReactor
-async def test_anotherThreadAddsHandlers(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
-    got = Recorder()
-    add = reactor.callFromThread
-    await inPool(reactor, add, dispatcher.addHandler, SIGUSR1, got)
-    await until(lambda: SIGUSR1 in dispatcher.watching)
-    send(SIGUSR1)
-    await until(lambda: got.infos)
-    await sleep()

@@ -211,26 +211,6 @@ def test_theReactorsStopEndsAClosingThatWaits() -> None:
     assert closed[0].called
 
 
-def test_theReactorsStopFailsWhenReceivedInAHandler() -> None:
-    failed: list[str] = []
-
-    async def main(reactor: Any) -> None:
-        dispatcher = dispatcherFor(reactor)
-
-        async def handler(info: SigInfo) -> None:
-            try:
-                await dispatcher.whenReceived(SIGUSR2)
-            except DispatcherClosed as error:
-                failed.append(str(error))
-
-        registration = dispatcher.addHandler(SIGUSR1, handler)
-        send(SIGUSR1)
-        await until(lambda: registration.runs)
-
-    spin(main)
-    assert failed == ["the dispatcher was closed"]
-
-
 @kernelOnly
 def test_aHandlerMayCloseTheDispatcherOfAStoppingReactor() -> None:
     """

@@ -64,22 +64,6 @@ def test_earlierThreadsTakeNoSignals(threads: list[threading.Thread]) -> None:
         assert {info.codeName for info in infos if info.signo == SIGUSR1} == {"SI_USER"}
 
 
-def test_signalForOneThreadIsPassedOn(threads: list[threading.Thread]) -> None:
-    """
-    The code shows that it was sent to a thread, which blocks it from then on.
-    """
-    with descriptorOf(SIGUSR1, SIGUSR2) as (descriptor, reads):
-        thread = threads[0]
-        assert thread.ident is not None
-        signal.pthread_kill(thread.ident, SIGUSR1)
-        (info,) = drained(descriptor, reads, 1).infos
-        assert info.codeName == "SI_TKILL"
-        # While the handler runs, the thread blocks all signals.
-        waitFor(
-            lambda: blockedSignals(thread.native_id) == {SIGUSR1}, "it blocks SIGUSR1"
-        )
-
-
 def test_handlerPreservesErrno(threads: list[threading.Thread]) -> None:
     read, write = os.pipe()
     got: list[bytes] = []

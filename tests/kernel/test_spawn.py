@@ -287,19 +287,6 @@ def test_childOfAThreadOfTheWatcherIsClean(start: Start, backend: str | None) ->
     assert blockedSignals() == set()
 
 
-@pytest.mark.parametrize("usePTY", [False, True])
-@inReactor
-async def test_spawnedProcessEndsBySigterm(
-    reactor: Any, dispatcher: SignalDispatcher, usePTY: bool
-) -> None:
-    dispatcher.watch(SIGTERM)
-    protocol = Ended()
-    process = reactor.spawnProcess(protocol, "sleep", SLEEP, env=None, usePTY=usePTY)
-    process.signalProcess("TERM")
-    await protocol.wait()
-    assert protocol.status == (None, SIGTERM)
-
-
 def test_forkedPythonChildHasThePreviousHandlers() -> None:
     with handling(SIGUSR1, Handled()) as python:
         with descriptorOf(SIGUSR1, SIGTERM):

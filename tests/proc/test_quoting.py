@@ -37,10 +37,11 @@ NAMES = {
     "\u202e\u2066x": '"\\u202e\\u2066x"',
     "a\u2028b\u200bc": '"a\\u2028b\\u200bc"',
 }
-named = pytest.mark.parametrize(("name", "shown"), NAMES.items())
+#: One of them.
+NAME = "a\nSIGHUP"
 
 
-@named
+@pytest.mark.parametrize(("name", "shown"), NAMES.items())
 def test_unusualNameIsQuoted(name: str, shown: str) -> None:
     """
     Escapes, line ends, bidirectional controls and brackets do not reach the reader.
@@ -50,37 +51,34 @@ def test_unusualNameIsQuoted(name: str, shown: str) -> None:
 
 
 @forked
-@named
-def test_nameOfASenderIsQuoted(name: str, shown: str) -> None:
+def test_nameOfASenderIsQuoted() -> None:
     """
     The name itself is known from the kernel.
     """
-    Path("/proc/self/comm").write_bytes(name.encode())
-    assert commandOf(os.getpid()) == name
+    Path("/proc/self/comm").write_bytes(NAME.encode())
+    assert commandOf(os.getpid()) == NAME
     line = describeWithCommand(SigInfo.make(SIGHUP, pid=os.getpid(), uid=5))
-    assert line == f"SIGHUP from pid {os.getpid()} ({shown}, uid 5) by kill"
+    assert line == f"SIGHUP from pid {os.getpid()} ({NAMES[NAME]}, uid 5) by kill"
 
 
 @forked
-@named
-def test_nameOfAProcessIsQuotedInText(name: str, shown: str) -> None:
+def test_nameOfAProcessIsQuotedInText() -> None:
     """
     JSON has the name itself.
     """
-    Path("/proc/self/comm").write_bytes(name.encode())
+    Path("/proc/self/comm").write_bytes(NAME.encode())
     process = ofProcess()
-    assert toText(process).startswith(f"pid {os.getpid()} ({shown}): running")
-    assert toJSON(process)["name"] == toJSON(process)["threads"][0]["name"] == name
+    assert toText(process).startswith(f"pid {os.getpid()} ({NAMES[NAME]}): running")
+    assert toJSON(process)["name"] == toJSON(process)["threads"][0]["name"] == NAME
 
 
-@named
-def test_nameOfAThreadIsQuotedInText(name: str, shown: str) -> None:
+def test_nameOfAThreadIsQuotedInText() -> None:
     """
     Threads have names of their own.
     """
-    thread = THREAD._replace(tid=4713, name=name, blocked=frozenset())
+    thread = THREAD._replace(tid=4713, name=NAME, blocked=frozenset())
     text = toText(ProcessSignals((THREAD, thread)))
-    assert f"thread 4713 ({shown})\n" in text
+    assert f"thread 4713 ({NAMES[NAME]})\n" in text
 
 
 def test_bytesThatAreNoTextAreReplaced() -> None:

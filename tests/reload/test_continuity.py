@@ -10,7 +10,6 @@ import re
 import socket
 import ssl
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -266,24 +265,6 @@ def test_openConnectionsAreServedByTheirGeneration(tmp_path: Path, port: int) ->
         daemon.waitForOutput("generation 1 has ended\n")
 
 
-def test_openConnectionsAreClosedAfterDrain(tmp_path: Path, port: int) -> None:
-    """
-    And the log says how many.
-    """
-    write(tmp_path, listen=[local(port)])
-    with serving(tmp_path, "--drain=0.5", "served") as daemon:
-        with webs(port, 1) as (hangs,):
-            hangs.send("/never")
-            assert hangs.socket.recv(1, socket.MSG_PEEK)
-            began = time.monotonic()
-            reload(daemon)
-            with pytest.raises(ConnectionResetError):
-                hangs.receive()
-            assert time.monotonic() - began >= 0.5
-        closed = "closed 1 connection that was still open after --drain (0.5 s)"
-        daemon.waitForOutput(f"generation 1 has ended; {closed}")
-
-
 #: Passes sockets to a program as systemd does: sd_listen_fds(3).
 ACTIVATE = """
 import os, socket, sys
@@ -371,20 +352,6 @@ def test_aStopDuringAStopFirstReloadServesPendingConnections(
             (tmp_path / "go").touch()
             busy.receive()
         assert daemon.wait() == -SIGTERM
-
-
-def test_withoutStopFirstAnExclusiveLockFailsTheReload(
-    tmp_path: Path, port: int
-) -> None:
-    """
-    And the old service keeps it.
-    """
-    write(tmp_path, listen=[local(port)], exclusive=True)
-    with serving(tmp_path, "served") as daemon:
-        daemon.kill(SIGHUP)
-        daemon.waitForOutput("not reloaded, after ")
-        assert "FileExistsError" in daemon.output()
-        fetch(tcp(port))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from twisted.internet import endpoints
 from twisted.internet.endpoints import UNIXClientEndpoint, serverFromString
 from twisted.python.systemd import ListenFDs
 
-from tests.support.generations import NumberedFactory, connectTo, explode, start
+from tests.support.generations import NumberedFactory, explode, servedBy, start
 from tests.support.inreactor import inReactor
 from tests.support.observers import Logged
 from tests.support.ports import numberAt
@@ -95,9 +95,7 @@ async def test_systemdsSocketsSurviveReloads(
         for _ in range(5):
             await reloads.reload()
         assert len(os.listdir("/proc/self/fd")) == before
-        client = await connectTo(ours.getsockname()[1])
-        assert await client.line() == b"7"
-        await client.end()
+        assert await servedBy(ours.getsockname()[1]) == b"7"
         await reloads.stopService()
         await turn()
         # systemd's own socket still listens, for the next start.
@@ -130,9 +128,7 @@ async def test_aStoppedServiceThatCannotListenAgainIsReported(
                 await reloads.reload()
         await reloads.reload()
         port = ours.getsockname()[1]
-        client = await connectTo(port)
-        assert await client.line() == b"3"
-        await client.end()
+        assert await servedBy(port) == b"3"
         await reloads.stopService()
         lines = logged.texts
         told = f"generation 1 no longer listens on tcp:127.0.0.1:{port}"
@@ -190,12 +186,7 @@ async def test_lateSystemdPortsAcceptUntilTheyAreOpenedAgain(
             endpoint.listen(NumberedFactory(number))
 
         async def numbers() -> list[bytes]:
-            found = []
-            for server in (first, second):
-                client = await connectTo(server.getsockname()[1])
-                found.append(await client.line())
-                await client.end()
-            return found
+            return [await servedBy(each.getsockname()[1]) for each in (first, second)]
 
         for number in (1, 2, 3):
             listen(number, 0)

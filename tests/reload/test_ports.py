@@ -30,6 +30,7 @@ from tests.support.generations import (
     NumberedFactory,
     connectTo,
     makeDue,
+    servedBy,
     start,
 )
 from tests.support.inreactor import inReactor
@@ -214,7 +215,7 @@ async def answerOf(kind: int, port: int) -> bytes:
         client.connect(("127.0.0.1", port))
         client.setblocking(False)
         client.send(b"?")
-        await until(lambda: select.select([client], [], [], 0)[0])
+        await until(lambda: _isReadable(client))
         return client.recv(100).split(b"?")[0]
 
 
@@ -344,9 +345,7 @@ async def test_aServiceMayMakeItsSocketsByReusePort(reactor: Any) -> None:
             f"tcp:127.0.0.1:{port}"
         ] * 2
         for _ in range(30):
-            client = await connectTo(port)
-            assert await client.line() == b"2"
-            await client.end()
+            assert await servedBy(port) == b"2"
         assert await held.ask(b"are you there?") == b"are you there?"
         await held.end()
         await ended
@@ -363,8 +362,7 @@ async def test_aPortThatIsNoLongerConfiguredRefuses(reactor: Any) -> None:
         assert await client.line() == b"1"
         made.listens = [tcp6]
         ended = reloads.reload()
-        with socket.socket() as other:
-            assert other.connect_ex(("127.0.0.1", gone)) != 0
+        assert not clients.canConnect(clients.tcp(gone))
         assert await client.ask(b"still?") == b"still?"
         (new,) = made.ports
         endpoint = TCP6ClientEndpoint(reactor, "::1", new.getHost().port)
@@ -442,8 +440,7 @@ async def test_aPortCanBeClosedByItsService(reactor: Any) -> None:
         client = await connectTo(number)
         assert await client.line() == b"5"
         await passing.stopListening()
-        with socket.socket() as other:
-            assert other.connect_ex(("127.0.0.1", number)) != 0
+        assert not clients.canConnect(clients.tcp(number))
         await client.end()
 
 
@@ -477,9 +474,7 @@ async def test_anUnownedPortIsShared(reactor: Any) -> None:
         await reloads.reload()
         await late.stopListening()
         await other.stopListening()
-        client = await connectTo(number)
-        assert await client.line() == b"2"
-        await client.end()
+        assert await servedBy(number) == b"2"
 
 
 @pytest.mark.parametrize("drain", [1000, 0.1])
@@ -504,10 +499,9 @@ async def test_connectionsToALatePortThatIsNotOpenedAreClosed(
             if drain == 1000:
                 reloads.cut()
                 await reloads.stopService()
-            await until(lambda: select.select([waiting], [], [], 0)[0])
+            await until(lambda: _isReadable(waiting))
             assert waiting.recv(1) == b""
-        with socket.socket() as other:
-            assert other.connect_ex(where) != 0
+        assert not clients.canConnect(clients.tcp(where[1]))
         assert reactor.getDelayedCalls() == before
 
 
@@ -604,9 +598,7 @@ async def test_connectionsWaitUntilALatePortIsOpened(
         for handover in handovers:
             makeDue(handover._deadline)
         await until(lambda: not handovers)
-        client = await connectTo(where[1])
-        assert await client.line() == b"3"
-        await client.end()
+        assert await servedBy(where[1]) == b"3"
 
 
 @inReactor
@@ -716,9 +708,7 @@ async def test_aReloadWithoutFreeDescriptorsLeavesNothingOpen(
             assert os.listdir("/proc/self/fd") == before
             assert len(reactor.getReaders()) == readers
             assert os.listdir(tmp_path) == []
-            client = await connectTo(port)
-            assert await client.line() == b"2"
-            await client.end()
+            assert await servedBy(port) == b"2"
         assert failed > 5
 
 

@@ -9,7 +9,7 @@ import signal
 import struct
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGUSR1, SIGUSR2
+from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGUSR1
 from time import monotonic
 from typing import Any, cast
 
@@ -109,27 +109,6 @@ def me(signo: int) -> None:
     Send a signal to this process.
     """
     os.kill(os.getpid(), signo)
-
-
-@pytest.mark.parametrize("signo", [SIGTERM, SIGINT])
-def test_aSignalStopsItAfterConnectionsHaveDrained(signo: int, logged: Logged) -> None:
-    """
-    Twistd then exits by that signal.
-    """
-
-    async def test(made: Any, reloads: Any) -> None:
-        client = await made.connect()
-        assert await client.line() == b"1"
-        me(signo)
-        await until(lambda: not reloads.running)
-        me(SIGTERM if signo == SIGINT else SIGINT)
-        assert await client.ask(b"still") == b"still"
-        await client.end()
-
-    reactor = runDaemon(test)
-    assert reactor._exitSignal == signo
-    assert logged.contains("already stopping")
-    assert any(text.endswith(": stopping") for text in logged.texts)
 
 
 @pytest.mark.parametrize("signals", [(SIGTERM, SIGTERM), (SIGQUIT,), (SIGINT, SIGQUIT)])
@@ -274,42 +253,6 @@ def test_aSignalEndsAStopThatTheProgramBegan(monkeypatch: pytest.MonkeyPatch) ->
     assert runDaemon(test)._exitSignal is None
 
 
-def test_everySignalHasItsAction(logged: Logged) -> None:
-    """
-    The default actions, and those of C{--on}.
-    """
-    calls.clear()
-
-    async def test(made: Any, reloads: Any) -> None:
-        me(SIGHUP)
-        await until(lambda: len(made.services) == 2)
-        for signo in (SIGUSR1, SIGUSR2, signal.SIGWINCH, signal.SIGURG, signal.SIGIO):
-            me(signo)
-        me(signal.SIGALRM)
-        await until(lambda: calls)
-        for text in ("exited with status 3", "echo well: well"):
-            await until(lambda: text in "\n".join(logged.texts))  # noqa: B023
-        # The output of a command may arrive before its end.
-        await until(lambda: not childrenOf(os.getpid()))
-        me(SIGTERM)
-
-    runDaemon(
-        test,
-        "WINCH=ignore",
-        f"URG=call:{__name__}.called",
-        "IO=run:echo out; echo err >&2; exit 3",
-        "ALRM=run:echo well",
-    )
-    text = "\n".join(logged.texts)
-    assert "SIGHUP=reload, SIGINT=stop, SIGQUIT=quit" in text
-    assert f"SIGURG=call:{__name__}.called" in text
-    assert "rotating the log" in text
-    assert "generation 2 serves" in text
-    assert "echo out; echo err >&2; exit 3: out" in text
-    assert "echo out; echo err >&2; exit 3: err" in text
-    assert "SIGWINCH from pid" in text
-
-
 def test_aCommandEndsWithItsShell(tmp_path: Path, logged: Logged) -> None:
     """
     A process that it leaves in the background does not delay the next command,
@@ -351,30 +294,17 @@ def test_aCommandEndsWithItsShell(tmp_path: Path, logged: Logged) -> None:
     assert "echo out; kill -9 $$ was killed by SIGKILL" in text()
 
 
-calls: list[Any] = []
-
-
-def called(info: Any) -> None:
+def test_theHangupOfATerminalReloadsIfOnSaysSo() -> None:
     """
-    The function of C{call:}.
-    """
-    calls.append(info)
-
-
-@pytest.mark.parametrize("asked", [False, True])
-def test_theHangupOfATerminalStopsIt(asked: bool, logged: Logged) -> None:
-    """
-    The kernel sends this SIGHUP.  With C{--on HUP=reload} it reloads.
+    The kernel sends this SIGHUP.
     """
 
     async def test(made: Any, reloads: Any) -> None:
-        forge(SIGHUP, 0x80)
-        if asked:
-            await until(lambda: len(made.services) == 2)
-            me(SIGTERM)
+        forge(SIGHUP, SI_KERNEL)
+        await until(lambda: len(made.services) == 2)
+        me(SIGTERM)
 
-    reactor = runDaemon(test, *(["HUP=reload"] if asked else []))
-    assert reactor._exitSignal == (SIGTERM if asked else SIGHUP)
+    assert runDaemon(test, "HUP=reload")._exitSignal == SIGTERM
 
 
 @pytest.mark.parametrize(
@@ -459,47 +389,6 @@ def test_theFirstProcessReapsOrphans(monkeypatch: pytest.MonkeyPatch) -> None:
     runDaemon(test)
     assert wasSubreaper == [1]
     assert lib.txs_set_subreaper(0) == 0
-
-
-@pytest.mark.parametrize("asked", [False, True])
-def test_anIgnoredHangupStaysIgnored(asked: bool) -> None:
-    """
-    As by nohup(1), unless C{--on} names it.
-    """
-
-    async def test(made: Any, reloads: Any) -> None:
-        me(SIGHUP)
-        me(SIGUSR2)
-        await turn()
-        await turn()
-        assert len(made.services) == (2 if asked else 1)
-        me(SIGTERM)
-
-    before = signal.signal(SIGHUP, signal.SIG_IGN)
-    try:
-        runDaemon(test, *(["HUP=reload"] if asked else []))
-    finally:
-        signal.signal(SIGHUP, before)
-
-
-def test_signalsDuringStartupAreHandledAfterIt(
-    monkeypatch: pytest.MonkeyPatch, logged: Logged
-) -> None:
-    signals = StartupSignals()
-    signals.defer(DEFAULTS)
-    signals.defer(DEFAULTS)
-    me(SIGHUP)
-    me(SIGUSR2)
-    monkeypatch.setattr(daemon, "startupSignals", signals)
-
-    async def test(made: Any, reloads: Any) -> None:
-        await until(lambda: len(made.services) == 2)
-        me(SIGTERM)
-
-    runDaemon(test)
-    for name in ("SIGHUP", "SIGUSR2"):
-        assert f"{name} arrived during startup: handling it now" in logged.texts
-    assert signal.getsignal(SIGHUP) is signal.SIG_DFL
 
 
 def test_aHandlerThatIsInstalledDuringStartupIsRestored(
@@ -601,28 +490,6 @@ def test_aReasonThatIsLoggedIsNotLoggedAgain(debug: bool, logged: Logged) -> Non
     assert logged.texts.count("not started: ZeroDivisionError: no") == 1
 
 
-def test_aDaemonEndsIfItsStartFailsLater(logged: Logged) -> None:
-
-    class Failing(Service):
-        def startService(self) -> Any:
-            return self.deferred
-
-        deferred: Deferred[None]
-
-    def factory() -> Any:
-        Failing.deferred = Deferred()
-        currentReactor().callWhenRunning(
-            Failing.deferred.errback, ZeroDivisionError("no")
-        )
-        return Failing
-
-    async def test(made: Any, reloads: Any) -> None:
-        await until(lambda: False)
-
-    runDaemon(test, factory=factory)
-    assert "not started: ZeroDivisionError: no" in logged.texts
-
-
 def test_aStopDuringAStartIsNoFailure() -> None:
     """
     The daemon ends by the signal.
@@ -643,43 +510,6 @@ def isExtending() -> bool:
     Whether systemd will be asked for more time.
     """
     return any("_extend" in str(call) for call in currentReactor().getDelayedCalls())
-
-
-def test_systemdIsNotified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Of a start, a reload, a failed reload, and a stop that takes time.
-    """
-    monkeypatch.setattr(daemon, "EXTEND", 0.01)
-    messages: list[dict[str, str]] = []
-
-    async def test(made: Any, reloads: Any) -> None:
-        await reloads.reload()
-        reloads._generations._factory = lambda: 1 / 0
-        me(SIGHUP)
-        await turn()
-        client = await made.connect()
-        me(SIGTERM)
-        await until(lambda: not reloads.running)
-        await until(lambda: heads().count("EXTEND_TIMEOUT_USEC") > 1)
-        await client.end()
-
-    def heads() -> list[str]:
-        messages.extend(systemd.readAll())
-        return [next(iter(message)) for message in messages]
-
-    with listening(str(tmp_path / "notify")) as systemd:
-        runDaemon(test, environ=systemd.environ)
-        assert heads()[:6] == [
-            "READY",
-            "RELOADING",
-            "READY",
-            "RELOADING",
-            "READY",
-            "STOPPING",
-        ]
-    assert messages[2]["STATUS"] == "generation 2 serves"
-    assert messages[4]["STATUS"].startswith("not reloaded")
-    assert "division by zero" in messages[4]["STATUS"]
 
 
 def test_aReloadThatStopsFirstHasMoreTime(

@@ -87,7 +87,7 @@ def test_theLogFileHasTheTraceback(options: dict[str, str], tmp_path: Path) -> N
     assert (output == "") == (options.get("start") == "fail later")
 
 
-@pytest.mark.parametrize("options", [{"make": "raise"}, {"start": "raise"}])
+@pytest.mark.parametrize("options", [{"make": "raise"}, {"start": "fail"}])
 def test_debugShowsTheTraceback(options: dict[str, str], tmp_path: Path) -> None:
     write(tmp_path, **options)
     assert "Traceback" in outputOf(tmp_path, "served", twistd=("--debug",))

@@ -323,13 +323,22 @@ def test_everyPluginOfTwistedIsTested() -> None:
     assert sorted(shipped) == sorted(SHIPPED)
 
 
-def test_theHelpListsThePlugins(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """
+    What C{twistd signalfd --help} shows.
+    """
+    directory = tmp_path_factory.mktemp("help")
+    with program(directory, TWISTD, "signalfd", "--help") as running:
+        assert running.wait() == 0, running.output()
+        return running.output()
+
+
+def test_theHelpListsThePlugins(shown: str) -> None:
     """
     With their descriptions, but without C{signalfd} itself.
     """
-    with program(tmp_path, TWISTD, "signalfd", "--help") as running:
-        assert running.wait() == 0, running.output()
-    _, listed = running.output().split("\nCommands:\n")
+    _, listed = shown.split("\nCommands:\n")
     words = [line.split() for line in listed.splitlines() if line.strip()]
     names = {line[0] for line in words}
     assert names.issuperset(SHIPPED)
@@ -337,10 +346,8 @@ def test_theHelpListsThePlugins(tmp_path: Path) -> None:
     assert ["dns", "A", "domain", "name", "server."] in words
 
 
-def test_theHelpListsTheActionsWhereOnStands(tmp_path: Path) -> None:
-    with program(tmp_path, TWISTD, "signalfd", "--help") as running:
-        assert running.wait() == 0, running.output()
-    (text,) = re.findall("--on=(.*?)--signals", running.output(), re.DOTALL)
+def test_theHelpListsTheActionsWhereOnStands(shown: str) -> None:
+    (text,) = re.findall("--on=(.*?)--signals", shown, re.DOTALL)
     words = re.sub(r"(\w-) (\w)", r"\1\2", " ".join(text.split()))
     assert f"{', '.join(SIMPLE)}, call:MODULE.FUNCTION or run:COMMAND" in words
 

@@ -20,7 +20,7 @@ from twisted.internet import process
 from twisted.internet.task import LoopingCall
 from twisted.protocols.policies import TimeoutMixin
 
-from tests.support.daemons import program, waitFor
+from tests.support.daemons import caught, program, waitFor
 from tests.support.forkserver import TWISTD
 from tests.support.handlers import Recorder
 from tests.support.inreactor import inReactor
@@ -302,21 +302,11 @@ SignalService({SIGUSR2: log}).setServiceParent(application)
 """
 
 
-def catches(status: str, signo: int) -> bool:
-    """
-    Return whether a process catches a signal.
-    """
-    found = re.search("SigCgt:\t([0-9a-f]+)", Path(status).read_text())
-    assert found
-    return bool(int(found[1], 16) >> (signo - 1) & 1)
-
-
 def test_aDaemonLogsTheWholeReport(tmp_path: Path) -> None:
     (tmp_path / "daemon.tac").write_text(DAEMON)
     with program(tmp_path, TWISTD, "-n", "-y", "daemon.tac") as daemon:
-        status = f"/proc/{daemon.pid}/status"
         daemon.waitForOutput("reactor class")
-        waitFor(lambda: catches(status, SIGUSR2), "SIGUSR2 is watched")
+        waitFor(lambda: SIGUSR2 in caught(daemon.pid), "SIGUSR2 is watched")
         daemon.kill(SIGUSR2)
         daemon.waitForOutput(f"MainThread {daemon.pid}, which writes this report")
         daemon.waitForOutput("in log\n")

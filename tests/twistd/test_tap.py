@@ -112,24 +112,6 @@ def test_signalsAreChosenByNameOrNumber(tmp_path: Path) -> None:
         assert daemon.stop() == -SIGTERM
 
 
-@pytest.mark.parametrize(
-    ("signals", "why"),
-    [
-        ("HUP,FOO", "there is no signal 'FOO'"),
-        ("HUP,KILL", "SIGKILL cannot be watched: the kernel lets no process"),
-        ("SEGV", "SIGSEGV cannot be watched: when the CPU raises it"),
-        ("32", "32 cannot be watched: the C library uses it"),
-        ("", "there is no signal ''"),
-    ],
-)
-def test_aWrongSignalIsAUsageError(signals: str, why: str, tmp_path: Path) -> None:
-    with program(tmp_path, TWISTD, "-n", "signalfd", "--signals", signals) as daemon:
-        assert daemon.wait() == 1
-        last = daemon.output().splitlines()[-1]
-        assert f"twistd signalfd: --signals: {why}" in last
-        assert not (tmp_path / "twistd.pid").exists()
-
-
 def test_aWrongFormatIsAUsageError() -> None:
     with pytest.raises(UsageError, match="expected text or json, got 'xml'"):
         tap.Options().parseOptions(["--format", "xml"])
@@ -171,18 +153,6 @@ def test_jsonIsAloneOnStdout(tmp_path: Path) -> None:
         },
     ]
     assert [line["name"] for line in lines[2:]] == ["SIGTERM"]
-
-
-def test_jsonDoesNotMoveAChosenLog(tmp_path: Path) -> None:
-    command = [TWISTD, "-n", "--logfile", "log", "signalfd", "--format", "json"]
-    with program(tmp_path, *command) as daemon:
-        log = tmp_path / "log"
-        waitFor(lambda: log.exists() and "watches" in log.read_text(), "it starts")
-        daemon.kill(SIGHUP)
-        waitFor(lambda: daemon.stdout.read_text().endswith("\n"), "a line")
-        assert json.loads(daemon.stdout.read_text())["name"] == "SIGHUP"
-        assert daemon.stop() == -SIGTERM
-        assert daemon.stderr.read_text() == ""
 
 
 @needsLinux
@@ -304,8 +274,6 @@ def test_jsonChoosesALog(parent: dict[str, object], logger: str | None) -> None:
 
 
 def test_anErrorNamesItsOption() -> None:
-    with pytest.raises(SystemExit, match=r"twistd signalfd: --signals: .*'FOO'"):
-        ServerOptions().parseOptions(["signalfd", "--signals", "FOO"])
     with pytest.raises(UsageError, match=r"^--signals: there is no signal 'FOO'$"):
         tap.Options().parseOptions(["--signals", "HUP,FOO"])
 
@@ -498,6 +466,11 @@ def parsed(*arguments: str, **parent: object) -> tap.Options:
             "--on HUP=restart web",
             "--on: unknown action 'restart': expected reload, stop",
         ),
+        ("--signals HUP,FOO", "twistd signalfd: --signals: there is no signal 'FOO'"),
+        ("--signals HUP,KILL", "SIGKILL cannot be watched: the kernel lets no process"),
+        ("--signals SEGV", "SIGSEGV cannot be watched: when the CPU raises it"),
+        ("--signals 32", "32 cannot be watched: the C library uses it"),
+        ("--signals=", "there is no signal ''"),
         ("--on HUP=reload", "--on: only with a command, such as web"),
         ("--stop-first", "--stop-first: only with a command, such as web"),
         ("--drain 0", "--drain: only with a command, such as web"),
