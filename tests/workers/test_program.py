@@ -75,6 +75,38 @@ def test_aProgramSeesWhatPythonShowsIt(
     assert outputs[0] == outputs[1]
 
 
+#: Programs that fail: in a function, and because they cannot be compiled.
+FAILS, WRONG = "def f():\n    1 / 0\nf()\n", "1 +\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "source"),
+    [
+        (["x.py"], FAILS),
+        (["x.py"], WRONG),
+        (["-m", "x"], FAILS),
+        (["-c", FAILS], ""),
+        (["."], FAILS),
+    ],
+)
+def test_anErrorOfAProgramIsReportedAsPythonDoes(
+    words: list[str], source: str, tmp_path: Path
+) -> None:
+    """
+    Without the frames of this package, and those that Python itself has for C{-m}.
+    """
+    for name in ("x.py", "__main__.py"):
+        (tmp_path / name).write_text(source)
+    (tmp_path / "run.py").write_text(RUN)
+    outputs = []
+    for run in ([], ["run.py", "python"]):
+        done = runPython(*run, *words, cwd=tmp_path)
+        lines = [line for line in done.stderr.splitlines() if "runpy" not in line]
+        outputs.append([line for line in lines if line.startswith("  File")])
+        outputs[-1] += lines[-1:]
+    assert outputs[0] == outputs[1]
+
+
 def test_anOptionOfPythonIsForTheWorkers(programs: Path) -> None:
     """
     Each of them is a word of its own, then.

@@ -15,9 +15,10 @@ import runpy
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec, module_from_spec
 from pkgutil import get_importer
-from types import CodeType, ModuleType
+from types import CodeType, ModuleType, TracebackType
 from typing import Any, Final, NamedTuple
 from zipfile import is_zipfile
 
@@ -86,6 +87,13 @@ class Program(NamedTuple):
         """
         Do the same as L{run}, when C{sys.path} begins with L{directories} already.
         """
+        try:
+            self._execute()
+        except Exception as error:
+            sys.excepthook = partial(_reportFrom, _traceOf(error), sys.excepthook)
+            raise
+
+    def _execute(self) -> None:
         path = self.name
         sys.argv = [{"m": "-m", "c": "-c"}.get(self.kind, path), *self.arguments]
         if self.kind == "m":
@@ -126,6 +134,25 @@ class Program(NamedTuple):
             _compileModule(spec, f"{path} has no module __main__")
         else:
             _compiled(path)
+
+
+def _traceOf(error: Exception) -> TracebackType | None:
+    """
+    Return the traceback of a program, without the frames that run it.
+    """
+    trace = error.__traceback__
+    while trace and trace.tb_frame.f_globals.get("__name__") != "__main__":
+        trace = trace.tb_next
+    return trace
+
+
+def _reportFrom(
+    trace: TracebackType | None, report: Any, kind: type, error: BaseException, _: Any
+) -> None:
+    """
+    Report an error as C{sys.excepthook} does, with another traceback.
+    """
+    report(kind, error.with_traceback(trace), trace)
 
 
 def _compiled(path: str) -> CodeType:
