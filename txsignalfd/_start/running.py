@@ -9,6 +9,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable
+from math import inf
 from typing import Any, TextIO
 
 from twisted.internet.error import ReactorAlreadyRunning, ReactorNotRestartable
@@ -44,6 +45,7 @@ def run(  # noqa: PLR0913
     stopFirst: bool = False,
     metrics: str = "",
     workers: int | str | None = None,
+    spareWorkers: int | None = None,
     log: TextIO | ILogObserver | None = None,
     reactor: Any = None,
 ) -> None:
@@ -73,6 +75,8 @@ def run(  # noqa: PLR0913
     @param workers: Run the service in this number of fresh processes, or C{"auto"}: as
         many as there are CPUs.  Each of them runs this program again, so a reload
         loads changed code, and this process only supervises them.
+    @param spareWorkers: The most spare workers, from the start; by default one for each
+        worker, after the first reload.
     @param log: A text file or an observer to which Twisted logs from now on.  By
         default no log begins: if the program has not done that, Twisted shows only
         critical events, on stderr.
@@ -87,6 +91,7 @@ def run(  # noqa: PLR0913
     @raise ReactorNotRestartable: After the reactor has stopped.
     """
     settings = checkSettings(on, drain, stopTimeout, stopFirst, metrics)
+    spares = _checkSpares(spareWorkers, workers)
     reactor = checkReactor(reactor)
     factory = Factory(makeService)
     if workers is None:
@@ -98,10 +103,25 @@ def run(  # noqa: PLR0913
         log = None if log is None else observer()
         daemon = makeWorker(worker, factory, settings, None, reactor)
     else:
-        number = WorkerSettings(parseCount("workers", workers))
-        daemon = makeSupervisor(number, settings, foreground=True, reactor=reactor)
+        ofWorkers = WorkerSettings(parseCount("workers", workers), spares=spares)
+        daemon = makeSupervisor(ofWorkers, settings, foreground=True, reactor=reactor)
         factory = Factory(lambda: None)
     runDaemon(daemon, factory, settings, log, reactor)
+
+
+def _checkSpares(spares: int | None, workers: int | str | None) -> float:
+    """
+    Return the most spare workers.
+
+    @raise ValueError: If that is no number, or there are no workers.
+    """
+    if spares is None:
+        return inf
+    if workers is None:
+        raise ValueError("spareWorkers: only with workers")
+    if not isinstance(spares, int) or spares < 0:
+        raise ValueError(f"spareWorkers: expected a number, 0 or more, got {spares!r}")
+    return spares
 
 
 class Factory:
