@@ -137,7 +137,7 @@ class Options(UsageOptions):
         #: Before C{makeService} is called, a plugin may set options of twistd.
         self.isStarting = True
         self.plugins: dict[str, Any] = {}
-        #: What the plugin acquires before its service is started.
+        #: The resources that the plugin acquires before its service is started.
         self.startup: Resources = Resources(unclaimed)
         #: The application file to run in place of a plugin.
         self.application: ApplicationFile | None = None

@@ -109,7 +109,7 @@ def test_aBlockedSignalMayBeHandledSoon(monkeypatch: pytest.MonkeyPatch) -> None
     """
     As by a daemon that upgrades, but not for ever.
     """
-    monkeypatch.setattr(target, "_STARTS", 0.05)
+    monkeypatch.setattr(target, "_PATIENCE", 0.05)
     pid = os.fork()
     if pid == 0:
         pthread_sigmask(SIG_BLOCK, [SIGHUP])

@@ -73,7 +73,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # Longer than the clock of the file system may be late.
     monkeypatch.setattr(module, "_PAUSE", 0.05)
     monkeypatch.setattr(module, "_LONG_PAUSE", 0.1)
-    monkeypatch.setattr(module, "_LOOK", 0.01)
+    monkeypatch.setattr(module, "_INTERVAL", 0.01)
     return tmp_path
 
 

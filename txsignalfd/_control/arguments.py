@@ -147,7 +147,7 @@ def _addSupervise(commands: object) -> None:
     )
 
 
-#: What C{txsignalfd inspect} shows.
+#: The description of C{txsignalfd inspect}.
 INSPECT = (
     "Show what a process and its threads do with each signal: which are caught,"
     " ignored, blocked or pending, and the default action of others."

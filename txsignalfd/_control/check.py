@@ -71,7 +71,7 @@ def _check(arguments: list[str]) -> tuple[int, str]:
         # The outcome is all that is printed on stdout.
         with redirect_stdout(sys.stderr):
             _make(maker, own, metrics)
-    except BaseException as error:  # as a reload
+    except BaseException as error:  # a reload reports them, too
         if isinstance(error, SystemExit) and not error.code:
             raise
         return 1, reasonOf(error)

@@ -34,11 +34,11 @@ def run() -> None:
     @raise SystemExit: With the exit status.
     """
     if sys.argv[1:2] not in (*_HELP, ["supervise"]):
-        _restoreActions()
+        _restoreDispositions()
     sys.exit(main())
 
 
-def _restoreActions() -> None:
+def _restoreDispositions() -> None:
     import faulthandler
     from signal import (
         SIG_DFL,

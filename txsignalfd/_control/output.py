@@ -1,9 +1,9 @@
 # -*- test-case-name: tests.control.test_output -*-
 """
-L{Output}: what the command prints, for people or for programs.
+L{Output}: the output of the command, for people or for programs.
 
 Colours and a line that changes appear on a terminal only.  The text of a daemon is
-not trusted: it may contain what a terminal obeys.
+not trusted: it may contain control sequences of a terminal.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Output:
         """
         @param command: The name of the command.
         @param asJSON: Whether a program reads the output.
-        @param prog: What begins the line of an error.
+        @param prog: The beginning of the line of an error.
         """
         self._command = command
         self._prog = prog

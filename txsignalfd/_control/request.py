@@ -133,7 +133,7 @@ class Request:
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             self._token = self._bind()
-            self._checkIsHeard()
+            self._checkReachable()
         except BaseException:
             self._socket.close()
             raise
@@ -149,12 +149,12 @@ class Request:
                 raise
             return token
 
-    def _checkIsHeard(self) -> None:
+    def _checkReachable(self) -> None:
         try:
-            isHeard = self._target.hears(replyAddress(os.getpid(), self._token))
+            isReachable = self._target.reaches(replyAddress(os.getpid(), self._token))
         except OSError:
-            return  # the kernel does not say
-        if not isHeard:
+            return  # this cannot be determined
+        if not isReachable:
             raise CannotAsk(
                 f"process {self._target.pid} is in another network namespace, so its"
                 f" answers cannot arrive: {self._target.enter}"

@@ -34,7 +34,7 @@ def statusText(status: dict[str, Any]) -> str:
     Return the status as text.
 
     @param status: The answer of the daemon.
-    @raise Exception: If the answer has not the parts that this version knows.
+    @raise Exception: If the answer lacks parts that this version expects.
     """
     heading, *others = _heading(status)
     parts = [

@@ -53,7 +53,7 @@ def check(arguments: Sequence[str]) -> str:
     Check a command line, as far as that is possible without running the program.
 
     @param arguments: The command line without C{txsignalfd supervise}.
-    @return: What was found.
+    @return: The outcome in one line.
     """
     options, program = _parsed(arguments)
     _parseOptions(program.interpreter, options, isChecked=True)

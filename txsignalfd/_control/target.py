@@ -17,9 +17,9 @@ _EXTENSION = b"/txsignalfd/_native/extension."
 
 
 #: Seconds in which a process that blocks a signal may begin to handle it, and between
-#: two looks.
-_STARTS = 10.0
-_LOOK = 0.02
+#: two checks whether it does.
+_PATIENCE = 10.0
+_INTERVAL = 0.02
 
 #: The number of words of the line NSpid of a process in this namespace.
 _ONE_PID = 2
@@ -108,11 +108,11 @@ class Target:
         @raise CannotAsk: If it would not, as far as C{/proc} shows, or if the kernel
             hides the pid of the sender from the process.
         """
-        deadline = time.monotonic() + _STARTS
+        deadline = time.monotonic() + _PATIENCE
         while not _catches(status := self._status(), signo):
             # A supervisor that upgrades blocks its signals until it handles them again.
             if signo in status.blocked and time.monotonic() < deadline:
-                time.sleep(_LOOK)
+                time.sleep(_INTERVAL)
                 continue
             raise CannotAsk(
                 f"process {self.pid} has no handler for {signalName(signo)}: it is no"
@@ -158,10 +158,10 @@ class Target:
         except PermissionError:
             return True
 
-    def hears(self, address: bytes) -> bool:
+    def reaches(self, address: bytes) -> bool:
         """
-        Return whether an abstract socket of this process is in the network namespace
-        of the process.
+        Return whether the process can send to an abstract socket of this process: both
+        are in one network namespace.
 
         @param address: The address of the socket, which is bound.
         """

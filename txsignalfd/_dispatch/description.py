@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.dispatch.test_description -*-
 """
-L{Description}: what a dispatcher and its process do with each signal.
+L{Description}: the handlers of each signal, and its effect on the process.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.dispatch.test_handlers -*-
 """
-What is logged about a handler: a failure, a signal without room, a mistake.
+Log messages about a handler: a failure, a signal without room, a mistake.
 """
 
 from __future__ import annotations

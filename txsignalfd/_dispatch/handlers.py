@@ -287,7 +287,7 @@ class HandlerTable:
     def __init__(self, progressed: Callable[[], None]) -> None:
         self.progressed = progressed
         self._handlers: dict[int, tuple[Registration, ...]] = {}
-        #: What receives a signal: its only handler, or one of the table.
+        #: The receiver of each signal: its only handler, or one of the table.
         self._receivers: dict[int, Registration] = {}
         self._deferring = self._own(self._defer)
         self.holds: Holds = Holds()
@@ -400,7 +400,7 @@ class HandlerTable:
             try:
                 result = registration.handler(info)
                 if result is None or (
-                    # What most handlers return that have nothing to wait for.
+                    # Most handlers that have nothing to wait for return this.
                     isinstance(result, Deferred)
                     and result.called
                     and result.result is None

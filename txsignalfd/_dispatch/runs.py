@@ -40,7 +40,7 @@ AWAITED: Final = (Deferred, CoroutineType, Awaitable)
 
 class Overlap(Enum):
     """
-    What happens to a signal while its handler is busy with an earlier one.
+    The treatment of a signal while its handler is busy with an earlier one.
 
     A handler is busy while a Deferred or awaitable that it has returned has no
     result.

@@ -49,7 +49,7 @@ def checkCallable(function: object, what: str) -> None:
     """
     Check that a function of the user can be called.
 
-    @param what: What it is for, such as C{handler}.
+    @param what: Its purpose, such as C{handler}.
     @raise TypeError: If it cannot be called.
     """
     if not callable(function):

@@ -76,7 +76,7 @@ def warnOfHandler(signo: int, handler: object, receiver: str, advice: str) -> No
     Log that a handler of the program is not called, because its signal is watched.
 
     @param handler: The handler, as C{signal.getsignal} returns it.
-    @param receiver: What receives the signal in its place.
+    @param receiver: The code that receives the signal in its place.
     @param advice: How to have the handler called.
     """
     _log.warn(

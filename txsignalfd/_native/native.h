@@ -1,5 +1,5 @@
 /*
- * What the C files of txsignalfd share: types, state and functions.
+ * Types, state and functions that the C files of txsignalfd share.
  *
  *   record.h     the record that a reader of signals gets
  *   siginfo.c    siginfo records, their layout, and the names of si_code
@@ -109,7 +109,7 @@ static void txs_record(const siginfo_t *info, struct txs_siginfo *record);
 
 /* --- signals (handler.c) ------------------------------------------------ */
 
-/* What the handler knows of each signal.  See the table of states in handler.c. */
+/* The handler's state of each signal.  See the table of states in handler.c. */
 static struct txs_signal {
     atomic_int watched;
     atomic_int running;             /* handlers that may use the descriptors */

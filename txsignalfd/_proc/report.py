@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.control.test_inspect -*-
 """
-What each signal does to a process, as text and as JSON.
+The effects of signals on a process, as text and as JSON.
 
 L{toText} puts signals with the same effect into one row, and lists threads only
 if they differ::

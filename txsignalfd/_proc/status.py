@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.proc.test_status -*-
 """
-What each signal does to a process, from C{/proc/PID/status}: signal(7).
+The effects of signals on a process, from C{/proc/PID/status}: signal(7).
 
 L{ofProcess} reads the state of a process, and L{atStart} the state that this
 process was started with.  L{ThreadSignals.fromStatus} and L{ProcessSignals}
@@ -41,7 +41,7 @@ class Disposition(Enum):
 
 class Effect(Enum):
     """
-    What happens to a process when a signal is delivered.
+    The effect on a process when a signal is delivered.
     """
 
     CAUGHT = "caught"
@@ -89,7 +89,7 @@ def defaultEffect(signo: int) -> Effect:
 
 class Meaning(NamedTuple):
     """
-    What a signal does to a process.
+    The effect of a signal on a process.
 
     @ivar signo: The signal's number.
     @ivar disposition: The action that the process has set.

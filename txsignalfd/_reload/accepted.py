@@ -27,7 +27,7 @@ from txsignalfd._reload.transaction import Timer
 #: Seconds that a connection lingers.  Then it is closed, as without lingering.
 LINGER: Final = 5.0
 
-#: Seconds between two looks whether the client has received everything.
+#: Seconds between two checks whether the client has received everything.
 INTERVAL: Final = 0.02
 
 #: The most bytes that are dropped in a turn of the reactor.

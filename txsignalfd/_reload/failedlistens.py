@@ -17,11 +17,12 @@ class FailedListen:
     """
     A failure to open a port while a service starts.
 
-    A service may try again, or try one port after another until one is free.  Then
-    the address is open in the end, or its factory listens or, if each attempt has a
-    factory of its own, another one of the same class does.  That one may also belong
-    to another part of the service; it does if the failure was logged: nothing handles
-    an error that reaches only the log.
+    A service may try again, or try one port after another until one is free.  So the
+    failure is handled if the address is open in the end, or if the factory listens
+    elsewhere; or, where each attempt has a factory of its own, if another factory of
+    the same class listens.  The last does not count for a failure that was logged:
+    nothing else has handled the error, so the other factory belongs to another part
+    of the service.
     """
 
     def __init__(self, key: Any, factory: Any, error: BaseException) -> None:
@@ -71,7 +72,7 @@ def checkListens(new: Resources, old: Resources | None) -> None:
     stay closed.
 
     @param new: The resources of the generation.
-    @param old: Those of the generation before, if there is one.
+    @param old: Those of the previous generation, if there is one.
     @raise CannotListenError: If it has not.
     """
     failed = [each for each in new.failedListens if not each.isHandled]

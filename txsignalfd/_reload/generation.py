@@ -102,7 +102,7 @@ class Triggers:
 
 class Resources:
     """
-    What one generation owns.
+    The resources of one generation.
 
     @ivar ports: Its open ports, in the order in which they were opened.
     @ivar connections: The open connections that its ports have accepted.  The set

@@ -59,7 +59,7 @@ AT_ONCE: Final = 0.25
 
 class Phase(Enum):
     """
-    What L{Generations} are doing::
+    The phases of L{Generations}::
 
         ========= ================================== =========
         phase     event                              new phase
@@ -86,7 +86,7 @@ class Generations:
     """
     The generations of a service, from its start to its stop.
 
-    @ivar phase: What they are doing.
+    @ivar phase: Their phase.
     @ivar task: The start or the reload that is under way, or was the last.
     @ivar generations: Those that have not stopped, the oldest first.
     @ivar current: The one that serves, or was started last.
@@ -106,7 +106,7 @@ class Generations:
         """
         @param reactor: The reactor.
         @param factory: Makes an C{IService}, or an awaitable of one.
-        @param participants: What changes together with the service.
+        @param participants: Prepare changes that belong to the reload.
         @param drain: How long connections of an old generation may stay open,
             in seconds.
         @param stopFirst: Whether to stop the old generation before the new one
@@ -157,7 +157,7 @@ class Generations:
         If this fails, it leaves nothing.
 
         @param alone: Whether nothing else listens on the reactor.
-        @param resources: What was opened for the first generation before.
+        @param resources: The resources that were opened for it before.
         @param store: Where listening sockets are stored for the next process.
         """
         self._sharing = PortSharing(self._reactor, alone)
@@ -319,7 +319,7 @@ class Generations:
         return made
 
     def _checkNotStopping(self) -> None:
-        # What was cancelled may have ignored that.
+        # The code that was cancelled may have ignored that.
         if self.isStopping:
             raise CancelledError
 

@@ -75,9 +75,9 @@ class PortOwner:
         self.store: Any = None
         #: Where the next port is recorded.
         self.resources = Resources()
-        #: Listeners of the generation before, by address, for the one that starts.
+        #: Listeners of the previous generation, by address, for the one that starts.
         self.offered: dict[Hashable, deque[Listener]] = {}
-        #: By address: ports that the generation before opened after its start,
+        #: By address: ports that the previous generation opened after its start,
         #: and their sockets when the port has stopped.  The new generation may
         #: open them late, too.
         self.late: dict[Hashable, Any] = {}
@@ -86,14 +86,14 @@ class PortOwner:
 
     def expects(self, key: Hashable) -> bool:
         """
-        Whether the generation before has listened at an address, and the new one
+        Whether the previous generation has listened at an address, and the new one
         does not yet.
         """
         return bool(self.offered.get(key)) or key in self.late
 
     def find(self, key: Hashable) -> Listener | None:
         """
-        Return a listener of the generation before at an address.
+        Return a listener of the previous generation at an address.
 
         Ports that asked for any free port get their listeners in the order in
         which these were opened.
@@ -140,7 +140,7 @@ class PortOwner:
 
     def listens(self, key: Hashable) -> None:
         """
-        Stop the late port of the generation before: the new one listens there.
+        Stop the late port of the previous generation: the new one listens there.
         """
         if port := self.late.pop(key, None):
             port.suspend()
@@ -240,7 +240,7 @@ class ReactorPorts:
         return self._startingOwner(key) or self._unowned
 
     def _unownedListener(self, key: Hashable) -> Listener | None:
-        # A service that listens only after it has started left it there.
+        # It may be one that a service opened after its start, when it had no owner.
         for port in self._unowned.resources.ports:
             if port.listener.key == key and not port.listener.isAny:
                 listener: Listener = port.listener

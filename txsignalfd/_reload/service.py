@@ -112,8 +112,8 @@ class ReloadService(Service):
     @cvar logsStart: Whether to log a start that fails after C{startService} has
         returned.  Otherwise an observer does so.
     @cvar logsEnd: Whether to log that a generation has ended.
-    @cvar startup: What the first generation has opened before its start, when the
-        service was made.
+    @cvar startup: The resources that the first generation has opened before its
+        start, when the service was made.
     @cvar beforeServing: Called when the first generation has started.  It accepts no
         connection until the Deferred that this returns fires.
     @cvar first: The number of the first generation.

@@ -10,9 +10,9 @@ listen queues, and none is refused.
 The name of a stored socket is all that the next process learns about it, so the
 name has the kind of the port, the address that was asked for, for a UNIX socket
 the file that its path leads to, and whether the port was opened after the service
-had started.  A service that listens at the same address gets the socket.  What it
-has not claimed when it serves is stopped and removed, or, for late ports, some
-time afterwards.
+had started.  A service that listens at the same address gets the socket.  The
+sockets that it has not claimed when it serves are closed and removed; those of late
+ports, some time afterwards.
 
 Sockets that the service manager has opened itself are not stored: it keeps these in
 any case.  Neither are multicast ports, whose groups would outlive them, nor ports
@@ -47,7 +47,7 @@ _LONGEST: Final = 255
 
 class Stored(NamedTuple):
     """
-    What the name of a stored socket says.
+    The content of the name of a stored socket.
     """
 
     key: tuple[Any, ...]
@@ -84,9 +84,9 @@ def _fileOf(path: str) -> str:
 
 def restore(stored: Stored, descriptor: int) -> Listener | None:
     """
-    Return a listener with a socket of the process, or the program, before.
+    Return a listener with a socket of the previous process or program.
 
-    @param stored: What is known of the socket.
+    @param stored: The content of its name.
     @param descriptor: The socket; the listener duplicates it.
     @return: C{None} if its path does not lead to it any more.
     """
@@ -110,9 +110,9 @@ def unlockOwn(path: str) -> None:
             os.unlink(f"{path}.lock")
 
 
-def describe(listener: Listener, late: bool) -> Stored:
+def storedOf(listener: Listener, late: bool) -> Stored:
     """
-    Return what the name of a stored socket says.
+    Return the content of the name of a stored socket.
 
     @param listener: The socket of a port that listens.
     @param late: Whether it was opened after the service had started.
@@ -123,7 +123,7 @@ def describe(listener: Listener, late: bool) -> Stored:
 
 def _lockOf(path: str) -> PathLock | None:
     """
-    Take over the lock of a path whose socket is ours, from the process before.
+    Take over the lock of a path whose socket is ours, from the previous process.
     """
     lock = FilesystemLock(f"{path}.lock")
     with suppress(OSError):
@@ -159,7 +159,7 @@ class SocketStore:
 
     def claim(self) -> list[tuple[Listener, bool]]:
         """
-        Return the sockets that the process before has stored.
+        Return the sockets that the previous process has stored.
 
         @return: Each of them, and whether its port was late.
         """
@@ -193,7 +193,7 @@ class SocketStore:
             return
         if listener.isAny or not isinstance(key[1], str):
             return
-        name = str(describe(listener, late))
+        name = str(storedOf(listener, late))
         if len(name) > _LONGEST or len(self._stored) >= self._limit:
             why = f"FileDescriptorStoreMax={self._limit} is too small"
             if len(name) > _LONGEST:

@@ -419,8 +419,8 @@ class Transaction:
         self, participants: list[Prepare], seconds: float, reactor: Any
     ) -> None:
         """
-        @param participants: What changes together with the service, such as a
-            certificate or a pool.
+        @param participants: Prepare the changes, such as that of a certificate or a
+            pool.
         @param seconds: How long to wait for each commit and rollback.
         @param reactor: The reactor.
         """

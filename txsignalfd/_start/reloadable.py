@@ -70,7 +70,7 @@ class ReloadablePlugin(ReloadableMaker):
     ) -> None:
         """
         @param arguments: Arguments of C{signalfd}, which override the settings.
-        @param prefix: What stands before the command in messages.
+        @param prefix: The text before the command in messages.
         """
         super().__init__(maker, settings)
         self._arguments = arguments

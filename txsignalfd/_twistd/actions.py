@@ -47,7 +47,7 @@ REPEAT: Final = 0.5
 
 class Action(NamedTuple):
     """
-    What the daemon does when a signal arrives.
+    The action of a signal: its name, and the argument of C{call} or C{run}.
     """
 
     #: One of L{SIMPLE}, C{call} or C{run}.

@@ -30,7 +30,7 @@ STYLES: Final = {"python": "python", "source": "source", "file": "pickle"}
 #: The file that twistd loads if no option names one.
 _DEFAULT_FILE: Final = "twistd.tap"
 
-#: What twistd asks an application for, besides its services.
+#: The components of an application that twistd uses, besides its services.
 _COMPONENTS: Final = (IProcess, ILogObserver, ILegacyLogObserver)
 
 

@@ -99,7 +99,7 @@ def twistdFlags() -> list[list[Any]]:
 
 def twistdParameters() -> list[list[Any]]:
     """
-    Return those with a value, as C{optParameters} of twistd has them.
+    Return the options with a value, as C{optParameters} of twistd has them.
     """
     return [
         [each.name, None, None, _help(each), partial(parseValue, each)]

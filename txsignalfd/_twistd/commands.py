@@ -82,7 +82,8 @@ class _Running(ProcessProtocol):
 
 class OwnChildren:
     """
-    The children whose ends do not run a command of SIGCHLD: its shells and orphans.
+    The children of a command of SIGCHLD, whose exits must not run the command again:
+    its shells and their orphans.
 
     The kernel does not tell whose orphan a child is.  So an orphan of a command is a
     child that Twisted has not started, and that appeared while the command ran, or
@@ -93,9 +94,10 @@ class OwnChildren:
         """
         @param dispatcher: Receives SIGCHLD.
         """
-        #: Those whose end was not reported by SIGCHLD.  SIGCHLD may report another
-        #: child in their place: then a number stays here.
+        #: Those whose exit SIGCHLD has not reported yet.  One SIGCHLD may stand for
+        #: several exits and reports one pid: the other pids stay here.
         self._pids: set[int] = set()
+        #: The children that are not of the command.
         self._others: set[int] = set()
         self._isRunning = False
         # Not with the command: that waits until an earlier one has ended.

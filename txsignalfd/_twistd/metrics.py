@@ -28,7 +28,7 @@ _log: Final = Logger("txsignalfd.metrics")
 #: The states of generations that are always shown.
 _STATES: Final = ("serves", "drains")
 
-#: What is shown of each worker, by the name of the metric.
+#: The metrics of each worker: their help, and how to find the value.
 _OF_WORKERS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], float]]]] = {
     "busy": ("1 if it has not answered", lambda each: each["state"] == "is busy"),
     "connections": ("Open connections", itemgetter("connections")),

@@ -30,7 +30,7 @@ from txsignalfd._reload.generation import checkService
 
 _log: Final = Logger("txsignalfd.daemon.Daemon")
 
-#: What is compared: the time of the last change, and the size.
+#: The compared state of a file: the time of the last change, and the size.
 FileState: TypeAlias = tuple[int, ...]
 
 # sysconfig takes milliseconds to say the same.

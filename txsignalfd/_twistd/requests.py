@@ -85,7 +85,7 @@ class Requests:
         #: The oldest is first.
         self._answers: OrderedDict[Request, bytes | None] = OrderedDict()
         self._socket: socket.socket | None = None
-        #: The socket of the program before.
+        #: The socket of the previous program.
         self._passed: int | None = None
 
     def acknowledge(self, request: Request) -> bool:

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.twistd.test_status -*-
 """
-L{DaemonStatus}: what a daemon is doing, for programs.
+L{DaemonStatus}: the status of a daemon, for programs.
 
 C{txsignalfd status} and the metrics show it; C{docs/txsignalfd.rst} documents the
 JSON.  Long lists are cut, because an answer has to fit into one datagram.

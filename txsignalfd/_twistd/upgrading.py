@@ -48,7 +48,7 @@ from txsignalfd.siginfo import SigInfo
 _log: Final = Logger("txsignalfd.daemon.Daemon")
 
 #: Seconds between two checks whether handlers of signals are still running.
-_LOOK: Final = 0.02
+_INTERVAL: Final = 0.02
 
 
 def describeProgram() -> str:
@@ -154,7 +154,7 @@ class Upgrade:
                     f"a signal is still being handled after {self._seconds:g} s"
                     " (--start-timeout)"
                 )
-            await deferLater(self._reactor, _LOOK)
+            await deferLater(self._reactor, _INTERVAL)
 
     @property
     def _isIdle(self) -> bool:
@@ -207,7 +207,7 @@ class Upgrade:
 
     def resume(self, found: Inheritance) -> None:
         """
-        Take over what the program before has left, and reload.  A trial ends here.
+        Take over the state of the previous program, and reload.  A trial ends here.
         """
         fields = found.fields
         self._began = fields["began"]
@@ -253,7 +253,7 @@ class Upgrade:
 
     def _reap(self, pids: list[int]) -> None:
         """
-        Reap other children of the program before, which nothing else waits for.
+        Reap other children of the previous program, which nothing else waits for.
         """
         reaper = ChildReaper(dispatcherFor(self._reactor))
         for pid in pids:

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Final
 
-#: What getopt says of an unknown option.
+#: The error of getopt for an unknown option.
 _UNKNOWN_OPTION: Final = re.compile("option (--?(.+)) not recognized")
 
-#: What Twisted says of an unknown plugin.
+#: The error of Twisted for an unknown plugin.
 _UNKNOWN_COMMAND: Final = re.compile("Unknown command: (.+)")
 
 

@@ -5,9 +5,9 @@ L{Watch}: find files that change, for C{--watch}.
 The files are compared with their state of half a second before.  For 1,000 files that
 takes about 2 ms.  Many files are read in several turns of the reactor.
 
-A new program may fail in a module that the running one has not loaded, or for want of
-a file.  So when a change was reported and the old program serves on, all Python files
-beside the loaded modules count, and those in packages below them.
+A new program may fail in a module that the running one has not loaded, or because a
+file is missing.  So when a change was reported and the old program serves on, all
+Python files beside the loaded modules count, and those in packages below them.
 
 Rejected: inotify(7).  It exists on Linux only, needs a watch for each directory, and
 does not follow a symbolic link that a deployment changes.
@@ -27,7 +27,7 @@ from twisted.internet.task import Cooperator
 
 from txsignalfd._twistd.plugins import FileState, LoadedCode, stateOf
 
-#: Seconds between two looks at the files.
+#: Seconds between two checks of the files.
 INTERVAL: Final = 0.5
 
 #: The directories of installed packages, which are not edited.
@@ -62,11 +62,11 @@ class Watch:
 
     def start(self) -> None:
         """
-        Look at the files from time to time.
+        Check the files periodically.
         """
-        self._reactor.callLater(INTERVAL, lambda: Deferred.fromCoroutine(self._look()))
+        self._reactor.callLater(INTERVAL, lambda: Deferred.fromCoroutine(self._check()))
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         self._code.addModules()
         before, self._states = self._states, await self._read()
         found = set(self._code.changes())

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.workers.test_options -*-
 """
-What C{--workers} of C{twistd signalfd} changes, in the supervisor and in a worker.
+The effects of C{--workers} of C{twistd signalfd}, in the supervisor and in a worker.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def becomeWorker(twistd: Any) -> Worker | None:
 
 def resumeSupervisor(twistd: Any) -> str:
     """
-    Stay the process that the program before was, in an upgrade or its trial.
+    Keep the pidfile, and stay in the foreground, in an upgrade or its trial.
 
     @param twistd: The options of twistd.
     @return: The pidfile, which names this process already, and which twistd must not
@@ -76,7 +76,7 @@ def resumeSupervisor(twistd: Any) -> str:
 
 def becomeSupervisor(twistd: Any) -> None:
     """
-    Leave what applies to workers to them, who parse the command line again.
+    Leave the options that apply to workers to the workers, which parse them again.
 
     @param twistd: The options of twistd.
     @raise UsageError: If there can be no workers.

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.workers.test_upgrade -*-
 """
-L{AdoptedProcess}: a child that the program before execve(2) has started.
+L{AdoptedProcess}: a child that the previous program started, before execve(2).
 
 To the kernel it is still a child of this process.  To Twisted it has to become one:
 it is registered, so that it is reaped, and its pipes are read.

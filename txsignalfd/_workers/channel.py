@@ -88,7 +88,7 @@ class Channel:
         Send a message, unless the other process has ended or reads none.
 
         @param descriptors: Descriptors to duplicate in the other process.
-        @param fields: What the message says, as JSON has it.
+        @param fields: The content of the message, as JSON has it.
         """
         self._send(fields, descriptors, socket.MSG_DONTWAIT)
 

@@ -4,8 +4,8 @@ L{Claims}: the listening sockets of a worker, which the supervisor owns.
 
 A few ports stay the worker's own:
 
-  - UDP ports that ask for any free port: the answers to a client, such as a resolver
-    of names, have to reach the process that has asked.
+  - UDP ports that ask for any free port: the answers to a client, such as a DNS
+    resolver, have to reach the process that has sent the query.
   - Multicast ports, because the members of a group are counted by socket.
 """
 

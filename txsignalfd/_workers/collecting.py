@@ -2,9 +2,10 @@
 """
 L{Collector}: read much output of a worker at once.
 
-To read and to write many lines together costs less than each by itself.  So after each
-time that output was read, it collects for a moment.  While there is some at the end of
-that, it is read without the reactor, which would have to watch the pipes in between.
+Reading and writing many lines together costs less than one line at a time.  So after
+each read, nothing is read for a moment, while output accumulates in the pipes.  As long
+as there is output after such a pause, the pipes are read directly: to let the reactor
+watch them in between would cost more.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import Any, Final
 
 from txsignalfd._workers.adopted import pipesOf
 
-#: Seconds in which output collects before it is read, unless there was more than this
-#: number of bytes.
+#: Seconds of a pause, in which output accumulates.  A read of at least _MUCH bytes is
+#: followed by no pause.
 _SECONDS: Final = 0.02
 _MUCH: Final = 1 << 15
 
-#: Twisted reads a few kilobytes.  If it has read more than this number of bytes, the
-#: rest is read at once, which is at most what a pipe has.
+#: Twisted reads a few kilobytes at a time.  After at least _FEW bytes the rest of the
+#: pipe is read too, which is at most _PIPE bytes.
 _FEW: Final = 4096
 _PIPE: Final = 1 << 16
 
@@ -46,7 +47,7 @@ class Collector:
 
         @param transport: The process transport.
         @param childFD: The number of the pipe in the process.
-        @param data: What was read.
+        @param data: The output.
         """
         if len(data) >= _FEW:
             data += _read(pipesOf(transport)[childFD])
@@ -75,7 +76,7 @@ class Collector:
 
 def _read(fd: int) -> bytes:
     """
-    Return what a pipe has.  Its end is left to Twisted.
+    Return the content of a pipe.  Twisted notices its end.
     """
     try:
         return os.read(fd, _PIPE)

@@ -25,7 +25,7 @@ from txsignalfd._workers.program import REPLACED, CannotRun, Program, parseInter
 _WAIT: Final = """\
 import sys; sys.path[:{}] = {}; from txsignalfd._workers.spare import main; main()"""
 
-#: What systemd tells one process only: its main process, and its descriptors.
+#: The variables by which systemd addresses one process only.
 _OF_SUPERVISOR: Final = (
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",
@@ -59,7 +59,7 @@ class Command:
 
     def environment(self) -> dict[str, str]:
         """
-        Return the environment of the supervisor, without what is for it alone.
+        Return the environment of the supervisor, without variables for it alone.
         """
         own = {
             name: value
@@ -94,7 +94,7 @@ class Command:
 
     def conditions(self) -> Any:
         """
-        Return what a process gets from the supervisor when it starts.
+        Return the state that a process would inherit from the supervisor now.
         """
         directory = None
         with suppress(OSError):

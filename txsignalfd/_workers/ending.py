@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from txsignalfd._native.names import signalName
 
-#: What precedes the reason in the last line of a command that could not start.
+#: The text before the reason in the last line of a command that could not start.
 _PREFIX: Final = re.compile(r"(\w+ (signalfd|supervise): )?(not started: )?")
 
 

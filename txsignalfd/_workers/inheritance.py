@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.workers.test_upgrading -*-
 """
-L{Inheritance}: what a program leaves to the one that replaces it by execve(2).
+L{Inheritance}: the state that a program passes on to its successor by execve(2).
 
 The process stays the same: its pid, its children, its open files, its signal mask
 and the signals that are pending.  What the new program has to know of them is JSON in
@@ -36,9 +36,9 @@ FILE, OUTCOME = 3, 4
 
 class Inheritance:
     """
-    What one program leaves, or has left, to the next one of the same process.
+    The state that one program passes on to the next one of the same process.
 
-    @ivar fields: What it says, as JSON has it.
+    @ivar fields: The state, as JSON has it.
     @ivar isTrial: Whether this process is a trial.
     """
 
@@ -46,7 +46,7 @@ class Inheritance:
         self, fields: dict[str, Any], descriptors: Sequence[int], isTrial: bool = False
     ) -> None:
         """
-        @param fields: What it says.
+        @param fields: The state.
         @param descriptors: The descriptors that are named there.
         @param isTrial: Whether this process is a trial.
         """
@@ -106,7 +106,7 @@ class Inheritance:
 
     def takeOver(self) -> None:
         """
-        Take over the signals that the program before has left pending, and descriptors.
+        Take over the pending signals and the descriptors of the previous program.
         """
         if self.isTrial:
             os.set_inheritable(OUTCOME, False)
@@ -137,7 +137,7 @@ class Inheritance:
 @cache
 def inheritance() -> Inheritance | None:
     """
-    Return what the program before has left to this one, or C{None} if there is none.
+    Return the state that the previous program has passed on, or C{None}.
 
     @raise SystemExit: If it is in another format.
     """

@@ -1,6 +1,6 @@
 # -*- test-case-name: tests.workers.test_membership -*-
 """
-L{Membership}: what a worker knows of itself, from its environment.
+L{Membership}: the place of a worker, which its environment names.
 
 The supervisor starts each worker by its own command line.  One variable of the
 environment tells the new process that it is a worker, and which of its descriptors
@@ -47,7 +47,7 @@ class Membership(NamedTuple):
 @cache
 def membership() -> Membership | None:
     """
-    Return what this process knows of itself as a worker, or C{None} if it is none.
+    Return the place of this process as a worker, or C{None} if it is no worker.
 
     @raise SystemExit: If the supervisor has ended already.
     """
@@ -66,8 +66,8 @@ def workerNumber() -> int:
     """
     Return the number of this worker, from 1, or 1 in a program without workers.
 
-    What only one process may do, such as a periodic job, belongs to worker 1.  A
-    worker that replaces another one, after a reload or a crash, has the number of
+    Code that only one process may run, such as a periodic job, belongs to worker 1.
+    A worker that replaces another one, after a reload or a crash, has the number of
     that one.  During a reload the old and the new worker both live for a while.
     """
     found = membership()

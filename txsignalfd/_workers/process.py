@@ -68,7 +68,7 @@ class WorkerProcess(ProcessProtocol):
     The process of a worker.
 
     @ivar number: The number of the worker.
-    @ivar state: What it is doing.
+    @ivar state: Its state.
     @ivar started: Fires when its service has started, or fails with a
         L{RemoteError}.
     @ivar ended: Fires when the process has ended.

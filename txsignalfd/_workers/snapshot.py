@@ -30,7 +30,7 @@ _AUTOMATIC: Final = ("sitecustomize", "usercustomize")
 
 class Snapshot:
     """
-    What this interpreter has loaded.
+    The files that this interpreter has loaded.
     """
 
     def __init__(self) -> None:

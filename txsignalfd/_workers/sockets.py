@@ -29,9 +29,9 @@ from txsignalfd._reload.ports import (
 from txsignalfd._reload.stored import (
     PATHS,
     SocketStore,
-    describe,
     parseName,
     restore,
+    storedOf,
     unlockOwn,
 )
 from txsignalfd._reload.transaction import Timer, attempt
@@ -46,25 +46,31 @@ LATE: Final = 30.0
 Key: TypeAlias = tuple[Any, ...]
 
 
-class Supervisor(Factory):
+class _NoServer(Factory):
     """
-    Accepts nothing.  The log has its name when a socket is opened or closed.
+    Factory of a port that accepts nothing.
     """
 
     noisy = False
+
+    def logPrefix(self) -> str:
+        """
+        Return the name for the log, which has a line when a socket is opened or closed.
+        """
+        return "Supervisor"
 
 
 #: Make a port from an address, the options of the worker, and the reactor.
 _PORTS: Final[dict[str, Callable[[Any, Any, dict[str, Any], Any], Any]]] = {
     "TCP": lambda interface, port, options, reactor: TCPPort(
-        port, Supervisor(), options["backlog"], interface, reactor
+        port, _NoServer(), options["backlog"], interface, reactor
     ),
     "UDP": lambda interface, port, options, reactor: UDPPort(
         port, DatagramProtocol(), interface, reactor=reactor
     ),
     "UNIX": lambda _, path, options, reactor: UNIXPort(
         path,
-        Supervisor(),
+        _NoServer(),
         options["backlog"],
         options["mode"],
         reactor,
@@ -116,7 +122,7 @@ class Sockets:
 
     def restore(self, store: SocketStore) -> None:
         """
-        Offer the sockets that the process before has stored, and store new ones.
+        Offer the sockets that the previous process has stored, and store new ones.
         """
         self.store = store
         for listener, isLate in store.claim():
@@ -352,7 +358,7 @@ class Sockets:
 def _describe(key: Key, listener: Listener, isLate: bool) -> dict[str, Any]:
     return {
         "key": key,
-        "name": str(describe(listener, isLate)),
+        "name": str(storedOf(listener, isLate)),
         "descriptor": listener.fileno(),
         "isStored": listener.isPassedOn is not None,
     }

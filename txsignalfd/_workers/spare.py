@@ -104,7 +104,7 @@ def main() -> None:
 
 def _wait(place: Any, snapshot: Snapshot) -> int:
     """
-    Do what the supervisor says, until it gives the number of a worker.
+    Import modules for the supervisor, until it sends the number of a worker.
     """
     from txsignalfd._workers.channel import Channel
 

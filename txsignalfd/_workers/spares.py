@@ -34,8 +34,8 @@ _log: Final = Logger("txsignalfd.workers.Spares")
 _PAUSE: Final = 1.5
 _LONG_PAUSE: Final = 30.0
 
-#: Seconds between two looks whether another one can start.
-_LOOK: Final = 0.25
+#: Seconds between two checks whether another one can start.
+_INTERVAL: Final = 0.25
 
 
 class Spare(ProcessProtocol):
@@ -51,7 +51,7 @@ class Spare(ProcessProtocol):
         """
         self.channel: Channel
         self.pid = 0
-        #: What it has got from the supervisor at its start.
+        #: The result of L{Command.conditions} at its start.
         self.conditions: Any = None
         #: Whether it has imported everything.
         self.isPrepared = False
@@ -220,7 +220,7 @@ class Spares:
 
     def fill(self, pause: float | None = None) -> None:
         """
-        Begin to start spare workers, or to end those that are too many, after a pause.
+        Begin to start spare workers, or to end surplus ones, after a pause.
 
         @param pause: The seconds, or C{None} for as many as after a start.
         """
@@ -229,9 +229,9 @@ class Spares:
         self._timer = None
         if self._program is not None and not self._hasStopped:
             seconds = _PAUSE if pause is None else pause
-            self._timer = Timer(self._reactor, seconds, self._look)
+            self._timer = Timer(self._reactor, seconds, self._adjust)
 
-    def _look(self) -> None:
+    def _adjust(self) -> None:
         """
         Start or end spare workers.
         """
@@ -240,7 +240,7 @@ class Spares:
             self._waiting.pop().end()
         if len(self._waiting) == number:
             return
-        self.fill(_LOOK)
+        self.fill(_INTERVAL)
         if self.areSettled() and all(each.isPrepared for each in self._waiting):
             try:
                 self._start()

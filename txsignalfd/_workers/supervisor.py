@@ -29,7 +29,7 @@ class Supervisor:
     def __init__(self, count: Callable[[], int], setup: Setup) -> None:
         """
         @param count: Returns how many workers there are to be.
-        @param setup: What the workers of all generations share.
+        @param setup: The settings and resources that all generations share.
         """
         self._count = count
         #: How many workers were added, or, if it is negative, removed.
@@ -37,7 +37,7 @@ class Supervisor:
         self._setup = setup
         self.sockets = setup.sockets
         self._sets: list[WorkerSet] = []
-        #: What the program has left that this one has replaced.
+        #: The state of the previous program, if this one has replaced it.
         self._passed: dict[str, Any] | None = None
         setup.spares.workers = lambda: self.count
         setup.spares.areSettled = lambda: self._areSettled
@@ -113,7 +113,7 @@ class Supervisor:
 
     def adopt(self, passed: dict[str, Any]) -> None:
         """
-        Let the first generation be the workers of the program before.
+        Let the first generation be the workers of the previous program.
 
         @param passed: The result of L{passOn}.
         """

@@ -80,7 +80,7 @@ async def tryProgram(
     Start a program in a child, until its supervisor is made.
 
     @param command: The command.
-    @param inheritance: What the program would inherit now.
+    @param inheritance: The state that the program would inherit now.
     @param seconds: How long it may take.
     @param reactor: The reactor.
     @return: The versions of the program, for the log.

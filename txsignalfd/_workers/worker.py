@@ -142,15 +142,15 @@ class Worker:
         self._channel.send(failed=reason, traceback=traceback)
 
     @contextmanager
-    def making(self, *usual: type[Exception]) -> Iterator[None]:
+    def making(self, *reported: type[Exception]) -> Iterator[None]:
         """
         Tell the supervisor why the service cannot be made, and exit.
 
-        @param usual: Exceptions that the caller reports.
+        @param reported: Exceptions that the caller reports.
         """
         try:
             yield
-        except usual:
+        except reported:
             raise
         except Exception:
             self.failed(Failure())

@@ -69,7 +69,7 @@ class WorkerEvent(NamedTuple):
 @lru_cache(maxsize=32)
 def _middle(second: int, level: str, namespace: str, system: str | None) -> str | None:
     """
-    Return what is between the seconds and the text, which changes once a second.
+    Return the part between the seconds and the text, which changes once a second.
     """
     shown = f"{namespace}#{level}" if system is None else system
     # An empty system is shown, too, but is not the same as none.
@@ -84,7 +84,7 @@ def parse(line: bytes, worker: str) -> WorkerEvent:
     Return the event of a line.
 
     @param line: The line, without its end.
-    @param worker: What begins the text, to name the worker.
+    @param worker: The beginning of the text, which names the worker.
     @raise TypeError: The line is no event.
     @raise ValueError: The line is no event.
     """
@@ -112,12 +112,12 @@ class Batch(NamedTuple):
     text: str
 
 
-def together(lines: bytes, worker: str) -> Batch | None:
+def batchOf(lines: bytes, worker: str) -> Batch | None:
     """
     Return the events of several lines, unless a line has to be parsed by itself.
 
     @param lines: The lines, with their ends.
-    @param worker: What begins each text, to name the worker.
+    @param worker: The beginning of each text, which names the worker.
     """
     headless, count = _HEADER.subn(b"", lines)
     if count != lines.count(b"\n"):

@@ -3,7 +3,7 @@
 The log of a worker, which is written by the supervisor.
 
 A worker writes each event as one line to its stdout, a pipe that the supervisor reads.
-Whatever else is written to stdout and stderr, by C code or by a child process, goes to
+Other output to stdout and stderr, by C code or by a child process, goes to
 stderr, another such pipe: each of its lines is an event.
 """
 
@@ -26,7 +26,7 @@ from twisted.logger import (
 )
 from zope.interface import provider
 
-from txsignalfd._workers.workerevent import Batch, WorkerEvent, parse, together
+from txsignalfd._workers.workerevent import Batch, WorkerEvent, batchOf, parse
 
 #: The most bytes of a line.  A longer one is logged in pieces of this size.
 LONGEST_LINE: Final = 1 << 20
@@ -186,7 +186,7 @@ class WorkerOutput:
             self._lines[number].adopt(text)
 
     def _logEvents(self, lines: bytes) -> None:
-        batch = together(lines, self._prefix)
+        batch = batchOf(lines, self._prefix)
         if batch is None or not self._write(batch):
             for line in lines.split(b"\n"):
                 self._logEvent(line)

@@ -37,7 +37,7 @@ _log: Final = Logger("txsignalfd.workers.WorkerSet")
 #: Seconds that the old workers have to stop accepting, before the new ones begin.
 _SUSPEND: Final = 1.0
 
-#: Seconds between two looks at the limits.
+#: Seconds between two checks of the limits.
 _CHECK: Final = 1.0
 
 #: The shortest and the longest pause before another start, in seconds.
@@ -72,7 +72,7 @@ class Pauses:
 
 class Setup(NamedTuple):
     """
-    What the workers of all generations share.
+    The settings and resources that the workers of all generations share.
     """
 
     #: Starts a worker.
@@ -102,7 +102,7 @@ class WorkerSet(DrainingService):
     def __init__(self, count: int, setup: Setup, previous: WorkerSet | None) -> None:
         """
         @param count: The number of workers.
-        @param setup: What all generations share.
+        @param setup: The settings and resources that all generations share.
         @param previous: The workers that serve now.
         """
         self._count = count
