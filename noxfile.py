@@ -26,7 +26,7 @@ nox.options.error_on_external_run = True
 HERE = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
-#: What the wheel contains besides the package.
+#: The content of the wheel besides the package.
 PLUGINS = {
     "twisted/plugins/txsignalfd_plugin.py",
     "twisted/plugins/txsignalfd_reactors.py",
@@ -37,7 +37,7 @@ WHEEL_NEEDS = {
     "txsignalfd/py.typed",
     *PLUGINS,
 }
-#: What it installs below sys.prefix.
+#: The files that it installs below sys.prefix.
 SHARED = {
     "share/man/man1/txsignalfd.1",
     "share/man/man1/twistd-signalfd.1",

@@ -1,5 +1,5 @@
 """
-What setup.cfg cannot name: the C extensions and the manual pages.
+The parts that setup.cfg cannot name: the C extensions and the manual pages.
 """
 
 import subprocess

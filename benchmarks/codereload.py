@@ -247,7 +247,7 @@ def stop(clients: list[Client]) -> None:
 @dataclass
 class Result:
     """
-    What the clients of one server have seen.
+    The observations of the clients of one server.
     """
 
     answers: int = 0

@@ -1,5 +1,5 @@
 """
-What all benchmarks share: samples, ratios, one CPU or all, and the machine.
+Code that all benchmarks share: samples, ratios, one CPU or all, and the machine.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ def sharing(directory: Path, count: int) -> Iterator[Contestant]:
         yield Contestant(shared.getsockname()[1], pids)
 
 
-#: What is measured, the path, and options of wrk(1).
+#: The measured quantity, the path, and options of wrk(1).
 LOADS = [
     ("a short page", "/"),
     ("a slow page", "/slow"),

@@ -107,7 +107,7 @@ def deploy(directory: Path, text: bytes, *endpoints: str, webSocket: str = "") -
     """
     Write an application file, and the module with its code.
 
-    @param text: What it answers.
+    @param text: Its answer.
     @param endpoints: Where it listens for HTTP.
     @param webSocket: Where it listens for WebSockets, if at all.
     """
@@ -248,7 +248,7 @@ def crashes(directory: Path) -> None:
             time.sleep(PAUSE)
             kills.append(time.monotonic())
             os.kill(childrenOf(daemon.pid)[number % 2], SIGKILL)
-        # What the last kill makes fail.
+        # Requests that the last kill makes fail.
         time.sleep(PAUSE)
         stop(clients)
         failures = [each for client in clients for each in client.failures]

@@ -231,7 +231,7 @@ def test_aNameIsImportedWhenItIsAskedFor(name: str, tmp_path: Path) -> None:
 
 CHECKOUT = HOUSE.parent
 
-#: What people read, and the files whose words follow the same rules.
+#: The documents, and other files whose words follow the same rules.
 DOCUMENTS = [
     path for where in ("*.rst", "[bdn]*/*.rst") for path in sorted(CHECKOUT.glob(where))
 ]

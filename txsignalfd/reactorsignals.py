@@ -69,9 +69,8 @@ class ReactorSignals:
             L{SignalDispatcher.watch <txsignalfd.SignalDispatcher.watch>}.
             Then no signal is watched.
         """
-        dispatcher = dispatcherFor(
-            self._reactor
-        )  # a new one if the last one was closed
+        # A new one, if the last one was closed.
+        dispatcher = dispatcherFor(self._reactor)
         if dispatcher is self._dispatcher:
             return
         self.uninstall()
@@ -139,8 +138,8 @@ class ReactorSignalsMixin:
     """
     Mixin that lets a Twisted reactor use L{ReactorSignals} when it runs.
 
-    Put it before the reactor's class.  A class of the two has to be in a module with a
-    function C{install}: that is where other code looks for it.
+    Put it before the reactor's class in the bases of a subclass.  The module of the
+    subclass has to have a function C{install}, because other code looks for it there.
     """
 
     # Twisted makes the signal handling of each run by this method, which is not public.

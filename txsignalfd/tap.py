@@ -173,15 +173,15 @@ class Options(UsageOptions):
         except ValueError as error:
             raise UsageError(f"--on: {error}") from None
         self["on"][signo] = action
-        if self.parent is not None and not self._isChecked:
+        if self.parent is not None and not self._isCheckOnly:
             startupSignals.defer({signo: action})
 
     @property
-    def _isChecked(self) -> bool:
+    def _isCheckOnly(self) -> bool:
         """
         Whether the command line is only checked: nothing is changed or opened then.
         """
-        return getattr(self.parent, "isChecked", False)
+        return getattr(self.parent, "isCheckOnly", False)
 
     @property
     def maker(self) -> Any:
@@ -251,7 +251,7 @@ class Options(UsageOptions):
 
     def _optionsOf(self, maker: Any) -> Any:
         wantsHelp = {"--help", "--version"} & set(self._arguments)
-        if self.isSupervisor and not (wantsHelp or self._isChecked):
+        if self.isSupervisor and not (wantsHelp or self._isCheckOnly):
             return Unparsed()
         # maker.options imports the module of the plugin.
         with fewerCollections():
@@ -265,7 +265,7 @@ class Options(UsageOptions):
             with recordingStartup(reactor, self.startup):
                 parse(arguments)
 
-        if not self._isChecked:
+        if not self._isCheckOnly:
             options.parseOptions = parseOptions
         return options
 
@@ -278,7 +278,7 @@ class Options(UsageOptions):
             releases exit with 0 after a C{UsageError}.
         """
         self._arguments = sys.argv[1:] if options is None else options
-        if self.parent is None or self._isChecked:
+        if self.parent is None or self._isCheckOnly:
             self._parse()
             return
         startupSignals.defer(DEFAULTS)
@@ -373,7 +373,7 @@ class Options(UsageOptions):
             bool(self["stop-first"]) or defaults.stopFirst,
             self["metrics"] or defaults.metrics,
         )
-        if self.parent is not None and not self._isChecked:
+        if self.parent is not None and not self._isCheckOnly:
             startupSignals.defer(self.settings.on)
         if self.isSupervisor:
             becomeSupervisor(self.parent)

@@ -1,5 +1,5 @@
 """
-C{txsignalfd check}: what a start or a reload would say of a configuration.
+C{txsignalfd check}: the errors that a start or a reload of a configuration would have.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def test_aGoodConfigurationLeavesNoTrace(tmp_path: Path, arguments: list[str]) -
     assert sorted(tmp_path.iterdir()) == before
 
 
-#: What a program may do while it is loaded.
+#: Code that a program may run while it is loaded.
 OPENING = """
 import threading
 from twisted.application.service import Application
@@ -316,7 +316,7 @@ def statusOf(*command: str) -> dict[str, Any]:
         ({**statusOf("twistd"), "directory": "/nowhere"}, None, "/nowhere"),
     ],
 )
-def test_whatCannotBeCheckedIsSaid(
+def test_theReasonWhyADaemonCannotBeCheckedIsPrinted(
     status: dict[str, Any], timeout: float | None, reason: str
 ) -> None:
     """

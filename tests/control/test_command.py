@@ -273,7 +273,7 @@ def test_aProgramThatDoesNotAnswerCannotBeAsked(
 
 def test_theTimeIsLimited(daemon: Program, capsys: pytest.CaptureFixture[str]) -> None:
     """
-    A daemon that does not look at its signals is not sent more of them.
+    A daemon that does not handle its signals is not sent more of them.
     """
     daemon.kill(SIGSTOP)
     status, _, err = here(capsys, "reload", str(daemon.pid), f"--timeout={3 * AGAIN}")

@@ -1,5 +1,5 @@
 """
-What the C{txsignalfd} command prints: on a terminal, elsewhere, and for programs.
+The output of the C{txsignalfd} command: on a terminal, elsewhere, and for programs.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ workers
 
 def test_theStatusIsATextForAnOperator() -> None:
     """
-    What the daemon reports is shown, and not obeyed.
+    Text of the daemon is shown, and its control sequences are not obeyed.
     """
     assert statusText(STATUS) == TEXT
 

@@ -85,7 +85,7 @@ def test_withoutSystemdNoUnitCanBeAsked(monkeypatch: pytest.MonkeyPatch) -> None
         ("/dev/null", "pidfile '/dev/null': expected a process id, got ''"),
     ],
 )
-def test_whatNamesNoProcessCannotBeAsked(text: str, reason: str) -> None:
+def test_aTargetThatNamesNoProcessCannotBeAsked(text: str, reason: str) -> None:
     """
     The message says why.
     """
@@ -124,7 +124,7 @@ def test_aBlockedSignalMayBeHandledSoon(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_aProcessThatEndsMeanwhileCannotBeAsked() -> None:
     """
-    Also between two looks at it.
+    Also between two checks of it.
     """
     pid = os.fork()
     if pid == 0:

@@ -103,7 +103,7 @@ async def closeLater(dispatcher: SignalDispatcher) -> None:
     await dispatcher.close()
 
 
-#: What a handler may return that closes the dispatcher.
+#: The results that a handler that closes the dispatcher may return.
 CLOSING: dict[str, Callable[[SignalDispatcher], Any]] = {
     "plain": lambda dispatcher: ignore(dispatcher.close()),
     "deferred": lambda dispatcher: dispatcher.close(),

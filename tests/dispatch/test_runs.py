@@ -1,5 +1,5 @@
 """
-What handlers return: no result, and no exception, stops other handlers or C{close}.
+Results of handlers: no result, and no exception, stops other handlers or C{close}.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ severalSignals = st.lists(signals, min_size=1, max_size=2, unique=True)
 
 TURNS_BEFORE_CLOSE = 6
 
-#: What a handler does, besides recording the signal.
+#: The steps of a handler, besides recording the signal.
 ACTIONS = ["nothing", "raise", "wait", "remove", "leave", "leave and wait"]
 
 #: How the Deferred of a handler fires.

@@ -73,7 +73,7 @@ def test_aCallableHasAName(function: Any, name: str) -> None:
         (lambda: ReloadService(cast(Any, None)), "factory"),
     ],
 )
-def test_whatCannotBeCalledIsRefusedAtOnce(make: Any, name: str) -> None:
+def test_anObjectThatCannotBeCalledIsRefusedAtOnce(make: Any, name: str) -> None:
     with pytest.raises(TypeError, match=f"the {name} None cannot be called"):
         make()
 

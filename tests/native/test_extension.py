@@ -52,6 +52,6 @@ def test_stubNamesTheFieldsOfARecord() -> None:
 
 def test_stubNamesEveryFunction() -> None:
     """
-    What the build declares can be used in typed code.
+    Functions and constants that the build declares can be used in typed code.
     """
     assert [name for name in dir(extension.lib) if name not in STUB.read_text()] == []

@@ -309,7 +309,7 @@ async def test_aFactoryThatReturnsNothingIsNamed(reactor: Any, factory: Any) -> 
 @inReactor
 async def test_aFactoryThatReturnsTheSameServiceFails() -> None:
     """
-    That service would be stopped with the old generation.
+    The service would be stopped with the old generation.
     """
     made = ServiceFactory()
     only = made()
@@ -801,7 +801,7 @@ async def test_withStopFirstTriggersFireWhenTheNewServiceServes(reactor: Any) ->
 @inReactor
 async def test_triggersFireWhenTheirGenerationEnds(reactor: Any, event: str) -> None:
     """
-    That of the first one too, and those that are added when the reactor starts.
+    Also those of the first generation, and those that are added at the start.
     """
     ended: list[int] = []
     number = itertools.count(1)

@@ -1,3 +1,3 @@
 """
-What tests share.
+Code that tests share.
 """

@@ -21,7 +21,7 @@ SUITE = "trixie"
 PYTHON = "3.13"
 PACKAGES = "systemd,systemd-sysv,dbus,haproxy,python3,python3-venv,procps"
 
-#: What the tests need besides the wheel.
+#: The files that the tests need besides the wheel.
 TESTING = ["coverage", "hypothesis", "pytest", "pyyaml", "uvloop"]
 
 HERE = Path(__file__).parent.parent.parent

@@ -34,7 +34,7 @@ def deploy(directory: Path, port: int, text: bytes, *more: str) -> None:
     Write an application file, and the module with its code.
 
     @param port: The port where it listens.
-    @param text: What it answers.
+    @param text: Its answer.
     @param more: More endpoints.
     """
     endpoints = [f"tcp:{port}:interface=127.0.0.1", *more]

@@ -37,7 +37,7 @@ current: ForkServer | None = None
 #: The twistd of this environment.
 TWISTD: Final = str(Path(sysconfig.get_path("scripts"), "twistd"))
 
-#: What is imported in advance.
+#: The modules that are imported in advance.
 MODULES: Final = (
     "twisted.application.app",
     "twisted.application.internet",
@@ -61,7 +61,7 @@ MODULES: Final = (
     "txsignalfd._twistd.workerdaemon",
 )
 
-#: What a request may have at most, in bytes.
+#: The longest request, in bytes.
 _MOST: Final = 200_000
 _SERVER: Final = str(Path(__file__))
 

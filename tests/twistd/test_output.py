@@ -321,7 +321,7 @@ def test_aReaderThatReadsLosesNothing(tmp_path: Path) -> None:
         assert daemon.wait(DEADLINE) == -SIGTERM
 
 
-def test_whatIsLoggedIsWrittenBeforeAnUpgrade() -> None:
+def test_theLogIsWrittenBeforeAnUpgrade() -> None:
     """
     And later lines do not wait.
     """

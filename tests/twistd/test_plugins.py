@@ -326,7 +326,7 @@ def test_everyPluginOfTwistedIsTested() -> None:
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> str:
     """
-    What C{twistd signalfd --help} shows.
+    Return the output of C{twistd signalfd --help}.
     """
     directory = tmp_path_factory.mktemp("help")
     with program(directory, TWISTD, "signalfd", "--help") as running:

@@ -1,5 +1,5 @@
 """
-What the system allows, and how a worker has ended.
+The CPUs that the system allows, and how a worker has ended.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def test_theQuotaLimitsTheCPUs(
     own: str, outer: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    That of the cgroup, and of each one around it.
+    The quota of the cgroup, and of each cgroup around it.
     """
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     directory = cgroup(tmp_path)

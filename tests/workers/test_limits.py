@@ -115,7 +115,7 @@ def test_aWrongSizeIsExplained(text: str) -> None:
 
 def test_theMemoryOfAProcessIsMeasured() -> None:
     """
-    That of one that has ended is 0.
+    The memory of a process that has ended is 0.
     """
     assert memoryOf(os.getpid()) > 1 << 20
     assert memoryOf(1 << 30) == 0

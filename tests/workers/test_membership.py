@@ -1,5 +1,5 @@
 """
-What a worker knows of itself.
+The place of a worker among the others.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def test_aWorkerWhoseSupervisorHasEndedExits() -> None:
 
 def test_aProgramWithoutWorkersIsTheFirst() -> None:
     """
-    So that what belongs to worker 1 happens there, too.
+    So code that belongs to worker 1 runs there, too.
     """
     assert workerNumber() == 1
 
 
 @pytest.mark.parametrize("name", ["NOTIFY_SOCKET", "LISTEN_FDS", "WATCHDOG_USEC"])
-def test_whatIsForTheSupervisorStaysThere(
+def test_variablesForTheSupervisorStayThere(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """

@@ -1,5 +1,5 @@
 """
-What the report, the status and the metrics say of workers.
+Workers in the report, the status and the metrics.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ def test_theLastWorkerLeavesItsSockets() -> None:
 
 class Port:
     """
-    What a claim needs of a port.
+    The attributes of a port that a claim needs.
     """
 
     port = 80

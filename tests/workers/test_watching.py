@@ -143,7 +143,7 @@ def test_aFileThatTheDaemonWritesIsNotWatched(tmp_path: Path) -> None:
 
 def test_aDirectoryMayBeRemoved(tmp_path: Path) -> None:
     """
-    Between two looks, or during one.
+    Between two checks, or during one.
     """
     gone = str(tmp_path / "gone")
     assert list(watching._programsIn(gone)) == []

@@ -167,7 +167,7 @@ class File(io.TextIOWrapper):
     @property
     def text(self) -> str:
         """
-        What was written.
+        The written lines.
         """
         self.seek(0)
         return self.read()

@@ -25,10 +25,10 @@ class CheckedOptions(ServerOptions):
     """
     The options of twistd, for a command line that is only checked.
 
-    @cvar isChecked: Read by L{txsignalfd.tap.Options}.
+    @cvar isCheckOnly: Read by L{txsignalfd.tap.Options}.
     """
 
-    isChecked = True
+    isCheckOnly = True
 
 
 @implementer(IListeningPort)

@@ -56,7 +56,7 @@ def check(arguments: Sequence[str]) -> str:
     @return: The outcome in one line.
     """
     options, program = _parsed(arguments)
-    _parseOptions(program.interpreter, options, isChecked=True)
+    _parseOptions(program.interpreter, options, isCheckOnly=True)
     program.check()
     return "no error found; the program was compiled, and not run"
 
@@ -89,7 +89,7 @@ def _supervise(interpreter: list[str], options: Namespace) -> None:
 
 
 def _parseOptions(
-    interpreter: list[str], options: Namespace, isChecked: bool = False
+    interpreter: list[str], options: Namespace, isCheckOnly: bool = False
 ) -> Any:
     """
     Return the options of twistd.
@@ -112,7 +112,7 @@ def _parseOptions(
     own.interpreter = interpreter
     twistd: Any = SuperviseOptions()
     # Read by our own options.
-    twistd.isChecked = isChecked
+    twistd.isCheckOnly = isCheckOnly
     values = vars(options)
     given = [f"--{each}={values[each]}" for each in _OF_TWISTD if values[each]]
     twistd.parseOptions(["--nodaemon", "--pidfile=", *given, _Program.tapname])

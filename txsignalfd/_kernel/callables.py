@@ -4,7 +4,7 @@ L{nameOf}: the name of a handler or another callable, for logs and reports.
 
 L{Named}: a callable with a name of its own.
 
-L{checkCallable}: an error for what cannot be called, before it is needed.
+L{checkCallable}: refuse an object that cannot be called, before it is needed.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from txsignalfd._native.extension import ffi, lib
 #: If more signals than this are deferred when a window opens, they are assigned to
 #: their owners before the child starts: signals that were pending before must not fill
 #: the space for those that arrive in the window.  While others send without a pause,
-#: that is repeated only so many times.
+#: that is done at most _REPEATS times.
 _MUCH = lib.TXS_DEFERRED // 16
 _REPEATS = 8
 

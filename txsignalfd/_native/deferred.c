@@ -1,5 +1,5 @@
 /*
- * Deferred signals: the handler keeps them here until they are read.
+ * Deferred signals: the handler stores them here until they are read.
  *
  * They are older than the signals that are still queued, and have to be received
  * first.  Handlers of several threads may add signals at the same time; one thread

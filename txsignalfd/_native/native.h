@@ -6,15 +6,16 @@
  *   threads.c    the signals that this module has blocked, by thread
  *   handler.c    the signal handler, its table of states, acquire and release
  *   actions.c    the actions that the handler replaces and restores
- *   deferred.c   signals that the handler keeps until they are read
+ *   deferred.c   signals that the handler defers until they are read
  *   window.c     the spawn window, in which a thread starts a child
  *   pipe.c       the backend for systems without signalfd(2)
  *   children.c   the ends of child processes
  *   exit.c       the end of this process by a signal
  *
  * native.c includes all of them: they are one translation unit, and all names
- * are static.  (record.c is another extension module.)  The C code makes no policy.  _kernel/mask.py decides which
- * descriptor may watch a signal, and when the signal is released.
+ * are static.  (record.c is another extension module.)  The C code makes no policy:
+ * _kernel/mask.py decides which descriptor may watch a signal, and when the signal is
+ * released.
  *
  * A macro TXS_NO_LINUX, or another system than Linux, leaves nothing here that
  * POSIX.1-2008 does not define.  Only the pipe backend works then.

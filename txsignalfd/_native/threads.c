@@ -208,7 +208,7 @@ static struct {
 } txs_requests[1024];
 
 static const int txs_request_count = sizeof txs_requests / sizeof *txs_requests;
-static atomic_ullong txs_requested;     /* the signals that the threads shall block */
+static atomic_ullong txs_requested;     /* the signals that the threads should block */
 
 #if TXS_LINUX
 /* Find the slot of a thread, or a free one for 0.  -1 if there is none. */
