@@ -471,7 +471,8 @@ def test_withStopFirstAServiceMayListenLate(tmp_path: Path, port: int) -> None:
     some time, until a later reload opens it.
     """
     write(tmp_path, late=[local(port)], exclusive=True, idle=60)
-    with serving(tmp_path, "--stop-first", "--drain=0.2", "served") as daemon:
+    # The port is closed after that time, and no answer may take longer.
+    with serving(tmp_path, "--stop-first", "--drain=2", "served") as daemon:
         waitFor(lambda: canConnect(tcp(port)), "it listens")
         with load(opening(tcp(port)), opening(tcp(port))) as answers:
             reload(daemon, 3)
