@@ -247,7 +247,8 @@ class Upgrade:
         """
         Say which exception has ended this program, if that was before its reload.
         """
-        if (error := getattr(sys, "last_value", None)) is not None:
+        error = getattr(sys, "last_value", None)
+        if self._isResumed and error is not None:
             outcome = f"upgraded, but the daemon has ended: {reasonOf(error)}"
             self._daemon.answers.upgraded(outcome, succeeded=False)
 
