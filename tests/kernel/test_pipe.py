@@ -667,7 +667,9 @@ def test_pipeThatCannotBeMadeIsAnError(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "pipe", refuse)
-        with pytest.raises(OSError, match=f"Errno {errno.EMFILE}. a pipe: "):
+        with pytest.raises(
+            OSError, match=f"Errno {errno.EMFILE}. cannot open a pipe: "
+        ):
             SignalPipe([SIGUSR1], print)
 
 

@@ -331,7 +331,7 @@ def test_wrongArgumentsAreRefused(arguments: str, why: str, tmp_path: Path) -> N
 WRONG = {
     "in a thread": (
         "threading.Thread(target=call).start()",
-        "RuntimeError: call it in the main thread",
+        "RuntimeError: call this function in the main thread",
     ),
     "in a loop": (
         "async def main(): call()\nasyncio.run(main())",

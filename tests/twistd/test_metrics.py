@@ -142,4 +142,4 @@ def test_aStatusThatIsNotKnownIsAnError(isGone: bool, logged: Logged) -> None:
     assert (request.responseCode, request.finished) == (
         (None, 0) if isGone else (500, 1)
     )
-    assert logged.contains("the metrics are not known")
+    assert logged.contains("the metrics cannot be determined")

@@ -348,7 +348,7 @@ async def test_aSystemWithoutProcessesHasNoSpareWorkers(
         spares.workers = lambda: 1
         spares.areSettled = lambda: True
         spares.fill()
-        await until(lambda: logged.contains("no spare worker: no process left"))
+        await until(lambda: logged.contains("cannot be started: no process left"))
     await untilWaiting(spares)
     spares.stop()
     await until(lambda: not childrenOf(os.getpid()))

@@ -310,7 +310,7 @@ class SignalDescriptor:
             infos = []
         if not infos:
             self._broken = True
-            raise OSError(errno.EBADF, "the number is now another file's")
+            raise OSError(errno.EBADF, "the descriptor now belongs to another file")
         if monotonic() > self._nextCheck:
             self._nextCheck = monotonic() + CHECK_INTERVAL
             for signo in {info.signo for info in infos}:

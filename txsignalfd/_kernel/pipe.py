@@ -63,7 +63,9 @@ class SignalPipe(SignalDescriptor):
             try:
                 fd, self._writer = os.pipe()
             except OSError as error:
-                raise OSError(error.errno, f"a pipe: {error.strerror}") from None
+                raise OSError(
+                    error.errno, f"cannot open a pipe: {error.strerror}"
+                ) from None
             undo.callback(os.close, self._writer)
             undo.callback(os.close, fd)
             self._spare = os.dup(fd)

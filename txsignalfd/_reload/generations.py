@@ -313,8 +313,8 @@ class Generations:
         self._checkNotStopping()
         if any(generation.service is made for generation in self.generations):
             raise ValueError(
-                f"{self._factory!r} has made the service that serves already, and"
-                " not another one, which only stop-first could start again"
+                f"{self._factory!r} has made the service that serves already: make"
+                " a new one for each reload, or use stop-first"
             )
         return made
 

@@ -153,7 +153,9 @@ def checkReactor(reactor: Any) -> Any:
     @param reactor: The reactor, or C{None} for the global one.
     """
     if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("call it in the main thread: others cannot handle signals")
+        raise RuntimeError(
+            "call this function in the main thread: others cannot handle signals"
+        )
     if _loopRuns():
         raise RuntimeError(
             "an asyncio event loop runs already: install asyncioreactor, and call this"

@@ -163,7 +163,7 @@ class _MetricsResource(Resource):
                 self._metrics.render(request)
 
         def failed(failure: Failure) -> None:
-            _log.failure("the metrics are not known", failure)
+            _log.failure("the metrics cannot be determined", failure)
             if not isLost:
                 request.setResponseCode(INTERNAL_SERVER_ERROR)
                 request.finish()

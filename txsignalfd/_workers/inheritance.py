@@ -152,8 +152,8 @@ def inheritance() -> Inheritance | None:
         fields = json.loads(os.pread(file.fileno(), os.fstat(descriptor).st_size, 0))
     if fields["format"] != _FORMAT:
         raise SystemExit(
-            "this version of txsignalfd does not understand what the running one leaves"
-            f" (format {fields['format']}): restart the daemon"
+            "this version of txsignalfd cannot read the state that the running version"
+            f" passes on (format {fields['format']}): restart the daemon"
         )
     found = Inheritance(fields, fields["descriptors"], isTrial)
     found.takeOver()

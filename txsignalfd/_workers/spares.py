@@ -246,7 +246,7 @@ class Spares:
                 self._start()
             except OSError as error:
                 # The system has no process or no descriptor left.
-                _log.warn("no spare worker: {error}", error=error)
+                _log.warn("a spare worker cannot be started: {error}", error=error)
                 self.fill(_LONG_PAUSE)
 
     def _start(self) -> None:

@@ -351,7 +351,13 @@ class WorkerSet(DrainingService):
             started = self._join(number)
         except OSError as error:
             # The system has no process or no descriptor left.
-            _log.error("worker {number}: {error}", number=number, error=error)
+            _log.error(
+                "worker {number} cannot be started: {error};"
+                " trying again in {pause:g} s",
+                number=number,
+                error=error,
+                pause=_LONGEST_PAUSE,
+            )
             self._callLater(number, _LONGEST_PAUSE, lambda: self._restart(number))
             return
         process = self._members[number]
