@@ -439,7 +439,8 @@ class Transaction:
                 commit, rollback = prepared
             except (TypeError, ValueError):
                 raise TypeError(
-                    f"{nameOf(prepare)} has returned {prepared!r}, and not two callables"
+                    f"{nameOf(prepare)} has returned {prepared!r},"
+                    " and not two callables"
                 ) from None
             self._prepared.append((commit, rollback))
 
