@@ -10,15 +10,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from signal import SIGCHLD, SIGHUP, SIGRTMIN, SIGTERM, SIGUSR1, SIGUSR2
 from typing import Any
 
 import pytest
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
 
 from tests.support.daemons import program, python, waitFor
 from tests.support.descriptors import descriptorOf
@@ -29,7 +26,7 @@ from tests.support.processes import runProgram
 from tests.support.reactors import DEADLINE, until, untilLength
 from tests.support.threads import busyThreads
 from tests.support.worlds import needsLinux, queue, send
-from txsignalfd import SignalDispatcher, dispatcherFor
+from txsignalfd import SignalDispatcher
 
 #: Sends standard signals, each after the receiver has confirmed the last by a byte.
 SPACED = """
@@ -64,9 +61,9 @@ async def test_standardSignalsArriveDespiteBusyThreads(
     dispatcher: SignalDispatcher,
 ) -> None:
     """
-    10,000 signals arrive, each of which is sent when the last has arrived.
+    2,000 signals arrive, each of which is sent when the last has arrived.
     """
-    count = 5_000
+    count = 1_000
     with busyThreads():
         for signo in (SIGUSR1, SIGCHLD):
             got = Recorder()
@@ -104,27 +101,6 @@ async def test_endOfAChildArrivesDespiteBusyThreads(
             os.waitpid(pid, 0)
 
 
-@inReactor
-async def test_busyThreadPoolTakesNoSignals(reactor: Any) -> None:
-    """
-    The threads of the pool run before the signal is watched.
-    """
-    pool = ThreadPool(minthreads=8, maxthreads=8)
-    pool.start()
-    end = threading.Event()
-    work = [deferToThreadPool(reactor, pool, end.wait, DEADLINE) for _ in range(8)]
-    dispatcher = dispatcherFor(reactor)
-    got = recording(dispatcher, SIGUSR1)
-    for expected in range(1, 101):
-        send(SIGUSR1)
-        await until(lambda n=expected: len(got.infos) == n)  # type: ignore[misc]
-    end.set()
-    for deferred in work:
-        assert await deferred
-    pool.stop()
-    await dispatcher.close()
-
-
 OPENBLAS = """
 import os, signal, subprocess, sys, threading
 import numpy
@@ -138,8 +114,8 @@ dispatcher = dispatcherFor(reactor)
 def received(info):
     got.append(info.value)
     matrix @ matrix
-    if len(got) == 1000:
-        print(threads > 1, sorted(got) == list(range(1000)), flush=True)
+    if len(got) == 200:
+        print(threads > 1, sorted(got) == list(range(200)), flush=True)
         reactor.stop()
 dispatcher.addHandler(signal.SIGRTMIN, received)
 print("ready", flush=True)
@@ -158,37 +134,9 @@ def test_openblasThreadsTakeNoSignals(tmp_path: Path) -> None:
         pytest.skip("with one CPU OpenBLAS starts no threads")
     with python(tmp_path, OPENBLAS) as running:
         running.waitForOutput("ready")
-        assert sender(SIGRTMIN, 1000, pid=running.pid).wait(DEADLINE) == 0
+        assert sender(SIGRTMIN, 200, pid=running.pid).wait(DEADLINE) == 0
         assert running.wait() == 0
         assert running.output() == "ready\nTrue True\n"
-
-
-TRACKER = """
-import os, signal
-from multiprocessing import resource_tracker
-from twisted.internet import reactor
-from txsignalfd import dispatcherFor
-def stop(info):
-    print(info.name, flush=True)
-    reactor.stop()
-dispatcherFor(reactor).addHandler(signal.SIGTERM, stop)
-resource_tracker.ensure_running()
-print("unblocked" if signal.SIGTERM not in signal.pthread_sigmask(0, []) else "blocked")
-reactor.callWhenRunning(os.kill, os.getpid(), signal.SIGTERM)
-reactor.run(installSignalHandlers=False)
-"""
-
-
-def test_resourceTrackerTakesNoSignals(tmp_path: Path) -> None:
-    """
-    Up to Python 3.13, multiprocessing's resource tracker unblocks SIGTERM.
-    """
-    with python(tmp_path, TRACKER) as running:
-        assert running.wait() == 0
-        state, name = running.output().split()
-        assert name == "SIGTERM"
-        if sys.version_info < (3, 14):
-            assert state == "unblocked"
 
 
 def test_faulthandlerDumpsForOtherSignals(tmp_path: Path) -> None:

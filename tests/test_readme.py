@@ -17,6 +17,7 @@ from tests.support.documents import blocks, pattern
 from tests.support.forkserver import TWISTD
 from tests.support.freeports import freePort
 from tests.support.processes import runPython
+from tests.support.statuses import WORK
 from txsignalfd._dispatch.backends import VARIABLE
 
 README = Path(__file__).parent.parent / "README.rst"
@@ -141,27 +142,13 @@ def test_theExampleOfHolding(tmp_path: Path) -> None:
 
 
 #: A program with the signal state that the README shows.
-SHOWN = """
-import os, threading
-from signal import *
-
-def name(text):
-    open(f"/proc/self/task/{threading.get_native_id()}/comm", "w").write(text)
-
-def work():
-    name("worker")
-    pthread_sigmask(SIG_BLOCK, {SIGUSR1})
-    pthread_kill(threading.get_ident(), SIGUSR1)
-    # In one piece, also where the output is not buffered.
-    os.write(1, b"ready %d\\n" % threading.get_native_id())
-    threading.Event().wait()
-
+SHOWN = f"""{WORK}
 name("twistd")
 signal(SIGHUP, print)
 signal(SIGTERM, print)
-pthread_sigmask(SIG_BLOCK, {SIGHUP})
+pthread_sigmask(SIG_BLOCK, [SIGHUP])
 os.kill(os.getpid(), SIGHUP)
-threading.Thread(target=work).start()
+threading.Thread(target=work, args=[SIGUSR1]).start()
 """
 
 

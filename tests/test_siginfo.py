@@ -8,7 +8,6 @@ with rt_sigqueueinfo(2), and the rest are records built by hand.
 from __future__ import annotations
 
 import copy
-import errno
 import fcntl
 import os
 import pickle
@@ -38,16 +37,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.kernel import (
-    CLONE_NEWPID,
-    checked,
     forge,
     forked,
     inChild,
-    libc,
     listening,
     nextSignal,
     posixTimer,
-    waitFor,
 )
 from tests.support.records import FIELDS, record
 from txsignalfd import lowlevel
@@ -425,46 +420,6 @@ def test_signalOverTheLimitHasNoSender() -> None:
     line = "SIGUSR1 from a process unknown here (uid 0) by kill"
     sender = Sender(0, 0, vouched=False)
     assert inChild(overLimit) == ("SI_USER", sender, None, None, line)
-
-
-@forked
-def test_senderOutsideThePidNamespaceIsUnknown() -> None:
-    """
-    The pid of a sender outside of the container is 0.
-    """
-
-    def fromOutside() -> tuple[object, ...] | None:
-        try:
-            checked(libc.unshare(CLONE_NEWPID))
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EINVAL, errno.ENOSYS):
-                raise
-            return None
-        ready, isReady = os.pipe()
-        result, hasResult = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                with listening(SIGHUP) as fd:
-                    os.write(isReady, b"x")
-                    os.write(hasResult, pickle.dumps(meaningOf(nextSignal(fd))))
-            finally:
-                os._exit(0)
-        waitFor(ready)
-        os.kill(pid, SIGHUP)
-        waitFor(result)
-        os.waitpid(pid, 0)
-        outcome: tuple[object, ...] = pickle.loads(os.read(result, 4096))
-        return outcome
-
-    outcome = inChild(fromOutside)
-    if outcome is None:
-        pytest.skip("this system does not let us make a pid namespace")
-    code, sender, child, value, line = outcome
-    assert (code, child, value) == ("SI_USER", None, None)
-    assert isinstance(sender, Sender)
-    assert (sender.pid, sender.vouched) == (0, False)
-    assert line == f"SIGHUP from a process unknown here (uid {sender.uid}) by kill"
 
 
 def forgeEachCode(signo: int, pid: int) -> Iterator[tuple[int, bool]]:

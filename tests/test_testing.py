@@ -11,11 +11,10 @@ import re
 import signal
 import threading
 from pathlib import Path
-from signal import SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGRTMIN, SIGTERM, SIGUSR1
+from signal import SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGUSR1
 from typing import Any, cast
 
 import pytest
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
@@ -204,19 +203,6 @@ def test_aServiceStopsATestReactor(signo: int) -> None:
     assert reactor.hasStopped
     service.stopService()
     signals.close()
-
-
-def test_theReactorsStopFailsWhenReceived() -> None:
-    reactor: Any = MemoryReactorClock()
-    signals = MemorySignals(reactor)
-    failed: list[object] = []
-    waiting: Deferred[SigInfo] = signals.whenReceived(SIGRTMIN)
-    waiting.addErrback(failed.append)
-    (trigger,) = reactor.triggers["after"]["shutdown"]
-    trigger[0](*trigger[1], **trigger[2])
-    assert len(failed) == 1
-    assert not signals.watching
-    assert signals.close().called
 
 
 def test_itHasAClockOfItsOwn() -> None:

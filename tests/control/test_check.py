@@ -111,10 +111,6 @@ def test_aPortInUseIsNoMatterOfTheConfiguration(tmp_path: Path) -> None:
     [
         (["web", "--nonsense"], "option --nonsense not recognized"),
         (["web", "--listen=nonsense:1"], "nonsense"),
-        (["web", "--listen=ssl:0:privateKey=missing.pem"], "missing.pem"),
-        (["-y", "missing.tac"], "missing.tac"),
-        (["-y", "syntax.tac"], "SyntaxError"),
-        (["-y", "raises.tac"], "ZeroDivisionError: division by zero"),
         (["-y", "empty.tac"], "empty.tac sets no variable named application"),
         (["-y", "exits.tac"], "SystemExit: 7"),
         (["nosuchplugin"], "nosuchplugin"),
@@ -128,7 +124,6 @@ def test_aBrokenConfigurationIsRefusedInOneLine(
     """
     The exit status is 1, and the line has the reason.
     """
-    (tmp_path / "syntax.tac").write_text("def\n")
     (tmp_path / "raises.tac").write_text("1 / 0\n")
     (tmp_path / "empty.tac").write_text("\n")
     (tmp_path / "exits.tac").write_text("raise SystemExit(7)\n")

@@ -256,7 +256,7 @@ def test_withoutAPidItShowsTheInheritedState() -> None:
     assert " ".join(why.split()).startswith("Python or one of its modules set")
 
 
-@pytest.mark.parametrize("options", [(), ("-X", "faulthandler"), ("-X", "dev")])
+@pytest.mark.parametrize("options", [(), ("-X", "faulthandler")])
 @pytest.mark.parametrize("ignored", [False, True])
 def test_theHandlersOfPythonAreNotShown(ignored: bool, options: list[str]) -> None:
     """

@@ -12,11 +12,10 @@ from signal import SIGTERM
 
 import pytest
 
-from tests.support.clients import fetch, tcp
-from tests.support.daemons import program, reload, waitFor
+from tests.support.daemons import program, waitFor
 from tests.support.freeports import freePort
 from tests.support.processes import runProgram
-from tests.support.supervised import RUN, command, supervised, write
+from tests.support.supervised import RUN, command, write
 from txsignalfd._control.arguments import parser
 from txsignalfd._control.supervise import _arguments, _shedPrivileges, _user
 
@@ -61,20 +60,6 @@ def test_theSupervisorKeepsThePidfileTheLogAndThePrivileges(tmp_path: Path) -> N
         assert (tmp_path / "its.pid").read_text() == str(running.pid)
         assert running.stop() == -SIGTERM
         assert not (tmp_path / "its.pid").exists()
-
-
-def test_oldWorkersMayEndFirst(tmp_path: Path) -> None:
-    """
-    Before a program runs that cannot share a lock with them.
-    """
-    port = freePort()
-    lock = "import os; os.mkdir('lock')\n"
-    ended = "os.rmdir('lock')\n"
-    write(tmp_path, RUN + ended, port, b"old", lock)
-    with supervised(tmp_path, "--stop-first", "python", "main.py") as daemon:
-        write(tmp_path, RUN + ended, port, b"new", lock)
-        reload(daemon)
-        assert fetch(tcp(port)) == b"new"
 
 
 def test_optionsArePassedToTwistd() -> None:

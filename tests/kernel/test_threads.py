@@ -43,11 +43,8 @@ async def test_watchBlocksRealtimeSignalsInOtherThreads(
     await dispatcher.close()
 
 
-@pytest.mark.parametrize("attempt", range(3))
 @inReactor
-async def test_firstSignalsAreInOrder(
-    dispatcher: SignalDispatcher, attempt: int
-) -> None:
+async def test_firstSignalsAreInOrder(dispatcher: SignalDispatcher) -> None:
     """
     The kernel gives none of them to a busy thread.
     """

@@ -9,8 +9,6 @@ import resource
 from collections import Counter
 from signal import SIG_BLOCK, SIG_UNBLOCK, SIGRTMIN, pthread_sigmask, raise_signal
 
-import pytest
-
 from tests.support.descriptors import descriptorOf
 from tests.support.handlers import Recorder, sender
 from tests.support.inreactor import inReactor
@@ -23,10 +21,9 @@ from txsignalfd import SignalDispatcher
 pytestmark = needsLinux
 
 
-@pytest.mark.parametrize("attempt", range(3))
 @inReactor
 async def test_acceptedSignalsAreReceivedOnceWithTheirSiginfo(
-    dispatcher: SignalDispatcher, attempt: int
+    dispatcher: SignalDispatcher,
 ) -> None:
     """
     Also those that reach threads that were started before.

@@ -211,7 +211,7 @@ def test_aStopSendsGOAWAYOnHTTP2Connections(
         assert daemon.wait() == -SIGTERM
 
 
-@pytest.mark.parametrize("start", ["raise", "fail", "fail later"])
+@pytest.mark.parametrize("start", ["raise", "fail later"])
 def test_aStartThatFailsAcceptsNoConnection(
     start: str, tmp_path: Path, port: int
 ) -> None:
@@ -331,27 +331,6 @@ def test_withStopFirstNewConnectionsWait(tmp_path: Path, port: int) -> None:
             answers.waitForAnswers()
             write(tmp_path, **chosen)
             reload(daemon)
-
-
-def test_aStopDuringAStopFirstReloadServesPendingConnections(
-    tmp_path: Path, port: int
-) -> None:
-    write(tmp_path, listen=[local(port)])
-    with serving(tmp_path, "--stop-first", "--drain=1000", "served") as daemon:
-        with webs(port, 1) as (busy,), ExitStack() as stack:
-            busy.send("/go")
-            assert busy.socket.recv(1, socket.MSG_PEEK)
-            daemon.kill(SIGHUP)
-            daemon.waitForOutput("reloading: requested by")
-            pending = stack.enter_context(webs(port, 10))
-            for web in pending:
-                web.send()
-            daemon.kill(SIGTERM)
-            for web in pending:
-                web.receive()
-            (tmp_path / "go").touch()
-            busy.receive()
-        assert daemon.wait() == -SIGTERM
 
 
 @pytest.mark.parametrize(

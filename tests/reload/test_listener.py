@@ -10,22 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from signal import SIGKILL
 from typing import Any
 
 import pytest
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import CannotListenError
 
-from tests.support import clients
-from tests.support.clients import fetch
-from tests.support.daemons import asInit
 from tests.support.generations import Client, NumberedDatagrams, connectTo
 from tests.support.inreactor import inReactor
 from tests.support.observers import Logged
 from tests.support.ports import failingReloads, numberAt, running, tcp, unixAt
 from tests.support.reactors import turn
-from tests.support.served import write
 from txsignalfd._reload.listener import SocketPath
 
 pytestmark = pytest.mark.usefixtures("withoutPause")
@@ -286,19 +281,6 @@ async def test_aFileThatIsNoLockStays(tmp_path: Path) -> None:
         async with running(unixAt(path, wantPID=1)):
             raise AssertionError("it listens")
     assert os.listdir(tmp_path) == ["socket.lock"]
-
-
-def test_aContainerStartsAgainAfterSIGKILL(tmp_path: Path) -> None:
-    """
-    Its first process has the same pid again, and finds its own lock.
-    """
-    write(tmp_path, listen=["unix:socket"])
-    for _ in range(2):
-        with asInit(tmp_path, "served") as (outer, pid):
-            assert fetch(clients.unix(str(tmp_path / "socket")))
-            os.kill(pid, SIGKILL)
-            outer.wait()
-        assert os.readlink(tmp_path / "socket.lock") == "1"
 
 
 @inReactor

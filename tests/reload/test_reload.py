@@ -97,13 +97,6 @@ async def test_aReloadMayBeRequestedBeforeTheStart(reactor: Any) -> None:
 
 
 @inReactor
-async def test_aStopRestoresTheReactor(reactor: Any) -> None:
-    async with serving():
-        assert {"listenTCP", "adoptStreamPort"} <= set(vars(reactor))
-    assert not {"listenTCP", "adoptStreamPort"} & set(vars(reactor))
-
-
-@inReactor
 async def test_connectionsDuringManyReloadsAreServed() -> None:
     """
     Also those that wait in the listen queue during a reload.

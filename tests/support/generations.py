@@ -179,13 +179,17 @@ class ServiceFactory:
 
 @asynccontextmanager
 async def serving(
-    factory: Any = None, **options: Any
+    factory: Any = None, *, alone: bool = False, **options: Any
 ) -> AsyncIterator[tuple[ReloadService, Any]]:
     """
     Run a service that can be reloaded, by default one of a L{ServiceFactory}.
+
+    @param alone: Whether nothing else listens, as in C{twistd signalfd PLUGIN}.
+    @param options: Arguments of L{ReloadService}.
     """
     factory = factory or ServiceFactory()
     reloads = ReloadService(factory, reactor=currentReactor(), **options)
+    reloads.alone = alone
     start(reloads)
     try:
         yield reloads, factory

@@ -21,7 +21,7 @@ from tests.support.generations import (
     Listening,
     NumberedFactory,
     connectTo,
-    start,
+    serving,
 )
 from tests.support.reactors import currentReactor, turn
 from txsignalfd import ReloadService
@@ -75,25 +75,16 @@ class PortFactory:
 
 @asynccontextmanager
 async def running(
-    *listens: Listen, alone: bool = False, **options: Any
+    *listens: Listen, **options: Any
 ) -> AsyncIterator[tuple[ReloadService, PortFactory]]:
     """
     Run a L{ReloadService} of services that open these ports, and stop it.
 
-    @param alone: Whether nothing else listens, as in C{twistd signalfd PLUGIN}.
-    @param options: Arguments of L{ReloadService}.
+    @param options: See L{serving}.
     """
-    factory = PortFactory(*listens)
-    reloads = ReloadService(factory, reactor=factory.reactor, **options)
-    reloads.alone = alone
-    start(reloads)
-    try:
-        yield reloads, factory
-    finally:
-        reloads.cut()
-        await reloads.stopService()
-        await turn()
-        await turn()
+    async with serving(PortFactory(*listens), **options) as made:
+        yield made
+    await turn()
 
 
 def tcp(reactor: Any, number: int) -> Any:

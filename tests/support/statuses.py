@@ -52,30 +52,33 @@ THREAD = ThreadSignals.fromStatus(STATUS)
 #: The signals that the C library handles itself as soon as there are threads.
 C_LIBRARYS = frozenset({32, 33})
 
-#: Two threads with different masks; each has a signal pending for it alone.
-TWO_THREADS = """
+#: The beginning of a program whose thread has a signal pending for it alone.
+WORK = """
 import os, threading
 from signal import *
 
 def name(text):
     open(f"/proc/self/task/{threading.get_native_id()}/comm", "w").write(text)
 
-def work():
+def work(signo):
     name("worker")
-    pthread_sigmask(SIG_BLOCK, {SIGWINCH})
-    pthread_kill(threading.get_ident(), SIGWINCH)
+    pthread_sigmask(SIG_BLOCK, {signo})
+    pthread_kill(threading.get_ident(), signo)
     # In one piece, also where the output is not buffered.
     os.write(1, b"ready %d\\n" % threading.get_native_id())
     threading.Event().wait()
+"""
 
+#: Two threads with different masks; each has a signal pending for it alone.
+TWO_THREADS = f"""{WORK}
 name("main one")
 signal(SIGHUP, SIG_IGN)
 signal(SIGUSR1, print)
-pthread_sigmask(SIG_BLOCK, {SIGUSR2, SIGTERM, SIGRTMIN + 1})
+pthread_sigmask(SIG_BLOCK, [SIGUSR2, SIGTERM, SIGRTMIN + 1])
 os.kill(os.getpid(), SIGTERM)
 os.kill(os.getpid(), SIGRTMIN + 1)
 pthread_kill(threading.get_ident(), SIGUSR2)
-threading.Thread(target=work).start()
+threading.Thread(target=work, args=[SIGWINCH]).start()
 """
 
 

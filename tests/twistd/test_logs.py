@@ -63,19 +63,11 @@ Service(handlers).setServiceParent(application)
 
 #: The module of C{--logger}.
 LOGGERS = """
-import os, sys
-from twisted.logger import jsonFileLogObserver, textFileLogObserver
 from twisted.python.log import FileLogObserver
 from twisted.python.logfile import LogFile
 
-def toJSON():
-    return jsonFileLogObserver(open(os.path.abspath("twistd.log"), "a"))
-
 def legacy():
     return FileLogObserver(LogFile.fromFullPath("twistd.log")).emit
-
-def toStderr():
-    return textFileLogObserver(sys.stderr)
 """
 
 
@@ -138,7 +130,6 @@ def daemonPid(launcher: Program) -> int:
 @pytest.mark.parametrize(
     ("options", "daemonize"),
     [
-        (["--logfile", "twistd.log"], False),
         (["--logfile", "twistd.log", "--prefix", "unused"], True),
         ([], True),
         (["--logger", "loggers.legacy"], False),
@@ -176,29 +167,10 @@ def test_itsOwnFileIsRotated(
         assert log.read_text().endswith(f"{log}: reopened\n")
 
 
-def test_aPlainFileIsReopened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    As the logger for JSON in Twisted's documentation has it.
-    """
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    log = tmp_path / "twistd.log"
-    with twistd(tmp_path, "--logger", "loggers.toJSON") as daemon:
-        inPlace = "still at its path, is reopened once it has been moved"
-        assert daemon.rotate() == [f"{log}: {inPlace}"]
-        log.rename(tmp_path / "moved.log")
-        assert daemon.rotate() == [f"{log}: reopened"]
-        assert "it runs" in (tmp_path / "moved.log").read_text()
-        assert "reopened" in log.read_text()
-        assert inPlace not in log.read_text()
-
-
 @pytest.mark.parametrize(
     ("options", "place"),
     [
         ([], "stdout"),
-        (["--logfile", "-"], "stdout"),
-        (["--logger", "loggers.toStderr"], "stderr"),
-        (["--syslog"], "syslog"),
         (["--syslog", "--prefix", "signals"], "syslog"),
         (["--logfile", "/dev/null"], "/dev/null"),
     ],
@@ -213,7 +185,7 @@ def test_destinationsThatAreNotFilesAreNotRotated(
     with twistd(tmp_path, *options) as daemon:
         line = f"{place}: nothing to rotate"
         assert daemon.rotate() == [line]
-        if place in ("stdout", "stderr"):
+        if place == "stdout":
             assert daemon.output().endswith(line + "\n")
     assert os.path.exists(os.devnull)
     assert not os.path.exists("/dev/null.1")

@@ -106,20 +106,6 @@ async def test_aWorkerThatIsAboutToExitIsPassedOn(
 
 
 @inReactor
-async def test_anEndWithoutAReasonIsDescribed(
-    reactor: Any, dispatcher: SignalDispatcher
-) -> None:
-    """
-    By the exit status.
-    """
-    ChildReaper(dispatcher)
-    worker = WorkerProcess(1, None, Sockets(reactor), reactor)
-    worker.start(python("raise SystemExit(3)"))
-    with pytest.raises(RemoteError, match="has exited with status 3"):
-        await worker.started
-
-
-@inReactor
 async def test_aSystemWithoutProcessesIsTriedAgain(
     reactor: Any, dispatcher: SignalDispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

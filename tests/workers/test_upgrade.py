@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from signal import SIGALRM, SIGKILL, SIGRTMIN, SIGTERM, SIGUSR2, SIGWINCH
@@ -36,7 +35,6 @@ from tests.support.deployed import application, deploy
 from tests.support.descriptorstore import descriptorStore
 from tests.support.freeports import freePort, local
 from tests.support.processes import ask
-from tests.support.reactors import DEADLINE
 from tests.support.served import write
 from txsignalfd._proc.sender import commandOf
 from txsignalfd._proc.status import ofProcess
@@ -58,15 +56,8 @@ def upgrade(pid: int) -> tuple[int, str]:
     """
     Run the command, and return its exit status and output.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "txsignalfd", "upgrade", str(pid)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=4 * DEADLINE,
-        check=False,
-    )
-    return done.returncode, done.stdout
+    status, out, err = ask("upgrade", str(pid))
+    return status, out + err
 
 
 def zombies(pid: int) -> list[int]:
