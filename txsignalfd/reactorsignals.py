@@ -19,7 +19,7 @@ from txsignalfd._dispatch.dispatcher import (
     SignalDispatcher,
     dispatcherFor,
 )
-from txsignalfd._dispatch.stopping import isClaimed, isStopping, stopReactor
+from txsignalfd._dispatch.stopping import isOverridden, isStopping, stopReactor
 from txsignalfd._kernel.mask import SignalAlreadyWatched
 from txsignalfd.siginfo import SigInfo
 
@@ -76,7 +76,7 @@ class ReactorSignals:
         self.uninstall()
 
         def stop(info: SigInfo) -> None:
-            if not isStopping(dispatcher) and not isClaimed(dispatcher, info.signo):
+            if not (isStopping(dispatcher) or isOverridden(dispatcher, info.signo)):
                 stopReactor(dispatcher, info.signo)
 
         reaper = ChildReaper(dispatcher)

@@ -22,7 +22,12 @@ from txsignalfd._dispatch.dispatcher import (
     dispatcherFor,
 )
 from txsignalfd._dispatch.runs import Handler
-from txsignalfd._dispatch.stopping import claim, isStopping, staysIgnored, stopReactor
+from txsignalfd._dispatch.stopping import (
+    isStopping,
+    overrideStops,
+    staysIgnored,
+    stopReactor,
+)
 from txsignalfd._kernel.callables import checkCallable
 from txsignalfd._kernel.mask import checkWatchable
 from txsignalfd.siginfo import SigInfo
@@ -76,7 +81,7 @@ class SignalService(Service):
         self._reaper: ChildReaper | None = None
         self._reactorStops = False
         self._forgetShutdown: Callable[[], None]
-        self._unclaim: Callable[[], None]
+        self._endOverride: Callable[[], None]
 
     def privilegedStartService(self) -> None:
         """
@@ -110,7 +115,8 @@ class SignalService(Service):
             )
             undo.pop_all()
         self._group, self._stops, self._reaper = group, stops, reaper
-        self._unclaim = claim(dispatcher, {*self._handlers, *self._stopOn})
+        signals = {*self._handlers, *self._stopOn}
+        self._endOverride = overrideStops(dispatcher, signals)
         # Triggers fire in the order in which they were added.  The one of twistd,
         # which calls stopService, is added later.
         self._forgetShutdown = atShutdown(
@@ -138,7 +144,7 @@ class SignalService(Service):
             # all signals when the reactor has stopped.
             group.remove()
             return
-        self._unclaim()
+        self._endOverride()
         self._forgetShutdown()
         self._stops.restore()
         group.restore()

@@ -16,8 +16,8 @@ from txsignalfd._dispatch.dispatcher import SignalDispatcher
 
 _stopping: Final[WeakSet[SignalDispatcher]] = WeakSet()
 
-#: The signals of L{claim}, by dispatcher.
-_claims: Final[WeakKeyDictionary[SignalDispatcher, list[Collection[int]]]] = (
+#: The signals of L{overrideStops}, by dispatcher.
+_overridden: Final[WeakKeyDictionary[SignalDispatcher, list[Collection[int]]]] = (
     WeakKeyDictionary()
 )
 
@@ -33,22 +33,24 @@ def staysIgnored(signo: int) -> bool:
     return signo != SIGTERM and getsignal(signo) is SIG_IGN
 
 
-def claim(dispatcher: SignalDispatcher, signals: Collection[int]) -> Callable[[], None]:
+def overrideStops(
+    dispatcher: SignalDispatcher, signals: Collection[int]
+) -> Callable[[], None]:
     """
     Decide, in place of the reactor's own handling, whether signals stop the reactor.
 
     @return: A function that leaves it to the reactor again.
     """
-    claims = _claims.setdefault(dispatcher, [])
-    claims.append(signals)
-    return partial(claims.remove, signals)
+    overridden = _overridden.setdefault(dispatcher, [])
+    overridden.append(signals)
+    return partial(overridden.remove, signals)
 
 
-def isClaimed(dispatcher: SignalDispatcher, signo: int) -> bool:
+def isOverridden(dispatcher: SignalDispatcher, signo: int) -> bool:
     """
     Return whether other code decides what a signal does.
     """
-    return any(signo in claimed for claimed in _claims.get(dispatcher, ()))
+    return any(signo in each for each in _overridden.get(dispatcher, ()))
 
 
 def isStopping(dispatcher: SignalDispatcher) -> bool:
