@@ -34,7 +34,7 @@ from tests.support.kernel import (
     listening,
     refuseSignalfd,
     systemCall,
-    waitFor,
+    waitUntilReadable,
 )
 from txsignalfd import SigInfo, lowlevel
 from txsignalfd.lowlevel import (
@@ -733,7 +733,7 @@ def test_sampleProgramOf2011Runs() -> None:
 
     def nextLine() -> str:
         assert program.stdout is not None
-        waitFor(program.stdout.fileno())
+        waitUntilReadable(program.stdout.fileno())
         return program.stdout.readline().decode().rstrip("\n")
 
     try:

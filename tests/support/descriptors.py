@@ -15,7 +15,7 @@ from signal import SIGRTMIN
 
 import pytest
 
-from tests.support.kernel import waitFor
+from tests.support.kernel import waitUntilReadable
 from txsignalfd import SigInfo, SignalDescriptor
 from txsignalfd._kernel.mask import ProcessMask
 from txsignalfd._kernel.pipe import SignalPipe
@@ -111,7 +111,7 @@ def drained(descriptor: SignalDescriptor, reads: Reads, count: int) -> Reads:
     Read until C{count} signals were delivered.
     """
     while len(reads.infos) < count:
-        waitFor(descriptor.fileno())
+        waitUntilReadable(descriptor.fileno())
         descriptor.drain()
     return reads
 

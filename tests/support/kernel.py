@@ -128,7 +128,7 @@ def limitOfPendingSignals(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_SIGPENDING, (soft, hard))
 
 
-def waitFor(fd: int) -> None:
+def waitUntilReadable(fd: int) -> None:
     """
     Wait until a descriptor is readable.
     """
@@ -141,7 +141,7 @@ def nextSignal(fd: int) -> SigInfo:
     """
     Wait for the next signal of a signalfd.
     """
-    waitFor(fd)
+    waitUntilReadable(fd)
     return lowlevel.read_signalfd(fd)
 
 
