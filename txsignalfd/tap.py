@@ -7,6 +7,7 @@ signalfd PLUGIN}, which runs any twistd plugin and reloads it on SIGHUP.
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -253,6 +254,7 @@ class Options(UsageOptions):
         wantsHelp = {"--help", "--version"} & set(self._arguments)
         if self.isSupervisor and not (wantsHelp or self._isCheckOnly):
             return Unparsed()
+        self._addVariables()
         # maker.options imports the module of the plugin.
         with fewerCollections():
             options = maker.options()
@@ -373,10 +375,20 @@ class Options(UsageOptions):
             bool(self["stop-first"]) or defaults.stopFirst,
             self["metrics"] or defaults.metrics,
         )
+        self._addVariables()
         if self.parent is not None and not self._isCheckOnly:
             startupSignals.defer(self.settings.on)
         if self.isSupervisor:
             becomeSupervisor(self.parent)
+
+    def _addVariables(self) -> None:
+        """
+        Let a check have the environment of a worker.
+        """
+        if self._isCheckOnly and self["environment-file"] is not None:
+            from txsignalfd._workers.environmentfile import readEnvironment
+
+            os.environ.update(readEnvironment(self["environment-file"]))
 
     def _refuse(self, options: Iterable[ServiceOption], why: str) -> None:
         for option in options:

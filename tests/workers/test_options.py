@@ -24,6 +24,7 @@ from txsignalfd.tap import Options
         (["--start-timeout=x", "web"], "--start-timeout: expected a number of seconds"),
         (["--max-memory=x", "web"], "--max-memory: expected a size such as 500M"),
         (["--spare-workers=x", "web"], "--spare-workers: expected a number, 0 or more"),
+        (["--environment-file=", "web"], "--environment-file: expected the path of"),
         (["--watch-path=/none", "web"], "--watch-path: /none does not exist"),
         (["--workers=2"], "--workers: only with a command, such as web"),
         (["--workers=2", "web"], "--workers: only with twistd"),

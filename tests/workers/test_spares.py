@@ -123,7 +123,7 @@ async def begin(spares: Spares, reactor: Any, logged: Logged) -> list[str]:
     Let a spare worker begin, and return what the program says.
     """
     worker = WorkerProcess(2, None, Sockets(reactor), reactor)
-    found = spares.take()
+    found = spares.take(spares._command)
     assert found is not None
     found.begin(worker)
     return await ended(worker, logged)
@@ -238,7 +238,7 @@ async def test_aSpareWorkerOfAnotherEnvironmentIsNotUsed(
         (status,) = spares.status()
         change(place, monkeypatch)
         exited = reaper.whenExited(status["pid"])
-        assert spares.take() is None
+        assert spares.take(spares._command) is None
         assert getattr(await exited, "exitCode", None) == 0
 
 
@@ -258,7 +258,7 @@ async def test_aSpareWorkerThatEndsIsForgotten(
             f"spare worker (pid {status['pid']}) was killed by SIGTERM; starting"
         )
         assert not logged.contains("begins")
-        assert spares.take() is None
+        assert spares.take(spares._command) is None
         await untilWaiting(spares)
         assert spares.status()[0]["pid"] != status["pid"]
 

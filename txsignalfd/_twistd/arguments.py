@@ -60,6 +60,12 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
+def _path(name: str, text: str) -> str:
+    if not text:
+        raise ValueError(f"{name}: expected the path of a file, got nothing")
+    return text
+
+
 def _metricsEndpoint(name: str, text: str) -> str:
     from txsignalfd._twistd.metrics import checkInstalled
 
@@ -74,6 +80,7 @@ _PARSERS: Final[dict[str, Callable[[str, str], Any]]] = {
     "NUMBER": _number,
     "SIZE": _memorySize,
     "PATHS": watchedPaths,
+    "FILE": _path,
     "ENDPOINT": _metricsEndpoint,
 }
 

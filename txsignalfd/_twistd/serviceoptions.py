@@ -86,6 +86,13 @@ SERVICE_OPTIONS: Final = (
         ofWorkers=True,
     ),
     ServiceOption(
+        "environment-file",
+        "FILE",
+        "add the variables in this file to the environment of the workers; each reload"
+        " reads it again",
+        ofWorkers=True,
+    ),
+    ServiceOption(
         "watch",
         "",
         "reload when the file of a loaded module changes",

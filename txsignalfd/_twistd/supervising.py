@@ -7,8 +7,10 @@ The modules of the supervisor, and those of a worker, are imported only there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -46,6 +48,8 @@ class WorkerSettings(NamedTuple):
     interpreter: Sequence[str] = ()
     #: The most spare workers.
     spares: float = 0
+    #: The file with variables of the environment, or an empty string.
+    environmentFile: str = ""
 
 
 def parseCount(name: str, workers: int | str) -> Callable[[], int]:
@@ -95,6 +99,7 @@ def makeSupervisor(
     from txsignalfd._twistd.textlog import write
     from txsignalfd._twistd.upgrading import Upgrade
     from txsignalfd._workers.command import Command
+    from txsignalfd._workers.environmentfile import readEnvironment
     from txsignalfd._workers.inheritance import inheritance
     from txsignalfd._workers.limits import Limits
     from txsignalfd._workers.retrying import Retries
@@ -123,7 +128,11 @@ def makeSupervisor(
         Spares(workers.spares, ofWorkers, reactor),
         write,
     )
-    factory = Supervisor(workers.number, setup)
+    variables: Callable[[], dict[str, str]] = dict
+    if workers.environmentFile:
+        path = os.path.join(command.directory, workers.environmentFile)
+        variables = partial(readEnvironment, path)
+    factory = Supervisor(workers.number, setup, variables)
     daemon = makeDaemon(factory, settings, foreground, reactor)
     daemon.reloads.addParticipant(sockets.prepare)
     daemon.supervisor = factory

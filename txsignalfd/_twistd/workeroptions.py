@@ -101,6 +101,7 @@ def workerSettings(options: Any) -> WorkerSettings:
         [inf if limit is None else limit for limit in limits],
         options.interpreter,
         inf if options["spare-workers"] is None else options["spare-workers"],
+        options["environment-file"] or "",
     )
 
 

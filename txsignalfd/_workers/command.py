@@ -45,11 +45,13 @@ class Command:
         link in it is followed at each start.
     @ivar executable: The interpreter.
     @ivar arguments: The arguments, the name of the program first.
+    @ivar variables: What C{--environment-file} adds to the environment.
     """
 
     directory: str
     executable: str = field(default_factory=lambda: sys.executable)
     arguments: list[str] = field(default_factory=lambda: list(sys.orig_argv))
+    variables: dict[str, str] = field(default_factory=dict)
 
     def ownEnvironment(self) -> dict[str, str]:
         """
@@ -66,7 +68,7 @@ class Command:
             for name, value in os.environ.items()
             if name not in _OF_SUPERVISOR
         }
-        return own | {"PWD": self.directory}
+        return own | self.variables | {"PWD": self.directory}
 
     def program(self) -> Program | None:
         """

@@ -204,12 +204,15 @@ class Spares:
         """
         self.modules = modules
 
-    def take(self) -> Spare | None:
+    def take(self, command: Command) -> Spare | None:
         """
         Return a spare worker that has started as a new one would start now.
+
+        @param command: The command of the worker.  Later spare workers have it, too.
         """
+        self._command = command
         self.fill()
-        conditions = self._command.conditions()
+        conditions = command.conditions()
         # The first one has had the most time to import.
         while self._waiting:
             spare = self._waiting.pop(0)

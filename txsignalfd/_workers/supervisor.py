@@ -6,6 +6,7 @@ L{Supervisor}: makes the workers of each generation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -26,11 +27,18 @@ class Supervisor:
     Makes a L{WorkerSet} at each call, as the factory of a C{ReloadService}.
     """
 
-    def __init__(self, count: Callable[[], int], setup: Setup) -> None:
+    def __init__(
+        self,
+        count: Callable[[], int],
+        setup: Setup,
+        variables: Callable[[], dict[str, str]] = dict,
+    ) -> None:
         """
         @param count: Returns how many workers there are to be.
         @param setup: The settings and resources that all generations share.
+        @param variables: Reads what a new generation adds to the environment.
         """
+        self._variables = variables
         self._count = count
         #: How many workers were added, or, if it is negative, removed.
         self._added = 0
@@ -58,10 +66,13 @@ class Supervisor:
         if previous is not None:
             # A daemon that was reloaded once will be reloaded again.
             self._setup.spares.isWanted = True
+        passed, self._passed = self._passed, None
+        variables = self._variables() if passed is None else passed.get("variables", {})
+        command = replace(self._setup.command, variables=variables)
+        self._setup = self._setup._replace(command=command)
         new = WorkerSet(self.count, self._setup, previous)
         self._sets.append(new)
-        if self._passed is not None:
-            passed, self._passed = self._passed, None
+        if passed is not None:
             workers = new.adopt(passed["workers"])
             self.sockets.adopt(passed["sockets"], new, workers)
         return new
@@ -105,6 +116,7 @@ class Supervisor:
         serving = next((each for each in self._sets if each.isServing), None)
         return {
             "added": self._added,
+            "variables": self._setup.command.variables,
             "workers": [
                 worker for each in self._sets for worker in each.passOn(descriptors)
             ],

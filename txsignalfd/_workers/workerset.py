@@ -200,7 +200,7 @@ class WorkerSet(DrainingService):
 
     def _spawn(self, number: int) -> WorkerProcess:
         process = self._newProcess(number)
-        spare = self._setup.spares.take()
+        spare = self._setup.spares.take(self._setup.command)
         if spare is None:
             process.start(self._setup.command)
         else:
