@@ -700,14 +700,14 @@ def test_anErrorNamesAPluginThatMakesNoService() -> None:
 
 
 def test_theDaemonHasTheOptionsOfTheCommandLine() -> None:
-    line = ["--on", "URG=ignore", "--stop-timeout", "4", "socks"]
+    line = ["--on", "URG=ignore", "--stop-timeout", "4", "--drain", "3", "socks"]
     try:
         service: Any = tap.makeService(parsed(*line))
     finally:
         unshareInherited()
     assert isinstance(service, Daemon)
     assert service.reloads.stopTimeout == 4.0
-    assert service.reloads.drain == 30.0
+    assert service.reloads.drain == 3.0
     assert service._chosen == {signal.SIGURG: Action("ignore")}
 
 
