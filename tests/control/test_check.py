@@ -147,13 +147,16 @@ def test_aWrongEndpointOfMetricsIsRefused(tmp_path: Path, arguments: list[str]) 
     assert (status, out, err) == (1, "", f"txsignalfd check: {reason}\n")
 
 
-def test_helpIsNoFailure(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "option"), [("web", "--listen"), ("supervise", "--workers")]
+)
+def test_helpIsNoFailure(tmp_path: Path, command: str, option: str) -> None:
     """
-    The help of the plugin, as twistd prints it.
+    The help of the plugin, as twistd prints it, or of the command.
     """
-    status, out, err = check(tmp_path, "web", "--help")
+    status, out, err = check(tmp_path, command, "--help")
     assert (status, err) == (0, "")
-    assert "--listen" in out
+    assert option in out
 
 
 def test_aSupervisedProgramIsCompiledAndNotRun(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 from contextlib import closing
 from pathlib import Path
 from signal import SIG_BLOCK, SIGHUP, SIGKILL, pthread_sigmask
+from types import SimpleNamespace
 
 import pytest
 
@@ -107,9 +108,12 @@ def test_aProcessThatHasEndedCannotBeAsked() -> None:
 
 def test_aBlockedSignalMayBeHandledSoon(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    As by a daemon that upgrades, but not for ever.
+    As by a daemon that upgrades, but not for ever: the second look is the last one.
     """
-    monkeypatch.setattr(target, "_PATIENCE", 0.05)
+    slept: list[float] = []
+    times = iter([0, 0, target._PATIENCE])
+    clock = SimpleNamespace(monotonic=times.__next__, sleep=slept.append)
+    monkeypatch.setattr(target, "time", clock)
     pid = os.fork()
     if pid == 0:
         pthread_sigmask(SIG_BLOCK, [SIGHUP])
@@ -118,6 +122,7 @@ def test_aBlockedSignalMayBeHandledSoon(monkeypatch: pytest.MonkeyPatch) -> None
     with closing(Target(str(pid))) as asked:
         with pytest.raises(CannotAsk, match=f"process {pid} has no handler for SIGHUP"):
             asked.checkCatches(SIGHUP)
+        assert slept == [target._INTERVAL]
         os.kill(pid, SIGKILL)
         os.waitpid(pid, 0)
 

@@ -94,6 +94,19 @@ def test_signalsAddAndRemoveWorkers(tmp_path: Path) -> None:
         assert daemon.stop() == -SIGTERM
 
 
+def test_aWorkerThatIsStoppedIsReplaced(tmp_path: Path) -> None:
+    """
+    By SIGTERM from somebody else than the supervisor.
+    """
+    write(tmp_path, listen=[local(freePort())])
+    options = ["--workers=1", "--spare-workers=0"]
+    with serving(tmp_path, *options, "served") as daemon:
+        (worker,) = childrenOf(daemon.pid)
+        os.kill(worker, SIGTERM)
+        daemon.waitForOutput(f"worker 1 (pid {worker}) was killed by SIGTERM")
+        assert daemon.stop() == -SIGTERM
+
+
 @pytest.mark.parametrize(
     ("text", "size"), [("1", 1), ("2k", 2048), ("500M", 500 << 20), ("1GiB", 1 << 30)]
 )
