@@ -62,11 +62,15 @@ POSIX_TESTS = [
     "tests/twistd/test_daemonservice.py",
 ]
 
+#: The tests of documents and of sources, whose programs are daemons too.
+DOCUMENTS = ["architecture", "benchmarks", "docs", "house", "manual", "packaging"]
+
 #: Most of the time goes into tests that start daemons.  Where a difference would be
 #: surprising, as in a Python between the oldest and the newest, a few of them do.
 FEW_DAEMONS = [
     "tests",
     *(f"--ignore=tests/{name}" for name in ("control", "start", "workers")),
+    *(f"--ignore=tests/test_{name}.py" for name in DOCUMENTS),
     "--ignore-glob=tests/twistd/test_[!d]*",
 ]
 
@@ -197,7 +201,7 @@ def build(session: nox.Session) -> None:
         session.error(f"sdist: missing {SDIST_NEEDS - names}")
 
 
-@nox.session
+@nox.session(tags=["suite"])
 def tests(session: nox.Session) -> None:
     """
     Install and test by the README's commands, and require full branch coverage.
@@ -226,7 +230,7 @@ def oldestTwisted() -> list[str]:
     return [f"twisted=={version}", "pyopenssl<25.1"]
 
 
-@nox.session
+@nox.session(tags=["suite"])
 @nox.parametrize(
     "python",
     [nox.param(path, id=name) for name, path in INTERPRETERS.items() if name != OWN],
@@ -247,7 +251,7 @@ def wheel(session: nox.Session) -> None:
         pytest(session, *FEW_DAEMONS)
 
 
-@nox.session
+@nox.session(tags=["suite"])
 def handler(session: nox.Session) -> None:
     """
     Test the wheel with the handler backend in place of signalfd(2).
@@ -257,7 +261,7 @@ def handler(session: nox.Session) -> None:
     pytest(session, *FEW_DAEMONS)
 
 
-@nox.session
+@nox.session(tags=["suite"])
 def pure(session: nox.Session) -> None:
     """
     Test the wheel with the class of records in Python, as on PyPy.
@@ -267,7 +271,7 @@ def pure(session: nox.Session) -> None:
     pytest(session, *PURE_TESTS)
 
 
-@nox.session
+@nox.session(tags=["suite"])
 def posix(session: nox.Session) -> None:
     """
     Test a build that uses nothing but POSIX, as on macOS and the BSDs.

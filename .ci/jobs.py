@@ -1,5 +1,5 @@
 """
-Run every session of noxfile.py, two at a time, each with a deadline.
+Run every session of noxfile.py, a few at a time, each with a deadline.
 
 Everything is made in a temporary directory, except what the README's install
 command leaves in the checkout.
@@ -15,12 +15,14 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from itertools import chain
 
-#: Tests also wait: more sessions at a time than there are cores are no faster.
-AT_ONCE = 2
+#: How many sessions with the tag C{suite} run at a time: each has several processes.
+#: One other session runs beside them, as most of those have one process, which waits.
+SUITES_AT_ONCE = 2
 #: The most seconds for one session.
 DEADLINE = 1500
 #: How many last lines of a failed session are printed again in the end.
@@ -75,6 +77,31 @@ def run(nox: list[str], session: str) -> str | None:
     return f"=== {session} failed; its output ended with\n{last}\n"
 
 
+def runAll(nox: list[str], suites: list[str], others: list[str]) -> dict[str, str]:
+    """
+    Run sessions, and return the ends of the outputs of those that failed.
+    """
+    queues = iter(suites), iter(others)
+    failed: dict[str, str] = {}
+
+    def work(lane: Iterable[Iterator[str]]) -> None:
+        for name in chain.from_iterable(lane):
+            if end := run(nox, name):
+                failed[name] = end
+
+    lanes = [*[queues] * SUITES_AT_ONCE, queues[1:]]
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        try:
+            list(pool.map(work, lanes))
+        except SystemExit:
+            # Leave nothing for the other threads.
+            list(chain(*queues))
+            for group in list(running):
+                kill(group)
+            raise
+    return failed
+
+
 def main(directory: str) -> str | None:
     """
     Run all sessions in environments below a directory; return what failed.
@@ -84,19 +111,13 @@ def main(directory: str) -> str | None:
     subprocess.run([*python, "pip", "install", "--quiet", "nox"], check=True)
     nox = [*python, "nox", "--envdir", f"{directory}/nox"]
     listed = subprocess.run([*nox, "-l", "--json"], stdout=subprocess.PIPE, check=True)
-    build, *others = [each["session"] for each in json.loads(listed.stdout)]
-    if run(nox, build):
-        return f"failed: {build}"
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        try:
-            ends = list(pool.map(partial(run, nox), others))
-        except SystemExit:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for group in list(running):
-                kill(group)
-            raise
-    failed = [name for name, end in zip(others, ends, strict=True) if end]
-    print(*filter(None, ends), sep="\n", flush=True)
+    build, *sessions = json.loads(listed.stdout)
+    if run(nox, build["session"]):
+        return "failed: build"
+    suites = [each["session"] for each in sessions if "suite" in each["tags"]]
+    others = [each["session"] for each in sessions if "suite" not in each["tags"]]
+    failed = runAll(nox, suites, others)
+    print(*failed.values(), sep="\n", flush=True)
     return f"failed: {', '.join(failed)}" if failed else None
 
 
