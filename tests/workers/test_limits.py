@@ -96,7 +96,7 @@ def test_signalsAddAndRemoveWorkers(tmp_path: Path) -> None:
 
 def test_aWorkerThatIsStoppedIsReplaced(tmp_path: Path) -> None:
     """
-    By SIGTERM from somebody else than the supervisor.
+    By SIGTERM from another process than the supervisor.
     """
     write(tmp_path, listen=[local(freePort())])
     options = ["--workers=1", "--spare-workers=0"]
