@@ -5,6 +5,7 @@ C{--environment-file}: variables of the workers, read again at each reload.
 from __future__ import annotations
 
 from pathlib import Path
+from signal import SIGTERM
 
 import pytest
 
@@ -73,6 +74,7 @@ def test_aReloadReadsTheFileAgain(tmp_path: Path) -> None:
         status, _, error = ask("reload", str(daemon.pid))
         assert (status, error.endswith("line 1: expected NAME=VALUE\n")) == (1, True)
         assert fetch(tcp(port)) == b"new"
+        assert daemon.stop() == -SIGTERM
 
 
 def test_aCheckHasTheVariables(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.testing import MemoryReactor
 
 from tests.support.daemons import childrenOf
 from tests.support.inreactor import inReactor
@@ -239,3 +240,16 @@ def test_anUnknownFormatNeedsARestart() -> None:
     os.close(descriptor)
     assert done.returncode == 1
     assert "(format 99): restart the daemon" in done.stderr
+
+
+def test_anErrorAfterTheReloadIsNoOutcomeOfTheUpgrade(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Another upgrade may be pending then: the command says that the process has ended.
+    """
+    either: Any = (daemon := Daemon())
+    upgrade = Upgrade(either, either, Command("/"), 60.0, MemoryReactor())
+    monkeypatch.setattr(sys, "last_value", OSError("later"), raising=False)
+    upgrade._ended()
+    assert not daemon.verdict.called
