@@ -37,7 +37,7 @@ from txsignalfd._twistd.arguments import (
 )
 from txsignalfd._twistd.daemon import Daemon
 from txsignalfd._twistd.makers import ReloadableMaker, originalOf
-from txsignalfd._twistd.making import makeDaemon
+from txsignalfd._twistd.making import makeDaemon, makeSupervisor, makeWorker
 from txsignalfd._twistd.notstarted import hideTraceback, makingService
 from txsignalfd._twistd.plugins import (
     PluginFactory,
@@ -49,7 +49,6 @@ from txsignalfd._twistd.plugins import (
 from txsignalfd._twistd.serviceoptions import SERVICE_OPTIONS, ServiceOption
 from txsignalfd._twistd.settings import Settings
 from txsignalfd._twistd.startup import removeOwnPidfile, startupSignals
-from txsignalfd._twistd.supervising import makeSupervisor, makeWorker
 from txsignalfd._twistd.workeroptions import (
     OF_SUPERVISOR,
     Unparsed,

@@ -57,7 +57,7 @@ MODULES: Final = (
     "txsignalfd._start.running",
     "txsignalfd._start.supervised",
     "txsignalfd._twistd.daemon",
-    "txsignalfd._twistd.supervising",
+    "txsignalfd._twistd.making",
     "txsignalfd._twistd.workerdaemon",
 )
 

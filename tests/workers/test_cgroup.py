@@ -12,8 +12,8 @@ import pytest
 from twisted.internet.error import ProcessDone, ProcessTerminated
 
 from tests.support.processes import runPython
-from txsignalfd._workers.cpus import usableCPUs
-from txsignalfd._workers.ending import MemoryEvents, describeEnd
+from txsignalfd._workers.cgroup import MemoryEvents, usableCPUs
+from txsignalfd._workers.ending import describeEnd
 
 _CORE = 0o200
 
@@ -58,7 +58,7 @@ def test_theAffinityLimitsTheCPUs() -> None:
     first = min(os.sched_getaffinity(0))
     source = (
         f"import os; os.sched_setaffinity(0, [{first}])\n"
-        "from txsignalfd._workers.cpus import usableCPUs; print(usableCPUs())"
+        "from txsignalfd._workers.cgroup import usableCPUs; print(usableCPUs())"
     )
     done = runPython("-c", source, check=True)
     assert done.stdout == "1\n"

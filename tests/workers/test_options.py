@@ -11,7 +11,7 @@ import pytest
 from twisted.python.usage import UsageError
 
 from txsignalfd._twistd.arguments import watchedPaths
-from txsignalfd._twistd.supervising import parseCount
+from txsignalfd._twistd.making import parseCount
 from txsignalfd._twistd.workeroptions import becomeSupervisor, watchedBy
 from txsignalfd.tap import Options
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -45,54 +45,10 @@ class NotInherited(KeyError, IndexError):
     __str__ = Exception.__str__
 
 
-class _Numbered(list[int]):
-    """
-    The descriptors by number; each access makes a duplicate.
-    """
-
-    def __init__(self, descriptors: list[int], duplicates: set[int]) -> None:
-        super().__init__(descriptors)
-        self._duplicates = duplicates
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, int) and index >= len(self):
-            raise NotInherited(
-                f"no socket with index {index}: systemd has passed {len(self)}"
-            )
-        return _duplicate(super().__getitem__(index), self._duplicates)
-
-
-class _Named(Mapping[str, int]):
-    """
-    The descriptors by name; each access makes a duplicate.
-    """
-
-    def __init__(self, descriptors: dict[str, int], duplicates: set[int]) -> None:
-        self._descriptors = descriptors
-        self._duplicates = duplicates
-
-    def __getitem__(self, name: str) -> int:
-        if name not in self._descriptors:
-            names = ", ".join(self._descriptors) or "none"
-            raise NotInherited(f"no socket named {name!r}: systemd has passed {names}")
-        return _duplicate(self._descriptors[name], self._duplicates)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._descriptors)
-
-    def __len__(self) -> int:
-        return len(self._descriptors)
-
-
-def _duplicate(fd: int, duplicates: set[int]) -> int:
-    copy = os.dup(fd)
-    duplicates.add(copy)
-    return copy
-
-
 class SharedInherited:
     """
-    Replaces Twisted's C{ListenFDs} where C{systemd:} endpoints look.
+    Replaces Twisted's C{ListenFDs}, and what its methods return, where C{systemd:}
+    endpoints look.
     """
 
     def __init__(self, own: Any, duplicates: set[int]) -> None:
@@ -103,17 +59,34 @@ class SharedInherited:
         self.own = own
         self._duplicates = duplicates
 
-    def inheritedDescriptors(self) -> list[int]:
+    def inheritedDescriptors(self) -> SharedInherited:
         """
         Return the descriptors by number.
         """
-        return _Numbered(self.own.inheritedDescriptors(), self._duplicates)
+        return self
 
-    def inheritedNamedDescriptors(self) -> Mapping[str, int]:
+    def inheritedNamedDescriptors(self) -> SharedInherited:
         """
         Return the descriptors by name.
         """
-        return _Named(self.own.inheritedNamedDescriptors(), self._duplicates)
+        return self
+
+    def __getitem__(self, key: int | str) -> int:
+        """
+        Return a duplicate of a descriptor.
+        """
+        found = self.own.inheritedDescriptors()
+        what, passed = f"with index {key}", str(len(found))
+        if isinstance(key, str):
+            found = self.own.inheritedNamedDescriptors()
+            what, passed = f"named {key!r}", ", ".join(found) or "none"
+        try:
+            copy = os.dup(found[key])
+        except LookupError:
+            why = f"no socket {what}: systemd has passed {passed}"
+            raise NotInherited(why) from None
+        self._duplicates.add(copy)
+        return copy
 
 
 def shareInherited(duplicates: set[int] = unclaimed) -> None:
@@ -129,12 +102,6 @@ class _Assumed(SharedInherited):
     """
     Has every descriptor, in a process to which systemd passes none.
     """
-
-    def inheritedDescriptors(self) -> Any:
-        return self
-
-    def inheritedNamedDescriptors(self) -> Any:
-        return self
 
     def __getitem__(self, key: object) -> int:
         return -1

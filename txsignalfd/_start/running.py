@@ -23,17 +23,17 @@ from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.sharing import recordingStartup, unshareInherited
 from txsignalfd._twistd.actions import DEFAULTS, On
 from txsignalfd._twistd.daemon import Daemon
-from txsignalfd._twistd.making import makeDaemon
-from txsignalfd._twistd.notstarted import NotStarted, printNotStarted
-from txsignalfd._twistd.settings import DRAIN, Settings, checkSettings
-from txsignalfd._twistd.startup import startupSignals
-from txsignalfd._twistd.supervising import (
+from txsignalfd._twistd.making import (
     WorkerSettings,
     becomeWorker,
+    makeDaemon,
     makeSupervisor,
     makeWorker,
     parseCount,
 )
+from txsignalfd._twistd.notstarted import NotStarted, printNotStarted
+from txsignalfd._twistd.settings import DRAIN, Settings, checkSettings
+from txsignalfd._twistd.startup import startupSignals
 
 
 def run(  # noqa: PLR0913

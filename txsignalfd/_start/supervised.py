@@ -42,9 +42,9 @@ from txsignalfd._proc.reason import RemoteError
 from txsignalfd._reload.generation import Resources
 from txsignalfd._reload.sharing import recordingStartup
 from txsignalfd._twistd.actions import DEFAULTS
+from txsignalfd._twistd.making import makeWorker
 from txsignalfd._twistd.settings import Settings
 from txsignalfd._twistd.startup import startupSignals
-from txsignalfd._twistd.supervising import makeWorker
 from txsignalfd._twistd.workerdaemon import WorkerDaemon
 from txsignalfd._workers.membership import Membership
 from txsignalfd._workers.program import Program

@@ -13,9 +13,9 @@ from typing import Any, Final
 from twisted.python.usage import UsageError
 
 from txsignalfd._twistd.actions import parseSignal
+from txsignalfd._twistd.making import parseCount
 from txsignalfd._twistd.serviceoptions import SERVICE_OPTIONS, ServiceOption
 from txsignalfd._twistd.settings import checkSeconds
-from txsignalfd._twistd.supervising import parseCount
 
 
 def signalNumbers(names: str) -> list[int]:

@@ -13,7 +13,7 @@ from twisted.python.reflect import fullyQualifiedName
 from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
-from txsignalfd._twistd.supervising import START, WorkerSettings
+from txsignalfd._twistd.making import START, WorkerSettings
 from txsignalfd._workers.membership import membership
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -118,21 +119,40 @@ class Command:
         end = max([2, *descriptors]) + 1
         place = Membership(number, os.getpid(), end, descriptors, names)
         mine, other = socketPair()
+        files = {end: other.fileno(), **{fd: fd for fd in descriptors}}
+        try:
+            with other:
+                self.spawn(protocol, place.variables(), files, reactor)
+        except BaseException:
+            mine.close()
+            raise
+        return mine
+
+    def spawn(
+        self,
+        protocol: Any,
+        variables: dict[str, str],
+        files: Mapping[int, Any],
+        reactor: Any,
+    ) -> None:
+        """
+        Start a process that has no input, and whose output is read.
+
+        @param protocol: The C{IProcessProtocol} of the process.
+        @param variables: What its environment has besides.
+        @param files: Its other descriptors, as C{childFDs} of C{reactor.spawnProcess}.
+        @param reactor: The reactor.
+        @raise OSError: If the system has no process or descriptor left.
+        """
         null = os.open(os.devnull, os.O_RDONLY)
-        files: dict[int, Any] = {fd: fd for fd in descriptors}
         try:
             reactor.spawnProcess(
                 protocol,
                 self.executable,
                 self.arguments,
-                self.environment() | place.variables(),
+                self.environment() | variables,
                 self.directory,
-                childFDs={0: null, 1: "r", 2: "r", end: other.fileno(), **files},
+                childFDs={0: null, 1: "r", 2: "r", **files},
             )
-        except BaseException:
-            mine.close()
-            raise
         finally:
-            other.close()
             os.close(null)
-        return mine

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
-from pathlib import Path
 from signal import SIGKILL
 from typing import Any, Final
 
@@ -42,36 +40,3 @@ def describeEnd(reason: Any, isOutOfMemory: bool = False) -> str:
     if isOutOfMemory and signo == SIGKILL:
         return f"{text}: the cgroup is out of memory"
     return text
-
-
-class MemoryEvents:
-    """
-    Counts how often the kernel has killed a process of the cgroup for its memory.
-    """
-
-    def __init__(self, root: str = "") -> None:
-        """
-        @param root: The directory that stands for the root directory.
-        """
-        self._root = root
-        self._count = self._read()
-
-    def hasKilled(self) -> bool:
-        """
-        Whether it has killed one since the last call.
-        """
-        before, self._count = self._count, self._read()
-        return self._count > before
-
-    def _read(self) -> int:
-        # Other systems than Linux, or other cgroups than those of version 2, say
-        # nothing of it.
-        with suppress(OSError, ValueError):
-            text = Path(f"{self._root}/proc/self/cgroup").read_text("utf-8")
-            (cgroup,) = (
-                line[3:] for line in text.splitlines() if line.startswith("0::")
-            )
-            events = Path(f"{self._root}/sys/fs/cgroup{cgroup}/memory.events")
-            fields = dict(line.split() for line in events.read_text().splitlines())
-            return int(fields["oom_kill"])
-        return 0

@@ -88,19 +88,12 @@ async def tryProgram(
     @raise OSError: The system refuses.
     """
     trial = _Trial(reactor)
-    file, null = inheritance.write(), os.open(os.devnull, os.O_RDONLY)
+    file = inheritance.write()
     try:
-        reactor.spawnProcess(
-            trial,
-            command.executable,
-            command.arguments,
-            command.environment() | Inheritance.trialEnvironment(),
-            command.directory,
-            childFDs={0: null, 1: "r", 2: "r", FILE: file, OUTCOME: "r"},
-        )
+        files = {FILE: file, OUTCOME: "r"}
+        command.spawn(trial, Inheritance.trialEnvironment(), files, reactor)
     finally:
         os.close(file)
-        os.close(null)
     text = f"the new program has not started within {seconds:g} s (--start-timeout)"
     timer = Timer(reactor, seconds, lambda: trial.fail(text))
     try:

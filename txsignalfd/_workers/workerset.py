@@ -23,8 +23,9 @@ from txsignalfd._proc.reason import RemoteError
 from txsignalfd._reload.draining import DrainingService
 from txsignalfd._reload.generation import whereIs
 from txsignalfd._reload.transaction import OneShotEvent, Timer, firesWithin
+from txsignalfd._workers.cgroup import MemoryEvents
 from txsignalfd._workers.command import Command
-from txsignalfd._workers.ending import MemoryEvents, describeEnd
+from txsignalfd._workers.ending import describeEnd
 from txsignalfd._workers.limits import Limits, memoryOf
 from txsignalfd._workers.process import State, WorkerProcess
 from txsignalfd._workers.sockets import Sockets
