@@ -150,10 +150,10 @@ async def test_anObserverThatFailsEndsNoReload(
     seen: list[Reload] = []
     async with serving() as (reloads, factory):
         reloads.addObserver(raising(error), raising(error))
-        reloads.addWatcher(lambda reload: None, seen.append)
+        reloads.addObserver(lambda reload: None, seen.append)
         await reloads.reload()
         assert [reload.number for reload in seen] == [2]
-        assert seen[0].requester == seen[0].asker == "the program"
+        assert seen[0].requester == "the program"
         assert sum("has failed" in line for line in logged.texts) == 2
         factory.instead = raising(ZeroDivisionError)
         with pytest.raises(ZeroDivisionError):

@@ -24,7 +24,7 @@ from txsignalfd._workers.limits import Limits
 from txsignalfd._workers.process import State, WorkerProcess
 from txsignalfd._workers.sockets import Sockets
 from txsignalfd._workers.spares import Spares
-from txsignalfd._workers.workerset import Pauses, Setup, WorkerSet
+from txsignalfd._workers.workerset import Pauses, Phase, Setup, WorkerSet
 
 
 def python(source: str) -> Command:
@@ -126,7 +126,7 @@ async def test_aSystemWithoutProcessesIsTriedAgain(
     workers = WorkerSet(1, setup, None)
     with pytest.raises(BlockingIOError):
         await workers.startService()
-    workers.isServing = True
+    workers._phase = Phase.SERVING
     workers.resize(1)
     while len(starts) < 3:
         await _turn(reactor)

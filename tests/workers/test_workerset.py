@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ProcessDone
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel
@@ -114,6 +114,29 @@ def test_aWorkerThatEndsBeforeTheOthersHaveStartedFailsTheStart(
     assert isinstance(error, RemoteError)
     assert "status 0 before the others had started" in str(error)
     workers.end()
+
+
+def test_aStopWhileTheOldWorkersAreSuspendedEndsTheStart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    No worker serves then, or is started again.
+    """
+    workers = Workers(monkeypatch, 1)
+    old: Any = workers.set
+    workers.serve()
+    (first,) = workers.made
+    workers.set = WorkerSet(1, workers.setup, old)
+    started = workers.set.startService()
+    tell(workers.made[1], ready=True)
+    workers.set.retire(0, False)
+    started.cancel()
+    assert isinstance(failureOf(started), CancelledError)
+    workers.end()
+    old.retire(0, False)
+    end(first)
+    workers.clock.advance(30)
+    assert len(workers.made) == 2
 
 
 def test_onlyAServingGenerationReportsChanges(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,10 +326,12 @@ def test_workersThatDoNotServeYetEndBeforeAnUpgrade(
     Those that serve stay.
     """
     workers = Workers(monkeypatch, 1)
+    supervisor = Supervisor(lambda: 1, workers.setup)
+    workers.set = supervisor()
     workers.serve()
     workers.set.resize(2)
     first, second = workers.made
-    workers.set.endStarting()
+    supervisor.endStarting()
     assert (first.state, second.state) == (State.SERVING, State.DRAINING)
     workers.end()
 

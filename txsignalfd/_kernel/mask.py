@@ -87,6 +87,9 @@ _NOT_WATCHABLE: Final[dict[int, str]] = {
     ),
 }
 
+#: The numbers of the signals that can be watched.
+WATCHABLE: Final = frozenset(range(1, lib.TXS_NSIG)).difference(_NOT_WATCHABLE)
+
 
 class SignalNotWatchable(ValueError):
     """

@@ -6,6 +6,10 @@ from typing import Final
 from typing_extensions import Self
 
 class Record:
+    """
+    A record of signalfd(2), whose fields are decoded when they are read.
+    """
+
     def __new__(cls, buffer: bytes | bytearray | memoryview, /) -> Self: ...
     @classmethod
     def _parse(cls, buffer: bytes | bytearray | memoryview, /) -> list[Self]: ...

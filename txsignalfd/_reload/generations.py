@@ -36,7 +36,7 @@ from txsignalfd._reload.generation import (
     whereIs,
 )
 from txsignalfd._reload.sharing import Handover, PortSharing, unshareInherited
-from txsignalfd._reload.stored import Restored, SocketStore
+from txsignalfd._reload.stored import SocketStore
 from txsignalfd._reload.transaction import (
     OneShotEvent,
     Prepare,
@@ -117,8 +117,9 @@ class Generations:
         self._participants = participants
         self._drain = drain
         self._stopFirst = stopFirst
-        self._store: SocketStore | None = None
-        self._restored: Restored | None = None
+        #: The sockets of the process before, for ports that the first generation opens
+        #: while it starts, and later.
+        self._restored: list[Handover] = []
         self._awaitedService: Awaitable[Any] | None = None
         #: The number of the generation that is made next.
         self.next = 1
@@ -162,8 +163,13 @@ class Generations:
         """
         self._sharing = PortSharing(self._reactor, alone)
         if store is not None:
-            self._store = self._sharing.store = store
-            self._restored = Restored(self._sharing, store)
+            self._sharing.store = store
+            seconds = max(self._drain, LATE)
+            self._restored = [
+                Handover(self._sharing, Resources(), False, seconds) for _ in range(2)
+            ]
+            for listener, isLate in store.claim():
+                self._restored[isLate].keepOpen(listener)
         self.current = first = self._new(resources)
         try:
             with self._sharing.starting(first.resources):
@@ -197,8 +203,10 @@ class Generations:
         except BaseException:
             first.fail()
             raise
-        if self._restored is not None:
-            self._restored.commit(max(self._drain, LATE))
+        if self._restored:
+            early, late = self._restored
+            early.close()
+            late.commit()
 
     async def reload(self) -> Generation:
         """
@@ -376,8 +384,8 @@ class Generations:
         @param seconds: How long connections may stay open.
         """
         self.phase = Phase.STOPPING
-        if self._store is not None:
-            self._store.isStopping = True
+        if self._sharing.store is not None:
+            self._sharing.store.isStopping = True
         if self.current.state is State.DRAINING:
             # The new generation of a stop-first reload does not exist yet.
             self.current.acceptPending()

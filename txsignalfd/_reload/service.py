@@ -36,7 +36,6 @@ from txsignalfd._reload.transaction import (
     Prepare,
     Reload,
     ReloadObserver,
-    ReloadObservers,
     ReloadRequest,
     attempt,
 )
@@ -158,7 +157,7 @@ class ReloadService(Service):
         self.stopFirst = stopFirst
         self._reactor = reactor
         self._participants: list[Prepare] = []
-        self._observers = ReloadObservers()
+        self._observers: list[tuple[ReloadObserver, ReloadObserver]] = []
         #: C{None} until the first start.
         self._generations: Generations | None = None
         #: The request for the next reload.
@@ -191,10 +190,15 @@ class ReloadService(Service):
         @param before: Called before the service is made, or the first started.
         @param after: Called when it serves, or has failed.
         """
-        self._observers.add(before, after)
+        self._observers.append((before, after))
 
-    #: The former name of L{addObserver}.
-    addWatcher = addObserver
+    def _callBefore(self, reload: Reload) -> None:
+        for before, _ in list(self._observers):
+            attempt(before, reload)
+
+    def _callAfter(self, reload: Reload) -> None:
+        for _, after in list(self._observers):
+            attempt(after, reload)
 
     @property
     def generations(self) -> list[Generation]:
@@ -265,7 +269,7 @@ class ReloadService(Service):
     async def _start(self, generations: Generations) -> None:
         reload = self._latest = Reload(generations.current.number, ReloadRequest())
         reload.isStart = True
-        self._observers.before(reload)
+        self._callBefore(reload)
         try:
             await generations.start()
         except BaseException:
@@ -274,7 +278,7 @@ class ReloadService(Service):
         else:
             reload.end()
         finally:
-            self._observers.after(reload)
+            self._callAfter(reload)
 
     def _started(self, generations: Generations, failures: list[Failure]) -> None:
         if failures and self.logsStart and not generations.isStopping:
@@ -394,7 +398,7 @@ class ReloadService(Service):
         request = self._reloading = self._takeRequest()
         reload = self._latest = Reload(generations.next, request)
         _log.info("reloading: requested by {requester}", requester=reload.requester)
-        self._observers.before(reload)
+        self._callBefore(reload)
         try:
             old = await generations.reload()
         except BaseException:
@@ -409,7 +413,7 @@ class ReloadService(Service):
         reload.end()
         self._pace.end()
         _log.info("{outcome}", outcome=reload.outcome)
-        self._observers.after(reload)
+        self._callAfter(reload)
         for deferred in request.takeWaiting():
             old.retired.wait().chainDeferred(deferred)
         if not old.isBusy:
@@ -426,7 +430,7 @@ class ReloadService(Service):
             _log.critical("{text}", text=text)
         else:
             _log.failure("{outcome}", reload.failure, outcome=reload.outcome)
-        self._observers.after(reload)
+        self._callAfter(reload)
 
     def suspend(self) -> None:
         """

@@ -323,8 +323,15 @@ class Handover:
         Let new connections wait where the old generation's late ports accept.
         """
         for port in ports:
-            self._pending.append(PendingSocket(port.listener))
-            self._replaceLate(self._pending[-1])
+            self.keepOpen(port.listener)
+
+    def keepOpen(self, listener: Listener) -> None:
+        """
+        Let new connections wait in a socket until a port listens at its address.
+        """
+        pending = PendingSocket(listener)
+        self._pending.append(pending)
+        self._replaceLate(pending)
 
     def _replaceLate(self, port: Any) -> None:
         self._sharing.listens(port.listener.key)

@@ -31,8 +31,7 @@ from twisted.logger import Logger
 from twisted.python.lockfile import FilesystemLock
 
 from txsignalfd._reload.listener import Listener, PathLock, SocketPath
-from txsignalfd._reload.sharing import PendingSocket, PortSharing, claimInherited
-from txsignalfd._reload.transaction import Timer, attempt
+from txsignalfd._reload.sharing import claimInherited
 
 _log: Final = Logger("txsignalfd.reload.ReloadService")
 
@@ -220,47 +219,3 @@ class SocketStore:
         if not self.isStopping:
             self._discard(name)
         return self.isStopping
-
-
-class Restored:
-    """
-    Offers the sockets of the store to the first generation of a service.
-    """
-
-    def __init__(self, sharing: PortSharing, store: SocketStore) -> None:
-        """
-        @param sharing: The ports of the service.
-        @param store: The store.
-        """
-        self._sharing = sharing
-        self._sockets = [
-            (PendingSocket(listener), late) for listener, late in store.claim()
-        ]
-        self._deadline: Timer | None = None
-        for pending, _ in self._sockets:
-            sharing.late[pending.listener.key] = pending
-        sharing.handovers.add(self)
-
-    def commit(self, seconds: float) -> None:
-        """
-        Stop the sockets that the service, which serves now, has not claimed.
-
-        @param seconds: How long late ports have to claim theirs.
-        """
-        self._stop(lambda late: not late)
-        self._deadline = Timer(self._sharing.reactor, seconds, self.close)
-
-    def _stop(self, isWanted: Callable[[bool], bool]) -> None:
-        for pending, late in self._sockets:
-            key = pending.listener.key
-            if isWanted(late) and self._sharing.late.get(key) is pending:
-                self._sharing.listens(key)
-
-    def close(self) -> None:
-        """
-        Stop all sockets that nothing has claimed.
-        """
-        if self._deadline is not None:
-            self._deadline.cancel()
-        attempt(self._stop, lambda late: True)
-        self._sharing.handovers.discard(self)

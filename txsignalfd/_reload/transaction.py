@@ -1,10 +1,9 @@
 # -*- test-case-name: tests.reload.test_transaction -*-
 """
-One reload: who requested it, who observes it, and what changes with it.
+One reload: who requested it, and what changes with it.
 
-L{ReloadRequest} collects the requesters of a L{Reload}.  L{ReloadObservers} are
-called before and after it.  A L{Transaction} makes the changes of its participants
-together with it, or none of them.
+L{ReloadRequest} collects the requesters of a L{Reload}.  A L{Transaction} makes the
+changes of its participants together with it, or none of them.
 
 The user's code is called by L{resultOf}, L{attempt} and L{attemptLater} only:
 whatever it raises, C{SystemExit} and C{asyncio.CancelledError} too, is a failure
@@ -273,9 +272,6 @@ class Reload:
         """
         return str(self._request) or "the program"
 
-    #: The former name of L{requester}.
-    asker = requester
-
     def status(self) -> dict[str, Any]:
         """
         Describe the reload, which is over, for a program.
@@ -371,38 +367,6 @@ class History:
 
 
 ReloadObserver: TypeAlias = Callable[[Reload], object]
-
-
-class ReloadObservers:
-    """
-    Functions that are called before and after each reload.
-    """
-
-    def __init__(self) -> None:
-        self._observers: list[tuple[ReloadObserver, ReloadObserver]] = []
-
-    def add(self, before: ReloadObserver, after: ReloadObserver) -> None:
-        """
-        Add a pair of observers.
-        """
-        self._observers.append((before, after))
-
-    def before(self, reload: Reload) -> None:
-        """
-        Call the observers before the generation is made.
-        """
-        for observer, _ in list(self._observers):
-            self._call(observer, reload)
-
-    def after(self, reload: Reload) -> None:
-        """
-        Call the observers when the generation serves or has failed.
-        """
-        for _, observer in list(self._observers):
-            self._call(observer, reload)
-
-    def _call(self, observer: ReloadObserver, reload: Reload) -> None:
-        attempt(observer, reload)
 
 
 #: Prepares a change, and returns two functions: commit and rollback.  Each of

@@ -151,9 +151,11 @@ class Answers:
         @param outcome: One line for the operator.
         @param succeeded: Whether the new program serves, and has reloaded.
         """
-        upgrades, self._upgrades = self._upgrades, []
-        for request in upgrades:
-            self._requests.answer(request, outcome, succeeded)
+        self._answerAll(self._upgrades, outcome, succeeded)
+
+    def _answerAll(self, requests: list[Request], text: str, succeeded: bool) -> None:
+        while requests:
+            self._requests.answer(requests.pop(0), text, succeeded)
 
     def passOn(self, descriptors: list[int]) -> dict[str, Any]:
         """
@@ -182,9 +184,8 @@ class Answers:
         """
         Answer the requests for a reload that will not happen.
         """
-        refused, self.waiting = self.waiting, []
-        for request in refused:
-            self._fail(request, "not reloaded: the service is being stopped")
+        why = "not reloaded: the service is being stopped"
+        self._answerAll(self.waiting, why, succeeded=False)
 
     def before(self) -> None:
         """
@@ -196,9 +197,7 @@ class Answers:
         """
         Send the outcome of a reload to its requesters.
         """
-        requests, self.current = self.current, []
-        for request in requests:
-            self._requests.answer(request, reload.outcome, reload.failure is None)
+        self._answerAll(self.current, reload.outcome, reload.failure is None)
 
     def _showProgress(self) -> None:
         if self._progress is not None and self._progress.active():

@@ -9,7 +9,7 @@ listener belongs to the daemon, not to a generation: a reload does not touch it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from operator import itemgetter
 from typing import Any, Final
@@ -27,6 +27,8 @@ _log: Final = Logger("txsignalfd.metrics")
 
 #: The states of generations that are always shown.
 _STATES: Final = ("serves", "drains")
+
+_OUTCOMES: Final = ("succeeded", "failed")
 
 #: The metrics of each worker: their help, and how to find the value.
 _OF_WORKERS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], float]]]] = {
@@ -54,75 +56,62 @@ class Collector:
         """
         from prometheus_client import core
 
-        status = self.status
-        yield core.InfoMetricFamily(
-            "txsignalfd", "The version", value={"version": status["version"]}
-        )
-        yield core.GaugeMetricFamily(
-            "txsignalfd_uptime_seconds",
-            "The time since the daemon was made",
-            value=status["uptime"],
-        )
-        reloads = status["reloads"]
-        counter = core.CounterMetricFamily(
-            "txsignalfd_reloads", "Reloads by outcome", labels=["outcome"]
-        )
-        summary = core.SummaryMetricFamily(
-            "txsignalfd_reload_duration_seconds",
-            "The time that reloads have taken, by outcome",
-            labels=["outcome"],
-        )
-        for outcome, seconds in reloads["seconds"].items():
-            counter.add_metric([outcome], reloads[outcome])
-            summary.add_metric([outcome], reloads[outcome], seconds)
-        yield counter
-        yield summary
-        yield from self._generations()
-        received = core.CounterMetricFamily(
-            "txsignalfd_signals_received", "Signals received", labels=["signal"]
-        )
-        for each in status["signals"]:
-            received.add_metric([each["name"]], each["received"])
-        yield received
-        if status["childCount"] is not None:
-            yield core.GaugeMetricFamily(
-                "txsignalfd_children", "Child processes", value=status["childCount"]
-            )
-        yield core.GaugeMetricFamily(
-            "txsignalfd_workers", "Worker processes", value=len(status["workers"])
-        )
-        yield from self._workers()
-
-    def _workers(self) -> Iterator[Any]:
-        from prometheus_client import core
-
-        for name, (text, valueOf) in _OF_WORKERS.items():
-            gauge = core.GaugeMetricFamily(
-                f"txsignalfd_worker_{name}", text, labels=["worker", "pid"]
-            )
-            for each in self.status["workers"]:
-                labels = [str(each["number"]), str(each["pid"])]
-                gauge.add_metric(labels, valueOf(each))
-            yield gauge
-
-    def _generations(self) -> Iterator[Any]:
-        from prometheus_client import core
-
+        status, reloads = self.status, self.status["reloads"]
+        version = {"version": status["version"]}
+        yield core.InfoMetricFamily("txsignalfd", "The version", value=version)
+        text = "The time since the daemon was made"
+        yield _family("Gauge", "uptime_seconds", text, [(status["uptime"],)])
+        counts = [(each, reloads[each]) for each in _OUTCOMES]
+        yield _family("Counter", "reloads", "Reloads by outcome", counts, "outcome")
+        text = "The time that reloads have taken, by outcome"
+        seconds = reloads["seconds"]
+        sums = [(each, reloads[each], seconds[each]) for each in _OUTCOMES]
+        yield _family("Summary", "reload_duration_seconds", text, sums, "outcome")
         generations = Counter(dict.fromkeys(_STATES, 0))
         connections = Counter(dict.fromkeys(_STATES, 0))
-        for each in self.status["generations"]:
+        for each in status["generations"]:
             generations[each["state"]] += 1
             connections[each["state"]] += each["connections"]
-        for name, counts in (
+        for name, states in (
             ("generations", generations),
             ("connections", connections),
         ):
-            gauge = core.GaugeMetricFamily(
-                f"txsignalfd_{name}", f"{name.title()} by state", labels=["state"]
-            )
-            for state, count in counts.items():
-                gauge.add_metric([state], count)
-            yield gauge
+            text = f"{name.title()} by state"
+            yield _family("Gauge", name, text, states.items(), "state")
+        received = [(each["name"], each["received"]) for each in status["signals"]]
+        text = "Signals received"
+        yield _family("Counter", "signals_received", text, received, "signal")
+        if status["childCount"] is not None:
+            children = [(status["childCount"],)]
+            yield _family("Gauge", "children", "Child processes", children)
+        count = [(len(status["workers"]),)]
+        yield _family("Gauge", "workers", "Worker processes", count)
+        yield from self._workers()
+
+    def _workers(self) -> Iterator[Any]:
+        workers = self.status["workers"]
+        for name, (text, valueOf) in _OF_WORKERS.items():
+            rows = [(each["number"], each["pid"], valueOf(each)) for each in workers]
+            yield _family("Gauge", f"worker_{name}", text, rows, "worker", "pid")
+
+
+def _family(
+    kind: str, name: str, text: str, rows: Iterable[Sequence[Any]], *labels: str
+) -> Any:
+    """
+    Return a metric of prometheus-client.
+
+    @param rows: The values of the labels, and then those of the metric.
+    """
+    from prometheus_client import core
+
+    family = getattr(core, f"{kind}MetricFamily")(
+        f"txsignalfd_{name}", text, labels=labels
+    )
+    for row in rows:
+        ofLabels, values = row[: len(labels)], row[len(labels) :]
+        family.add_metric(list(map(str, ofLabels)), *values)
+    return family
 
 
 def checkInstalled() -> None:

@@ -16,8 +16,7 @@ from typing import Any, Final, TextIO
 from twisted.logger import ILogObserver, Logger, textFileLogObserver
 
 from txsignalfd._dispatch.stopping import staysIgnored
-from txsignalfd._kernel.mask import SignalNotWatchable, checkWatchable
-from txsignalfd._native.extension import lib
+from txsignalfd._kernel.mask import WATCHABLE
 from txsignalfd._proc.report import namesOf
 from txsignalfd._proc.sender import (
     describeWithCommand,
@@ -36,20 +35,8 @@ _serviceLog: Final = Logger("txsignalfd.signallog.SignalLogService")
 _JOB_CONTROL: Final = frozenset({SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT})
 
 
-def _isWatchable(signo: int) -> bool:
-    try:
-        checkWatchable([signo])
-    except SignalNotWatchable:
-        return False
-    return True
-
-
 #: The signals that are watched by default.
-DEFAULT_SIGNALS: Final = [
-    signo
-    for signo in range(1, lib.TXS_NSIG)
-    if _isWatchable(signo) and signo not in _JOB_CONTROL
-]
+DEFAULT_SIGNALS: Final = sorted(WATCHABLE - _JOB_CONTROL)
 
 
 def logToStderr() -> ILogObserver:

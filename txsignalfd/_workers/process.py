@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from math import inf
-from signal import SIGABRT, SIGKILL, SIGQUIT, SIGTERM
+from signal import SIGABRT, SIGKILL, SIGTERM
 from time import monotonic
 from typing import Any, Final
 
@@ -340,12 +340,6 @@ class WorkerProcess(ProcessProtocol):
     def _killOverdue(self) -> None:
         _log.warn("{worker} does not end, and is killed", worker=self)
         self.kill(SIGKILL)
-
-    def cut(self) -> None:
-        """
-        Let the worker abort its connections, and end at once.
-        """
-        self.kill(SIGQUIT)
 
     def rotate(self) -> None:
         """

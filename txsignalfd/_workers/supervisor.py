@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from signal import SIGKILL
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -103,8 +104,9 @@ class Supervisor:
         """
         End the workers that do not serve yet: the next program starts others.
         """
-        for each in self._sets:
-            each.endStarting()
+        for process in list(self._processes()):
+            if process.state in (State.STARTING, State.READY):
+                process.end(0, True)
 
     def passOn(self, descriptors: list[int]) -> dict[str, Any]:
         """
@@ -117,9 +119,7 @@ class Supervisor:
         return {
             "added": self._added,
             "variables": self._setup.command.variables,
-            "workers": [
-                worker for each in self._sets for worker in each.passOn(descriptors)
-            ],
+            "workers": [each.passOn(descriptors) for each in self._processes()],
             "sockets": self.sockets.passOn(serving, descriptors),
         }
 
@@ -168,8 +168,8 @@ class Supervisor:
 
     def _close(self) -> None:
         # If the daemon stops at once, a worker may hang.
-        for each in self._sets:
-            each.kill()
+        for process in self._processes():
+            process.kill(SIGKILL)
         # Ports that were opened late keep their sockets for a while.
         self._setup.sockets.close()
 
@@ -177,8 +177,8 @@ class Supervisor:
         """
         Let the workers open log files again that were moved.
         """
-        for each in self._sets:
-            each.rotate()
+        for process in self._processes():
+            process.rotate()
 
     def signal(self, signo: int) -> None:
         """

@@ -103,7 +103,8 @@ class Lines:
         @param receive: Called with lines, and their ends, that were read together.
         """
         self._receive = receive
-        self._partial = b""
+        #: The incomplete last line.
+        self.partial = b""
 
     def add(self, data: bytes) -> None:
         """
@@ -111,30 +112,18 @@ class Lines:
         """
         end = data.rfind(b"\n") + 1
         if end:
-            lines, self._partial = self._partial + data[:end], data[end:]
+            lines, self.partial = self.partial + data[:end], data[end:]
             self._receive(lines)
         else:
-            self._partial += data
-        if len(self._partial) > LONGEST_LINE:
+            self.partial += data
+        if len(self.partial) > LONGEST_LINE:
             self.end()
-
-    def passOn(self) -> str:
-        """
-        Return the incomplete last line for the program that replaces this one.
-        """
-        return self._partial.decode("latin-1")
-
-    def adopt(self, passed: str) -> None:
-        """
-        Continue with the result of L{passOn}.
-        """
-        self._partial = passed.encode("latin-1")
 
     def end(self) -> None:
         """
         Receive an incomplete last line.
         """
-        partial, self._partial = self._partial, b""
+        partial, self.partial = self.partial, b""
         if partial:
             self._receive(partial)
 
@@ -176,14 +165,17 @@ class WorkerOutput:
         """
         Describe what was read for the program that replaces this one.
         """
-        return [(number, lines.passOn()) for number, lines in self._lines.items()]
+        return [
+            (number, lines.partial.decode("latin-1"))
+            for number, lines in self._lines.items()
+        ]
 
     def adopt(self, passed: list[Any]) -> None:
         """
         Continue with the result of L{passOn}.
         """
         for number, text in passed:
-            self._lines[number].adopt(text)
+            self._lines[number].partial = text.encode("latin-1")
 
     def _logEvents(self, lines: bytes) -> None:
         batch = batchOf(lines, self._prefix)

@@ -11,11 +11,17 @@ served is served by the old code on its next connection.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum, auto
 from math import inf
-from signal import SIGKILL
+from signal import SIGQUIT
 from typing import Any, Final, NamedTuple
 
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    FirstError,
+    gatherResults,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -95,6 +101,28 @@ class Setup(NamedTuple):
     write: Callable[[Batch], bool] = publishEach
 
 
+class Phase(Enum):
+    """
+    What a L{WorkerSet} is doing::
+
+        ========= ============================================= =========
+        phase     event                                         new phase
+        ========= ============================================= =========
+        NEW       it gets the workers of the program before     ADOPTED
+        NEW,      its workers have started, and the old ones    SERVING
+        ADOPTED   have stopped accepting connections
+        SERVING   the workers of a new generation have started  SUSPENDED
+        any       it is retired                                 RETIRED
+        ========= ============================================= =========
+    """
+
+    NEW = auto()
+    ADOPTED = auto()
+    SERVING = auto()
+    SUSPENDED = auto()
+    RETIRED = auto()
+
+
 class WorkerSet(DrainingService):
     """
     The workers of one generation.
@@ -118,41 +146,29 @@ class WorkerSet(DrainingService):
         #: Processes that have ended, and whose sockets stay open until others serve.
         self._unreleased: list[WorkerProcess] = []
         self._pauses: dict[int, Pauses] = {}
-        #: Whether its workers accept connections.
-        self.isServing: bool = False
-        self._isRetired = False
-        self._isAdopted = False
+        self._phase = Phase.NEW
         self._drained = OneShotEvent()
         self._timers: dict[object, Timer] = {}
         self._memory = MemoryEvents()
         #: The worker that takes the place of another one.
         self._replacement: WorkerProcess | None = None
 
-    def endStarting(self) -> None:
+    @property
+    def isServing(self) -> bool:
         """
-        End the workers that do not serve yet.
+        Whether its workers accept connections.
         """
-        for process in list(self.processes):
-            if process.state in (State.STARTING, State.READY):
-                process.end(0, True)
-
-    def passOn(self, descriptors: list[int]) -> list[dict[str, Any]]:
-        """
-        Describe the workers for the program that replaces this one.
-
-        @param descriptors: Where to add the descriptors that it needs.
-        """
-        return [process.passOn(descriptors) for process in self.processes]
+        return self._phase is Phase.SERVING
 
     def adopt(self, passed: list[dict[str, Any]]) -> dict[int, object]:
         """
         Take over the workers of the program that this one has replaced, in place of
         starting some.
 
-        @param passed: What L{passOn} has returned for each generation.
+        @param passed: What L{WorkerProcess.passOn} has returned for each of them.
         @return: The workers by their pids.
         """
-        self._isAdopted = True
+        self._phase = Phase.ADOPTED
         for each in passed:
             process = self._newProcess(each["number"])
             process.adopt(each)
@@ -172,7 +188,8 @@ class WorkerSet(DrainingService):
         return Deferred.fromCoroutine(self._start())
 
     async def _start(self) -> None:
-        numbers = () if self._isAdopted else range(1, self._count + 1)
+        isAdopted = self._phase is Phase.ADOPTED
+        numbers = range(0) if isAdopted else range(1, self._count + 1)
         starts = [self._join(number) for number in numbers]
         try:
             await gatherResults(starts, consumeErrors=True)
@@ -186,7 +203,10 @@ class WorkerSet(DrainingService):
         previous, self._previous = self._previous, None
         if previous is not None:
             await previous.suspend(self._sockets.keys(self))
-        self.isServing = True
+        if self._phase is Phase.RETIRED:
+            # That has cancelled the wait, which does not fail then.
+            raise CancelledError
+        self._phase = Phase.SERVING
         for process in self._members.values():
             process.serve(self._count > 1)
         # The number may have changed meanwhile.
@@ -244,12 +264,13 @@ class WorkerSet(DrainingService):
         @return: A Deferred that fires when no worker accepts, or when one of them
             takes too long.
         """
-        self._stopServing()
+        if self.isServing:
+            self._stopServing(Phase.SUSPENDED)
         suspended = gatherResults([each.suspend(keys) for each in self.processes])
         return Deferred.fromCoroutine(firesWithin(_SUSPEND, suspended, self._reactor))
 
-    def _stopServing(self) -> None:
-        self.isServing = False
+    def _stopServing(self, phase: Phase) -> None:
+        self._phase = phase
         while self._timers:
             self._timers.popitem()[1].cancel()
 
@@ -257,8 +278,7 @@ class WorkerSet(DrainingService):
         """
         Stop accepting connections, and end when those that are open have drained.
         """
-        self._stopServing()
-        self._isRetired = True
+        self._stopServing(Phase.RETIRED)
         for process in list(self.processes):
             process.end(seconds, isReplaced)
         self._checkDrained()
@@ -274,21 +294,7 @@ class WorkerSet(DrainingService):
         Abort all connections, and end at once.
         """
         for process in list(self.processes):
-            process.cut()
-
-    def kill(self) -> None:
-        """
-        Kill all processes.
-        """
-        for process in self.processes:
-            process.kill(SIGKILL)
-
-    def rotate(self) -> None:
-        """
-        Open the log files of the service again that were moved.
-        """
-        for process in self.processes:
-            process.rotate()
+            process.kill(SIGQUIT)
 
     def resize(self, count: int) -> None:
         """
@@ -342,7 +348,7 @@ class WorkerSet(DrainingService):
             timer.cancel()
 
     def _checkDrained(self) -> None:
-        if self._isRetired and not self.processes:
+        if self._phase is Phase.RETIRED and not self.processes:
             self._sockets.releaseAll(self)
             self._drained.fire()
 
