@@ -25,7 +25,12 @@ from tests.support.observers import Logged
 from tests.support.ports import numberAt
 from tests.support.reactors import turn
 from txsignalfd import ReloadService
-from txsignalfd._reload.sharing import claimInherited, shareInherited, unshareInherited
+from txsignalfd._reload.sharing import (
+    claimInherited,
+    inherited,
+    shareInherited,
+    unshareInherited,
+)
 
 pytestmark = pytest.mark.usefixtures("withoutPause")
 
@@ -246,4 +251,4 @@ def test_descriptorsAreTakenByTheBeginningOfTheirNames(
         shareInherited()
     assert claimInherited("control") == [("control", 8)]
     assert claimInherited("control") == []
-    assert endpoints._SystemdParser._sddaemon.inheritedDescriptors() == [7]
+    assert inherited() == ([7], ["web"])
