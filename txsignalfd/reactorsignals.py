@@ -6,8 +6,7 @@ L{ReactorSignals}: Twisted's own signal handling, on top of a dispatcher.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from signal import SIG_DFL, SIGCHLD, SIGINT, SIGTERM
 from typing import Any
@@ -48,9 +47,8 @@ class ReactorSignals:
         """
         self._reactor = reactor
         self._dispatcher: SignalDispatcher | None = None
-        self._group: HandlerGroup
-        self._reaper: ChildReaper
-        self._forgetShutdown: Callable[[], None]
+        #: Undoes everything that L{install} has done.
+        self._undo: ExitStack
 
     def _stopSignals(self) -> list[int]:
         if signal.getsignal(SIGINT) is signal.default_int_handler:
@@ -79,19 +77,16 @@ class ReactorSignals:
             if not (isStopping(dispatcher) or isOverridden(dispatcher, info.signo)):
                 stopReactor(dispatcher, info.signo)
 
-        reaper = ChildReaper(dispatcher)
-        try:
-            self._group = HandlerGroup(
-                dispatcher, [(signo, stop) for signo in self._stopSignals()]
-            )
-        except BaseException:
-            reaper.close()
-            raise
-        self._dispatcher, self._reaper = dispatcher, reaper
-        dispatcher._setInternal(True)  # noqa: SLF001
-        self._forgetShutdown = atShutdown(
-            self._reactor, "during", partial(self._shutdown, dispatcher)
-        )
+        with ExitStack() as undo:
+            undo.callback(ChildReaper(dispatcher).close)
+            handlers = [(signo, stop) for signo in self._stopSignals()]
+            undo.callback(HandlerGroup(dispatcher, handlers).restore)
+            shutdown = partial(self._shutdown, dispatcher)
+            undo.callback(atShutdown(self._reactor, "during", shutdown))
+            dispatcher._setInternal(True)  # noqa: SLF001
+            undo.callback(dispatcher._setInternal, False)  # noqa: SLF001
+            self._undo = undo.pop_all()
+        self._dispatcher = dispatcher
 
     def _shutdown(self, dispatcher: SignalDispatcher) -> None:
         # Only now: this closes the dispatcher, with the handlers of other code.
@@ -107,10 +102,7 @@ class ReactorSignals:
         """
         dispatcher, self._dispatcher = self._dispatcher, None
         if dispatcher is not None:
-            dispatcher._setInternal(False)  # noqa: SLF001
-            self._forgetShutdown()
-            self._group.restore()
-            self._reaper.close()
+            self._undo.close()
 
 
 class ChildSignals(ReactorSignals):

@@ -5,7 +5,7 @@ L{SignalService}: signal handlers as a part of an application.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from functools import partial
 from signal import SIGINT, SIGTERM
@@ -77,11 +77,9 @@ class SignalService(Service):
         self._reapChildren = reapChildren
         self._reactor = reactor
         self._group: HandlerGroup | None = None
-        self._stops: HandlerGroup | None = None
-        self._reaper: ChildReaper | None = None
+        #: Undoes everything that the start has done.
+        self._undo: ExitStack
         self._reactorStops = False
-        self._forgetShutdown: Callable[[], None]
-        self._endOverride: Callable[[], None]
 
     def privilegedStartService(self) -> None:
         """
@@ -100,9 +98,8 @@ class SignalService(Service):
         stop = partial(self._stop, dispatcher)
         with ExitStack() as undo:
             # Before the handlers: one of them may reap all children.
-            reaper = ChildReaper(dispatcher) if self._reapChildren else None
-            if reaper is not None:
-                undo.callback(reaper.close)
+            if self._reapChildren:
+                undo.callback(ChildReaper(dispatcher).close)
             group = HandlerGroup(dispatcher, self._handlers.items())
             undo.callback(group.restore)
             stops = HandlerGroup(
@@ -113,15 +110,14 @@ class SignalService(Service):
                     if not (self._isDefault and staysIgnored(signo))
                 ],
             )
-            undo.pop_all()
-        self._group, self._stops, self._reaper = group, stops, reaper
-        signals = {*self._handlers, *self._stopOn}
-        self._endOverride = overrideStops(dispatcher, signals)
-        # Triggers fire in the order in which they were added.  The one of twistd,
-        # which calls stopService, is added later.
-        self._forgetShutdown = atShutdown(
-            self._reactor, "before", self._reactorWillStop
-        )
+            undo.callback(stops.restore)
+            signals = {*self._handlers, *self._stopOn}
+            undo.callback(overrideStops(dispatcher, signals))
+            # Triggers fire in the order in which they were added.  The one of twistd,
+            # which calls stopService, is added later.
+            undo.callback(atShutdown(self._reactor, "before", self._reactorWillStop))
+            self._undo = undo.pop_all()
+        self._group = group
 
     def startService(self) -> None:
         """
@@ -136,7 +132,7 @@ class SignalService(Service):
         """
         super().stopService()
         group, self._group = self._group, None
-        if group is None or self._stops is None:
+        if group is None:
             return
         if self._reactorStops:
             # A signal that arrives while other services stop must not kill the
@@ -144,12 +140,7 @@ class SignalService(Service):
             # all signals when the reactor has stopped.
             group.remove()
             return
-        self._endOverride()
-        self._forgetShutdown()
-        self._stops.restore()
-        group.restore()
-        if self._reaper is not None:
-            self._reaper.close()
+        self._undo.close()
 
     def _reactorWillStop(self) -> None:
         self._reactorStops = True

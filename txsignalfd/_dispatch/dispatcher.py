@@ -369,14 +369,13 @@ class SignalDispatcher:
         if self._table.holds.held:  # streams receive what is deferred
             return
         self._endWaits()
-        # The end of a wait may finish the last handler, and so the closing.
-        if self._table.isIdle() and not self._isClosed():
+        # The end of a wait may finish the last handler, or a hold, and so the closing.
+        if self._table.isIdle():
             self._finish()
 
-    def _isClosed(self) -> bool:
-        return self._state is _State.CLOSED
-
     def _finish(self) -> None:
+        if self._state is _State.CLOSED:
+            return
         self._state = _State.CLOSED
         self._table.holds.discard()
         if self._forgetShutdown is not None:
@@ -400,8 +399,7 @@ class SignalDispatcher:
         if not reason.check(ConnectionLost):
             _log.failure("no more signals are received", failure=reason)
         self._endWaits()
-        if not self._isClosed():  # as when the end of a wait ends a hold
-            self._finish()
+        self._finish()
 
 
 #: The dispatchers of reactors, for L{dispatcherFor}.

@@ -309,12 +309,6 @@ class Generation:
         more = service.describe() if isinstance(service, DrainingService) else []
         return "\n  ".join([own, *more])
 
-    def privilegedStart(self) -> None:
-        """
-        Start what may need privileges, such as listening.
-        """
-        self.service.privilegedStartService()
-
     async def start(self) -> None:
         """
         Start the service.

@@ -177,8 +177,7 @@ class Generations:
                 if isawaitable(service):
                     self._awaitedService = service
                 else:
-                    first.service = self._checked(service)
-                    first.privilegedStart()
+                    self._use(service, first)
         except BaseException:
             self.giveUp()
             raise
@@ -191,9 +190,7 @@ class Generations:
         try:
             with self._sharing.starting(first.resources):
                 if self._awaitedService is not None:
-                    service = await toDeferred(self._awaitedService)
-                    first.service = self._checked(service)
-                    first.privilegedStart()
+                    self._use(await toDeferred(self._awaitedService), first)
                 await first.start()
                 if first.resources.failedListens:
                     checkListens(first.resources, None)
@@ -276,7 +273,7 @@ class Generations:
         again.missing = addresses
         try:
             with handover.starting(again.resources):
-                again.privilegedStart()
+                again.service.privilegedStartService()
                 await again.start()
                 again.serve()
         except BaseException:
@@ -295,8 +292,7 @@ class Generations:
         new = self._new(Resources())
         try:
             with handover.starting(new.resources):
-                new.service = self._checked(await resultOf(self._factory))
-                new.privilegedStart()
+                self._use(await resultOf(self._factory), new)
                 await new.start()
                 if new.resources.failedListens:
                     checkListens(new.resources, self.current.resources)
@@ -307,10 +303,11 @@ class Generations:
             raise
         return new
 
-    def _checked(self, made: Any) -> Any:
+    def _use(self, made: Any, generation: Generation) -> None:
         """
-        Return the service that the factory has made.
+        Start what may need privileges, such as listening.
 
+        @param made: The service that the factory has made for a generation.
         @raise TypeError: If it is no service.
         @raise ValueError: If it serves already: it would be stopped with the old
             generation.
@@ -324,7 +321,8 @@ class Generations:
                 f"{self._factory!r} has made the service that serves already: make"
                 " a new one for each reload, or use stop-first"
             )
-        return made
+        generation.service = made
+        made.privilegedStartService()
 
     def _checkNotStopping(self) -> None:
         # The code that was cancelled may have ignored that.

@@ -331,13 +331,17 @@ class ReloadService(Service):
         self._requested()
 
     def _requested(self) -> None:
-        if self._generations is not None:
-            if self._generations.isStopping:
-                self._refuse()
-            elif self._generations.phase is Phase.READY:
-                self._reloadIfRequested(self._generations)
-            else:
+        match self._phase:
+            case Phase.STARTING | Phase.RELOADING:
                 self._latest.logLong(self._request)
+            case Phase.READY:
+                self._proceed()
+            case Phase.STOPPING | Phase.STOPPED:
+                self._refuse()
+
+    @property
+    def _phase(self) -> Phase:
+        return Phase.NEW if self._generations is None else self._generations.phase
 
     def postpone(self) -> Deferred[None]:
         """
@@ -345,10 +349,9 @@ class ReloadService(Service):
 
         @return: A Deferred that fires when none is under way.
         """
-        self._idle = OneShotEvent()
-        if self._generations is not None and self._generations.phase is Phase.READY:
-            self._idle.fire()
-        return self._idle.wait()
+        self._idle = idle = OneShotEvent()
+        self._proceed()
+        return idle.wait()
 
     @property
     def postponed(self) -> str:
@@ -362,8 +365,7 @@ class ReloadService(Service):
         Undo L{postpone}, and begin a reload that was requested meanwhile.
         """
         self._idle = None
-        if self._generations is not None and self._generations.phase is Phase.READY:
-            self._reloadIfRequested(self._generations)
+        self._proceed()
 
     def _refuse(self) -> None:
         request = self._takeRequest()
@@ -380,7 +382,13 @@ class ReloadService(Service):
         request, self._request = self._request, ReloadRequest()
         return request
 
-    def _reloadIfRequested(self, generations: Generations) -> None:
+    def _proceed(self) -> None:
+        """
+        Begin the reload that was requested, unless one is under way or postponed.
+        """
+        generations = self._generations
+        if generations is None or generations.phase is not Phase.READY:
+            return
         if self._idle is not None:
             self._idle.fire()
         elif self._request:
@@ -391,7 +399,7 @@ class ReloadService(Service):
     def _finished(self, generations: Generations) -> None:
         if not generations.isStopping:
             generations.phase = Phase.READY
-            self._reloadIfRequested(generations)
+            self._proceed()
 
     async def _reload(self, generations: Generations) -> None:
         await self._pace.begin()

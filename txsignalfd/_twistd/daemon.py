@@ -251,7 +251,6 @@ class Daemon(Service):
     def _stopped(self, result: object) -> object:
         self._stopExtending()
         self._patience.cancel()
-        self.notifier.stopWatchdog()
         self.notifier.close()
         if self.metrics is not None:
             self.metrics.stopService()

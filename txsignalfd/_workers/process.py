@@ -121,8 +121,9 @@ class WorkerProcess(ProcessProtocol):
         #: Called with the modules that a spare worker can import.
         self.loaded: Callable[[list[str]], object] = lambda _: None
         self._suspended = OneShotEvent()
-        #: Fires with the answer to the last question, until that has arrived.
-        self._answer: OneShotEvent | None = None
+        #: Fires with the answer to the last question.
+        self._answer = OneShotEvent()
+        self._answer.fire()
         self._timers: list[Timer] = []
         self._collector = Collector(reactor, self._output.received)
         self._channel: Channel
@@ -166,15 +167,10 @@ class WorkerProcess(ProcessProtocol):
         """
         if self.state not in _ANSWERING:
             return succeed(None)
-        if self._answer is None:
+        if self._answer.fired:
             self._answer = OneShotEvent()
             self._channel.send(do="tell")
         return self._answer.wait()
-
-    def _answered(self) -> None:
-        answer, self._answer = self._answer, None
-        if answer is not None:
-            answer.fire()
 
     def report(self, requester: str) -> None:
         """
@@ -191,7 +187,7 @@ class WorkerProcess(ProcessProtocol):
 
         One that serves is busy if L{ask} has no answer yet.
         """
-        isBusy = self._answer is not None and self.state is State.SERVING
+        isBusy = not self._answer.fired and self.state is State.SERVING
         return {
             "number": self.number,
             "pid": self.pid,
@@ -380,7 +376,7 @@ class WorkerProcess(ProcessProtocol):
             case {"connections": int(connections), "asked": bool(asked)}:
                 self.connections = connections
                 if asked:
-                    self._answered()
+                    self._answer.fire()
             case {"claim": list(key), "options": dict(options)}:
                 self._supply(tuple(key), options)
             case {"release": list(key)}:
@@ -452,7 +448,7 @@ class WorkerProcess(ProcessProtocol):
         self._channel.doRead()
         self._channel.close()
         self._suspended.fire()
-        self._answered()
+        self._answer.fire()
         self._startedWith(self._failure or self._failureFromEnd())
         self.ended.fire()
 

@@ -9,6 +9,7 @@ cannot be started again: a new process loads the code as it is now, which has fa
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from twisted.logger import Logger
@@ -54,7 +55,5 @@ class Retries:
                 "no worker serves, and new connections wait: reloading again{when}",
                 when=f" in {pause:g} s" if pause else "",
             )
-            self._timer = Timer(self._reactor, pause, self._again)
-
-    def _again(self) -> None:
-        self._reloads.request("the reload that has failed")
+            again = partial(self._reloads.request, "the reload that has failed")
+            self._timer = Timer(self._reactor, pause, again)

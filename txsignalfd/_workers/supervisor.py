@@ -49,7 +49,7 @@ class Supervisor:
         #: The state of the previous program, if this one has replaced it.
         self._passed: dict[str, Any] | None = None
         setup.spares.workers = lambda: self.count
-        setup.spares.areSettled = lambda: self._areSettled
+        setup.spares.areSettled = self._areSettled
         reactor = setup.reactor
         reactor.addSystemEventTrigger("before", "shutdown", setup.spares.stop)
         reactor.addSystemEventTrigger("after", "shutdown", self._close)
@@ -85,7 +85,6 @@ class Supervisor:
         """
         return not any(process.hasOutput for process in self._processes())
 
-    @property
     def _areSettled(self) -> bool:
         """
         Whether all workers serve, and no other ones drain.
