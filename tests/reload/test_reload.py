@@ -916,6 +916,21 @@ async def test_aDispatcherBelongsToAllGenerations(reactor: Any) -> None:
 
 
 @inReactor
+async def test_aReloadMayBeRequestedWhenPortsAreOpen(reactor: Any) -> None:
+    """
+    It follows when the first service serves.
+    """
+    factory = ServiceFactory()
+    reloads = ReloadService(factory, reactor=reactor)
+    reloads.privilegedStartService()
+    reloaded = reloads.reload()
+    reloads.startService()
+    await reloaded
+    assert await factory.served() == b"2"
+    await reloads.stopService()
+
+
+@inReactor
 async def test_twoServicesOfOneReactorKeepTheirPorts(reactor: Any) -> None:
     """
     A port of another part of the program stays open.

@@ -60,25 +60,12 @@ class _NoServer(Factory):
         return "Supervisor"
 
 
-#: Make a port from an address, the options of the worker, and the reactor.
-_PORTS: Final[dict[str, Callable[[Any, Any, dict[str, Any], Any], Any]]] = {
-    "TCP": lambda interface, port, options, reactor: TCPPort(
-        port, _NoServer(), options["backlog"], interface, reactor
-    ),
-    "UDP": lambda interface, port, options, reactor: UDPPort(
-        port, DatagramProtocol(), interface, reactor=reactor
-    ),
-    "UNIX": lambda _, path, options, reactor: UNIXPort(
-        path,
-        _NoServer(),
-        options["backlog"],
-        options["mode"],
-        reactor,
-        options["wantPID"],
-    ),
-    "UNIX datagram": lambda _, path, options, reactor: UNIXDatagramPort(
-        path, DatagramProtocol(), mode=options["mode"], reactor=reactor
-    ),
+#: The class of each kind of port, what receives its data, and the options that it has.
+_PORTS: Final[dict[str, tuple[Any, Callable[[], object], tuple[str, ...]]]] = {
+    "TCP": (TCPPort, _NoServer, ("interface", "backlog")),
+    "UDP": (UDPPort, DatagramProtocol, ("interface",)),
+    "UNIX": (UNIXPort, _NoServer, ("backlog", "mode", "wantPID")),
+    "UNIX datagram": (UNIXDatagramPort, DatagramProtocol, ("mode",)),
 }
 
 
@@ -188,7 +175,9 @@ class Sockets:
         self, key: Key, options: dict[str, Any], before: SharedPort | None
     ) -> SharedPort:
         kind, interface, address, *_ = key
-        port: SharedPort = _PORTS[kind](interface, address, options, self._reactor)
+        made, factory, names = _PORTS[kind]
+        given = {name: {**options, "interface": interface}[name] for name in names}
+        port: SharedPort = made(address, factory(), reactor=self._reactor, **given)
         port.suspended = True
         listener = None if before is None else before.listener
         restored, _ = self._restored.pop(key, (None, False))
