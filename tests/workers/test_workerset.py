@@ -139,6 +139,19 @@ def test_aStopWhileTheOldWorkersAreSuspendedEndsTheStart(
     assert len(workers.made) == 2
 
 
+def test_aRetiredGenerationIsNotSuspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    It has drained when its workers have ended, also if a reload goes on meanwhile.
+    """
+    workers = Workers(monkeypatch, 1)
+    workers.serve()
+    workers.set.retire(0, False)
+    workers.set.suspend([])
+    drained = workers.set.whenDrained()
+    workers.end()
+    assert drained.called
+
+
 def test_onlyAServingGenerationReportsChanges(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     The code of one that is starting or draining is not what runs.

@@ -152,7 +152,16 @@ def assignDeferred() -> list[ProcessMask]:
     @return: The owners that have to be woken, when the caller holds no lock.
     """
     with _lock:  # no owner may restore its signals before it has these
-        return _assignDeferred()
+        wanted = lib.txs_deferred_count()
+        records = ffi.new("struct txs_siginfo[]", wanted + lib.TXS_NSIG)
+        deferred: dict[ProcessMask, list[SigInfo]] = {}
+        owners = dict(_owners)  # a finalizer may restore signals below
+        size = lib.txs_deferred_take(records, wanted) * SIGINFO_SIZE
+        for info in parse(bytes(ffi.buffer(records, size))):
+            deferred.setdefault(owners[info.signo], []).append(info)
+        for owner, infos in deferred.items():
+            owner.defer(infos)
+        return list(deferred)
 
 
 def collectDeferred() -> None:
@@ -160,19 +169,6 @@ def collectDeferred() -> None:
     Give deferred signals to their owners, and wake these.
     """
     wakeOwners(assignDeferred())
-
-
-def _assignDeferred() -> list[ProcessMask]:
-    wanted = lib.txs_deferred_count()
-    records = ffi.new("struct txs_siginfo[]", wanted + lib.TXS_NSIG)
-    deferred: dict[ProcessMask, list[SigInfo]] = {}
-    owners = dict(_owners)  # a finalizer may restore signals below
-    size = lib.txs_deferred_take(records, wanted) * SIGINFO_SIZE
-    for info in parse(bytes(ffi.buffer(records, size))):
-        deferred.setdefault(owners[info.signo], []).append(info)
-    for owner, infos in deferred.items():
-        owner.defer(infos)
-    return list(deferred)
 
 
 def wakeOwners(owners: Iterable[ProcessMask]) -> None:
@@ -328,7 +324,7 @@ class ProcessMask:
             restored = self.acquired.intersection(signals)
             for signo in restored:
                 lib.txs_release(signo)
-            owners = _assignDeferred()  # those of restored signals go to the process
+            owners = assignDeferred()  # those of restored signals go to the process
             for signo in restored:
                 del _owners[signo]
             if restored and not _owners:

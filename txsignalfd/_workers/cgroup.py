@@ -64,9 +64,8 @@ class MemoryEvents:
         return self._count > before
 
     def _read(self) -> int:
-        for directory in _directories(self._root)[:1]:
-            with suppress(OSError, KeyError, ValueError):
-                events = (directory / "memory.events").read_text("ascii")
-                fields = dict(line.split() for line in events.splitlines())
-                return int(fields["oom_kill"])
+        with suppress(OSError, LookupError, ValueError):
+            events = (_directories(self._root)[0] / "memory.events").read_text("ascii")
+            fields = dict(line.split() for line in events.splitlines())
+            return int(fields["oom_kill"])
         return 0
