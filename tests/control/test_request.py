@@ -136,9 +136,11 @@ def test_aProcessThatEndsMeanwhileIsNotAsked(
         target.checkCatches(caught)
 
 
-@pytest.mark.parametrize(("name", "busy"), [("hasPending", True), ("canQueue", False)])
+@pytest.mark.parametrize(
+    "busy", [{"shared": {SIGUSR1}}, {"queued": 1, "queueLimit": 1}]
+)
 def test_aRequestIsSentWhenItCanArrive(
-    target: Target, monkeypatch: pytest.MonkeyPatch, name: str, busy: bool
+    target: Target, monkeypatch: pytest.MonkeyPatch, busy: dict[str, Any]
 ) -> None:
     """
     Not while the kernel would merge it, or forget its value.
@@ -147,8 +149,8 @@ def test_aRequestIsSentWhenItCanArrive(
     monkeypatch.setattr(module, "sigqueue", lambda pid, signo, value: sent.append(pid))
     with closing(Request(target, SIGUSR1, "rotate")) as request:
         with monkeypatch.context() as patch:
-            value: Any = busy if name == "canQueue" else lambda self, signo: busy
-            patch.setattr(Target, name, value)
+            status = target._status()._replace(**busy)
+            patch.setattr(Target, "_status", lambda _: status)
             assert not request._send()
         assert request._send()
     assert sent == [target.pid]

@@ -138,4 +138,4 @@ def test_aProcessThatEndsMeanwhileCannotBeAsked() -> None:
     os.kill(pid, 9)
     os.waitpid(pid, 0)
     with closing(ended), pytest.raises(CannotAsk, match=f"there is no process {pid}"):
-        ended.hasPending(1)
+        ended.canReceive(1)

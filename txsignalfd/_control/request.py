@@ -84,13 +84,6 @@ class Answer(NamedTuple):
         return self.fields.get("STATUS", "")
 
     @property
-    def data(self) -> str:
-        """
-        The JSON for programs, or nothing.
-        """
-        return self.fields.get("X_JSON", "")
-
-    @property
     def exitStatus(self) -> int | None:
         """
         The exit status of the command, or C{None} while more answers follow.
@@ -105,7 +98,7 @@ class Answer(NamedTuple):
         @raise CannotAsk: If it is not what a daemon sends.
         """
         try:
-            data = json.loads(self.data)
+            data = json.loads(self.fields.get("X_JSON", ""))
         except ValueError as error:
             raise CannotAsk(f"the answer is not understood: {error}") from None
         if not isinstance(data, dict):
@@ -213,12 +206,8 @@ class Request:
         """
         Send the signal, if its value can reach the daemon now.
         """
-        # While the signal is pending the daemon has not looked at it, and a second
-        # one would be merged with it.
-        if self._target.hasPending(self._signo):
+        if not self._target.canReceive(self._signo):
             return False
-        if not self._target.canQueue:
-            return False  # RLIMIT_SIGPENDING is reached: the value would be lost
         if self._sent == MOST_SENT:
             raise CannotAsk(
                 f"process {self._target.pid} has received {signalName(self._signo)},"

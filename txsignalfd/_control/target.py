@@ -172,21 +172,16 @@ class Target:
     def _proc(self, name: str) -> str:
         return f"/proc/{self.pid}/{name}"
 
-    @property
-    def canQueue(self) -> bool:
+    def canReceive(self, signo: int) -> bool:
         """
-        Whether the kernel has room for the siginfo of another signal.
+        Return whether the value of a signal would arrive, if it was sent now.
 
-        Without it a standard signal still arrives, but without its value.
+        It would be merged with one that is pending, which the process has not looked
+        at.  Where RLIMIT_SIGPENDING is reached, it would arrive without its value.
         """
         status = self._status()
-        return status.queueLimit is None or status.queued < status.queueLimit
-
-    def hasPending(self, signo: int) -> bool:
-        """
-        Return whether a signal is pending for the process.
-        """
-        return signo in self._status().shared
+        hasRoom = status.queueLimit is None or status.queued < status.queueLimit
+        return hasRoom and signo not in status.shared
 
     def _status(self) -> ThreadSignals:
         try:

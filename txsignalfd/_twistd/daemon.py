@@ -287,7 +287,9 @@ class Daemon(Service):
             self._code = LoadedCode()
         else:
             self._code.addModules()
-            self._record(reload)
+            self.history.add(reload)
+            if self.answers.current:
+                self.answers.after(reload)
         if self._stopSignal is None:
             self._stopExtending()
         if reload.failure is None:
@@ -308,11 +310,6 @@ class Daemon(Service):
             logNotStarted(reload.failure, self.debug)
             self.failed = True
             self._reactor.callLater(0, self._reactor.stop)
-
-    def _record(self, reload: Reload) -> None:
-        self.history.add(reload)
-        if self.answers.current:
-            self.answers.after(reload)
 
     def status(self) -> Deferred[dict[str, Any]]:
         """

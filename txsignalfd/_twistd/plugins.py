@@ -164,7 +164,8 @@ class PluginFactory:
         first, self._first = self._first, None
         if first is not None:
             return first
-        if not self._seesAll:
+        # The root directory is another one after C{--chroot} of twistd.
+        if not os.path.samestat(os.stat("/"), self._root):
             return self._maker.makeService(self._parseAgain())
         before = _openDirectory()
         try:
@@ -220,13 +221,6 @@ class PluginFactory:
             os.close(before)
 
         return partial(os.close, before), rollback
-
-    @property
-    def _seesAll(self) -> bool:
-        """
-        Whether the root directory is the same as before, without C{--chroot}.
-        """
-        return os.path.samestat(os.stat("/"), self._root)
 
 
 class LoadedCode:

@@ -60,7 +60,7 @@ class _NoServer(Factory):
         return "Supervisor"
 
 
-#: The class of each kind of port, what receives its data, and the options that it has.
+#: The class of each kind of port, its factory or protocol, and the options that it has.
 _PORTS: Final[dict[str, tuple[Any, Callable[[], object], tuple[str, ...]]]] = {
     "TCP": (TCPPort, _NoServer, ("interface", "backlog")),
     "UDP": (UDPPort, DatagramProtocol, ("interface",)),
