@@ -28,8 +28,6 @@ _log: Final = Logger("txsignalfd.metrics")
 #: The states of generations that are always shown.
 _STATES: Final = ("serves", "drains")
 
-_OUTCOMES: Final = ("succeeded", "failed")
-
 #: The metrics of each worker: their help, and how to find the value.
 _OF_WORKERS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], float]]]] = {
     "busy": ("1 if it has not answered", lambda each: each["state"] == "is busy"),
@@ -61,11 +59,11 @@ class Collector:
         yield core.InfoMetricFamily("txsignalfd", "The version", value=version)
         text = "The time since the daemon was made"
         yield _family("Gauge", "uptime_seconds", text, [(status["uptime"],)])
-        counts = [(each, reloads[each]) for each in _OUTCOMES]
+        seconds = reloads["seconds"]
+        counts = [(each, reloads[each]) for each in seconds]
         yield _family("Counter", "reloads", "Reloads by outcome", counts, "outcome")
         text = "The time that reloads have taken, by outcome"
-        seconds = reloads["seconds"]
-        sums = [(each, reloads[each], seconds[each]) for each in _OUTCOMES]
+        sums = [(each, reloads[each], total) for each, total in seconds.items()]
         yield _family("Summary", "reload_duration_seconds", text, sums, "outcome")
         generations = Counter(dict.fromkeys(_STATES, 0))
         connections = Counter(dict.fromkeys(_STATES, 0))
