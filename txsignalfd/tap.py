@@ -30,6 +30,7 @@ from txsignalfd._reload.sharing import (
 from txsignalfd._twistd.actions import DEFAULTS, SIMPLE, parseOn
 from txsignalfd._twistd.applications import ApplicationFile, applicationFile
 from txsignalfd._twistd.arguments import (
+    documented,
     signalNumbers,
     twistdFlags,
     twistdParameters,
@@ -161,6 +162,11 @@ class Options(UsageOptions):
         sys.stdout.write(f"txsignalfd {__version__}\n")
         raise SystemExit(0)
 
+    @documented(
+        f"SIGNAL=ACTION: the action of a signal (repeatable): {', '.join(SIMPLE)},"
+        " call:MODULE.FUNCTION or run:COMMAND"
+        " (leave: the program handles the signal itself)"
+    )
     def opt_on(self, text: str) -> None:  # noqa: D102
         try:
             signo, action = parseOn(text)
@@ -169,13 +175,6 @@ class Options(UsageOptions):
         self["on"][signo] = action
         if self.parent is not None and not self._isCheckOnly:
             startupSignals.defer({signo: action})
-
-    # twistd shows it as the help of the option.
-    opt_on.__doc__ = (
-        f"SIGNAL=ACTION: the action of a signal (repeatable): {', '.join(SIMPLE)},"
-        " call:MODULE.FUNCTION or run:COMMAND"
-        " (leave: the program handles the signal itself)"
-    )
 
     @property
     def _isCheckOnly(self) -> bool:

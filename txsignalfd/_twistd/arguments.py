@@ -117,3 +117,17 @@ def twistdParameters() -> list[list[Any]]:
 
 def _help(option: ServiceOption) -> str:
     return f"with --workers: {option.help}" if option.ofWorkers else option.help
+
+
+def documented(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """
+    Return a decorator that sets the help of an option, which is no literal.
+
+    twistd shows the docstring of the method that parses the option.
+    """
+
+    def decorate(method: Callable[..., None]) -> Callable[..., None]:
+        method.__doc__ = text
+        return method
+
+    return decorate
