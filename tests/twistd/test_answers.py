@@ -112,8 +112,9 @@ class Reloads(ReloadService):
     A service that is not reloaded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, connections: int = 1) -> None:
         super().__init__(lambda: None, reactor=Clock())
+        self.connections = connections
         self.requested = 0
 
     @property
@@ -121,15 +122,18 @@ class Reloads(ReloadService):
         """
         One that drains.
         """
-        return [Draining()]
+        return [Draining(self.connections)]
 
     def reload(self, info: Any = None) -> Any:
         self.requested += 1
 
 
 class Draining:
+    def __init__(self, connections: int) -> None:
+        self.connections = connections
+
     def status(self) -> dict[str, Any]:
-        return {"connections": 1, "addresses": []}
+        return {"connections": self.connections, "addresses": []}
 
 
 def receive(
@@ -214,6 +218,19 @@ def test_severalMayRequestTheStop(asking: Callable[[int], socket.socket]) -> Non
     receive(Reloads(), STOP, STOP + 8, action="stop")
     assert first.recv(100) == second.recv(100) == b"X_ACKNOWLEDGED=1"
     assert first.recv(100) == b"STATUS=stopping: 1 connection drains"
+
+
+def test_withoutConnectionsAStopHasNoProgress(
+    asking: Callable[[int], socket.socket],
+) -> None:
+    """
+    The requester waits for the end.
+    """
+    receiver = asking(STOP)
+    receive(Reloads(connections=0), STOP, action="stop")
+    assert receiver.recv(100) == b"X_ACKNOWLEDGED=1"
+    with pytest.raises(BlockingIOError):
+        receiver.recv(100)
 
 
 def test_tooManyRequestsAreRefused(
