@@ -55,10 +55,7 @@ class Collector:
         if len(data) < _MUCH and not self._isPaused:
             self._isPaused = True
             transport.pauseProducing()
-            self._collect(transport)
-
-    def _collect(self, transport: Any) -> None:
-        self._reactor.callLater(_SECONDS, self._readAll, transport)
+            self._reactor.callLater(_SECONDS, self._readAll, transport)
 
     def _readAll(self, transport: Any) -> None:
         sizes = []
@@ -68,7 +65,7 @@ class Collector:
             if data:
                 self._received(childFD, data)
         if 0 < max(sizes, default=0) < _MUCH:
-            self._collect(transport)
+            self._reactor.callLater(_SECONDS, self._readAll, transport)
         else:
             self._isPaused = False
             transport.resumeProducing()

@@ -16,12 +16,7 @@ from math import inf
 from signal import SIGQUIT
 from typing import Any, Final, NamedTuple
 
-from twisted.internet.defer import (
-    CancelledError,
-    Deferred,
-    FirstError,
-    gatherResults,
-)
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
