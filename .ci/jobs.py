@@ -22,6 +22,7 @@ from itertools import chain
 
 #: How many sessions with the tag C{suite} run at a time: each has several processes.
 #: One other session runs beside them, as most of those have one process, which waits.
+#: When all the others have ended, one more with the tag runs in place of them.
 SUITES_AT_ONCE = 2
 #: The most seconds for one session.
 DEADLINE = 1500
@@ -89,7 +90,7 @@ def runAll(nox: list[str], suites: list[str], others: list[str]) -> dict[str, st
             if end := run(nox, name):
                 failed[name] = end
 
-    lanes = [*[queues] * SUITES_AT_ONCE, queues[1:]]
+    lanes = [*[queues] * SUITES_AT_ONCE, queues[::-1]]
     with ThreadPoolExecutor(len(lanes)) as pool:
         try:
             list(pool.map(work, lanes))
