@@ -217,12 +217,15 @@ def test_oneProcessIsNotUpgraded(tmp_path: Path) -> None:
 
 def test_aDaemonInTheBackgroundStaysThere(tmp_path: Path) -> None:
     """
-    With its log, its pidfile and its pid.
+    With its log, its pidfile and its pid, also if it works in another directory.
     """
     port = freePort()
     write(tmp_path, listen=[local(port)], body="body")
+    (tmp_path / "work").mkdir()
     log = tmp_path / "twistd.log"
-    command = commandFor(tmp_path, "--workers=1", "served", foreground=False)
+    command = commandFor(
+        tmp_path, "--workers=1", "served", twistd=["--rundir=work"], foreground=False
+    )
     with adoptingOrphans():
         with program(tmp_path, *command) as starter:
             assert starter.wait() == 0

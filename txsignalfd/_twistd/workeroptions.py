@@ -66,7 +66,8 @@ def resumeSupervisor(twistd: Any) -> str:
     @return: The pidfile, which names this process already, and which twistd must not
         find before the service is made.
     """
-    pidfile = twistd["pidfile"] or ""
+    # twistd enters the directory of --rundir before it writes and removes the file.
+    pidfile = os.path.abspath(twistd["pidfile"]) if twistd["pidfile"] else ""
     twistd["pidfile"] = ""
     if not twistd["nodaemon"]:
         twistd["nodaemon"] = True
