@@ -387,7 +387,11 @@ class Options(UsageOptions):
         if self._isCheckOnly and self["environment-file"] is not None:
             from txsignalfd._workers.environmentfile import readEnvironment
 
-            os.environ.update(readEnvironment(self["environment-file"]))
+            variables = readEnvironment(self["environment-file"])
+            os.environ.update(variables)
+            # Python reads this one only when it starts.
+            places = variables.get("PYTHONPATH", "").split(os.pathsep)
+            sys.path[1:1] = [os.path.abspath(each) for each in places if each]
 
     def _refuse(self, options: Iterable[ServiceOption], why: str) -> None:
         for option in options:

@@ -84,7 +84,9 @@ def test_aCheckHasTheVariables(tmp_path: Path) -> None:
     deploy(tmp_path, 0, b"")
     with (tmp_path / "answers.py").open("a") as module:
         module.write(SETTING)
+    (library := tmp_path / "library").mkdir()
+    (tmp_path / "answers.py").rename(library / "answers.py")
     words = ["signalfd", "--workers=1", "--environment-file=app.env", "-y", "app.tac"]
     assert ask("check", *words, cwd=tmp_path)[0] == 1
-    (tmp_path / "app.env").write_text("TEXT=new")
+    (tmp_path / "app.env").write_text("TEXT=new\nPYTHONPATH=library")
     assert ask("check", *words, cwd=tmp_path)[0] == 0
