@@ -106,6 +106,26 @@ def test_aLinkedDirectoryIsWatched(tmp_path: Path) -> None:
     assert changes.after(3) == [[str(watched / "link" / "page.html")]]
 
 
+def test_theLinkInWhichTheDaemonStartedIsWatched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Another release is deployed by changing it, and files in the directory are not.
+    """
+    link, new = tmp_path / "current", tmp_path / "new"
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    link.symlink_to("old")
+    monkeypatch.chdir(link)
+    monkeypatch.setenv("PWD", str(link))
+    changes = Changes()
+    (tmp_path / "old" / "file").touch()
+    assert changes.after(3) == []
+    link.unlink()
+    link.symlink_to(new)
+    assert changes.after(3) == [[str(link)]]
+
+
 def test_aFileThatANewProgramMissesIsWatched(tmp_path: Path) -> None:
     """
     If the old program serves on, because the new one has failed.

@@ -25,7 +25,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Cooperator
 
-from txsignalfd._twistd.plugins import FileState, LoadedCode, stateOf
+from txsignalfd._twistd.plugins import FileState, LoadedCode, logicalDirectory, stateOf
 
 #: Seconds between two checks of the files.
 INTERVAL: Final = 0.5
@@ -58,7 +58,9 @@ class Watch:
         #: Whether a change was reported.
         self._hasReported = False
         self._pending: set[str] = set()
-        self._states = {file: stateOf(file) for file in self._files()}
+        #: Where new workers start: a deployment may change a symbolic link in it.
+        self._directory = logicalDirectory()
+        self._states = {path: self._stateOf(path) for path in self._watched()}
 
     def start(self) -> None:
         """
@@ -87,14 +89,18 @@ class Watch:
         states: dict[str, FileState | None] = {}
 
         def read() -> Iterator[None]:
-            for file in self._files():
-                states[file] = stateOf(file)
+            for path in self._watched():
+                states[path] = self._stateOf(path)
                 yield
 
         await self._cooperator.coiterate(read())
         return states
 
-    def _files(self) -> Iterator[str]:
+    def _stateOf(self, path: str) -> FileState | None:
+        return _identityOf(path) if path == self._directory else stateOf(path)
+
+    def _watched(self) -> Iterator[str]:
+        yield self._directory
         for path in self._paths:
             yield from _filesBelow(path, set())
         if self._hasReported:
