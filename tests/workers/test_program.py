@@ -75,8 +75,10 @@ def test_aProgramSeesWhatPythonShowsIt(
     assert outputs[0] == outputs[1]
 
 
-#: Programs that fail: in a function, and because they cannot be compiled.
+#: Programs that fail: in a function, because they cannot be compiled, and as if ^C had
+#: been typed.
 FAILS, WRONG = "def f():\n    1 / 0\nf()\n", "1 +\n"
+INTERRUPTED = "raise KeyboardInterrupt\n"
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,7 @@ FAILS, WRONG = "def f():\n    1 / 0\nf()\n", "1 +\n"
     [
         (["x.py"], FAILS),
         (["x.py"], WRONG),
+        (["x.py"], INTERRUPTED),
         (["-m", "x"], FAILS),
         (["-c", FAILS], ""),
         (["."], FAILS),

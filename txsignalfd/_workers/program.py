@@ -89,7 +89,7 @@ class Program(NamedTuple):
         """
         try:
             self._execute()
-        except Exception as error:
+        except BaseException as error:
             sys.excepthook = partial(_reportFrom, _traceOf(error), sys.excepthook)
             raise
 
@@ -136,7 +136,7 @@ class Program(NamedTuple):
             _compiled(path)
 
 
-def _traceOf(error: Exception) -> TracebackType | None:
+def _traceOf(error: BaseException) -> TracebackType | None:
     """
     Return the traceback of a program, without the frames that run it.
     """
