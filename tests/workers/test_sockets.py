@@ -35,7 +35,7 @@ from tests.support.served import write
 from txsignalfd._reload.listener import Listener
 from txsignalfd._workers.channel import Channel, socketPair
 from txsignalfd._workers.claims import Claims
-from txsignalfd._workers.sockets import Sockets
+from txsignalfd._workers.sockets import LATE, Sockets
 
 
 def test_noConnectionIsLost(tmp_path: Path, certificate: Path) -> None:
@@ -221,6 +221,24 @@ def test_theLastWorkerLeavesItsSockets() -> None:
     assert sockets.keys("user") == [key]
     sockets.release(key, "user", "second")
     assert sockets.keys("user") == []
+
+
+def test_aPortThatIsOpenedDuringAReloadStaysOpen() -> None:
+    """
+    For a while, in which the new generation may open it, too.
+    """
+    clock = MemoryReactorClock()
+    sockets = Sockets(clock)
+    key = ("TCP", "127.0.0.1", 0, 1)
+    commit, _ = sockets.prepare()
+    options = {"backlog": 5, "late": True}
+    with sockets.claim(key, options, "old", "worker") as duplicate:
+        port = duplicate.getsockname()[1]
+    sockets.release(key, "old", "worker")
+    commit()
+    assert canConnect(tcp(port))
+    clock.advance(LATE)
+    assert not canConnect(tcp(port))
 
 
 class Port:

@@ -101,6 +101,9 @@ class Sockets:
         #: The users that stand for the next generation, after a failed reload that has
         #: left none: of the sockets that were opened during the start, and later.
         self._reserved: tuple[object, object] | None = None
+        #: During a reload, the user that stands for the late ports of the next
+        #: generation.
+        self._late: object | None = None
         #: Where the sockets are stored for the next process.
         self.store: SocketStore | None = None
         #: The stored sockets that no worker has claimed yet, and whether they were
@@ -159,6 +162,9 @@ class Sockets:
             listener.path.changeMode(options["mode"])
         entry.users.setdefault(user, set()).add(worker)
         entry.isLate |= options["late"]
+        if entry.isLate and self._late is not None:
+            # The old generation may release it before the new one opens it.
+            entry.users.setdefault(self._late, set())
         return listener.newSocket()
 
     def _replace(self, key: Key, entry: _Entry) -> _Entry:
@@ -318,15 +324,17 @@ class Sockets:
             generation is left, new connections wait for the next reload.
         """
         first, late = users = self._reserved or (object(), object())
-        self._reserved = None
+        self._reserved, self._late = None, late
         for entry in self._entries.values():
             entry.users[late if entry.isLate else first] = set()
 
         def commit() -> None:
+            self._late = None
             self.releaseAll(first)
             Timer(self._reactor, LATE, lambda: self.releaseAll(late))
 
         def rollback() -> None:
+            self._late = None
             if any(each.users.keys() - users for each in self._entries.values()):
                 self.releaseAll(first)
                 self.releaseAll(late)
