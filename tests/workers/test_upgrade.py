@@ -278,10 +278,11 @@ def test_theCommandSaysWhyTheNewProgramHasEnded(tmp_path: Path) -> None:
     """
     write(tmp_path)
     with serving(tmp_path, "--workers=1", "--spare-workers=0", "served") as daemon:
-        (tmp_path / "twistd.pid").unlink()
-        (tmp_path / "twistd.pid").mkdir()
+        pidfile = tmp_path / "twistd.pid"
+        pidfile.unlink()
+        pidfile.mkdir()
         status, output = upgrade(daemon.pid)
-        reason = "IsADirectoryError: [Errno 21] Is a directory: 'twistd.pid'\n"
+        reason = f"IsADirectoryError: [Errno 21] Is a directory: '{pidfile}'\n"
         assert output == f"txsignalfd: upgraded, but the daemon has ended: {reason}"
         assert (status, daemon.wait()) == (1, 1)
 
