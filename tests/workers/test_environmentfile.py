@@ -54,9 +54,10 @@ def test_anotherLineIsRefused(line: str, tmp_path: Path) -> None:
 SETTING = "import os\npage.data = os.environb[b'TEXT']\n"
 
 
-def test_aReloadReadsTheFileAgain(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["--stop-first"]])
+def test_aReloadReadsTheFileAgain(more: list[str], tmp_path: Path) -> None:
     """
-    If that is impossible, the reload fails.
+    If that is impossible, the reload fails, and the old workers serve on.
     """
     deploy(tmp_path, port := freePort(), b"")
     with (tmp_path / "answers.py").open("a") as module:
@@ -64,7 +65,7 @@ def test_aReloadReadsTheFileAgain(tmp_path: Path) -> None:
     file = tmp_path / "app.env"
     file.write_text("TEXT=old")
     options = ["--workers=1", "--spare-workers=0", "--environment-file=app.env"]
-    with program(tmp_path, *application(tmp_path, *options)) as daemon:
+    with program(tmp_path, *application(tmp_path, *options, *more)) as daemon:
         daemon.waitForOutput(f"pid {daemon.pid} serves")
         assert fetch(tcp(port)) == b"old"
         file.write_text("TEXT=new")

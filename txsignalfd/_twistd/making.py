@@ -172,6 +172,7 @@ def makeSupervisor(
         variables = partial(readEnvironment, path)
     factory = Supervisor(workers.number, setup, variables)
     daemon = makeDaemon(factory, settings, foreground, reactor)
+    daemon.reloads.addParticipant(factory.prepare)
     daemon.reloads.addParticipant(sockets.prepare)
     daemon.supervisor = factory
     Retries(daemon.reloads, lambda: factory.hasWorkers, reactor)

@@ -40,6 +40,8 @@ class Supervisor:
         @param variables: Reads what a new generation adds to the environment.
         """
         self._variables = variables
+        #: The variables of the generation that a reload is about to start.
+        self._next: dict[str, str] | None = None
         self._count = count
         #: How many workers were added, or, if it is negative, removed.
         self._added = 0
@@ -68,7 +70,11 @@ class Supervisor:
             # A daemon that was reloaded once will be reloaded again.
             self._setup.spares.isWanted = True
         passed, self._passed = self._passed, None
-        variables = self._variables() if passed is None else passed.get("variables", {})
+        variables = self._next
+        if passed is not None:
+            variables = passed.get("variables", {})
+        elif variables is None:
+            variables = self._variables()
         command = replace(self._setup.command, variables=variables)
         self._setup = self._setup._replace(command=command)
         new = WorkerSet(self.count, self._setup, previous)
@@ -77,6 +83,20 @@ class Supervisor:
             workers = new.adopt(passed["workers"])
             self.sockets.adopt(passed["sockets"], new, workers)
         return new
+
+    def prepare(self) -> tuple[Callable[[], None], Callable[[], None]]:
+        """
+        Read the variables of the next generation, before old workers may be stopped.
+
+        L{ReloadService.addParticipant
+        <txsignalfd._reload.service.ReloadService.addParticipant>} calls this.
+        """
+        self._next = self._variables()
+
+        def forget() -> None:
+            self._next = None
+
+        return forget, forget
 
     @property
     def isIdle(self) -> bool:
