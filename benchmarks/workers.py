@@ -248,7 +248,7 @@ def crashes(directory: Path) -> None:
             time.sleep(PAUSE)
             kills.append(time.monotonic())
             os.kill(childrenOf(daemon.pid)[number % 2], SIGKILL)
-        # Requests that the last kill makes fail.
+        # Requests that the last kill makes fail may still be under way.
         time.sleep(PAUSE)
         stop(clients)
         failures = [each for client in clients for each in client.failures]
