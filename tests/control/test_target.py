@@ -7,15 +7,14 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from pathlib import Path
-from signal import SIG_BLOCK, SIGHUP, SIGKILL, pthread_sigmask
+from signal import SIGHUP
 from types import SimpleNamespace
 
 import pytest
 
-from tests.support.daemons import waitFor
+from tests.support.processes import SLEEP, foreign
 from txsignalfd._control import target
 from txsignalfd._control.target import CannotAsk, Target, parseTarget
-from txsignalfd._proc.status import ofProcess
 
 
 def systemctl(directory: Path, script: str) -> None:
@@ -98,10 +97,8 @@ def test_aProcessThatHasEndedCannotBeAsked() -> None:
     """
     Its pid may name another process later, so a pidfd is used from then on.
     """
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
+    with foreign("true") as pid:
+        pass
     with pytest.raises(CannotAsk, match=f"process {pid}: No such process"):
         Target(str(pid))
 
@@ -114,28 +111,18 @@ def test_aBlockedSignalMayBeHandledSoon(monkeypatch: pytest.MonkeyPatch) -> None
     times = iter([0, 0, target._PATIENCE])
     clock = SimpleNamespace(monotonic=times.__next__, sleep=slept.append)
     monkeypatch.setattr(target, "time", clock)
-    pid = os.fork()
-    if pid == 0:
-        pthread_sigmask(SIG_BLOCK, [SIGHUP])
-        os.execvp("sleep", ["sleep", "1000"])
-    waitFor(lambda: SIGHUP in ofProcess(pid).main.blocked, "it blocks the signal")
-    with closing(Target(str(pid))) as asked:
+    child = foreign(*SLEEP, setsigmask=[SIGHUP])
+    with child as pid, closing(Target(str(pid))) as asked:
         with pytest.raises(CannotAsk, match=f"process {pid} has no handler for SIGHUP"):
             asked.checkCatches(SIGHUP)
-        assert slept == [target._INTERVAL]
-        os.kill(pid, SIGKILL)
-        os.waitpid(pid, 0)
+    assert slept == [target._INTERVAL]
 
 
 def test_aProcessThatEndsMeanwhileCannotBeAsked() -> None:
     """
     Also between two checks of it.
     """
-    pid = os.fork()
-    if pid == 0:
-        os.execvp("sleep", ["sleep", "1000"])
-    ended = Target(str(pid))
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
+    with foreign(*SLEEP) as pid:
+        ended = Target(str(pid))
     with closing(ended), pytest.raises(CannotAsk, match=f"there is no process {pid}"):
         ended.canReceive(1)

@@ -108,11 +108,12 @@ def untilZombie(pid: int) -> None:
 
 
 @contextmanager
-def foreign(*command: str) -> Iterator[int]:
+def foreign(*command: str, **options: Any) -> Iterator[int]:
     """
-    Start a child without Twisted, and reap it in the end.
+    Start a child without Twisted, with options of C{posix_spawnp}, and kill and reap
+    it in the end.
     """
-    pid = os.posix_spawnp(command[0], command, os.environ)
+    pid = os.posix_spawnp(command[0], command, os.environ, **options)
     try:
         yield pid
     finally:
