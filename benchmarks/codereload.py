@@ -336,8 +336,13 @@ def _evaluate(
     )
 
     def latency(since: float) -> float:
+        # Those that were under way count too: others may not have begun.
         return percentile99(
-            [taken for began, taken, _ in answers if since <= began < since + SECOND]
+            [
+                taken
+                for began, taken, _ in answers
+                if since < began + taken and began < since + SECOND
+            ]
         )
 
     result.ratios.append(latency(signalled) / latency(signalled - SECOND))

@@ -123,6 +123,9 @@ def window(
         # The window, or the time between two signals.  Waiting for each reload would
         # take CPU time from the clients.
         time.sleep(left if interval is None else min(left, interval))
+    # On a busy machine, the daemon may not have run at all.
+    clients = len(answers.answers)
+    waitFor(lambda: total(answers) > before + clients, "answers")
     seconds, spent = time.monotonic() - began, daemon.seconds() - spent
     count = total(answers) - before
     return count / seconds, count / spent, daemon.read() - reloads
@@ -249,7 +252,7 @@ def latency(daemon: Daemon, answers: Load, clients: dict[str, Paced]) -> None:
         if reloads:
             daemon.reload()
         # The second that is measured, and what of a reload is left to do after it.
-        time.sleep(began[reloads][-1] + 1.2 - time.monotonic())
+        time.sleep(max(0.0, began[reloads][-1] + 1.2 - time.monotonic()))
     print(f"{total(answers)} answers; latency in ms, and with a reload to without")
     print(f"{'client':12}{'percentile':12}{'without':10}{'with':10}ratio")
     for name, client in clients.items():
