@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -103,6 +104,14 @@ def runAll(nox: list[str], suites: list[str], others: list[str]) -> dict[str, st
     return failed
 
 
+def said(output: str) -> str:
+    """
+    Return the last line of a failed session that says something about the failure.
+    """
+    ends = re.compile("nox > (Command .*|Session .* failed\\.)|\\s*")
+    return [line for line in output.splitlines() if not ends.fullmatch(line)][-1]
+
+
 def main(directory: str) -> str | None:
     """
     Run all sessions in environments below a directory; return what failed.
@@ -119,7 +128,8 @@ def main(directory: str) -> str | None:
     others = [each["session"] for each in sessions if "suite" not in each["tags"]]
     failed = runAll(nox, suites, others)
     print(*failed.values(), sep="\n", flush=True)
-    return f"failed: {', '.join(failed)}" if failed else None
+    why = [f"failed: {name}: {said(end)}" for name, end in failed.items()]
+    return "\n".join(why) or None
 
 
 if __name__ == "__main__":
