@@ -253,6 +253,11 @@ def latency(daemon: Daemon, answers: Load, clients: dict[str, Paced]) -> None:
             daemon.reload()
         # The second that is measured, and what of a reload is left to do after it.
         time.sleep(max(0.0, began[reloads][-1] + 1.2 - time.monotonic()))
+    end = began[True][-1] + 1
+    waitFor(
+        lambda: all(each.answers[-1][0] > end for each in clients.values()),
+        "the answers of the last second",
+    )
     print(f"{total(answers)} answers; latency in ms, and with a reload to without")
     print(f"{'client':12}{'percentile':12}{'without':10}{'with':10}ratio")
     for name, client in clients.items():

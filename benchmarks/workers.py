@@ -244,9 +244,9 @@ def crashes(directory: Path) -> None:
     with running(directory, 2) as daemon:
         clients = startClients(port)
         for number in range(KILLS):
-            waitFor(lambda: len(childrenOf(daemon.pid)) > 1, "two workers")
             # About one kill a second; the clients go on.
             time.sleep(PAUSE)
+            waitFor(lambda: len(childrenOf(daemon.pid)) > 1, "two workers")
             kills.append(time.monotonic())
             os.kill(childrenOf(daemon.pid)[number % 2], SIGKILL)
         # Requests that the last kill makes fail may still be under way.
