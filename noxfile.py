@@ -46,7 +46,9 @@ SHARED = {
 }
 SDIST_NEEDS = {"README.rst", "LICENSE", "setup.py", "txsignalfd/_native/build.py"}
 
-#: Modules whose code differs in a build that uses nothing but POSIX.
+#: Modules whose code differs in a build that uses nothing but POSIX.  In a Python
+#: between the oldest and the newest, where a difference would be surprising, they are
+#: all that is tested.
 POSIX_TESTS = [
     "tests/kernel/test_pipe.py",
     "tests/kernel/test_spawn.py",
@@ -65,8 +67,8 @@ POSIX_TESTS = [
 #: The tests of documents and of sources, whose programs are daemons too.
 DOCUMENTS = ["architecture", "benchmarks", "docs", "house", "manual", "packaging"]
 
-#: Most of the time goes into tests that start daemons.  All of them run in the oldest
-#: Python, with the oldest Twisted, and by the README's command; elsewhere a few do.
+#: Most of the time goes into tests that start daemons.  All of them run by the README's
+#: command, and in the oldest Python if that is another; elsewhere a few do.
 FEW_DAEMONS = [
     "tests",
     *(f"--ignore=tests/{name}" for name in ("control", "start", "workers")),
@@ -238,8 +240,6 @@ def oldestTwisted() -> list[str]:
 def wheel(session: nox.Session) -> None:
     """
     Test the wheel in each other Python, in the oldest with the oldest Twisted.
-
-    In a Python between the oldest and the newest a difference would be surprising.
     """
     oldest, *_, newest = INTERPRETERS.values()
     installWheel(

@@ -106,10 +106,12 @@ def runAll(nox: list[str], suites: list[str], others: list[str]) -> dict[str, st
 
 def said(output: str) -> str:
     """
-    Return the last line of a failed session that says something about the failure.
+    Return why a session failed: the first test that failed, and the last line.
     """
     ends = re.compile("nox > (Command .*|Session .* failed\\.)|\\s*")
-    return [line for line in output.splitlines() if not ends.fullmatch(line)][-1]
+    lines = [line for line in output.splitlines() if not ends.fullmatch(line)]
+    tests = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    return "; ".join([*tests[:1], lines[-1]])
 
 
 def main(directory: str) -> str | None:

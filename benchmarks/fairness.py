@@ -120,7 +120,13 @@ def main(way: str, seconds: float) -> None:
             reactor.callLater(DELAY, called, now + DELAY)
         else:
             # By then every queued signal is read, unless it was lost.
-            reactor.callLater(0.5, reactor.stop)
+            reactor.callLater(0.5, finish)
+
+    def finish() -> None:
+        # A sender that was stopped may still send signals, which can kill this
+        # process after its reactor has stopped.
+        print(json.dumps([late, received]), flush=True)
+        reactor.stop()
 
     def begin() -> None:
         nonlocal end
@@ -136,7 +142,6 @@ def main(way: str, seconds: float) -> None:
         signal.signal(SIGRTMIN, lambda *_: reactor.callFromThread(handler))
     reactor.callWhenRunning(begin)
     reactor.run()
-    print(json.dumps([late, received]))
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ class Served:
         self.service: Any = make()
         if reloads:
             self.service = ReloadService(make, drain=1000.0, reactor=reactor)
-            self.service.share = 1.0  # no rest between reloads
+            self.service.share = 1.0  # no pause between reloads
             self.service.addObserver(_ignore, self._serves)
         self.service.startService()
 

@@ -255,7 +255,10 @@ def latency(daemon: Daemon, answers: Load, clients: dict[str, Paced]) -> None:
         time.sleep(max(0.0, began[reloads][-1] + 1.2 - time.monotonic()))
     end = began[True][-1] + 1
     waitFor(
-        lambda: all(each.answers[-1][0] > end for each in clients.values()),
+        lambda: (
+            total(answers)  # reports requests that have failed
+            and all(each.answers[-1][0] > end for each in clients.values())
+        ),
         "the answers of the last second",
     )
     print(f"{total(answers)} answers; latency in ms, and with a reload to without")

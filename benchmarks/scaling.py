@@ -114,6 +114,8 @@ class Contestant(NamedTuple):
         found = re.search(r"(\d+) requests in ([\d.]+)s", done.stdout)
         assert found, done.stdout
         count = int(found[1])
+        if not count:  # the machine has stopped the server for the whole turn
+            return self.turn(path, *options)
         after = list(map(_seconds, self.pids))
         spent = [now - then for now, then in zip(after, before, strict=True)]
         return Turn(

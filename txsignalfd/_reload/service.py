@@ -43,7 +43,7 @@ from txsignalfd.siginfo import SigInfo
 
 _log: Final = Logger("txsignalfd.reload.ReloadService")
 
-#: The longest rest between two reloads, in seconds.
+#: The longest pause between two reloads, in seconds.
 LONGEST: Final = 0.5
 
 
@@ -59,22 +59,22 @@ def _leavePorts(ports: list[Any]) -> None:
 
 class Pace:
     """
-    Makes an action rest for a multiple of the time that it has taken.
+    Pauses an action for a multiple of the time that it has taken.
     """
 
     def __init__(self, reactor: Any, share: float) -> None:
         """
         @param reactor: The reactor.
         @param share: The part of the time that the action may take: with 0.01 it
-            rests 99 times as long.
+            pauses 99 times as long.
         """
         self._reactor = reactor
-        self._rests = 1 / share - 1
+        self._factor = 1 / share - 1
         self._began = self._until = 0.0
 
     async def begin(self) -> None:
         """
-        Wait for the end of the rest, and note the beginning of the action.
+        Wait for the end of the pause, and note the beginning of the action.
         """
         # The clock of a reactor may be set back.
         left = min(self._until - self._reactor.seconds(), LONGEST)
@@ -87,7 +87,7 @@ class Pace:
         Note the end of the action.
         """
         now = self._reactor.seconds()
-        self._until = now + min((now - self._began) * self._rests, LONGEST)
+        self._until = now + min((now - self._began) * self._factor, LONGEST)
 
 
 class NotServing(RuntimeError):
