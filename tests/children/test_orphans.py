@@ -288,7 +288,7 @@ spin(main)
 
 @needsLinux
 @pytest.mark.parametrize(
-    "mount", ["-t tmpfs none /proc", "-o bind,ro /proc/self/fd /proc", "--version"]
+    "mount", ["-t tmpfs none /proc", "--bind /proc/self/fd /proc", "--version"]
 )
 def test_childrenCannotBeListed(mount: str) -> None:
     """

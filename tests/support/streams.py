@@ -8,11 +8,15 @@ import os
 import socket
 import ssl
 import struct
+from collections.abc import Iterator
 
 import h2.connection
 import h2.events
 
 from tests.support.clients import Connect
+
+#: The bytes before the payload of a frame; three are its length (RFC 9113, 4.1).
+_FRAME_HEADER = 9
 
 #: The messages after which a WebSocket is closed and another one opened.
 _MESSAGES = 50
@@ -60,6 +64,7 @@ class HTTP2:
         if self._socket is None:
             self._socket = self._connect()
             self._client = h2.connection.H2Connection()
+            self._received = b""
             self._client.initiate_connection()
         stream = self._client.get_next_available_stream_id()
         asked = [(":method", "GET"), (":path", "/"), (":scheme", "https")]
@@ -72,7 +77,7 @@ class HTTP2:
             data = self._socket.recv(65536)
             if not data:
                 raise ConnectionResetError("no answer")
-            for event in self._client.receive_data(data):
+            for event in self._events(data):
                 match event:
                     case h2.events.DataReceived():
                         text += event.data
@@ -83,6 +88,24 @@ class HTTP2:
         if isOver:
             self.close()
         return text if hasEnded else None
+
+    def _events(self, data: bytes) -> Iterator[h2.events.Event]:
+        """
+        Yield the events of each frame.
+
+        A server may send GOAWAY and then the answer to a request that has crossed it.
+        h2 takes every frame after GOAWAY for an error.
+        """
+        self._received += data
+        machine = self._client.state_machine
+        while len(self._received) >= (end := self._endOfFrame()):
+            frame, self._received = self._received[:end], self._received[end:]
+            yield from self._client.receive_data(frame)
+            if machine.state is h2.connection.ConnectionState.CLOSED:
+                machine.state = h2.connection.ConnectionState.CLIENT_OPEN
+
+    def _endOfFrame(self) -> int:
+        return _FRAME_HEADER + int.from_bytes(self._received[:3], "big")
 
     def close(self) -> None:
         if self._socket is not None:
