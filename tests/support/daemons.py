@@ -24,6 +24,19 @@ from txsignalfd._proc.status import ofProcess
 _PR_SET_CHILD_SUBREAPER = 36
 
 
+def hasEnded(pid: int) -> bool:
+    """
+    Whether a process has ended, also if it is not reaped.
+
+    Where these tests are the first process of a container, nothing reaps orphans.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return stat.rpartition(") ")[2].startswith("Z")
+
+
 def waitFor(condition: Callable[[], object], what: str) -> None:
     """
     Wait until a condition outside this process is true.

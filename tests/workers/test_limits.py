@@ -13,7 +13,7 @@ from signal import SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU
 import pytest
 
 from tests.support.clients import Web, fetch, tcp
-from tests.support.daemons import childrenOf, serving, waitFor
+from tests.support.daemons import childrenOf, hasEnded, serving, waitFor
 from tests.support.freeports import freePort, local
 from tests.support.served import write
 from txsignalfd._workers.limits import Limits, memoryOf, parseSize
@@ -56,7 +56,7 @@ def test_aWorkerThatHangsEndsWithTheDaemon(tmp_path: Path) -> None:
             web.send("/hang")
             daemon.kill(SIGQUIT)
             assert daemon.wait() == -SIGQUIT
-        waitFor(lambda: not os.path.exists(f"/proc/{worker}"), "the worker ends")
+        waitFor(lambda: hasEnded(worker), "the worker ends")
 
 
 @pytest.mark.parametrize("limit", ["--max-memory=1M", "--max-age=0.5"])
@@ -70,7 +70,7 @@ def test_aWorkerThatReachesALimitIsReplaced(limit: str, tmp_path: Path) -> None:
         daemon.waitForOutput(f"has reached {limit.partition('=')[0]}: replacing it")
         found = re.search(r"worker 1 \(pid (\d+)\) has reached", daemon.output())
         assert found
-        waitFor(lambda: not os.path.exists(f"/proc/{found[1]}"), "it ends")
+        waitFor(lambda: hasEnded(int(found[1])), "it ends")
         assert fetch(tcp(port)) == b"body"
         assert daemon.stop() == -SIGTERM
 

@@ -24,6 +24,7 @@ from tests.support.clients import (
 from tests.support.daemons import (
     childrenOf,
     commandFor,
+    hasEnded,
     program,
     reload,
     serving,
@@ -209,7 +210,7 @@ def test_workersEndWithTheirSupervisor(tmp_path: Path) -> None:
         waitFor(lambda: not canConnect(tcp(port)), "the port closes")
         client()
         client.close()
-        waitFor(lambda: not os.path.exists(f"/proc/{worker}"), "the worker ends")
+        waitFor(lambda: hasEnded(worker), "the worker ends")
 
 
 def test_aPortIsTheSameInEveryWorker(tmp_path: Path) -> None:
