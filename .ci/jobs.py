@@ -104,7 +104,7 @@ def runAll(nox: list[str], suites: list[str], others: list[str]) -> dict[str, st
     return failed
 
 
-def said(output: str) -> str:
+def reasonOf(output: str) -> str:
     """
     Return why a session failed: the first test that failed, and the last line.
     """
@@ -130,7 +130,7 @@ def main(directory: str) -> str | None:
     others = [each["session"] for each in sessions if "suite" not in each["tags"]]
     failed = runAll(nox, suites, others)
     print(*failed.values(), sep="\n", flush=True)
-    why = [f"failed: {name}: {said(end)}" for name, end in failed.items()]
+    why = [f"failed: {name}: {reasonOf(end)}" for name, end in failed.items()]
     return "\n".join(why) or None
 
 

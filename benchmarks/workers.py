@@ -59,7 +59,7 @@ RELOADS = int(
 KILLS = 2 if QUICK else 60
 PAUSE = 1.0
 
-#: Seconds after a kill in which a client may notice it.
+#: Seconds after a kill in which a client may notice it.  A quick run judges no times.
 NOTICED = inf if QUICK else 0.5
 
 #: Connections that are kept, to see who accepts them.
