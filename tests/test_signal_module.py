@@ -37,6 +37,7 @@ from tests.support.daemons import waitFor
 from tests.support.handlers import Handled, Recorder, handling, recording
 from tests.support.inreactor import inReactor
 from tests.support.reactors import DEADLINE, turn, until
+from tests.support.threads import knowingNumbers, waitsIn
 from tests.support.worlds import ME, needsSignalfd, queue, send
 from txsignalfd import SignalDispatcher, lowlevel
 
@@ -102,27 +103,6 @@ async def test_everyIntervalTimerArrives(
 
 
 # --- signal.pause, signal.sigwait
-
-
-def waitsIn(name: str, thread: int) -> bool:
-    """
-    Return whether a thread of this process waits in a system call.
-    """
-    with open(f"/proc/self/task/{thread}/syscall", encoding="ascii") as file:
-        number = file.read().split()[0]
-    return number != "running" and int(number) in NUMBERS[os.uname().machine][name]
-
-
-#: By machine: the numbers of the calls in which the tests' threads wait.
-NUMBERS = {
-    "x86_64": {"pause": [34], "sigwait": [128], "read": [0], "poll": [7, 271]},
-    "aarch64": {"pause": [73], "sigwait": [137], "read": [63], "poll": [73]},
-}
-
-knowingNumbers = pytest.mark.skipif(
-    os.uname().machine not in NUMBERS,
-    reason="the numbers of this machine's system calls are not known here",
-)
 
 
 async def interrupting(

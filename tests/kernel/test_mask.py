@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from signal import SIGHUP, SIGRTMIN, SIGTERM, SIGUSR1, SIGUSR2
@@ -30,7 +31,13 @@ from tests.support.descriptors import (
 from tests.support.handlers import Handled, handling
 from tests.support.kernel import forked, inChild, libc
 from tests.support.processes import runPython
-from tests.support.threads import busyThreads, otherThread, runIn
+from tests.support.threads import (
+    busyThreads,
+    knowingNumbers,
+    otherThread,
+    runIn,
+    waitsIn,
+)
 from tests.support.worlds import needsLinux, queue, send
 from txsignalfd import SigInfo, SignalDescriptor, lowlevel, spawning
 from txsignalfd._kernel import mask as _mask
@@ -360,6 +367,7 @@ def fillPendingCalls() -> None:
     ],
     ids=["restore", "claim", "acquire"],
 )
+@knowingNumbers
 @forked
 def test_mainThreadIsAskedAgain(occasion: Callable[[ProcessMask], None]) -> None:
     """
@@ -368,21 +376,25 @@ def test_mainThreadIsAskedAgain(occasion: Callable[[ProcessMask], None]) -> None
     mask = Owner().mask
 
     def restore() -> None:
-        mask.acquire([SIGUSR1])
-        os.kill(os.getpid(), SIGUSR1)
-        waitFor(lambda: SIGUSR1 in blockedSignals(os.getpid()), "it is interrupted")
-        fillPendingCalls()
-        with pytest.raises(BlockingIOError, match="main thread"):
-            mask.restore([SIGUSR1])
-        os.write(writer, b"x")
+        main = os.getpid()
+        try:
+            mask.acquire([SIGUSR1])
+            os.kill(main, SIGUSR1)
+            waitFor(lambda: SIGUSR1 in blockedSignals(main), "it is interrupted")
+            # In C, the main thread makes no pending calls, even if it is interrupted.
+            waitFor(lambda: waitsIn("read", main), "it runs no Python code")
+            fillPendingCalls()
+            with pytest.raises(BlockingIOError, match="main thread"):
+                mask.restore([SIGUSR1])
+        finally:
+            os.write(writer, b"x")
 
     signal.signal(SIGUSR1, signal.SIG_IGN)
     reader, writer = os.pipe()
-    thread = threading.Thread(target=restore)
-    thread.start()
-    # In C, the main thread makes no pending calls, even if it is interrupted.
-    assert libc.read(reader, ctypes.create_string_buffer(1), 1) == 1
-    thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        restored = pool.submit(restore)
+        assert libc.read(reader, ctypes.create_string_buffer(1), 1) == 1
+        restored.result()
     assert blockedSignals() == {SIGUSR1}
     runIn(True, lambda: occasion(mask))
     assert blockedSignals() == set()
