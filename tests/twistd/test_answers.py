@@ -82,6 +82,20 @@ def test_aRequesterThatHasEndedIsForgotten(requests: Requests) -> None:
     assert not requests.acknowledge(request(RELOAD))
 
 
+@pytest.mark.parametrize("token", [RELOAD, STATUS])
+def test_aRequestThatIsRepeatedTooLateIsNoOtherSignal(
+    requests: Requests, asking: Callable[[int], socket.socket], token: int
+) -> None:
+    """
+    The requester has its answer already, and has ended.
+    """
+    receiver = asking(token)
+    assert requests.acknowledge(request(token))
+    assert requests.remember(request(token))
+    receiver.close()
+    assert requests.acknowledge(request(token))
+
+
 def test_aFloodOfRequestsIsForgotten(requests: Requests) -> None:
     """
     Only the last ones are remembered.

@@ -100,17 +100,16 @@ class Requests:
 
     def remember(self, request: Request) -> bool:
         """
-        Remember a request, unless it changes nothing.
+        Remember a request.
 
-        @return: Whether to act on it: it was not received before, or changes nothing.
+        @return: Whether to act on it: it was not received before, or changes nothing,
+            and a repeated one gets what is true now.
         """
-        if request.command == "status":
-            return True
         isNew = request not in self._answers
         self._answers.setdefault(request, None)
         if len(self._answers) > REMEMBERED:
             self._answers.popitem(last=False)
-        return isNew
+        return isNew or request.command == "status"
 
     def report(self, request: Request, text: str) -> None:
         """
