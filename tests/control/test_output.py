@@ -137,7 +137,7 @@ STATUS: dict[str, Any] = {
             "number": 1,
             "pid": 4712,
             "state": "serves",
-            "connections": 3,
+            "connections": 1,
             "uptime": 61.5,
             "memory": 50 << 20,
         }
@@ -163,7 +163,7 @@ children
   4712 sleep
   and 2 more
 workers
-  1 of generation 2, pid 4712: serves, 3 connections, 50 MiB, up 0:01:01
+  1 of generation 2, pid 4712: serves, 1 connection, 50 MiB, up 0:01:01
   spare, pid 4713: waits, 40 MiB"""
 
 

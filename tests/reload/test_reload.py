@@ -73,7 +73,7 @@ async def test_theNewServiceServesWhileTheOldOneDrains() -> None:
         assert not reloaded.called
         where = f"tcp:127.0.0.1:{port.port}"
         assert reloads.describe() == [
-            f"generation 1 drains: 1 connections, {where}",
+            f"generation 1 drains: 1 connection, {where}",
             f"generation 2 serves: 0 connections, {where}",
         ]
         await old.end()

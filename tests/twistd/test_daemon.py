@@ -213,7 +213,7 @@ def test_sigusr1RotatesTheLogAndSigusr2Reports(tmp_path: Path, port: int) -> Non
         waitFor(lambda: log.exists() and "rotated" in log.read_text(), "it goes on")
         with hanging(port):
             daemon.kill(SIGUSR2)
-            reported = f"generation 1 serves: 1 connections, tcp:127.0.0.1:{port}"
+            reported = f"generation 1 serves: 1 connection, tcp:127.0.0.1:{port}"
             waitFor(lambda: reported in log.read_text(), "a report")
         assert daemon.stop() == -SIGTERM
 

@@ -63,7 +63,7 @@ def test_theStatusAndTheMetricsShowEachWorker(tmp_path: Path) -> None:
         assert b"txsignalfd_worker_busy%s 0.0\n" % labels in found
         command = [sys.executable, "-m", "txsignalfd", "status", str(daemon.pid)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        assert f"1 of generation 1, pid {worker}: serves, 1 connections" in done.stdout
+        assert f"1 of generation 1, pid {worker}: serves, 1 connection," in done.stdout
         client.close()
 
 

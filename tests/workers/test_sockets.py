@@ -201,9 +201,7 @@ def test_theStatusShowsTheWorkers(tmp_path: Path) -> None:
         assert (found["number"], found["generation"]) == (1, 1)
         assert found["state"] == "serves"
         daemon.kill(SIGUSR2)
-        daemon.waitForOutput(
-            f"generation 1 serves: 1 connections, tcp:127.0.0.1:{port}"
-        )
+        daemon.waitForOutput(f"generation 1 serves: 1 connection, tcp:127.0.0.1:{port}")
         client.close()
         assert daemon.stop() == -SIGTERM
 

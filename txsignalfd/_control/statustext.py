@@ -24,7 +24,7 @@ from datetime import timedelta
 from typing import Any
 
 from txsignalfd._control.output import coloured
-from txsignalfd._proc.quoting import printable
+from txsignalfd._proc.quoting import counted, printable
 
 _BOLD = "1"
 
@@ -72,20 +72,22 @@ def _heading(status: dict[str, Any]) -> list[str]:
 
 
 def _generation(generation: dict[str, Any]) -> str:
-    count = generation["connections"]
-    connections = "1 connection" if count == 1 else f"{count} connections"
+    connections = counted(generation["connections"], "connection")
     addresses = ", ".join(generation["addresses"]) or "no port"
     return f"{generation['number']} {generation['state']}: {connections}, {addresses}"
 
 
 def _worker(worker: dict[str, Any]) -> str:
     line = (
-        "{number} of generation {generation}, pid {pid}: {state}, {connections}"
-        " connections, {memory} MiB, up {uptime}"
+        "{number} of generation {generation}, pid {pid}: {state}, {connections},"
+        " {memory} MiB, up {uptime}"
     )
-    memory = worker["memory"] >> 20
-    uptime = timedelta(seconds=int(worker["uptime"]))
-    return line.format(**{**worker, "memory": memory, "uptime": uptime})
+    shown = {
+        "connections": counted(worker["connections"], "connection"),
+        "memory": worker["memory"] >> 20,
+        "uptime": timedelta(seconds=int(worker["uptime"])),
+    }
+    return line.format(**{**worker, **shown})
 
 
 def _spareWorker(spare: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 # -*- test-case-name: tests.proc.test_quoting -*-
 """
-Show names of processes in a log or a terminal, without being deceived by them.
+Show names of processes in a log or a terminal, without being deceived by them, and
+numbers of things.
 
 A process chooses its name, its threads' names and its command line.  They may contain
 control characters that a terminal obeys, line ends, characters that change the order
@@ -18,6 +19,16 @@ def printable(text: str) -> str:
     Escape the characters of a text that do not show as themselves.
     """
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def counted(count: int, noun: str) -> str:
+    """
+    Return how many there are of something: one, or several.
+
+    @param count: The number.
+    @param noun: The word for one, whose plural ends in C{s}.
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def quoted(name: str) -> str:

@@ -20,6 +20,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.udp import Port as DatagramPort
 from twisted.logger import Logger
 
+from txsignalfd._proc.quoting import counted
 from txsignalfd._reload.draining import DrainingService
 from txsignalfd._reload.httpdraining import HTTPDraining, goAway, urgeEnd
 from txsignalfd._reload.transaction import (
@@ -302,7 +303,7 @@ class Generation:
         """
         status = self.status()
         own = (
-            f"{self} {status['state']}: {status['connections']} connections,"
+            f"{self} {status['state']}: {counted(status['connections'], 'connection')},"
             f" {', '.join(status['addresses']) or 'no port'}"
         )
         service = self.service

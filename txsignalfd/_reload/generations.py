@@ -24,6 +24,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 
 from txsignalfd._dispatch.runs import toDeferred
+from txsignalfd._proc.quoting import counted
 from txsignalfd._reload.draining import DrainingService
 from txsignalfd._reload.failedlistens import checkListens
 from txsignalfd._reload.generation import (
@@ -356,7 +357,7 @@ class Generations:
             return
         closed = ""
         if count := generation.closed:
-            connections = "1 connection" if count == 1 else f"{count} connections"
+            connections = counted(count, "connection")
             verb = "was" if count == 1 else "were"
             limit = generation.limit
             closed = f"; closed {connections} that {verb} still open after {limit}"

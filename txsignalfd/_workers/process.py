@@ -20,6 +20,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txsignalfd._proc.quoting import counted
 from txsignalfd._proc.reason import RemoteError
 from txsignalfd._reload.transaction import OneShotEvent, Timer
 from txsignalfd._workers.adopted import AdoptedProcess, pipesOf
@@ -202,8 +203,7 @@ class WorkerProcess(ProcessProtocol):
         Describe the worker in a line of a report.
         """
         status = self.status()
-        count = self.connections
-        connections = "1 connection" if count == 1 else f"{count} connections"
+        connections = counted(self.connections, "connection")
         return (
             f"{self} {status['state']}: {connections}, {status['memory'] >> 20} MiB,"
             f" {self.seconds:.1f} s old"
