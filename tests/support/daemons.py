@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from signal import SIGHUP, SIGTERM
+from signal import SIGHUP, SIGKILL, SIGTERM
 
 from tests.support import forkserver
 from tests.support.forkserver import TWISTD, ForkedProcess, freshInterpreters
@@ -287,18 +287,24 @@ RELOADED = "] reloaded in "
 def adoptingOrphans() -> Iterator[None]:
     """
     Adopt daemons as children of this process, by PR_SET_CHILD_SUBREAPER.
+
+    Those that a failed test leaves are killed, so that the tests go on.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    hasFailed = True
     try:
         with freshInterpreters():
             yield
+        hasFailed = False
     finally:
-        assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
-        # The intermediate process of the double fork.
+        # Also the intermediate process of the double fork.
         with suppress(ChildProcessError):
             while True:
+                for pid in childrenOf(os.getpid()) if hasFailed else ():
+                    os.kill(pid, SIGKILL)
                 os.waitpid(-1, 0)
+        assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
 
 
 def endOf(pid: int) -> int:
