@@ -31,7 +31,13 @@ from twisted.internet.interfaces import ILoggingContext, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from tests.support.daemons import adoptingOrphans, python, waitFor
+from tests.support.daemons import (
+    adoptingOrphans,
+    childrenOf,
+    endOf,
+    python,
+    waitFor,
+)
 from tests.support.handlers import everyReactor
 from tests.support.inreactor import inEveryReactor, inReactor
 from tests.support.kernel import checked, inChild, libc, refuse, systemCall
@@ -465,10 +471,12 @@ def test_aChildForkedWhileAThreadAddsCanAdd() -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    for _ in range(10):
-        inChild(descriptor.add)
-    end.set()
-    thread.join()
+    try:
+        for _ in range(10):
+            inChild(descriptor.add)
+    finally:
+        end.set()
+        thread.join()
     descriptor.close()
 
 
@@ -624,5 +632,5 @@ def test_itWorksInADaemonThatForksLater(tmp_path: Path) -> None:
     with adoptingOrphans(), python(tmp_path, DAEMON) as running:
         waitFor(lambda: "woken 6\n" in running.output(), "the daemon is woken")
         assert running.wait() == 0
-        pid, status = os.waitpid(-1, 0)
-        assert (pid != running.pid, status) == (True, 0)
+        (daemon,) = childrenOf(os.getpid())
+        assert endOf(daemon) == 0

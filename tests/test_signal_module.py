@@ -118,8 +118,11 @@ async def interrupting(
         return call()
 
     result = inPool(reactor, run)
-    await until(lambda: ids and waitsIn(name, ids[0]))
-    whenWaiting(ids[0])
+    try:
+        await until(lambda: ids and waitsIn(name, ids[0]))
+    finally:
+        # Also if it waits elsewhere: the reactor waits for the thread in the end.
+        whenWaiting(ids[0])
     return await result
 
 
@@ -312,7 +315,7 @@ class Blocking:
         self.interruptions = 0
         self._reader, self._writer = os.pipe()
         call = {"read": self._read, "poll": self._poll}[name]
-        self._thread = threading.Thread(target=self._run, args=[call])
+        self._thread = threading.Thread(target=self._run, args=[call], daemon=True)
         self._thread.start()
         self.id = self._thread.native_id or 0
         waitFor(lambda: waitsIn(name, self.id), f"a thread waits in {name}")

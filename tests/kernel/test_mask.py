@@ -71,13 +71,16 @@ def test_earlierThreadsTakeNoSignals(threads: list[threading.Thread]) -> None:
         assert {info.codeName for info in infos if info.signo == SIGUSR1} == {"SI_USER"}
 
 
+@knowingNumbers
 def test_handlerPreservesErrno(threads: list[threading.Thread]) -> None:
     read, write = os.pipe()
     got: list[bytes] = []
-    reader = threading.Thread(target=lambda: got.append(os.read(read, 1)))
+    reader = threading.Thread(target=lambda: got.append(os.read(read, 1)), daemon=True)
     reader.start()
     with descriptorOf(SIGUSR1) as (descriptor, reads):
         assert reader.ident is not None
+        assert reader.native_id is not None
+        waitFor(partial(waitsIn, "read", reader.native_id), "it waits in read(2)")
         signal.pthread_kill(reader.ident, SIGUSR1)
         drained(descriptor, reads, 1)
         os.write(write, b"x")

@@ -66,7 +66,7 @@ def test_threadsThatStartMeanwhileAreAskedToo(monkeypatch: pytest.MonkeyPatch) -
 
     def blockedIn(thread: int) -> int:
         if not started:
-            started.append(threading.Thread(target=end.wait))
+            started.append(threading.Thread(target=end.wait, daemon=True))
             call(started[0].start)
         return real(thread)
 

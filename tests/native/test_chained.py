@@ -41,9 +41,11 @@ async def story(reactor):
     await dispatcher.close()
 
 def run():
-    with newReactor() as reactor:
-        runReactor(reactor, story)
-    finished.set()
+    try:
+        with newReactor() as reactor:
+            runReactor(reactor, story)
+    finally:
+        finished.set()
 
 finished = threading.Event()
 threads = [threading.Thread(target=finished.wait) for _ in range(4)]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGHUP, SIGKILL, SIGTERM
 
@@ -288,23 +288,33 @@ def adoptingOrphans() -> Iterator[None]:
     """
     Adopt daemons as children of this process, by PR_SET_CHILD_SUBREAPER.
 
-    Those that a failed test leaves are killed, so that the tests go on.
+    Daemons that a failed test leaves are killed, so that the tests go on.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
-    hasFailed = True
     try:
         with freshInterpreters():
             yield
-        hasFailed = False
+        # The daemon, and the intermediate process of its double fork.
+        waitFor(_childrenHaveEnded, "the end of the daemon")
     finally:
-        # Also the intermediate process of the double fork.
-        with suppress(ChildProcessError):
-            while True:
-                for pid in childrenOf(os.getpid()) if hasFailed else ():
-                    os.kill(pid, SIGKILL)
-                os.waitpid(-1, 0)
+        # The children of a process that is killed are adopted, and are killed, too.
+        while not _childrenHaveEnded():
+            for pid in childrenOf(os.getpid()):
+                os.kill(pid, SIGKILL)
         assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
+
+
+def _childrenHaveEnded() -> bool:
+    """
+    Reap the children that have ended, and return whether no other is left.
+    """
+    try:
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
+    except ChildProcessError:
+        return True
+    return False
 
 
 def endOf(pid: int) -> int:

@@ -219,7 +219,8 @@ def inChild(function: Callable[[], T]) -> T:
     if pid == 0:
         try:
             os.close(reader)
-            signal.alarm(int(DEADLINE))
+            # After the deadlines in the function, which say what did not happen.
+            signal.alarm(int(DEADLINE) + 10)
             outcome: tuple[T | None, BaseException | None]
             try:
                 outcome = function(), None

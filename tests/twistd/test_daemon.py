@@ -273,8 +273,7 @@ def test_theHangupOfATerminalStopsIt(tmp_path: Path) -> None:
     os.kill(pid, SIGHUP)
     waitFor(lambda: RELOADED in log.read_text(), "it reloads")
     os.close(terminal)
-    _, status = os.waitpid(pid, 0)
-    assert os.WTERMSIG(status) == SIGHUP
+    assert os.WTERMSIG(endOf(pid)) == SIGHUP
     assert "] SIGHUP from the kernel: stopping\n" in log.read_text()
     assert not (tmp_path / "twistd.pid").exists()
 
@@ -306,8 +305,7 @@ def test_theShellOfAClosedTerminalStopsIt(tmp_path: Path) -> None:
     waitFor(lambda: RELOADED in log.read_text(), "it reloads")
     os.close(terminal)
     waitFor(lambda: "Server Shut Down." in log.read_text(), "it stops")
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == SIGHUP
+    assert os.waitstatus_to_exitcode(endOf(pid)) == SIGHUP
 
 
 #: The same, which ends when the job has received the signal.
@@ -340,7 +338,7 @@ def test_theEndOfTheShellIsTheSameRequest(tmp_path: Path) -> None:
         waitFor(lambda: log.exists() and "serves" in log.read_text(), "it serves")
         (pid,) = childrenOf(leader)
         os.close(terminal)
-        os.waitpid(leader, 0)
+        endOf(leader)
         waitFor(lambda: again in log.read_text(), "the kernel sends it")
         (tmp_path / "go").touch()
         status = endOf(pid)

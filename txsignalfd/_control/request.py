@@ -211,8 +211,8 @@ class Request:
         if self._sent == MOST_SENT:
             raise CannotAsk(
                 f"process {self._target.pid} has received {signalName(self._signo)},"
-                " and does not answer: it is no twistd signalfd, or it is in another"
-                " network namespace"
+                " and does not answer: it is no twistd signalfd, it is still starting,"
+                " or it is in another network namespace"
             )
         try:
             sigqueue(self._target.pid, self._signo, self._token)

@@ -1,11 +1,10 @@
 # -*- test-case-name: tests.proc.test_quoting -*-
 """
-Show names of processes in a log or a terminal, without being deceived by them, and
-numbers of things.
+Names of processes and numbers of things, as a log or a terminal shows them.
 
 A process chooses its name, its threads' names and its command line.  They may contain
 control characters that a terminal obeys, line ends, characters that change the order
-of text, and text that looks like the rest of the line.
+of text, and text that looks like the rest of the line.  Quoted, they deceive nobody.
 """
 
 from __future__ import annotations

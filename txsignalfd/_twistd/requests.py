@@ -102,8 +102,8 @@ class Requests:
         """
         Remember a request.
 
-        @return: Whether to act on it: it was not received before, or changes nothing,
-            and a repeated one gets what is true now.
+        @return: Whether to act on it.  One that was received before is acted on only
+            if it asks for the status, which changes nothing.
         """
         isNew = request not in self._answers
         self._answers.setdefault(request, None)
@@ -135,7 +135,7 @@ class Requests:
         if data:
             assignments.append(b"X_JSON=" + data.encode())
         message = b"\n".join(assignments)
-        if request in self._answers and not data:
+        if request in self._answers and request.command != "status":
             self._answers[request] = message
         self._send(request, message)
 
