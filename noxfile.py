@@ -68,7 +68,7 @@ POSIX_TESTS = [
 DOCUMENTS = ["architecture", "benchmarks", "docs", "house", "manual", "packaging"]
 
 #: Most of the time goes into tests that start daemons.  All of them run by the README's
-#: command, and in the oldest Python if that is another; elsewhere a few do.
+#: command, and in the oldest Python if that is another.  Other sessions run only a few.
 FEW_DAEMONS = [
     "tests",
     *(f"--ignore=tests/{name}" for name in ("control", "start", "workers")),

@@ -4,7 +4,7 @@ Names of processes and numbers of things, as a log or a terminal shows them.
 
 A process chooses its name, its threads' names and its command line.  They may contain
 control characters that a terminal obeys, line ends, characters that change the order
-of text, and text that looks like the rest of the line.  Quoted, they deceive nobody.
+of text, and text that looks like the rest of the line.  So they are quoted or escaped.
 """
 
 from __future__ import annotations
