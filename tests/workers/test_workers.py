@@ -199,7 +199,7 @@ def test_workersEndWithTheirSupervisor(tmp_path: Path) -> None:
     A connection drains, and the port is free at once.
     """
     port = freePort()
-    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"], body="body")
+    write(tmp_path, listen=[f"tcp:{port}:interface=127.0.0.1"], body="body", idle=60)
     options = ["--workers=1", "--spare-workers=0"]
     with serving(tmp_path, *options, "served") as daemon:
         (worker,) = childrenOf(daemon.pid)
